@@ -1,0 +1,26 @@
+"""Callbacks: they watch a training and change no gradient."""
+
+from lightning_gans.callbacks.ema import EMA
+from lightning_gans.callbacks.generative_metrics import GenerativeMetrics
+from lightning_gans.callbacks.gradient_norms import GradientNorms
+from lightning_gans.callbacks.image_logging import grid_image, save_image_atomic
+from lightning_gans.callbacks.mode_coverage import ModeCoverage
+from lightning_gans.callbacks.overfit import OverfitAlarm
+from lightning_gans.callbacks.progress import GANProgressBar
+from lightning_gans.callbacks.sample_grid import SampleGrid
+from lightning_gans.callbacks.wandb_setup import WandbSetup
+from lightning_gans.callbacks.weight_histogram import WeightHistogram
+
+__all__ = [
+    "EMA",
+    "GANProgressBar",
+    "GenerativeMetrics",
+    "GradientNorms",
+    "ModeCoverage",
+    "OverfitAlarm",
+    "SampleGrid",
+    "WandbSetup",
+    "WeightHistogram",
+    "grid_image",
+    "save_image_atomic",
+]

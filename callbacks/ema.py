@@ -1,0 +1,62 @@
+"""Exponential moving average of the generator's weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from lightning_gans._lightning import pl
+from lightning_gans.callbacks.probe import as_gan, at_least_one
+
+
+class EMA(pl.Callback):
+    r"""Averages the generator over its updates: :math:`\bar\theta_t = \beta\,\bar\theta_{t-1} + (1-\beta)\,\theta_t`.
+
+    :math:`\bar\theta` starts as a copy of the generator after update ``start_step``. Parameters are averaged, buffers
+    (BatchNorm statistics) are copied. The weights live in the module (``pl_module.ema``), which samples with them and
+    saves them, so nothing is kept here. List this callback before those that sample.
+
+    Args:
+        decay: :math:`\beta` per generator update, 0 <= decay < 1. 0.999 remembers about 1,000 updates.
+        start_step: generator updates to wait for before averaging starts.
+        every_n_steps: average only after every n-th update; the decay is then ``decay ** n``, so that the memory,
+            counted in updates, stays the same.
+    """
+
+    def __init__(self, decay: float = 0.999, start_step: int = 0, every_n_steps: int = 1) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"EMA: decay must be in [0, 1), got {decay!r}.")
+        if start_step < 0:
+            raise ValueError(f"EMA: start_step must be >= 0, got {start_step!r}.")
+        at_least_one(self, every_n_steps=every_n_steps)
+        self.decay, self.start_step, self.every_n_steps = decay, start_step, every_n_steps
+        self.seen_step = -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start from the untrained generator, or go on from the checkpoint's average."""
+        module = as_gan(self, pl_module)
+        self.seen_step = module.global_step
+        self.average = get_ema_multi_avg_fn(self.decay**self.every_n_steps)
+        if self.seen_step >= self.start_step:
+            module.start_ema()
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Average after a generator update."""
+        step = pl_module.global_step
+        if step == self.seen_step or step < self.start_step:
+            return
+        self.seen_step = step
+        module = as_gan(self, pl_module)
+        ema = module.ema
+        if ema is None:
+            module.start_ema()  # a copy of the generator as it is now
+        elif step % self.every_n_steps == 0:
+            self.average(tuple(ema.parameters()), tuple(module.generator.parameters()), None)
+            for mean, now in zip(ema.buffers(), module.generator.buffers()):
+                mean.copy_(now)

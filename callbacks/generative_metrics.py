@@ -1,0 +1,305 @@
+"""FID, IS, KID, precision/recall and density/coverage while training, each with its protocol."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_gans._lightning import pl
+from lightning_gans.base import GANModule
+from lightning_gans.callbacks.score import ScoreCallback
+from lightning_gans.metrics import (
+    METRICS,
+    ClassifierExtractor,
+    FeatureExtractor,
+    GenerativeScores,
+    InceptionExtractor,
+    ModuleExtractor,
+    content_hash,
+    to_uint8,
+)
+from lightning_gans.metrics.generative import check_metrics
+
+_BLOCK = 100  # fakes that share one stream of noise
+
+
+class GenerativeMetrics(ScoreCallback):
+    """Scores of samples against the data set: ``metrics/fid/<extractor>``, ``metrics/is/<extractor>`` ...
+
+    Samples come from ``pl_module.sample`` (evaluation mode, EMA weights if there are any) with noise of their own, the
+    same in every measurement, and become uint8 by round-and-clip. They come in blocks of 100, each with its own stream
+    of noise: so the scores depend neither on ``batch_size`` (from 100 on) nor on the number of processes, among which
+    the blocks are dealt. The reference's statistics are computed once.
+
+    Args:
+        every_n_steps: generator updates between two measurements, >= 1.
+        extractor: ``inception`` (canonical; 2048 features of torch-fidelity's InceptionV3), ``lenet`` or ``resnet`` (a
+            small classifier trained on the data set at hand at first use, then cached), or a module that maps uint8
+            images (N, C, H, W) to features (N, F) or to (features, logits).
+        metrics: some of ``fid``, ``is``, ``kid``, ``prdc``.
+        num_fake: number of samples.
+        num_real: size of the reference, drawn at random from the split; None = all of it.
+        split: split of the datamodule that is the reference, ``train`` or ``test``.
+        batch_size: images per forward pass of the extractor; below 100 also of the generator.
+        at_start: measure at step 0 too.
+        seed: of noise, labels, reference subset, and the random subsets of IS and KID.
+        value_range: range of the generator's images; None = the datamodule's, else (-1, 1).
+        cache_dir: folder for trained classifiers; None = ``$LIGHTNING_GANS_CACHE``, else ``~/.cache/lightning_gans``.
+        is_splits: parts of the inception score.
+        kid_subsets: subsets over which KID is averaged.
+        kid_subset_size: their size, lowered to the number of samples at hand.
+
+    Raises:
+        ValueError: for settings out of range, data that are no images, and too few samples.
+    """
+
+    higher_is_better = ("is", "precision", "recall", "density", "coverage")
+    in_progress_bar = ("fid",)
+
+    def __init__(
+        self,
+        every_n_steps: int = 1000,
+        extractor: str | nn.Module = "inception",
+        metrics: Sequence[str] = METRICS,
+        num_fake: int = 10_000,
+        num_real: int | None = None,
+        split: str = "train",
+        batch_size: int = 200,
+        at_start: bool = True,
+        seed: int = 0,
+        value_range: tuple[float, float] | None = None,
+        cache_dir: str | None = None,
+        is_splits: int = 10,
+        kid_subsets: int = 100,
+        kid_subset_size: int = 1000,
+    ) -> None:
+        super().__init__(every_n_steps, at_start, seed)
+        self.metrics = check_metrics(metrics)
+        names = ("inception", "lenet", "resnet")
+        if not isinstance(extractor, nn.Module) and extractor not in names:
+            raise ValueError(f"extractor must be one of {', '.join(names)}, or a module, got {extractor!r}.")
+        for name, value in (("num_fake", num_fake), ("num_real", num_real), ("batch_size", batch_size)):
+            low = 1 if name == "batch_size" else 2
+            if value is not None and value < low:
+                raise ValueError(f"{name} must be an integer >= {low}, got {value!r}.")
+        for name, value in (("is_splits", is_splits), ("kid_subsets", kid_subsets)):
+            if value < 1:
+                raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
+        if kid_subset_size < 2:
+            raise ValueError(f"kid_subset_size must be an integer >= 2, got {kid_subset_size!r}.")
+        if "is" in self.metrics and is_splits > num_fake:
+            raise ValueError(f"is_splits must be at most num_fake={num_fake}, got {is_splits}.")
+        if split not in ("train", "test"):
+            raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+        self.num_fake, self.num_real, self.split, self.batch_size = num_fake, num_real, split, batch_size
+        self.value_range, self.cache_dir = value_range, cache_dir
+        self._options: dict[str, int] = {
+            "is_splits": is_splits,
+            "kid_subsets": kid_subsets,
+            "kid_subset_size": kid_subset_size,
+        }
+        if isinstance(extractor, nn.Module) and not isinstance(extractor, FeatureExtractor):
+            extractor = ModuleExtractor(extractor)
+        self.extractor = extractor  # a callback's attribute: never in the module's state_dict() or parameters()
+        self._scores: GenerativeScores | None = None
+        self._reference: Tensor | None = None
+        self._collected: tuple[Tensor, Tensor | None] | None = None
+        self._finite = True  # whether the last fakes were
+
+    @property
+    def label(self) -> str:
+        """Name of the extractor, with ``-test`` behind it where the test split is the reference."""
+        name = self.extractor if isinstance(self.extractor, str) else self.extractor.name
+        return name if self.split == "train" else f"{name}-{self.split}"
+
+    def check(self, trainer: pl.Trainer, pl_module: GANModule) -> None:
+        """The reference must be images and large enough, and a classifier needs labels."""
+        self._scores = self._reference = self._collected = None  # another trainer, other data
+        self.protocol = {}
+        images, labels = self._data(trainer)
+        if images.dtype != torch.uint8 or images.dim() != 4:
+            raise ValueError(
+                f"GenerativeMetrics needs uint8 images (N, C, H, W) as reference, got {images.dtype} of shape "
+                f"{tuple(images.shape)}; for toy data use ModeCoverage."
+            )
+        needed = 6 if "prdc" in self.metrics else 2
+        for what, number in (("num_fake", self.num_fake), ("the reference", self.num_real or len(images))):
+            if number < needed:
+                raise ValueError(
+                    f"{what} must be at least {needed} for the metrics {', '.join(self.metrics)}, got {number}."
+                )
+        if self.num_real is not None and self.num_real > len(images):
+            raise ValueError(f"num_real must be at most {len(images)}, the size of the reference, got {self.num_real}.")
+        if isinstance(self.extractor, str) and self.extractor != "inception" and labels is None:
+            raise ValueError(
+                f"extractor={self.extractor!r} is trained on the data set's labels, but there are none: "
+                "take 'inception' or give a module."
+            )
+
+    def measure(self, trainer: pl.Trainer, pl_module: GANModule) -> dict[str, float]:
+        """Make the fakes, extract, score."""
+        extractor = self._ready_extractor(trainer, pl_module)
+        if self._scores is None:
+            reference = self._reference_images(trainer)
+            real, _ = self._extract(trainer, extractor, len(reference), lambda rows: reference[rows])
+            self._scores = GenerativeScores(real, self.metrics, seed=self.seed, **self._options)  # type: ignore[arg-type]
+            self._reference = reference
+        self._finite = True
+        fake, logits = self._extract(trainer, extractor, self.num_fake, self._fake_images(trainer, pl_module))
+        self.protocol = self._describe(pl_module, extractor)
+        if trainer.strategy.reduce_boolean_decision(self._finite):
+            scores = self._scores(fake, logits)
+        else:
+            scores = dict.fromkeys(self._scores.names, math.nan)
+            warnings.warn(
+                f"the generator's samples are not finite at step {pl_module.global_step}; its scores are NaN.",
+                stacklevel=1,
+            )
+        return {f"metrics/{name}/{self.label}": value for name, value in scores.items()}
+
+    # ------------------------------------------------------------------ extractor
+    def _ready_extractor(self, trainer: pl.Trainer, pl_module: GANModule) -> FeatureExtractor:
+        """The extractor on the module's device; rank 0 trains or downloads, the others take the same weights."""
+        with torch.inference_mode(False):  # trainer.test is in inference mode, where nothing can be trained
+            if isinstance(self.extractor, str):
+                built = self._build(trainer, self.extractor, pl_module.device) if trainer.is_global_zero else None
+                trainer.strategy.barrier()
+                self.extractor = built or self._build(trainer, self.extractor, pl_module.device)
+                if trainer.world_size > 1:
+                    state = {name: value.cpu() for name, value in self.extractor.state_dict().items()}
+                    self.extractor.load_state_dict(trainer.strategy.broadcast(state))
+            assert isinstance(self.extractor, FeatureExtractor)
+            return self.extractor.to(pl_module.device)
+
+    def _build(self, trainer: pl.Trainer, name: str, device: torch.device) -> FeatureExtractor:
+        if name == "inception":
+            return InceptionExtractor()
+        images, labels = self._data(trainer, "train")
+        assert labels is not None
+        return ClassifierExtractor(images, labels, name, cache_dir=self.cache_dir, device=device)
+
+    def _extract(
+        self, trainer: pl.Trainer, extractor: FeatureExtractor, number: int, images: Callable[[slice], Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Features and logits of rows 0..number, dealt in chunks to the ranks and summed into place."""
+        device = next(iter(extractor.parameters()), torch.empty(0)).device
+        step = max(self.batch_size // _BLOCK, 1) * min(_BLOCK, self.batch_size)
+        results: list[Tensor] = []
+        for index, start in enumerate(range(0, number, step)):
+            rows = slice(start, min(start + step, number))
+            if index % trainer.world_size != trainer.global_rank:
+                continue
+            outputs = [output.detach() for output in extractor(images(rows).to(device)) if output is not None]
+            if not results:
+                results = [output.new_zeros(number, output.shape[1], dtype=torch.float32) for output in outputs]
+            for result, output in zip(results, outputs):
+                result[rows] = output.float()
+        if trainer.world_size > 1:
+            widths = trainer.strategy.broadcast([result.shape[1] for result in results])  # a rank may have had no chunk
+            results = results or [torch.zeros(number, width, device=trainer.strategy.root_device) for width in widths]
+            results = [trainer.strategy.reduce(result, reduce_op="sum") for result in results]  # type: ignore[misc]
+        return results[0], results[1] if len(results) > 1 else None
+
+    # ------------------------------------------------------------------ images
+    def _fake_images(self, trainer: pl.Trainer, pl_module: GANModule) -> Callable[[slice], Tensor]:
+        """Function that returns the fakes of some rows, uint8."""
+        low_high = self._value_range(trainer)
+        labels: Tensor | None = None
+        if pl_module.num_classes is not None:
+            own = torch.Generator().manual_seed(self.seed)
+            labels = torch.randint(pl_module.num_classes, (self.num_fake,), generator=own)
+        block = min(_BLOCK, self.batch_size)
+
+        def images(rows: slice) -> Tensor:
+            blocks = []
+            for start in range(rows.start, rows.stop, block):
+                stop = min(start + block, rows.stop)
+                own = torch.Generator().manual_seed(self.seed * 1_000_003 + start)
+                fake = pl_module.sample(stop - start, None if labels is None else labels[start:stop], own)
+                self._finite &= bool(torch.isfinite(fake).all())
+                blocks.append(to_uint8(fake, low_high))
+            return torch.cat(blocks)
+
+        return images
+
+    def _value_range(self, trainer: pl.Trainer) -> tuple[float, float]:
+        return self.value_range or getattr(_datamodule(trainer), "value_range", None) or (-1.0, 1.0)
+
+    def _reference_images(self, trainer: pl.Trainer) -> Tensor:
+        images, _ = self._data(trainer)
+        if self.num_real is None:
+            return images
+        own = torch.Generator().manual_seed(self.seed)
+        return images[torch.randperm(len(images), generator=own)[: self.num_real].sort().values]
+
+    def _data(self, trainer: pl.Trainer, split: str | None = None) -> tuple[Tensor, Tensor | None]:
+        """Images and labels of a split: the datamodule's reference, else everything the training loader holds."""
+        datamodule = _datamodule(trainer)
+        if hasattr(datamodule, "reference"):
+            return datamodule.reference(split or self.split)
+        if self._collected is None:
+            self._collected = _collect(trainer, self._value_range(trainer), self.split)
+        return self._collected
+
+    # ------------------------------------------------------------------ protocol
+    def _describe(self, pl_module: GANModule, extractor: FeatureExtractor) -> dict[str, Any]:
+        if self.protocol:
+            return {**self.protocol, "weights": "raw" if pl_module.ema is None else "ema"}
+        assert self._scores is not None and self._reference is not None
+        subsets, size = self._scores.kid_plan(len(self._reference), self.num_fake)
+        return {
+            **extractor.describe(),
+            "reference_split": self.split,
+            "reference_items": len(self._reference),
+            "reference_hash": content_hash(self._reference),
+            "fakes": self.num_fake,
+            "fakes_seed": self.seed,
+            "weights": "raw" if pl_module.ema is None else "ema",
+            "batch_norm": "evaluation mode",
+            "images": "uint8, round and clip",
+            "features_dtype": "float32",
+            "scores_dtype": "float64",
+            "is_splits": self._options["is_splits"],
+            "kid_subsets": subsets,
+            "kid_subset_size": size,
+        }
+
+
+def _datamodule(trainer: pl.Trainer) -> Any:
+    return getattr(trainer, "datamodule", None)
+
+
+def _collect(trainer: pl.Trainer, value_range: tuple[float, float], split: str) -> tuple[Tensor, Tensor | None]:
+    """All images of a foreign loader, as uint8, and their labels if the batches have any."""
+    loader: Any = trainer.train_dataloader if split == "train" else trainer.test_dataloaders
+    if loader is None:
+        raise ValueError(f"there is no {split} data loader that could be the reference: take another split.")
+    loader = loader[0] if isinstance(loader, (list, tuple)) else loader
+    if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
+        # another pass over the data set itself: in order, nothing dropped, not sharded, the running loader left alone
+        loader = DataLoader(loader.dataset, batch_size=256, collate_fn=loader.collate_fn)
+    elif trainer.world_size > 1:
+        raise ValueError(
+            "on several processes the reference must come from a datamodule with reference(split), or from a "
+            f"DataLoader over a data set with indices, got {type(loader).__name__}."
+        )
+    images, labels = zip(*_batches(loader, value_range))
+    return torch.cat(images), None if labels[0] is None else torch.cat(labels)
+
+
+def _batches(loader: Any, value_range: tuple[float, float]) -> Iterator[tuple[Tensor, Tensor | None]]:
+    for batch in loader:
+        real, labels = (*batch, None)[:2] if isinstance(batch, (tuple, list)) else (batch, None)
+        if real.dim() != 4:
+            raise ValueError(
+                f"GenerativeMetrics needs images of shape (N, C, H, W), got {tuple(real.shape)}; for toy data use "
+                "ModeCoverage."
+            )
+        integers = labels is not None and labels.dim() == 1 and not labels.is_floating_point()
+        yield to_uint8(real, value_range).cpu(), labels.long().cpu() if integers else None

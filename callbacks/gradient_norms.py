@@ -1,0 +1,198 @@
+"""Do gradients vanish or explode on their way through the networks?"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_gans._lightning import pl
+from lightning_gans.base import Batch, GANModule
+from lightning_gans.callbacks.image_logging import (
+    INK,
+    figure_image,
+    log_image,
+    log_metrics,
+    new_figure,
+    require_writable,
+    run_dir,
+    save_image_atomic,
+)
+from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores
+
+_FLOOR = 1e-12  # a logarithm has no place for zero
+_CURVES = 6
+
+
+def layer_norms(net: nn.Module) -> dict[str, Tensor]:
+    """Euclidean norm of the gradient that each layer's own parameters hold now, from the input to the output.
+
+    A layer is a module with parameters of its own; parameters without a gradient are passed over.
+    """
+    squares: dict[str, Tensor] = {}
+    for name, p in net.named_parameters():
+        if p.grad is not None:
+            layer = name.split(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
+            squares[layer] = squares.get(layer, 0.0) + p.grad.detach().float().square().sum()
+    return {layer or "parameters": square.sqrt() for layer, square in squares.items()}
+
+
+def mean_input_gradient(module: GANModule, x: Tensor, labels: Tensor | None) -> Tensor:
+    r"""Mean over samples of :math:`\|\nabla_x D(x)\|_2`, all dimensions but the first; touches no ``.grad``."""
+    x = x.detach().to(next(module.discriminator.parameters()).dtype).requires_grad_(True)
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(scores(module, x, labels).sum(), x)
+    return gradient.float().flatten(1).norm(dim=1).mean()
+
+
+class GradientNorms(EveryNSteps):
+    r"""Logs how large the gradients are, and draws them by layer.
+
+    The source's diagnostic of WGAN (arXiv:1704.00028, figure 1b): by layer, on a log scale, the critic's gradients
+    vanish or explode with depth under weight clipping unless c is chosen well, and are flat under a gradient penalty.
+
+    Logged: ``grad/d``, ``grad/g``: norm of the gradient of each player's own loss, all terms together, with respect to
+    its parameters, as it is when the optimizer steps (the cycle's last step of that player); ``grad/d/<layer>`` and
+    ``grad/g/<layer>``: the part of each layer; ``grad/input/real``, ``.../fake``, ``.../interpolated``: mean of
+    :math:`\|\nabla_x D(x)\|_2` over the last batch, its fakes and points
+    :math:`\alpha x + (1 - \alpha)\tilde x,\ \alpha \sim U(0, 1)` (D in evaluation mode). The figure is
+    ``<folder>/gradients/latest.png``, and ``grad/layers`` in W&B and TensorBoard.
+
+    Args:
+        every_n_steps: generator updates between logs.
+        per_layer: log and draw layers.
+        inputs: log the norms with respect to D's input, at the price of three forward and backward passes of D.
+        picture_every: draw at every k-th log (and at the end).
+        seed: of the interpolation.
+        dirpath: the folder; None means the logger's, or ``default_root_dir``.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 100,
+        per_layer: bool = True,
+        inputs: bool = True,
+        picture_every: int = 10,
+        seed: int = 0,
+        dirpath: str | None = None,
+    ) -> None:
+        super().__init__(every_n_steps)
+        at_least_one(self, picture_every=picture_every)
+        self.per_layer, self.inputs, self.picture_every = per_layer, inputs, picture_every
+        self.seed, self.dirpath = seed, dirpath
+        self.path = Path()
+        self.cycle_is_due = False
+        self.held: dict[str, dict[str, Tensor]] = {}  # by player and layer, of the cycle under way
+        self.history: list[tuple[int, dict[str, dict[str, float]]]] = []  # step, player, layer, norm
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Find the folder, and refuse one that cannot be written to."""
+        self.path = run_dir(trainer, self.dirpath) / "gradients" / "latest.png"
+        if trainer.is_global_zero and stage == "fit" and self.per_layer:
+            require_writable(self, self.path.parent)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """See whether the generator update that is about to come is due."""
+        self.cycle_is_due = (pl_module.global_step + 1) % self.every_n_steps == 0
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Take the norms of the network that is about to step."""
+        if self.cycle_is_due:
+            module = as_gan(self, pl_module)
+            player: Literal["d", "g"] = "g" if _steps(optimizer, module.generator) else "d"
+            self.held[player] = layer_norms(module.generator if player == "g" else module.discriminator)
+
+    def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
+        """Log the norms of the cycle that has just ended."""
+        values: dict[str, Tensor] = {}
+        for player, layers in sorted(self.held.items()):
+            values[f"grad/{player}"] = torch.stack(list(layers.values())).norm()
+            if self.per_layer:
+                values |= {f"grad/{player}/{layer}": norm for layer, norm in layers.items()}
+        self.held = {}
+        if self.inputs and module.last_batch is not None and module.last_fake is not None:
+            values |= self.input_norms(module, module.last_batch, module.last_fake, step)
+        if not values:
+            return
+        numbers = dict(zip(values, torch.stack(list(values.values())).tolist()))
+        log_metrics(trainer, numbers, step)
+        if self.per_layer:
+            by_layer = {
+                player: {k.split("/", 2)[2]: v for k, v in numbers.items() if k.startswith(f"grad/{player}/")}
+                for player in ("d", "g")
+            }
+            if any(by_layer.values()):
+                self.history.append((step, by_layer))
+                if len(self.history) % self.picture_every == 0:
+                    self.draw(trainer, step)
+
+    def input_norms(self, module: GANModule, batch: Batch, fake: Tensor, step: int) -> dict[str, Tensor]:
+        """Mean norms of D's gradient with respect to real, fake and interpolated inputs."""
+        n = min(len(batch.real), len(fake))
+        labels = None if batch.labels is None else batch.labels[:n]
+        real, fake = batch.real[:n].detach(), fake[:n].detach()
+        alpha = torch.rand(n, *[1] * (real.ndim - 1), generator=torch.Generator().manual_seed(self.seed + step))
+        between = torch.lerp(fake, real, alpha.to(real))
+        points = {"real": real, "fake": fake, "interpolated": between}
+        return {f"grad/input/{name}": mean_input_gradient(module, x, labels) for name, x in points.items()}
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw what was seen."""
+        if self.history:
+            self.draw(trainer, pl_module.global_step)
+
+    def draw(self, trainer: pl.Trainer, step: int) -> None:
+        """Write and log the figure, on the first rank only."""
+        if trainer.is_global_zero:
+            image = layer_picture(self.history)
+            save_image_atomic(image, self.path)
+            log_image(trainer, "grad/layers", image, step)
+
+
+def _steps(optimizer: Optimizer, net: nn.Module) -> bool:
+    first = optimizer.param_groups[0]["params"][0]
+    return any(p is first for p in net.parameters())
+
+
+def layer_picture(history: list[tuple[int, dict[str, dict[str, float]]]]) -> Image.Image:
+    """Gradient norm (log scale) against layer, from input to output; one curve per time, later ones darker."""
+    from matplotlib import colormaps
+
+    count = min(_CURVES, len(history))
+    chosen = [history[round(i * (len(history) - 1) / max(count - 1, 1))] for i in range(count)]
+    players = [p for p in ("d", "g") if any(by_layer.get(p) for _, by_layer in chosen)]
+    figure = new_figure(1.8 + 4.2 * len(players), 4.2)
+    panels = figure.subplots(1, len(players), squeeze=False, sharey=True)[0]
+    colours = [colormaps["viridis_r"](0.15 + 0.85 * i / max(count - 1, 1)) for i in range(count)]
+    drawn: list[float] = []
+    for axes, player in zip(panels, players):
+        for (step, by_layer), colour in zip(chosen, colours):
+            norms = [max(norm, _FLOOR) if math.isfinite(norm) else math.nan for norm in by_layer[player].values()]
+            drawn += [norm for norm in norms if norm > 0]
+            x = range(1, len(norms) + 1)
+            axes.plot(x, norms, "o-", color=colour, markersize=3.5, linewidth=1.4, label=f"{step:,}")
+        layers = list(chosen[-1][1][player])
+        axes.set_title({"d": "discriminator", "g": "generator"}[player], color=INK, fontsize=10)
+        axes.set_xlabel("layer, from input to output", color=INK, fontsize=9)
+        if len(layers) <= 16:
+            axes.set_xticks(range(1, len(layers) + 1), layers, rotation=40, ha="right", rotation_mode="anchor")
+        axes.tick_params(colors=INK, labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e4e6ea", linewidth=0.7)
+    low, high = (math.log10(end) for end in (min(drawn, default=1), max(drawn, default=1)))
+    middle, half = (low + high) / 2, max((high - low) / 2 + 0.2, 2.0)  # at least 4 decades, so that flat looks flat
+    panels[0].set(yscale="log", ylim=(10 ** (middle - half), 10 ** (middle + half)))
+    panels[0].set_ylabel("gradient norm of the layer's parameters", color=INK, fontsize=9)
+    handles, names = panels[0].get_legend_handles_labels()
+    title = {"title": "generator update", "title_fontsize": 8}
+    figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=8, **title)
+    return figure_image(figure)

@@ -1,0 +1,121 @@
+"""Pictures: a grid of samples, a figure as a picture, a picture on disk and in whatever logger is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lightning_gans._lightning import loggers, pl
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_GAP_COLOUR = (205, 209, 214)  # tells cells apart whether their background is black or white
+REAL_COLOUR, FAKE_COLOUR, INK = "#d1601f", "#1f6fa8", "#30343b"
+
+
+def to_uint8(images: Tensor, value_range: tuple[float, float]) -> Tensor:
+    """Images (N, C, H, W) as uint8 0..255; floats in ``value_range`` are scaled, rounded and clipped (NaN is black)."""
+    if images.dtype == torch.uint8:
+        return images
+    low, high = value_range
+    scaled = (images.float() - low) * (255 / (high - low))
+    return scaled.nan_to_num(0.0, 255.0, 0.0).round().clamp(0, 255).to(torch.uint8)
+
+
+def grid_image(
+    images: Tensor, columns: int, value_range: tuple[float, float] = (-1.0, 1.0), cell: int = 64, gap: int = 4
+) -> Image.Image:
+    """Images side by side, row by row, as one picture.
+
+    Args:
+        images: (N, C, H, W) with C = 1 (grey) or 3 (RGB); floats in ``value_range``, or uint8.
+        columns: cells in a row, >= 1; the last row may stay incomplete.
+        value_range: the values that become black and white.
+        cell: small images are enlarged by the least whole factor that makes their longer side at least this many
+            pixels, each pixel a square; larger ones stay as they are.
+        gap: pixels between cells and around the grid.
+    """
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
+        raise ValueError(f"grid_image: images must be (N, 1 or 3, H, W) and not empty, got {tuple(images.shape)}.")
+    if columns < 1:
+        raise ValueError(f"grid_image: columns must be >= 1, got {columns!r}.")
+    n, _, height, width = images.shape
+    factor = max(1, -(-cell // max(height, width)))
+    pixels = to_uint8(images.detach().cpu(), value_range).expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
+    pixels = pixels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    columns, (height, width) = min(columns, n), pixels.shape[1:3]
+    rows = -(-n // columns)
+    sheet = torch.tensor(_GAP_COLOUR, dtype=torch.uint8).repeat(
+        rows * (height + gap) + gap, columns * (width + gap) + gap, 1
+    )
+    for i, image in enumerate(pixels):
+        top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return Image.fromarray(sheet.numpy())
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, apart from pyplot's state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def figure_image(figure: Figure) -> Image.Image:
+    """The figure as a picture."""
+    figure.canvas.draw()
+    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())  # type: ignore[attr-defined]
+
+
+def save_image_atomic(image: Image.Image, path: str | Path) -> Path:
+    """Write a PNG under a temporary name, then rename it, so that no reader meets half a picture."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        image.save(part, format="PNG")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def run_dir(trainer: pl.Trainer, dirpath: str | Path | None = None) -> Path:
+    """The run's folder: ``dirpath``, or the logger's, or ``default_root_dir``. Call it on all ranks."""
+    return Path(dirpath or trainer.log_dir or trainer.default_root_dir)
+
+
+def require_writable(owner: object, folder: Path) -> None:
+    """Raise a ValueError, before any work is lost, if ``folder`` cannot be made or written to. Creates nothing."""
+    there = folder.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise ValueError(f"{type(owner).__name__}: dirpath {folder} cannot be used, since {there} is not a folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{type(owner).__name__}: dirpath {folder} cannot be used, since {there} is not writable.")
+
+
+def log_image(trainer: pl.Trainer, key: str, image: Image.Image, step: int) -> None:
+    """Hand the picture to every logger that shows pictures (W&B, TensorBoard); others are passed over."""
+    for logger in trainer.loggers:
+        if isinstance(logger, loggers.WandbLogger):
+            logger.log_image(key, [image], step=step)
+        elif isinstance(logger, loggers.TensorBoardLogger):
+            logger.experiment.add_image(key, np.asarray(image), step, dataformats="HWC")
+
+
+def log_metrics(trainer: pl.Trainer, values: dict[str, float], step: int) -> None:
+    """Hand the values to every logger, at this generator update."""
+    for logger in trainer.loggers:
+        logger.log_metrics(values, step=step)

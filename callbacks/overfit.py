@@ -1,0 +1,149 @@
+"""Does the discriminator know its training samples by heart?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_gans._lightning import pl
+from lightning_gans.base import GANModule
+from lightning_gans.callbacks.image_logging import log_metrics
+from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, untouched
+
+Samples = tuple[Tensor, Tensor | None]
+
+
+def accuracies(train: Tensor, held_out: Tensor, fake: Tensor, threshold: float | None = None) -> Tensor:
+    """Shares (3,) of training reals and held-out reals scored above the threshold, and of fakes scored below it.
+
+    Args:
+        train: (N,) scores of training samples.
+        held_out: (M,) scores of real samples that were never trained on.
+        fake: (K,) scores of generated samples.
+        threshold: None means midway between the mean scores of ``train`` and ``fake``.
+    """
+    limit = (train.mean() + fake.mean()) / 2 if threshold is None else threshold
+    right = (train > limit, held_out > limit, fake < limit)
+    return torch.stack([answers.float().mean() for answers in right])
+
+
+class OverfitAlarm(EveryNSteps):
+    """Compares the discriminator's accuracy on training samples with that on held-out ones.
+
+    Logged, and there for ``ModelCheckpoint`` and ``EarlyStopping`` to monitor: ``d/accuracy_train``,
+    ``d/accuracy_heldout``: share of training and of held-out reals taken for real; ``d/accuracy_fake``: share of the
+    last batch's fakes taken for fake; ``d/overfit_gap``: the first minus the second. A discriminator that has memorised
+    its data tells training samples from equally real held-out ones, and what it teaches is to copy. D is in evaluation
+    mode. Training samples are the first of ``datamodule.reference("train")``, without augmentation; without a
+    ``reference``, the last batch. Held-out ones come from ``datamodule.val_dataloader()``.
+
+    Args:
+        every_n_steps: generator updates between checks.
+        num_samples: training samples and held-out samples to compare, at most.
+        threshold: score above which a sample counts as real: 0 for a discriminator whose scores are logits; None means
+            midway between the mean score of training samples and that of fakes, which also suits critics, whose scores
+            have no zero. (With None the accuracies are relative; the gap is what to look at.)
+        max_gap: a warning is due when the gap is above this ...
+        patience: ... for so many checks in a row. It is given once.
+
+    Raises:
+        ValueError: before training starts, if there are no held-out samples.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 500,
+        num_samples: int = 512,
+        threshold: float | None = None,
+        max_gap: float = 0.1,
+        patience: int = 3,
+    ) -> None:
+        super().__init__(every_n_steps)
+        at_least_one(self, num_samples=num_samples, patience=patience)
+        if not 0 <= max_gap <= 1:
+            raise ValueError(f"OverfitAlarm: max_gap must be in [0, 1], got {max_gap!r}.")
+        self.num_samples, self.threshold, self.max_gap, self.patience = num_samples, threshold, max_gap, patience
+        self.train: Samples | None = None
+        self.held_out: Samples | None = None
+        self.checks_above = 0
+        self.warned = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Collect the samples to compare."""
+        super().on_train_start(trainer, pl_module)
+        module = as_gan(self, pl_module)
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        with untouched(module):
+            loader = trainer.val_dataloaders if datamodule is None else datamodule.val_dataloader()
+            if loader is None:
+                raise ValueError("OverfitAlarm needs held-out samples: give a datamodule with a val_dataloader.")
+            self.held_out = _collect(loader, self.num_samples)
+            if hasattr(datamodule, "reference"):
+                items, labels = datamodule.reference("train")
+                low, high = getattr(datamodule, "value_range", None) or (-1.0, 1.0)
+                items = items[: self.num_samples]
+                real = items.float() / 255 * (high - low) + low if items.dtype == torch.uint8 else items
+                self.train = (real, None if labels is None else labels[: self.num_samples])
+
+    @torch.no_grad()
+    def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
+        """Score, log, and warn if the gap has stayed."""
+        last, fake = module.last_batch, module.last_fake
+        if last is None or fake is None or self.held_out is None:
+            return
+        train = self.train or (last.real, last.labels)
+        trained, held_out = _score(module, *train), _score(module, *self.held_out)
+        shares = accuracies(trained, held_out, _score(module, fake, last.labels), self.threshold)
+        on_train, on_held_out, on_fake = trainer.strategy.reduce(shares, reduce_op="mean").tolist()
+        gap = on_train - on_held_out
+        values = {
+            "d/accuracy_train": on_train,
+            "d/accuracy_heldout": on_held_out,
+            "d/accuracy_fake": on_fake,
+            "d/overfit_gap": gap,
+        }
+        module.log_dict(values, logger=False, batch_size=1)
+        log_metrics(trainer, values, step)
+        self.checks_above = self.checks_above + 1 if gap > self.max_gap else 0
+        if self.checks_above >= self.patience and not self.warned:
+            self.warned = True
+            pl.utilities.rank_zero_warn(
+                f"OverfitAlarm: after {step} generator updates the discriminator takes {on_train:.0%} of training "
+                f"samples for real, but {on_held_out:.0%} of held-out ones (gap above {self.max_gap:.0%} for "
+                f"{self.patience} checks in a row): it memorises; more data, augmentation or an earlier stop help."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """So that a resumed training does not begin to count again, nor warn twice."""
+        return {"checks_above": self.checks_above, "warned": self.warned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.checks_above, self.warned = state_dict["checks_above"], state_dict["warned"]
+
+
+def _collect(loader: Iterable[Any], n: int) -> Samples:
+    reals, labels, count = [], [], 0
+    for batch in chain.from_iterable(loader if isinstance(loader, (list, tuple)) else [loader]):
+        real, label = (*batch, None)[:2] if isinstance(batch, (tuple, list)) else (batch, None)
+        reals.append(real.cpu())
+        if label is not None:
+            labels.append(label.cpu())
+        if (count := count + len(real)) >= n:
+            break
+    if not reals:
+        raise ValueError("OverfitAlarm needs held-out samples, and the val_dataloader is empty.")
+    return torch.cat(reals)[:n], torch.cat(labels)[:n] if labels else None
+
+
+def _score(module: GANModule, x: Tensor, labels: Tensor | None, chunk: int = 256) -> Tensor:
+    like = next(module.discriminator.parameters())
+    parts = [
+        scores(module, part.to(like), None if labels is None else labels[i * chunk : (i + 1) * chunk].to(like.device))
+        for i, part in enumerate(x.split(chunk))
+    ]
+    return torch.cat(parts).float()

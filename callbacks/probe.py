@@ -1,0 +1,78 @@
+"""What every diagnostic callback shares: when to look, and how to look without leaving a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from lightning_gans import rng
+from lightning_gans._lightning import pl
+from lightning_gans.base import Batch, GANModule, evaluating
+
+
+def at_least_one(owner: object, **arguments: int) -> None:
+    """ValueError, naming the callback and the argument, unless every value is an integer >= 1."""
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{type(owner).__name__}: {name} must be an integer >= 1, got {value!r}.")
+
+
+def as_gan(owner: object, module: pl.LightningModule) -> GANModule:
+    """The module, which must be a GANModule."""
+    if not isinstance(module, GANModule):
+        raise TypeError(f"{type(owner).__name__} works on a GANModule, got {type(module).__name__}.")
+    return module
+
+
+@contextmanager
+def untouched(module: GANModule) -> Iterator[None]:
+    """Look at a module in training and leave it as it was.
+
+    Inside, both networks are in evaluation mode, so that no running statistic moves; afterwards every train/eval flag
+    and the global random state (Python's, NumPy's, torch's) are what they were.
+    """
+    with rng.untouched(), evaluating(module.generator), evaluating(module.discriminator):
+        yield
+
+
+def scores(module: GANModule, x: Tensor, labels: Tensor | None = None) -> Tensor:
+    """The discriminator's scores (N,) of ``x`` (N, ...) with ``labels`` (N,), if it takes them."""
+    return module.score(x, Batch(x, labels, None, x))
+
+
+class EveryNSteps(pl.Callback):
+    """Base of the diagnostics: calls :meth:`act` after every ``every_n_steps``-th generator update.
+
+    A generator update is one increment of ``global_step``, whatever the number of discriminator updates. ``act`` runs
+    inside :func:`untouched`, on every rank.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        super().__init__()
+        at_least_one(self, every_n_steps=every_n_steps)
+        self.every_n_steps = every_n_steps
+        self.seen_step = -1  # the last generator update that we were told of
+
+    def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
+        """Look at the module after its generator update number ``step`` (counted from 1)."""
+        raise NotImplementedError
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember where training starts, which is not at zero when it is resumed."""
+        self.seen_step = as_gan(self, pl_module).global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Act if this batch ended in a generator update that is due."""
+        step = pl_module.global_step
+        if step == self.seen_step:
+            return
+        self.seen_step = step
+        if step % self.every_n_steps == 0:
+            module = as_gan(self, pl_module)
+            with untouched(module):
+                self.act(trainer, module, step)

@@ -1,0 +1,92 @@
+"""One progress bar for one training."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from lightning_gans._lightning import callbacks, pl
+
+_REDRAW_SECONDS = 0.1  # reading the metrics waits for the device, so not every step
+
+
+class GANProgressBar(callbacks.TQDMProgressBar):
+    """One bar over the whole training, counting generator updates, beside the loss terms and the score.
+
+    The total is ``max_steps``, or what ``max_epochs`` amounts to (corrected after the first epoch), or unknown. A
+    resumed training goes on where it stopped. Shown is whatever was logged with ``prog_bar=True``, without the group
+    ``metrics/``: ``d/critic=-3.1, g/critic=1.2, fid/lenet=14.2``. Validation, test and predict bars are Lightning's.
+
+    Args:
+        refresh_rate: redraw after every n-th update (at most ten times a second); 0 hides the bar.
+        process_position: lines to leave free above the bar.
+    """
+
+    def __init__(self, refresh_rate: int = 1, process_position: int = 0) -> None:
+        super().__init__(refresh_rate=refresh_rate, process_position=process_position)
+        self.epoch_start = 0  # generator updates done when the current epoch began
+        self.drawn_at = 0.0
+
+    @property
+    def train_description(self) -> str:
+        """What the bar counts."""
+        return "Generator updates"
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """The logged values, three digits each, under short names."""
+        return {name.removeprefix("metrics/"): f"{value:.3g}" for name, value in trainer.progress_bar_metrics.items()}
+
+    def total_updates(self, trainer: pl.Trainer, done: int, epochs_left: int, per_epoch: float) -> int | None:
+        """Generator updates of the whole training: ``done`` so far, then ``per_epoch`` in each epoch left."""
+        totals: list[float] = []
+        if trainer.max_steps >= 0:
+            totals.append(trainer.max_steps)
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            totals.append(done + epochs_left * per_epoch)
+        total = min(totals, default=math.inf)
+        return int(total) if math.isfinite(total) else None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar, at the position of the checkpoint when training is resumed."""
+        done = self.epoch_start = pl_module.global_step
+        epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch
+        bar = self.train_progress_bar = self.init_train_tqdm()
+        bar.unit = " updates"
+        bar.initial = bar.n = bar.last_print_n = done  # the rate counts from here
+        bar.total = self.total_updates(trainer, done, epochs_left, float(trainer.num_training_batches))
+        bar.refresh()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """The bar is not reset: it counts the whole training."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Advance to the module's number of generator updates."""
+        step, bar = pl_module.global_step, self.train_progress_bar
+        if bar.disable or step == bar.n or step % self.refresh_rate:
+            return
+        if (now := time.monotonic()) - self.drawn_at >= _REDRAW_SECONDS:
+            self.drawn_at = now
+            self.draw(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Correct the total by the updates that this epoch really made."""
+        step = pl_module.global_step
+        per_epoch, self.epoch_start = step - self.epoch_start, step
+        epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch - 1
+        self.train_progress_bar.total = self.total_updates(trainer, step, epochs_left, per_epoch)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the last state and leave it on the screen."""
+        if not self.train_progress_bar.disable:
+            self.draw(trainer, pl_module)
+        self.train_progress_bar.close()
+
+    def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the number of updates and the latest values."""
+        bar = self.train_progress_bar
+        bar.n = pl_module.global_step
+        bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
+        bar.refresh()

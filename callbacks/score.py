@@ -1,0 +1,163 @@
+"""When a score is computed, and where it goes: what GenerativeMetrics and ModeCoverage share."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_gans import rng
+from lightning_gans._lightning import pl
+from lightning_gans.base import GANModule
+
+
+class ScoreCallback(pl.Callback):
+    """Computes scores every n generator updates, at step 0, at the end of training, and in ``test``.
+
+    Each result goes to all loggers (x-axis: generator updates); to ``trainer.callback_metrics``, so that
+    ``ModelCheckpoint(monitor=...)`` and ``EarlyStopping(monitor=...)`` find it; into ``history``; and, with the
+    protocol, as a line of ``<run folder>/scores-<label>.jsonl``. Put it behind ``EMA`` in the list of callbacks. The
+    global random number generators are left as they were found.
+
+    Args:
+        every_n_steps: generator updates between two measurements, >= 1.
+        at_start: measure at step 0 too.
+        seed: of all randomness of a measurement (noise, labels, subsets).
+
+    Attributes:
+        history: one dict per measurement during ``fit``: ``step`` and the values by name, in order.
+        protocol: how the numbers are made; complete after the first measurement.
+    """
+
+    higher_is_better: tuple[str, ...] = ()
+    in_progress_bar: tuple[str, ...] = ()
+
+    def __init__(self, every_n_steps: int, at_start: bool, seed: int) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be an integer >= 1, got {every_n_steps!r}.")
+        self.every_n_steps, self.at_start, self.seed = every_n_steps, at_start, seed
+        self.history: list[dict[str, float]] = []
+        self.protocol: dict[str, Any] = {}
+
+    # ------------------------------------------------------------------ what a subclass defines
+    @property
+    def label(self) -> str:
+        """Tells this callback's state and file from those of others of its class."""
+        raise NotImplementedError
+
+    def measure(self, trainer: pl.Trainer, pl_module: GANModule) -> dict[str, float]:
+        """The scores by full name (``metrics/...``). Called on every rank, with the global generators seeded."""
+        raise NotImplementedError
+
+    def check(self, trainer: pl.Trainer, pl_module: GANModule) -> None:
+        """Raise one sentence if this cannot be measured here. Called before training or testing starts."""
+
+    # ------------------------------------------------------------------ results
+    def best(self, metric: str) -> dict[str, float]:
+        """The entry of ``history`` with the best value of ``metric`` (full name, or a part of it such as ``fid``)."""
+        names = {name for entry in self.history for name in entry if name != "step"}
+        matching = [name for name in names if name == metric or metric in name.split("/")]
+        if len(matching) != 1:
+            raise ValueError(
+                f"metric must be one of {', '.join(sorted(names)) or '(none measured yet)'}, got {metric!r}."
+            )
+        entries = [e for e in self.history if not math.isnan(e.get(matching[0], math.nan))] or self.history
+        highest = any(part in self.higher_is_better for part in matching[0].split("/"))
+        return (max if highest else min)(entries, key=lambda entry: entry[matching[0]])
+
+    @property
+    def state_key(self) -> str:
+        """Key of this callback's state in a checkpoint."""
+        return f"{type(self).__name__}[{self.label}]"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history, as plain numbers."""
+        return {"history": [dict(entry) for entry in self.history]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the history back."""
+        self.history = [dict(entry) for entry in state_dict["history"]]
+
+    # ------------------------------------------------------------------ hooks
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure at step 0; after a resume, publish what was measured last."""
+        assert isinstance(pl_module, GANModule)
+        self.check(trainer, pl_module)
+        step = pl_module.global_step
+        self.history = [entry for entry in self.history if entry["step"] <= step] if step else []
+        if step == 0 and self.at_start:
+            self._record(trainer, pl_module)
+        if self.history:
+            self._publish(trainer, {name: value for name, value in self.history[-1].items() if name != "step"})
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure where the number of generator updates is a multiple of ``every_n_steps``."""
+        assert isinstance(pl_module, GANModule)
+        step = pl_module.global_step
+        if step and step % self.every_n_steps == 0 and not self._measured(step):
+            for name, value in self._record(trainer, pl_module).items():
+                pl_module.log(name, value, logger=False, prog_bar=self._shown(name), batch_size=1)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure at the end, unless that was just done."""
+        assert isinstance(pl_module, GANModule)
+        if not self._measured(pl_module.global_step):
+            self._publish(trainer, self._record(trainer, pl_module))
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Fail before the first batch, if at all."""
+        assert isinstance(pl_module, GANModule)
+        self.check(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure once; the values are among those that ``trainer.test`` prints and returns."""
+        assert isinstance(pl_module, GANModule)
+        values = self._measure(trainer, pl_module)
+        pl_module.log_dict(values, batch_size=1)
+        self._write(trainer, "test", [{"step": pl_module.global_step, **values}])
+
+    def _shown(self, name: str) -> bool:
+        return any(part in self.in_progress_bar for part in name.split("/"))
+
+    def _measured(self, step: int) -> bool:
+        return bool(self.history) and self.history[-1]["step"] == step
+
+    def _record(self, trainer: pl.Trainer, pl_module: GANModule) -> dict[str, float]:
+        """Measure during ``fit``: history, loggers, file."""
+        values, step = self._measure(trainer, pl_module), pl_module.global_step
+        self.history.append({"step": step, **values})
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=step)
+        self._write(trainer, "fit", self.history)
+        return values
+
+    def _measure(self, trainer: pl.Trainer, pl_module: GANModule) -> dict[str, float]:
+        with rng.untouched(), torch.no_grad():
+            rng.seed(self.seed)
+            values = self.measure(trainer, pl_module)
+        return trainer.strategy.broadcast(values)  # ranks may differ in the last bit; decisions must not
+
+    def _publish(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
+        """Make values visible where Lightning allows no ``log`` (start and end of training)."""
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
+        trainer.progress_bar_metrics.update({name: value for name, value in values.items() if self._shown(name)})
+
+    def _write(self, trainer: pl.Trainer, stage: str, entries: list[dict[str, float]]) -> None:
+        """Write all lines anew, under a temporary name first, so that a resumed run repeats none."""
+        folder = trainer.log_dir or trainer.default_root_dir  # on all ranks: log_dir is a collective
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        path = Path(folder) / f"{'' if stage == 'fit' else stage + '-'}scores-{self.label}.jsonl"
+        lines = [json.dumps({**entry, "protocol": self.protocol}) for entry in entries]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        with os.fdopen(handle, "w") as file:
+            file.write("\n".join(lines) + "\n")
+        os.replace(temporary, path)

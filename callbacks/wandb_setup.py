@@ -1,0 +1,68 @@
+"""What a W&B run should know besides its curves."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from lightning_gans import __version__
+from lightning_gans._lightning import loggers, pl
+from lightning_gans.callbacks.probe import as_gan
+
+GROUPS = ("d", "g", "grad", "metrics", "samples", "time")
+_AXIS = "trainer/global_step"  # Lightning's name; here it counts generator updates
+_LOWER_IS_BETTER = ("metrics/fid/*", "metrics/kid/*")
+
+
+def git_commit(folder: str | Path = ".") -> str | None:
+    """Commit of the git working tree that holds ``folder``, with ``+`` if files differ from it; None outside of git."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+        done.check_returncode()
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+class WandbSetup(pl.Callback):
+    """Prepares W&B runs; does nothing with other loggers, and never needs ``wandb`` installed.
+
+    Every group of metrics (``d/ g/ grad/ metrics/ samples/ time/``) gets generator updates as its x-axis, and FID and
+    KID are summarised by their least value. Into the run's config go the git commit of the working folder, the version
+    of this package, the technique, its penalties and networks, and the data, beside the hyper-parameters that Lightning
+    puts there. ``WANDB_MODE=offline`` works as ever.
+    """
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell the run, once it is there and before anything is logged."""
+        if not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, loggers.WandbLogger):
+                run = logger.experiment
+                run.define_metric(_AXIS)
+                for group in GROUPS:
+                    run.define_metric(f"{group}/*", step_metric=_AXIS)
+                for name in _LOWER_IS_BETTER:
+                    run.define_metric(name, step_metric=_AXIS, summary="min")
+                run.config.update(self.facts(trainer, pl_module), allow_val_change=True)
+
+    def facts(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """The config entries: plain values only."""
+        module = as_gan(self, pl_module)
+        datamodule = getattr(trainer, "datamodule", None)
+        networks = {"generator": module.generator, "discriminator": module.discriminator}
+        return {
+            "git_commit": git_commit(),
+            "lightning_gans": __version__,
+            "technique": type(module).__name__,
+            "data": None if datamodule is None else getattr(datamodule, "name", type(datamodule).__name__),
+            "regularizer_weights": {r.name: r.weight for r in module.regularizers},
+            "networks": {name: type(net).__name__ for name, net in networks.items()},
+            "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in networks.items()},
+        }

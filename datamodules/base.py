@@ -1,0 +1,182 @@
+"""What every data module offers: shape, range and classes before a file is read, then batches and clean references."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from lightning_gans._lightning import pl
+from lightning_gans.datamodules.memory import MemoryLoader, Transform, check_batch_size
+from lightning_gans.functional import draw
+
+Split = Literal["train", "test"]
+
+
+class GANDataModule(pl.LightningDataModule):
+    """Base of all data modules.
+
+    Attributes known from the constructor alone:
+        name: what to call the data set.
+        shape: of one item, (C, H, W) or (d,).
+        num_classes: number of labels; None when there are no labels.
+        value_range: (low, high) of the batches; None when unbounded.
+    """
+
+    name: str = ""
+    shape: tuple[int, ...] = ()
+    num_classes: int | None = None
+    value_range: tuple[float, float] | None = None
+
+    def __init__(self, batch_size: int = 64) -> None:
+        super().__init__()
+        check_batch_size(batch_size)
+        self.batch_size = batch_size
+        self.save_hyperparameters()
+
+    @property
+    def num_items(self) -> int:
+        """Number of training items (reads the files)."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are made: the trainer's device, or the CPU without a trainer."""
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    def reference(self, split: Split = "train") -> tuple[Tensor, Tensor | None]:
+        """All clean items of a split, on the CPU.
+
+        Returns:
+            uint8 images (N, C, H, W), or float items (N, d) of a toy; and their labels (N,) int64, or None.
+        """
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """The data set in one line (reads the files)."""
+        raise NotImplementedError
+
+    def test_dataloader(self) -> Any:
+        """The same as `val_dataloader`."""
+        return self.val_dataloader()
+
+
+@dataclass(frozen=True)
+class ToRange:
+    """From uint8 to floats in [low, high], with what is drawn anew for every batch, on the device of the images.
+
+    Without noise x / 255 is stretched over [low, high]; with ``dequantize`` it is (x + u) / 256, u ~ U[0, 1) per value,
+    which for (-1, 1) reads 2x / 256 - 1 + U[0, 1/128). ``flip`` mirrors each image left to right with probability 1/2.
+    """
+
+    low: float
+    high: float
+    flip: bool = False
+    dequantize: bool = False
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        """(N, C, H, W) uint8 to float32."""
+        if self.flip:
+            coin = draw.uniform(len(images), generator=generator, device=images.device) < 0.5
+            row = torch.arange(len(images), device=images.device) + len(images) * coin
+            images = torch.cat([images, images.flip(-1)]).index_select(0, row)  # whole rows: far faster than `where`
+        real = images.float()
+        if self.dequantize:
+            real += draw.uniform(len(real), *real.shape[1:], generator=generator, device=real.device)
+        return real.mul_((self.high - self.low) / (256 if self.dequantize else 255)).add_(self.low)
+
+
+class ImageDataModule(GANDataModule):
+    """Images kept in memory as uint8, on the training device, where flips and noise happen too.
+
+    A subclass says `name`, `shape`, `num_classes` and reads its images in `load`.
+
+    Args:
+        batch_size: images per batch and process.
+        flip: mirror each training image left to right with probability 1/2.
+        dequantize: add uniform noise as wide as a grey level to the batches (see `ToRange`).
+        value_range: of the batches, such as (-1, 1) for a generator that ends in tanh, (0, 1) for a sigmoid.
+        items: use only the first so many training images (quick runs); None: all.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        flip: bool = False,
+        dequantize: bool = False,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        items: int | None = None,
+    ) -> None:
+        super().__init__(batch_size)
+        low, high = (float(bound) for bound in value_range)
+        if not low < high:
+            raise ValueError(f"value_range must be (low, high) with low < high, got {tuple(value_range)}.")
+        if items is not None and items < 1:
+            raise ValueError(f"items must be at least 1 (or None for all), got {items}.")
+        self.value_range = (low, high)
+        self.flip, self.dequantize, self.items = flip, dequantize, items
+        self._splits: dict[str, tuple[Tensor, Tensor | None]] = {}
+
+    def load(self, split: Split) -> tuple[Tensor, Tensor | None]:
+        """Read a split: uint8 images (N, C, H, W) and labels (N,) int64, or None."""
+        raise NotImplementedError
+
+    def stored(self, split: Split) -> tuple[Tensor, Tensor | None]:
+        """What is kept in memory of a split, read at the first call."""
+        if split not in ("train", "test"):
+            raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+        if split not in self._splits:
+            data, labels = self.load(split)
+            if split == "train" and self.items is not None:
+                if self.items > len(data):
+                    raise ValueError(f"items is {self.items}, but {self.name} has only {len(data)} training items.")
+                data, labels = data[: self.items], None if labels is None else labels[: self.items]
+            self._splits[split] = data, labels
+        return self._splits[split]
+
+    @property
+    def num_items(self) -> int:
+        """Number of training images (reads the files)."""
+        return len(self.stored("train")[0])
+
+    def reference(self, split: Split = "train") -> tuple[Tensor, Tensor | None]:
+        """All images of a split as uint8 (N, C, H, W), on the CPU, and their labels (N,) int64, or None."""
+        return self.stored(split)
+
+    def setup(self, stage: str) -> None:
+        """Read the training images, so that a bad file is reported before anything starts; predicting needs none."""
+        if stage != "predict":
+            self.stored("train")
+
+    def transform(self, split: Split) -> Transform:
+        """From stored rows to batches. Held-out images are not flipped, but get the noise that training images get."""
+        assert self.value_range is not None
+        return ToRange(*self.value_range, flip=self.flip and split == "train", dequantize=self.dequantize)
+
+    def train_dataloader(self) -> Any:
+        """Shuffled batches ``(real, labels)``, or ``real`` without labels, on the training device."""
+        data, labels = self.stored("train")
+        return MemoryLoader(data, labels, self.batch_size, transform=self.transform("train"), device=self.device)
+
+    def fixed_loader(self, split: Split) -> MemoryLoader:
+        """A split in a fixed order, not flipped: always the same batches; takes nothing from the global RNG."""
+        data, labels = self.stored(split)
+        transform = self.transform("test")
+        return MemoryLoader(
+            data, labels, self.batch_size, shuffle=False, drop_last=False, transform=transform, device=self.device
+        )
+
+    def val_dataloader(self) -> Any:
+        """The held-out images in a fixed order, for the discriminator's held-out accuracy."""
+        return self.fixed_loader("test")
+
+    def describe(self) -> str:
+        """Number of training images, shape, range, classes and augmentation in one line (reads the files)."""
+        assert self.value_range is not None
+        classes = "no labels" if self.num_classes is None else f"{self.num_classes} classes"
+        extras = [text for on, text in ((self.flip, "random flips"), (self.dequantize, "dequantisation noise")) if on]
+        low, high = self.value_range
+        parts = [f"{self.num_items:,} training images", "x".join(map(str, self.shape)), f"in [{low:g}, {high:g}]"]
+        return f"{self.name}: {', '.join([*parts, classes, *extras])}"

@@ -1,0 +1,159 @@
+"""Loaders for data that live in memory, on the training device: no worker processes, no collating, no copies.
+
+Both loaders follow the same rules about randomness:
+
+* one int64 seed per epoch is drawn from the global torch RNG of the CPU, lazily at the first ``next()`` (as torch's
+  ``RandomSampler`` does), so whoever re-seeds that RNG can replay an epoch exactly; the seed then drives the order and
+  everything that is drawn for the batches;
+* on W processes a batch is W x ``batch_size`` consecutive items of the one global order, of which rank r takes the rows
+  r::W, so that together they see exactly what one process with the W-fold batch would. Their global RNGs must agree,
+  which ``seed_everything`` sees to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from lightning_gans.functional import rank_and_world
+
+Transform = Callable[[Tensor, Generator], Tensor]
+
+
+def draw_seed() -> int:
+    """One int64 from the global torch RNG of the CPU: the only number an epoch takes from it."""
+    return int(torch.empty((), dtype=torch.int64).random_().item())
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise a ValueError unless ``batch_size`` is at least 1."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+
+
+class MemoryLoader:
+    """Batches of a tensor, picked by ``index_select`` on the device that holds it.
+
+    Yields ``real``; ``(real, labels)`` when there are labels; ``(real, labels, weights)`` when there are weights
+    (labels may then be None).
+
+    Args:
+        data: (N, ...), usually uint8 images; floating-point data must be finite.
+        labels: (N,) int64, or None.
+        batch_size: items per batch and process.
+        shuffle: a new permutation each epoch; otherwise the given order, nothing is taken from the global RNG, and
+            every pass draws the same random numbers for ``transform``.
+        drop_last: leave out the items that do not fill a batch; otherwise the last batch is short (and, on W processes,
+            filled up to a multiple of W with the first items).
+        transform: ``transform(rows, generator)`` makes the batch from the picked rows, on their device; ``None`` leaves
+            them as they are. Per-sample random numbers are to be drawn through `lightning_gans.functional.draw`.
+        device: where the data are kept and the batches made; default: where ``data`` is.
+        weights: (N,) importance weight of each item, or None.
+
+    Raises:
+        ValueError: empty data, NaN or infinite data, lengths that differ, a batch larger than the data set.
+    """
+
+    def __init__(
+        self,
+        data: Tensor,
+        labels: Tensor | None,
+        batch_size: int,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        transform: Transform | None = None,
+        device: torch.device | str | None = None,
+        weights: Tensor | None = None,
+    ) -> None:
+        check_batch_size(batch_size)
+        if len(data) == 0:
+            raise ValueError("The data set is empty: data has no items.")
+        if data.is_floating_point() and not data.isfinite().all():
+            bad = int((~data.isfinite()).flatten(1).any(1).sum()) if data.dim() > 1 else int((~data.isfinite()).sum())
+            raise ValueError(f"data must be finite, but {bad} of its {len(data)} items hold NaN or infinite values.")
+        for name, column in (("labels", labels), ("weights", weights)):
+            if column is not None and column.shape != data.shape[:1]:
+                raise ValueError(f"{name} must have shape ({len(data)},) as data has, got {tuple(column.shape)}.")
+        self.batch_size, self.shuffle, self.drop_last, self.transform = batch_size, shuffle, drop_last, transform
+        self.device = data.device if device is None else torch.device(device)
+        self.data = data.to(self.device)
+        self.labels = None if labels is None else labels.to(self.device)
+        self.weights = None if weights is None else weights.to(self.device)
+        self._num_rows()  # a batch that is too large is reported here, not at the first batch
+
+    def _num_rows(self) -> int:
+        """Items that one epoch takes over all processes."""
+        world = rank_and_world()[1]
+        n, batch = len(self.data), world * self.batch_size
+        if not self.drop_last:
+            return -(-n // world) * world
+        if batch > n:
+            processes = f" on {world} processes (together {batch})" if world > 1 else ""
+            raise ValueError(f"batch_size {self.batch_size}{processes} is larger than the data set of {n} items.")
+        return n - n % batch
+
+    def __len__(self) -> int:
+        """Batches per epoch on each process."""
+        return -(-self._num_rows() // (rank_and_world()[1] * self.batch_size))
+
+    def __iter__(self) -> Iterator[Any]:
+        cpu = Generator().manual_seed(draw_seed() if self.shuffle else 0)
+        n, rows = len(self.data), self._num_rows()
+        order = torch.randperm(n, generator=cpu) if self.shuffle else torch.arange(n)
+        if rows > n:
+            order = torch.cat([order, order.repeat(-(-rows // n) - 1)[: rows - n]])
+        generator = Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=cpu)))
+        rank, world = rank_and_world()
+        # Global batches are multiples of W long, so every W-th item of the whole order is every W-th item of each.
+        for index in order[rank:rows:world].to(self.device).split(self.batch_size):
+            real = self.data.index_select(0, index)
+            if self.transform is not None:
+                real = self.transform(real, generator)
+            if self.labels is None and self.weights is None:
+                yield real
+                continue
+            labels = None if self.labels is None else self.labels.index_select(0, index)
+            yield (real, labels) if self.weights is None else (real, labels, self.weights.index_select(0, index))
+
+
+class FreshLoader:
+    """Batches of new draws from a known distribution: a data set without end.
+
+    Args:
+        draw: ``draw(n, generator)`` returns n new items (n, ...) on the generator's device.
+        batch_size: items per batch and process.
+        batches_per_epoch: what counts as an epoch.
+        device: where to draw.
+    """
+
+    block = 65_536  # items drawn at once: a draw costs a dozen small operations, a slice of it almost nothing
+
+    def __init__(
+        self,
+        draw: Callable[[int, Generator], Tensor],
+        batch_size: int,
+        batches_per_epoch: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        check_batch_size(batch_size)
+        if batches_per_epoch < 1:
+            raise ValueError(f"batches_per_epoch must be at least 1, got {batches_per_epoch}.")
+        self.draw, self.batch_size, self.batches_per_epoch = draw, batch_size, batches_per_epoch
+        self.device = torch.device(device)
+
+    def __len__(self) -> int:
+        """Batches per epoch on each process."""
+        return self.batches_per_epoch
+
+    def __iter__(self) -> Iterator[Tensor]:
+        generator = Generator(self.device).manual_seed(draw_seed())
+        rank, world = rank_and_world()
+        batch = world * self.batch_size
+        per_block = max(1, self.block // batch)
+        for start in range(0, self.batches_per_epoch, per_block):
+            count = min(per_block, self.batches_per_epoch - start)
+            for real in self.draw(count * batch, generator)[rank::world].split(self.batch_size):
+                yield real.clone()  # a slice would keep (and a checkpoint would save) the whole block

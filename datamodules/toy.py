@@ -1,0 +1,94 @@
+"""Toy distributions that are known exactly: every batch is a fresh draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from lightning_gans.datamodules.base import GANDataModule, Split
+from lightning_gans.datamodules.memory import FreshLoader, MemoryLoader
+
+
+class ToyDataModule(GANDataModule):
+    """A distribution on R^d that one can sample.
+
+    Attributes:
+        modes: (K, d) exact centres, None where the distribution has none.
+        std: standard deviation of each coordinate around a centre (of the widest, if they differ).
+
+    Args:
+        batch_size: items per batch and process.
+        batches_per_epoch: the data have no end, so this many batches are called an epoch.
+    """
+
+    modes: Tensor | None = None
+    std: float
+    reference_items = 10_000
+
+    def __init__(self, batch_size: int = 256, batches_per_epoch: int = 1000) -> None:
+        super().__init__(batch_size)
+        if batches_per_epoch < 1:
+            raise ValueError(f"batches_per_epoch must be at least 1, got {batches_per_epoch}.")
+        self.batches_per_epoch = batches_per_epoch
+
+    @property
+    def num_items(self) -> int:
+        """Items per epoch and process (no two epochs share any)."""
+        return self.batch_size * self.batches_per_epoch
+
+    def sample_exact(self, n: int, generator: Generator | None = None) -> Tensor:
+        """(n, d) independent exact draws, float32, on the generator's device (the CPU without one)."""
+        raise NotImplementedError
+
+    def reference(self, split: Split = "train") -> tuple[Tensor, None]:
+        """10,000 exact draws, the same at every call, others for "test" than for "train"; no labels."""
+        if split not in ("train", "test"):
+            raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+        return self.sample_exact(self.reference_items, Generator().manual_seed(int(split == "test"))), None
+
+    def train_dataloader(self) -> Any:
+        """Batches ``real`` of fresh draws, made on the training device."""
+        return FreshLoader(self.sample_exact, self.batch_size, self.batches_per_epoch, device=self.device)
+
+    def val_dataloader(self) -> Any:
+        """The "test" reference in batches."""
+        data, _ = self.reference("test")
+        return MemoryLoader(data, None, self.batch_size, shuffle=False, drop_last=False, device=self.device)
+
+    def describe(self) -> str:
+        """Dimension, number of modes and std in one line."""
+        modes = "no modes" if self.modes is None else f"{len(self.modes)} mode{'s'[: len(self.modes) > 1]}"
+        return f"{self.name}: {self.shape[0]}-D toy, {modes}, std {self.std:.4g}, fresh draws in every batch"
+
+
+class Mixture(ToyDataModule):
+    """Mixture of isotropic Gaussians, sum_k mode_weights_k N(modes_k, stds_k^2 I); a std of 0 is a point mass.
+
+    Attributes:
+        modes: (K, d) centres.
+        stds: (K,) standard deviations; `std` is the largest.
+        mode_weights: (K,) probabilities.
+    """
+
+    modes: Tensor
+
+    def set_components(self, modes: Tensor, stds: list[float], weights: list[float]) -> None:
+        """Say what the mixture is, once, in the constructor."""
+        self.modes, self.stds, self.mode_weights = modes.float(), torch.tensor(stds), torch.tensor(weights)
+        self.std = max(stds)
+
+    def sample_exact(self, n: int, generator: Generator | None = None) -> Tensor:
+        """(n, d) independent exact draws, float32, on the generator's device (the CPU without one)."""
+        device = torch.device("cpu") if generator is None else generator.device
+        which = torch.multinomial(self.mode_weights.to(device), n, replacement=True, generator=generator)
+        noise = torch.randn(n, *self.shape, generator=generator, device=device)
+        return self.modes.to(device)[which] + self.stds.to(device)[which, None] * noise
+
+
+def check_positive(**values: float) -> None:
+    """Raise a ValueError that names the first argument that is not above 0."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value}.")

@@ -1,0 +1,12 @@
+"""GAN training techniques as PyTorch Lightning modules.
+
+>>> from lightning_gans import WGANGP
+"""
+
+from lightning_gans import _torchvision  # noqa: F401  isort: skip  (before anything that imports torchvision)
+from lightning_gans import distributed, regularizers
+from lightning_gans.base import Batch, GANModule
+from lightning_gans.techniques import DCGAN, GAN, TECHNIQUES, WGAN, WGANGP
+from lightning_gans.version import __version__
+
+__all__ = ["DCGAN", "GAN", "TECHNIQUES", "WGAN", "WGANGP", "Batch", "GANModule", "__version__", "distributed", "regularizers"]

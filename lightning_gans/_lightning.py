@@ -1,0 +1,43 @@
+"""One name, ``pl``, for whichever Lightning is in use.
+
+``import pytorch_lightning as pl`` and ``import lightning as L`` are two class hierarchies, and the Trainer of one
+refuses a module of the other. We build on the one that is already imported; if neither (or both) are, on
+``pytorch_lightning`` when it is installed, else on ``lightning``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from typing import TYPE_CHECKING
+
+from lightning_gans import _torchvision  # noqa: F401  (before anything that imports torchvision)
+
+_OURS, _OTHER = "pytorch_lightning", "lightning.pytorch"
+
+
+def resolve() -> str:
+    """Name of the package to build on: ``pytorch_lightning`` or ``lightning.pytorch``."""
+    if _OURS in sys.modules:
+        return _OURS
+    if _OTHER in sys.modules or importlib.util.find_spec(_OURS) is None:
+        return _OTHER
+    return _OURS
+
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from pytorch_lightning import callbacks, loggers, strategies, utilities
+    from pytorch_lightning import cli as pl_cli
+    from pytorch_lightning.plugins import io as plugins_io
+else:
+    pl = importlib.import_module(resolve())
+    callbacks = importlib.import_module(f"{pl.__name__}.callbacks")
+    loggers = importlib.import_module(f"{pl.__name__}.loggers")
+    strategies = importlib.import_module(f"{pl.__name__}.strategies")
+    utilities = importlib.import_module(f"{pl.__name__}.utilities")
+    pl_cli = importlib.import_module(f"{pl.__name__}.cli")
+    plugins_io = importlib.import_module(f"{pl.__name__}.plugins.io")
+
+__all__ = ["callbacks", "loggers", "pl", "pl_cli", "plugins_io", "resolve", "strategies", "utilities"]

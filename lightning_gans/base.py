@@ -1,0 +1,420 @@
+"""``Batch`` and ``GANModule``: the D/G alternation. The only file that knows manual optimization."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lightning_gans import checks, distributed, rng
+from lightning_gans._lightning import pl
+from lightning_gans.functional import draw
+from lightning_gans.functional.conditional import conditional_call, score, takes_labels
+from lightning_gans.regularizers import Regularizer
+from lightning_gans.stream import DataStream
+
+Terms = Mapping[str, Tensor]
+OptimizerFactory = Callable[[Iterable], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+_PLAIN = (int, float, str, bool, type(None))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one discriminator or generator step sees.
+
+    Attributes:
+        real: (N, ...) real samples, in the range that the datamodule declares.
+        labels: (N,) int64 class of each sample, or None. In a generator step they are the labels of ``z``.
+        weights: (N,) importance weight of each real sample, mean 1 in expectation; None means all one.
+        z: (M, latent_dim) standard normal noise; M = N, or ``g_batch_factor * N`` in a generator step.
+        generator: source of every per-sample draw (give it to ``functional.draw``); None means the global one.
+    """
+
+    real: Tensor
+    labels: Tensor | None
+    weights: Tensor | None
+    z: Tensor
+    generator: torch.Generator | None = None
+
+
+class GANModule(pl.LightningModule):
+    """Alternates ``d_steps`` discriminator updates and one generator update; subclasses say what is minimised.
+
+    One ``training_step`` is one whole cycle, and Lightning's ``global_step`` counts generator updates. Any loader works
+    that yields ``x``, ``(x, labels)`` or ``(x, labels, weights)`` (each also as a list), where labels and weights may be
+    None.
+
+    Override levels, smallest first: :meth:`discriminator_terms` and :meth:`generator_terms`;
+    :meth:`after_discriminator_step`; :meth:`minimise`; ``training_step``.
+
+    Args:
+        generator: maps noise (N, latent_dim) [, labels (N,)] to samples (N, ...).
+        discriminator: maps samples [, labels (N,)] to raw scores (N,), high for real. No sigmoid.
+        latent_dim: length of z.
+        regularizers: terms added to the discriminator's loss (``lightning_gans.regularizers``).
+        d_steps: discriminator updates per generator update, >= 1.
+        g_batch_factor: the generator step draws this many times the batch size of fakes, >= 1.
+        order: ``d_first``, or ``g_first`` where the generator steps before the discriminator in a cycle.
+        lr_g: learning rate of the generator's default optimizer.
+        lr_d: learning rate of the discriminator's default optimizer.
+        betas: beta1, beta2 of the default optimizer (Adam).
+        optimizer_g: makes the generator's optimizer of its parameters; replaces the default, lr_g and betas.
+        optimizer_d: the same for the discriminator.
+        scheduler_g: makes a learning rate scheduler of the generator's optimizer; it steps once per generator update.
+        scheduler_d: the same for the discriminator, also once per generator update.
+
+    Raises:
+        ValueError: for settings out of range, and for BatchNorm in a discriminator with a per-sample penalty.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        latent_dim: int,
+        *,
+        regularizers: Sequence[Regularizer] = (),
+        d_steps: int = 1,
+        g_batch_factor: int = 1,
+        order: Literal["d_first", "g_first"] = "d_first",
+        lr_g: float = 2e-4,
+        lr_d: float = 2e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+        optimizer_g: OptimizerFactory | None = None,
+        optimizer_d: OptimizerFactory | None = None,
+        scheduler_g: SchedulerFactory | None = None,
+        scheduler_d: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__()
+        checks.at_least_one(latent_dim=latent_dim, d_steps=d_steps, g_batch_factor=g_batch_factor)
+        checks.one_of("order", order, ("d_first", "g_first"))
+        self.automatic_optimization = False
+        self._save_plain_hyperparameters()
+        self.generator, self.discriminator = generator, discriminator
+        self.latent_dim, self.d_steps, self.g_batch_factor, self.order = latent_dim, d_steps, g_batch_factor, order
+        self.lr_g, self.lr_d, self.betas = lr_g, lr_d, tuple(betas)
+        self._factories = {"d": (optimizer_d, scheduler_d), "g": (optimizer_g, scheduler_g)}
+        self.regularizers = list(regularizers)
+        checks.regularizers(self.regularizers, discriminator)
+        checks.discriminator_output(discriminator)
+        self.conditional = takes_labels(generator) or takes_labels(discriminator)
+        self.last_batch: Batch | None = None
+        self.last_fake: Tensor | None = None
+        self.images_seen = 0
+        self.values: dict[str, Tensor] = {}  # last value of everything that is logged, detached and on the device
+        self._d_done = 0  # discriminator updates of the cycle that is under way
+        self._labels: list[Tensor] = []  # of the cycle's real batches
+        self._slot: dict[str, nn.Module] = {}  # the EMA generator: a dict, so that it is no submodule
+        self._resume: dict[str, Any] | None = None
+        self._stream = DataStream(seed=0)
+        self._rng: torch.Generator | None = None
+        self._checked = False
+
+    # ------------------------------------------------------------------ what a technique defines
+    def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
+        """Terms whose sum the discriminator minimises, logged as ``d/<name>``; ``fake`` is detached."""
+        raise NotImplementedError
+
+    def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
+        """Terms whose sum the generator minimises, logged as ``g/<name>``; ``fake`` carries the generator's graph."""
+        raise NotImplementedError
+
+    def after_discriminator_step(self) -> None:
+        """Called after each discriminator update (weight clipping lives here)."""
+
+    def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
+        """The paper's optimizer, used where no factory is given: Adam with ``betas``."""
+        return torch.optim.Adam(parameters, lr=lr, betas=self.betas)
+
+    def score(self, x: Tensor, batch: Batch) -> Tensor:
+        """Scores (N,) of ``x`` by the discriminator, with the batch's labels if it takes them."""
+        return score(self.discriminator, x, batch.labels)
+
+    def note(self, **values: Tensor) -> None:
+        """Have diagnostics logged beside the terms; ``d_name`` becomes ``d/name``, ``g_name`` ``g/name``."""
+        self.values |= {key.replace("_", "/", 1): value.detach() for key, value in values.items()}
+
+    # ------------------------------------------------------------------ one cycle
+    def training_step(self, dataloader_iter: Iterator[Any]) -> None:
+        """``d_steps`` discriminator updates on as many batches, and one generator update."""
+        if not self._stream.fill(dataloader_iter, self.d_steps - self._d_done):
+            return  # the epoch ended inside the cycle; the next one goes on with it
+        if self.order == "g_first" and self._d_done == 0:
+            self._generator_step(self._as_batch(self._stream.pending[0]))
+        while self._d_done < self.d_steps:
+            batch = self._as_batch(self._stream.pending[0])
+            self._discriminator_step(batch)
+            self._stream.pending.popleft()
+            self._d_done += 1
+        self._d_done = 0
+        if self.order == "d_first":
+            self._generator_step(batch)
+        self._labels.clear()
+        self._log()
+
+    def _discriminator_step(self, batch: Batch) -> None:
+        with torch.no_grad(), frozen(self.generator):
+            fake = self(batch.z, batch.labels)
+
+        def terms() -> Terms:
+            named = {r.name: r.weight * r(self.discriminator, batch, fake) for r in self.regularizers}
+            return {**self.discriminator_terms(batch, fake), **named}
+
+        self.minimise("d", terms)
+        self.after_discriminator_step()
+        self.last_batch, self.last_fake = batch, fake
+        self.images_seen += len(batch.real) * distributed.world_size()
+
+    def _generator_step(self, last: Batch) -> None:
+        n, labels = self.g_batch_factor * len(last.real), last.labels
+        if labels is not None and self.g_batch_factor > 1:  # the cycle's labels have the data's class frequencies
+            pool = torch.cat(self._labels or [labels])
+            labels = pool[(draw.uniform(n, generator=self._rng, device=pool.device) * len(pool)).long()]
+        batch = Batch(last.real, labels, last.weights, self._noise(n), self._rng)
+
+        def terms() -> Terms:
+            return self.generator_terms(batch, self(batch.z, batch.labels))
+
+        with frozen(self.discriminator):
+            self.minimise("g", terms)
+
+    def minimise(self, player: Literal["d", "g"], terms: Callable[[], Terms]) -> None:
+        """One optimizer step of ``player`` on the sum of ``terms()``; the other network is left alone.
+
+        Gradients are asked for the player's parameters only and averaged over ranks as one flat buffer. The
+        discriminator's step goes past Lightning's counter, so that ``trainer.global_step`` counts generator updates.
+        """
+        values = terms()
+        loss = torch.stack([value.reshape(()) for value in values.values()]).sum()
+        self.values |= {f"{player}/{name}": value.detach() for name, value in values.items()}
+        self.values[f"{player}/loss"] = loss.detach()
+        parameters = [p for p in self._player(player).parameters() if p.requires_grad]
+        scaled = self.trainer.precision_plugin.pre_backward(loss, self)
+        gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
+        used = [(p, g) for p, g in zip(parameters, gradients) if g is not None]
+        for p, g in zip((p for p, _ in used), distributed.average([g for _, g in used])):
+            p.grad = g
+        optimizer_d, optimizer_g = self.optimizers()
+        if player == "g":
+            optimizer_g.step(lambda: loss)
+        else:
+            self.trainer.strategy.optimizer_step(optimizer_d.optimizer, lambda: loss, model=self)
+
+    # ------------------------------------------------------------------ batches and noise
+    def _as_batch(self, raw: Any) -> Batch:
+        raw = self.trainer.strategy.batch_to_device(raw)
+        real, labels, weights = (*raw, None, None)[:3] if isinstance(raw, (tuple, list)) else (raw, None, None)
+        if not self.conditional:
+            labels = None
+        elif labels is not None:
+            self._labels.append(labels)
+        batch = Batch(real, labels, weights, self._noise(len(real)), self._rng)
+        if not self._checked:
+            with rng.untouched(), frozen(self.generator), frozen(self.discriminator):
+                checks.batch(self, batch)
+            self._checked = True
+        return batch
+
+    def _noise(self, n: int) -> Tensor:
+        dtype = next(self.generator.parameters()).dtype
+        return draw.normal(n, self.latent_dim, generator=self._rng, device=self.device, dtype=dtype)
+
+    def _player(self, player: str) -> nn.Module:
+        return self.discriminator if player == "d" else self.generator
+
+    # ------------------------------------------------------------------ samples
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The generator's output for noise ``z`` (N, latent_dim), with labels if it takes them."""
+        return conditional_call(self.generator, z, labels)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes the generator can be asked for; None if it takes no labels."""
+        return getattr(self.generator, "num_classes", None) if takes_labels(self.generator) else None
+
+    @property
+    def ema(self) -> nn.Module | None:
+        """Generator with averaged weights, if :meth:`start_ema` was called; no submodule of this module."""
+        return self._slot.get("ema")
+
+    def start_ema(self) -> nn.Module:
+        """Begin an averaged generator at the present weights, or return the one that is there (see callbacks.EMA)."""
+        if "ema" not in self._slot:
+            self._slot["ema"] = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        return self._slot["ema"].to(self.device)
+
+    @torch.no_grad()
+    def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """``n`` samples (n, ...) in evaluation mode, by the EMA generator if there is one.
+
+        Args:
+            n: number of samples, >= 1.
+            labels: (n,) classes; drawn uniformly for a conditional generator if not given.
+            generator: source of the noise (CPU); the global one if not given.
+
+        Raises:
+            ValueError: if ``labels`` has another length than n, or the generator takes none.
+        """
+        checks.at_least_one(n=n)
+        net = self.start_ema() if self.ema is not None else self.generator
+        parameter = next(net.parameters())
+        z = torch.randn(n, self.latent_dim, generator=generator, dtype=parameter.dtype).to(parameter.device)
+        if labels is None and self.num_classes is not None:
+            labels = torch.randint(self.num_classes, (n,), generator=generator)
+        checks.sample_labels(labels, n, self.num_classes)
+        with evaluating(net):
+            return conditional_call(net, z, None if labels is None else labels.to(parameter.device))
+
+    def predict_step(self, batch: int, batch_idx: int) -> Tensor:
+        """``batch`` samples; batch ``i`` always gets the same noise."""
+        return self.sample(int(batch), generator=torch.Generator().manual_seed(batch_idx))
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing to do per batch: scores are computed by callbacks (``GenerativeMetrics``)."""
+
+    # ------------------------------------------------------------------ optimizers and schedulers
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """The discriminator's and the generator's optimizer, in this order, and their schedulers."""
+        optimizers, schedulers = [], []
+        for player, lr in (("d", self.lr_d), ("g", self.lr_g)):
+            parameters = [p for p in self._player(player).parameters() if p.requires_grad]
+            make, schedule = self._factories[player]
+            optimizers.append(make(parameters) if make is not None else self.default_optimizer(parameters, lr))
+            if schedule is not None:
+                schedulers.append(schedule(optimizers[-1]))
+        return optimizers, schedulers
+
+    # ------------------------------------------------------------------ logging
+    def _log(self) -> None:
+        schedulers = self.lr_schedulers() or []
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            scheduler.step()
+        step = self.trainer.global_step
+        if step % self.trainer.log_every_n_steps == 0:
+            names = list(self.values)
+            means = distributed.average([torch.stack([self.values[name].float() for name in names])])[0]
+            values = dict(zip(names, means.tolist()))
+            bar = {name: values[name] for name in ("d/loss", "g/loss") if name in values}
+            rest = {name: value for name, value in values.items() if name not in bar}
+            self.log_dict(bar, prog_bar=True, logger=False, batch_size=1)
+            self.log_dict(rest, logger=False, batch_size=1)
+            for logger in self.trainer.loggers:  # directly: the x-axis is the number of generator updates
+                logger.log_metrics({**values, "time/images_seen": float(self.images_seen)}, step=step)
+
+    # ------------------------------------------------------------------ start, stop and resume
+    def on_fit_start(self) -> None:
+        """Seed the noise (equally on all ranks), or go on from the checkpoint."""
+        seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
+        self._rng = torch.Generator(self.device).manual_seed(seed)
+        self._stream, training_state, self._d_done, self._checked = DataStream(seed), None, 0, False
+        if self._resume is not None:
+            training_state = self._restore(self._resume)
+        self._resume = None
+        self._stream.enter_loader_random_state(training_state)
+
+    def on_train_epoch_start(self) -> None:
+        """Lightning is about to open the next epoch's iterator."""
+        self._stream.enter_loader_random_state()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning leaves out: random number generators, the place in the data, the cycle, the EMA weights."""
+        if self.ema is not None:
+            checkpoint["ema"] = self.ema.state_dict()
+        if self._rng is not None:
+            rank_state = {"random": rng.capture(), "stream": self._stream.state_dict(), "labels": self._labels}
+            rank_state = apply_to_collection(rank_state, Tensor, lambda t: t.cpu())
+            checkpoint["gan"] = {
+                "ranks": distributed.gather_objects(rank_state),
+                "noise": self._rng.get_state(),
+                "d_done": self._d_done,
+                "images_seen": self.images_seen,
+            }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the EMA weights now, and the rest when ``fit`` starts from this checkpoint."""
+        self._slot.clear()
+        if "ema" in checkpoint:
+            self.start_ema().load_state_dict(checkpoint["ema"])
+        try:
+            _ = self.trainer
+        except RuntimeError:  # loaded without a trainer: nothing will be resumed
+            return
+        self._resume = checkpoint.get("gan")
+
+    def _restore(self, state: dict[str, Any]) -> rng.RNGState | None:
+        assert self._rng is not None
+        self._d_done, self.images_seen = state["d_done"], state["images_seen"]
+        if len(state["ranks"]) != distributed.world_size():
+            pl.utilities.rank_zero_warn(
+                f"The checkpoint was written by {len(state['ranks'])} process(es) and is resumed by "
+                f"{distributed.world_size()}: weights and optimizers go on exactly, data order and noise start afresh."
+            )
+            self._d_done = 0
+            return None
+        mine = state["ranks"][distributed.rank()]
+        self._rng.set_state(state["noise"])
+        self._stream.load_state_dict(mine["stream"])
+        self._labels = [labels.to(self.device) for labels in mine["labels"]]
+        return mine["random"]
+
+    def _save_plain_hyperparameters(self) -> None:
+        """``save_hyperparameters()`` without live objects.
+
+        From the CLI the nets arrive as class paths and are kept, so that ``load_from_checkpoint(path)`` rebuilds them.
+        """
+        self.save_hyperparameters()
+        live = [name for name, value in self.hparams.items() if not _is_plain(value)]
+        for name in live:
+            self.hparams.pop(name)
+        if live:
+            self.save_hyperparameters(ignore=live)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_plain(v) for v in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(v) for v in value)
+    return isinstance(value, _PLAIN)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Let a network take part in the other's step: its parameters need no gradient, its buffers come back unchanged.
+
+    Buffers (BatchNorm's averages, power iteration vectors) are swapped for copies, so that the step may write to them.
+    """
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    buffers = [(m, name, b) for m in network.modules() for name, b in m.named_buffers(recurse=False)]
+    for p in parameters:
+        p.requires_grad_(False)
+    for module, name, buffer in buffers:
+        setattr(module, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+        for module, name, buffer in buffers:
+            setattr(module, name, buffer)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode, given back as it was (module by module)."""
+    training = [m for m in network.modules() if m.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,115 @@
+"""Bad input, told in one sentence before any work is lost."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gans.functional.conditional import conditional_call, takes_labels
+
+if TYPE_CHECKING:
+    from lightning_gans.base import Batch, GANModule
+    from lightning_gans.regularizers import Regularizer
+
+_BATCH_NORMS = nn.modules.batchnorm._BatchNorm
+
+
+def at_least_one(**values: int) -> None:
+    """ValueError unless every value is an integer >= 1."""
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
+
+
+def positive(**values: float) -> None:
+    """ValueError unless every value is > 0."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be > 0, got {value!r}.")
+
+
+def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
+    """ValueError unless ``value`` is one of ``allowed``."""
+    if value not in tuple(allowed):
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+
+
+def regularizers(items: Sequence[Regularizer], discriminator: nn.Module) -> None:
+    """ValueError for two regularizers of one name, and for a per-sample penalty with BatchNorm in the discriminator."""
+    names = [r.name for r in items]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"regularizers must have different names, got {repeated[0]!r} more than once.")
+    for r in items:
+        for name, layer in discriminator.named_modules():
+            if r.per_sample and isinstance(layer, _BATCH_NORMS):
+                raise ValueError(
+                    f"The penalty {r.name!r} is per sample, but BatchNorm (discriminator layer {name!r}) makes each score "
+                    "depend on the whole batch: use layer, instance, group or no normalisation in the discriminator."
+                )
+
+
+def discriminator_output(discriminator: nn.Module) -> None:
+    """Warn if the discriminator's last layer is a sigmoid: all losses take raw scores."""
+    layers = [m for m in discriminator.modules() if not any(True for _ in m.children())]
+    if layers and isinstance(layers[-1], (nn.Sigmoid, nn.LogSigmoid, nn.Softmax)):
+        warnings.warn(
+            f"The discriminator ends in {type(layers[-1]).__name__}, but the losses expect raw scores (logits): "
+            "leave the last activation out.",
+            stacklevel=4,
+        )
+
+
+def sample_labels(labels: Tensor | None, n: int, num_classes: int | None) -> None:
+    """ValueError unless ``labels`` fits ``n`` samples of a generator with ``num_classes`` classes."""
+    if labels is None:
+        return
+    if num_classes is None:
+        raise ValueError("labels were given, but the generator takes none: build it with num_classes.")
+    if labels.shape != (n,):
+        raise ValueError(f"labels must have shape ({n},), one per sample, got {tuple(labels.shape)}.")
+    if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
+        raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}.")
+
+
+@torch.no_grad()
+def batch(module: GANModule, b: Batch) -> None:
+    """Check the first batch against the networks: finite data, weights, labels, and what both networks return."""
+    if not torch.is_tensor(b.real) or not b.real.is_floating_point():
+        kind = b.real.dtype if torch.is_tensor(b.real) else type(b.real).__name__
+        raise TypeError(f"real samples must be a floating-point tensor, got {kind}: scale images to the data's range.")
+    n = len(b.real)
+    if n == 0:
+        raise ValueError("The data loader yielded an empty batch.")
+    if not torch.isfinite(b.real).all():
+        raise ValueError("The first batch of real samples holds NaN or infinite values.")
+    if b.weights is not None and (b.weights.shape != (n,) or bool((b.weights < 0).any())):
+        raise ValueError(f"weights must be {n} numbers >= 0, one per real sample, got shape {tuple(b.weights.shape)}"
+                         f" with minimum {float(b.weights.min()):g}.")  # fmt: skip
+    for who, net in (("generator", module.generator), ("discriminator", module.discriminator)):
+        if takes_labels(net) and b.labels is None:
+            raise ValueError(f"The {who} is conditional, but the data loader yields no labels: let it yield (x, labels).")
+    try:
+        fake = module(b.z, b.labels)
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"The generator failed on noise of shape {tuple(b.z.shape)}; latent_dim={module.latent_dim} must be the length "
+            f"of the noise that it takes ({error})."
+        ) from error
+    if fake.shape != b.real.shape:
+        raise ValueError(
+            f"The generator's output has shape {tuple(fake.shape)}, but real samples have {tuple(b.real.shape)}: "
+            "both must be the same."
+        )
+    try:
+        scores = conditional_call(module.discriminator, b.real, b.labels)
+    except RuntimeError as error:
+        raise ValueError(f"The discriminator failed on real samples of shape {tuple(b.real.shape)} ({error}).") from error
+    if scores.shape != (n,):
+        raise ValueError(
+            f"The discriminator must return one score per sample, shape ({n},), got {tuple(scores.shape)}"
+            + (": end it with .squeeze(1) or .flatten()." if scores.shape == (n, 1) else ".")
+        )

@@ -1,0 +1,324 @@
+"""The command line: ``fit``, ``test`` and ``predict`` of any technique on any data, each run in a folder of its own."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib
+import inspect
+import os
+import re
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import lightning_gans.callbacks as gan_callbacks
+import lightning_gans.datamodules as gan_datamodules
+from lightning_gans import networks, regularizers, techniques
+from lightning_gans._lightning import callbacks, loggers, pl, pl_cli
+from lightning_gans.base import GANModule
+from lightning_gans.checkpoints import AtomicCheckpointIO
+from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.loggers import MetricsCSV
+
+_PACKAGES = (techniques, gan_datamodules, gan_callbacks, networks, regularizers)
+
+
+class _Parser(pl_cli.LightningArgumentParser):
+    """Adds the nearest valid names to a parsing error."""
+
+    def error(self, message: str, *args: Any, **kwargs: Any) -> Any:
+        options = {part for action in self._actions for part in str(action.dest).split(".")}
+        classes = {name for package in _PACKAGES for name in package.__all__}
+        parameters = {p for package in _PACKAGES for name in package.__all__
+                      for p in _parameters(getattr(package, name))}  # fmt: skip
+        known = options | classes | parameters
+        words = {word.split(".")[-1] for word in re.findall(r"[\w.]+", message.replace("init_args", ""))}
+        hints = {word: difflib.get_close_matches(word, known, n=3, cutoff=0.75) for word in sorted(words - known)}
+        lines = [f"'{word}': did you mean {', '.join(near)}?" for word, near in hints.items() if near]
+        return super().error("\n  ".join([str(message), *lines]), *args, **kwargs)
+
+
+class GANCLI(pl_cli.LightningCLI):
+    """LightningCLI with run folders, networks that take their shape from the data, and a plan (``--dry_run``)."""
+
+    resumed: bool = False
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        """Add the run folder, ``--dry_run``, and the callbacks that every run has."""
+        parser.add_argument("--out", default="runs", help="Folder that holds the runs.")
+        parser.add_argument("--name", default=None, help="Folder of this run in OUT; by default <model>-<data>/<date>.")
+        parser.add_argument("--dry_run", action="store_true", help="Print the resolved plan and stop.")
+        parser.add_argument("--samples", type=int, default=64, help="How many samples predict writes.")
+        parser.add_lightning_class_args(callbacks.ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(gan_callbacks.SampleGrid, "grid")
+        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.filename": "best-{step:06d}"})
+        parser.set_defaults({"checkpoint.enable_version_counter": False, "checkpoint.every_n_train_steps": 1000})
+        parser.set_defaults({"trainer.limit_val_batches": 0, "trainer.limit_test_batches": 1})
+        parser.set_defaults({"trainer.max_epochs": -1, "trainer.enable_model_summary": False})
+
+    @property
+    def options(self) -> Any:
+        """The parsed configuration of the subcommand that runs."""
+        return self.config[self.subcommand]
+
+    def before_instantiate_classes(self) -> None:
+        """Fit the networks to the data, and choose the run's folder."""
+        _fit_networks_to_data(self.options)
+        self.run_dir = self._run_folder()
+        self.options["trainer"]["default_root_dir"] = str(self.run_dir)
+        self.options["checkpoint"]["dirpath"] = str(self.run_dir / "checkpoints")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Give the trainer a CSV of its metrics, whole checkpoints, and ``gan_ddp`` if there are several devices."""
+        config = self.config_init[self.subcommand]["trainer"]
+        chosen = config.get("logger")
+        others = chosen if isinstance(chosen, list) else [chosen] if isinstance(chosen, loggers.Logger) else []
+        kwargs["logger"] = False if chosen is False else [MetricsCSV(self.run_dir), *others]
+        kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
+        if config.get("strategy") in (None, "auto") and _several_devices(config):
+            kwargs["strategy"] = "gan_ddp"
+        return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """Print the plan if that is all that was asked for; else make sure that the run's folder can be written."""
+        if self.options["dry_run"]:
+            print(plan(self.model, self.datamodule, self.options, self.run_dir))
+            raise SystemExit(0)
+        try:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            (probe := self.run_dir / ".writable").touch()
+            probe.unlink()
+        except OSError as error:
+            raise SystemExit(f"The run folder {self.run_dir} cannot be written ({error.strerror}): choose another --out.")
+        if self.trainer.is_global_zero:
+            print(f"Run folder: {self.run_dir}")
+
+    def after_fit(self) -> None:
+        """Write the last checkpoint, and say where everything lies."""
+        last = self.run_dir / "checkpoints" / "last.ckpt"
+        self.trainer.save_checkpoint(last)
+        if self.trainer.is_global_zero:
+            print(self._report(last))
+
+    def before_predict(self) -> None:
+        """Feed sample counts instead of data, and write what comes back."""
+        size = min(self.options["samples"], 64)
+        counts = [size] * (self.options["samples"] // size)
+        counts += [rest] if (rest := self.options["samples"] - sum(counts)) else []
+        self.datamodule.predict_dataloader = lambda: counts
+        self.trainer.callbacks.append(SampleWriter(self.run_dir / "predictions", self.datamodule.value_range))
+
+    def _run_folder(self) -> Path:
+        checkpoint = self.options.get("ckpt_path")
+        if checkpoint and (folder := _run_of(Path(checkpoint))) is not None:
+            self.resumed = True
+            return folder
+        name = self.options["name"]
+        if name is None:
+            short = [self.options[k]["class_path"].rsplit(".", 1)[1].lower() for k in ("data", "model")]
+            name = f"{'-'.join(short)}/{datetime.now():%Y%m%d-%H%M%S}"
+        folder = Path(self.options["out"]) / name
+        if self.subcommand != "fit" or "LOCAL_RANK" in os.environ:  # a child process shares its parent's folder
+            return folder
+        for i in range(2, 1000):
+            if not folder.exists():
+                break
+            folder = Path(self.options["out"]) / f"{name}-{i}"
+        return folder
+
+    def _report(self, last: Path) -> str:
+        lines = ["", f"Sample grid  {self.run_dir / 'samples' / 'latest.png'}",
+                 f"Metrics      {self.run_dir / 'metrics.csv'}",
+                 f"Checkpoint   {last}",
+                 f"Config       {self.run_dir / 'config.yaml'}"]  # fmt: skip
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        if best and Path(best) != last:
+            lines.insert(3, f"Best         {best}")
+        for callback in self.trainer.callbacks:
+            for name, first, best_value, last_value in getattr(callback, "summary", list)():
+                lines.append(f"{name}: {first:.4g} at step 0, best {best_value:.4g}, last {last_value:.4g}")
+        return "\n".join(lines)
+
+
+class SaveConfig(pl_cli.SaveConfigCallback):
+    """Writes ``config.yaml`` into the run's folder; a resumed run adds ``config-<n>.yaml`` where it differs."""
+
+    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Nothing: :meth:`setup` does it."""
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Write the file, on rank 0, when training starts."""
+        if stage != "fit" or not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = self.parser.dump(self.config, skip_none=False)
+        written = sorted(folder.glob("config*.yaml"))
+        if not any(path.read_text() == text for path in written):
+            path = folder / (f"config-{len(written) + 1}.yaml" if written else "config.yaml")
+            path.with_suffix(".tmp").write_text(text)
+            os.replace(path.with_suffix(".tmp"), path)
+
+
+class SampleWriter(callbacks.BasePredictionWriter):
+    """Writes predictions as PNG files and one grid; samples that are no images as one ``samples.csv``."""
+
+    def __init__(self, folder: Path, value_range: tuple[float, float] | None) -> None:
+        super().__init__("epoch")
+        self.folder, self.value_range = folder, value_range
+
+    def write_on_epoch_end(self, trainer: Any, pl_module: Any, predictions: Any, batch_indices: Any) -> None:
+        """Write all samples."""
+        samples = torch.cat([p for p in predictions if isinstance(p, Tensor)]).cpu()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if samples.ndim != 4:
+            rows = "\n".join(",".join(f"{v:.8g}" for v in sample.flatten().tolist()) for sample in samples)
+            (self.folder / "samples.csv").write_text(rows + "\n")
+            print(f"Samples      {self.folder / 'samples.csv'}")
+            return
+        low_high = self.value_range or (-1.0, 1.0)
+        for i, sample in enumerate(samples):
+            image = gan_callbacks.grid_image(sample[None], 1, low_high, cell=sample.shape[-1], gap=0)
+            gan_callbacks.save_image_atomic(image, self.folder / f"{i:05d}.png")
+        shown = samples[:256]
+        grid = gan_callbacks.grid_image(shown, max(1, round(len(shown) ** 0.5)), low_high)
+        gan_callbacks.save_image_atomic(grid, self.folder / "grid.png")
+        print(f"Samples      {self.folder}/00000.png to {len(samples) - 1:05d}.png\nSample grid  {self.folder}/grid.png")
+
+
+def plan(model: GANModule, data: GANDataModule, options: Any, run_dir: Path, steps: int = 3) -> str:
+    """The resolved plan of a run: shapes, parameters, batches, and time and memory measured over a few real steps."""
+    trial = copy.deepcopy(model)
+    clock: list[float] = []
+
+    class Clock(callbacks.Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            clock.append(time.perf_counter())
+
+    trainer_options = {k: options["trainer"].get(k) for k in ("accelerator", "precision")}
+    trainer = pl.Trainer(max_steps=steps + 1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                         enable_model_summary=False, devices=1, limit_val_batches=0, callbacks=[Clock()],
+                         **trainer_options)  # fmt: skip
+    trainer.fit(trial, datamodule=data)
+    seconds = (clock[-1] - clock[0]) / max(1, len(clock) - 1)
+    size, updates = data.batch_size, options["trainer"].get("max_steps", -1)
+
+    def count(net: nn.Module) -> str:
+        return f"{type(net).__name__}, {sum(p.numel() for p in net.parameters()):,} parameters"
+
+    total = f"{updates:,} generator updates, about {seconds * updates / 60:.1f} min" if updates > 0 else "no max_steps"
+    if torch.cuda.is_available() and trial.device.type == "cuda":
+        memory = f"{torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB peak on the GPU"
+    else:
+        memory = f"{_peak_memory_mib():,.0f} MiB peak of this process"
+    return "\n".join(
+        [
+            f"Technique      {type(model).__name__}, {model.d_steps} discriminator update(s) per generator update",
+            f"Data           {data.describe()}",
+            f"Samples        shape {tuple(data.shape)}, range {data.value_range}, classes {data.num_classes}",
+            f"Generator      {count(model.generator)}, z of length {model.latent_dim}",
+            f"Discriminator  {count(model.discriminator)}",
+            f"Regularizers   {', '.join(r.name for r in model.regularizers) or 'none'}",
+            f"Batch          {size} real samples per discriminator update, {size * model.g_batch_factor} per generator update",
+            f"Cycle          {seconds * 1000:.1f} ms measured, {size * model.d_steps} images",
+            f"Length         {total}",
+            f"Memory         {memory}",
+            f"Run folder     {run_dir}",
+        ]
+    )
+
+
+def main(args: list[str] | None = None, default_config: Path | None = None) -> None:
+    """Run the command line; ``default_config`` is what ``fit`` does when no ``--config`` is given."""
+    args = _resolve(list(sys.argv[1:] if args is None else args), default_config)
+    torch.set_float32_matmul_precision("high")
+    GANCLI(
+        GANModule,
+        GANDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=SaveConfig,
+        trainer_defaults={"callbacks": [gan_callbacks.GANProgressBar()]},
+        seed_everything_default=0,
+        parser_class=_Parser,
+        auto_configure_optimizers=False,
+        args=args,
+    )
+
+
+def _resolve(args: list[str], default_config: Path | None) -> list[str]:
+    """Turn a run folder given as ``--ckpt_path`` into its last checkpoint, and add the configuration that goes with it."""
+    if not args or args[0] not in ("fit", "test", "predict", "validate"):
+        return args
+    config = default_config
+    for i, arg in enumerate(args):
+        if arg.startswith("--ckpt_path"):
+            inline = "=" in arg
+            path = Path(arg.split("=", 1)[1] if inline else args[i + 1] if i + 1 < len(args) else "")
+            if path.is_dir():
+                path = path / "checkpoints" / "last.ckpt"
+            if not path.is_file():
+                raise SystemExit(f"--ckpt_path: there is no checkpoint at {path}.")
+            args[i + (not inline)] = f"--ckpt_path={path}" if inline else str(path)
+            folder = _run_of(path)
+            config = folder / "config.yaml" if folder is not None else None
+    if config is not None and not any(a in ("-c", "--config") or a.startswith("--config=") for a in args):
+        args[1:1] = ["--config", str(config)]
+    return args
+
+
+def _run_of(checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint lies in, if it lies in one."""
+    folder = checkpoint.resolve().parent.parent
+    return folder if (folder / "config.yaml").is_file() else None
+
+
+def _fit_networks_to_data(options: Any) -> None:
+    """Write the data's shape and the model's latent_dim into networks that take them: no other value could work."""
+    model, data = options.get("model"), options.get("data")
+    if not model or not data:
+        return
+    module, name = data["class_path"].rsplit(".", 1)
+    shape = getattr(importlib.import_module(module), name)(**data["init_args"].as_dict()).shape
+    for net in ("generator", "discriminator"):
+        config = model["init_args"].get(net)
+        if config is None or "class_path" not in config:
+            continue
+        module, name = config["class_path"].rsplit(".", 1)
+        taken = _parameters(getattr(importlib.import_module(module), name))
+        if "shape" in taken:
+            config["init_args"]["shape"] = list(shape)
+        if "latent_dim" in taken:
+            config["init_args"]["latent_dim"] = model["init_args"]["latent_dim"]
+
+
+def _parameters(obj: Any) -> list[str]:
+    try:
+        return list(inspect.signature(obj).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
+def _several_devices(config: Any) -> bool:
+    devices, nodes = config.get("devices", "auto"), int(config.get("num_nodes") or 1)
+    if nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return True
+    if isinstance(devices, (list, tuple)):
+        return len(devices) > 1
+    if str(devices) in ("auto", "-1"):
+        return config.get("accelerator", "auto") != "cpu" and torch.cuda.device_count() > 1
+    return str(devices).isdigit() and int(devices) > 1
+
+
+def _peak_memory_mib() -> float:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

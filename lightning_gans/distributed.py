@@ -1,0 +1,91 @@
+"""Several devices: the strategy ``gan_ddp`` and the reductions that the base class uses.
+
+``DistributedDataParallel`` expects every parameter to get a gradient in every backward pass, which no GAN step does. The
+base class takes the gradients of the network that steps by ``autograd.grad`` and averages them over ranks itself, as one
+flat buffer: exactly the bytes of that network's gradients, under any of Lightning's DDP strategies. ``gan_ddp`` leaves
+out the wrapper, which would only add its own buffer broadcasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lightning_gans._lightning import strategies
+from lightning_gans.functional.ranks import rank_and_world
+
+
+def rank() -> int:
+    """Index of this process among :func:`world_size` ones."""
+    return rank_and_world()[0]
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return rank_and_world()[1]
+
+
+def average(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Mean of each tensor over all ranks, by one all-reduce of one flat buffer per dtype; the tensors of one process."""
+    tensors = list(tensors)
+    if world_size() == 1 or not tensors:
+        return tensors
+    result: list[Tensor] = list(tensors)
+    for dtype in dict.fromkeys(t.dtype for t in tensors):
+        index = [i for i, t in enumerate(tensors) if t.dtype == dtype]
+        flat = torch.cat([tensors[i].reshape(-1) for i in index])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        for i, part in zip(index, flat.split([tensors[i].numel() for i in index])):
+            result[i] = part.view_as(tensors[i])
+    return result
+
+
+def gather_objects(value: object) -> list[object]:
+    """``value`` of every rank, in rank order."""
+    if world_size() == 1:
+        return [value]
+    values: list[object] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+@torch.no_grad()
+def broadcast_module(module: nn.Module) -> None:
+    """Give every rank the parameters and buffers of rank 0."""
+    for tensor in [*module.parameters(), *module.buffers()]:
+        dist.broadcast(tensor.data, src=0)
+
+
+def drifted(module: nn.Module) -> str | None:
+    """Name of the first parameter that is not bit-identical on all ranks, or None. A collective call."""
+    if world_size() == 1:
+        return None
+    for name, parameter in module.named_parameters():
+        # a bit-wise sum, exact in integers: equal parameters give equal sums on all ranks
+        bits = parameter.detach().contiguous().view(torch.uint8).to(torch.int64)
+        weights = torch.arange(1, bits.numel() + 1, device=bits.device) % 65521
+        checksum = (bits.view(-1) * weights).sum()
+        sums = [torch.empty_like(checksum) for _ in range(world_size())]
+        dist.all_gather(sums, checksum)
+        if any(s != sums[0] for s in sums):
+            return name
+    return None
+
+
+class GANDDPStrategy(strategies.DDPStrategy):
+    """Data-parallel training without the ``DistributedDataParallel`` wrapper: state broadcast once, gradients by us."""
+
+    strategy_name = "gan_ddp"
+
+    def configure_ddp(self) -> None:
+        """Start from rank 0's state instead of wrapping the module."""
+        assert self.model is not None
+        broadcast_module(self.model)
+
+
+if "gan_ddp" not in strategies.StrategyRegistry:
+    strategies.StrategyRegistry.register("gan_ddp", GANDDPStrategy, description=GANDDPStrategy.__doc__ or "")

@@ -1,0 +1,21 @@
+"""Precision and norms shared by the losses and penalties."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """`x` in float32, or in float64 if it came so."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def row_norm(x: Tensor, p: float = 2.0) -> Tensor:
+    """The p-norm of each row, (N, D) -> (N,), p >= 1 (infinity included).
+
+    Exact, with no epsilon inside the root; at a zero row the value is 0 and so are derivatives of every order.
+    """
+    zero = (x.detach() == 0).all(1)
+    # A zero row is replaced before the norm: masking only the result would leave 0/0 in the second derivative.
+    return torch.linalg.vector_norm(x.masked_fill(zero[:, None], 1), p, dim=1).masked_fill(zero, 0)

@@ -1,0 +1,126 @@
+"""Penalties on the slope of a discriminator, and the points where it is taken.
+
+All of them run in float32 outside autocast (half-precision points are raised, float64 ones stay), on detached points:
+their gradient reaches the discriminator's parameters only. A `discriminator` here is any function (N, ...) -> (N,);
+for a conditional network pass `partial(score, network, labels=labels)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lightning_gans.functional.conditional import check_scores
+from lightning_gans.functional.draw import uniform
+from lightning_gans.functional.numerics import full_precision, row_norm
+from lightning_gans.functional.ranks import mean_over_ranks
+
+Discriminator = Callable[[Tensor], Tensor]
+
+
+def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool = True) -> Tensor:
+    """The gradient of each sample's score with respect to that sample, flattened: (N, ...) -> (N, D).
+
+    Samples must not see each other in the discriminator (no BatchNorm), since the gradient is of the summed scores.
+    With `create_graph` the result can itself be differentiated with respect to the discriminator's parameters.
+    """
+    x = full_precision(x.detach()).requires_grad_(True)
+    with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+        total = check_scores(discriminator(x), len(x)).sum()
+        (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph)
+    return gradient.flatten(1)
+
+
+def gradient_norm(discriminator: Discriminator, x: Tensor, p: float = 2.0, create_graph: bool = True) -> Tensor:
+    """The p-norm of each sample's input gradient over all its dimensions: (N, ...) -> (N,)."""
+    return row_norm(input_gradient(discriminator, x, create_graph), p)
+
+
+def gradient_penalty(
+    discriminator: Discriminator,
+    x: Tensor,
+    p: float = 2.0,
+    target: float = 1.0,
+    power: float = 2.0,
+    one_sided: bool = False,
+) -> Tensor:
+    """Distance of the discriminator's gradient norm n = ||grad D(x)||_p from a target K, averaged over the points `x`.
+
+    Two-sided: mean |n - K|^power. One-sided: mean max(0, n - K)^power. WGAN-GP (arXiv:1704.00028) is the two-sided one
+    with the defaults, at `interpolate(real, fake)`.
+
+    Args:
+        discriminator: (N, ...) -> (N,).
+        x: the points, (N, ...).
+        p: order of the norm, >= 1, infinity included. The constraint it expresses is Lipschitz in the dual norm.
+        target: K >= 0.
+        power: > 0; below 1 the gradient of the penalty is unbounded next to the target.
+        one_sided: penalise only norms above K.
+    """
+    check_penalty(p, target, power)
+    excess = gradient_norm(discriminator, x, p) - target
+    excess = excess.clamp_min(0) if one_sided else excess.abs()
+    if power >= 1:
+        return excess.pow(power).mean()
+    zero = excess == 0  # where the derivative of the power is infinite, and times that of the clamp or abs, NaN
+    return excess.masked_fill(zero, 1).pow(power).masked_fill(zero, 0).mean()
+
+
+def finite_difference_penalty(discriminator: Discriminator, x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
+    """mean (|D(x1) - D(x2)| / ||x1 - x2||_p - 1)^2 over pairs of points, without a second backward pass.
+
+    The slope of the chord between two points instead of the gradient at one. It is never more than the largest gradient
+    norm (dual to p) on the segment, and it cannot be 1 for all pairs of three points that are not on a line: unlike a
+    gradient penalty this one does not reach 0. Pairs so close that rounding decides the slope count as 0.
+
+    Args:
+        discriminator: (N, ...) -> (N,).
+        x1, x2: the points, (N, ...), usually two independent interpolates.
+        p: order of the norm, >= 1.
+    """
+    check_penalty(p)
+    if x1.shape != x2.shape:
+        raise ValueError(f"x2: expected the shape of x1, {tuple(x1.shape)}, got {tuple(x2.shape)}.")
+    x1, x2 = full_precision(x1.detach()), full_precision(x2.detach())
+    with torch.autocast(x1.device.type, enabled=False):
+        rise = (check_scores(discriminator(x1), len(x1)) - check_scores(discriminator(x2), len(x2))).abs()
+    distance = row_norm((x1 - x2).flatten(1), p)
+    near = distance <= 32 * torch.finfo(distance.dtype).eps * row_norm(x1.flatten(1), p)
+    slope = rise / distance.masked_fill(near, 1)
+    return (slope - 1).square().masked_fill(near, 0).mean()
+
+
+def interpolate(real: Tensor, fake: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Random points between real and fake samples, a x + (1 - a) x~ with one a ~ U[0, 1) per sample; detached.
+
+    Args:
+        real, fake: (N, ...) of the same shape; for a conditional discriminator, of the same labels too.
+        generator: source of a.
+    """
+    if real.shape != fake.shape:
+        raise ValueError(f"fake: expected the shape of real, {tuple(real.shape)}, got {tuple(fake.shape)}.")
+    real, fake = full_precision(real.detach()), full_precision(fake.detach())
+    a = uniform(len(real), *[1] * (real.ndim - 1), generator=generator, device=real.device, dtype=real.dtype)
+    return a * real + (1 - a) * fake
+
+
+def perturb(real: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Random points around real samples, x + 0.5 std(x) u with u ~ U[0, 1) per element; detached.
+
+    std(x) is one number, the standard deviation of all elements of the batch (of all processes).
+    """
+    real = full_precision(real.detach())
+    std = mean_over_ranks((real - mean_over_ranks(real.mean())).square().mean()).sqrt()
+    return real + 0.5 * std * uniform(*real.shape, generator=generator, device=real.device, dtype=real.dtype)
+
+
+def check_penalty(p: float = 2.0, target: float = 1.0, power: float = 2.0) -> None:
+    """Raises a ValueError that names the first argument out of its range."""
+    if not p >= 1:
+        raise ValueError(f"p: expected the order of a norm, at least 1, got {p}.")
+    if not 0 <= target < float("inf"):
+        raise ValueError(f"target: expected a finite number of at least 0, got {target}.")
+    if not 0 < power < float("inf"):
+        raise ValueError(f"power: expected a finite number above 0, got {power}.")

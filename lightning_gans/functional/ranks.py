@@ -1,0 +1,27 @@
+"""Statistics of a batch that is spread over the processes of a distributed run."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This process' rank and the number of processes; (0, 1) where `torch.distributed` is not in use."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Mean of a tensor over all processes, differentiable; the tensor itself where there is one process.
+
+    With gradients averaged over the processes afterwards, a loss of such a mean has the same gradient as in one process
+    that holds the whole batch. A collective: every process must call it, with the same shape.
+    """
+    _, world = rank_and_world()
+    if world == 1:
+        return value
+    from torch.distributed.nn.functional import all_reduce  # not importable where torch has no distributed backend
+
+    return all_reduce(value, group=dist.group.WORLD) / world

@@ -1,0 +1,57 @@
+"""Scores of generated samples: FID, IS, KID, precision/recall/density/coverage, and exact ones for known data."""
+
+from lightning_gans.metrics.coverage import (
+    Coverage,
+    class_coverage,
+    mode_coverage,
+    reverse_kl,
+    tail_mass,
+    wasserstein1,
+)
+from lightning_gans.metrics.extractors import (
+    ClassifierExtractor,
+    FeatureExtractor,
+    InceptionExtractor,
+    ModuleExtractor,
+    content_hash,
+    to_uint8,
+    weights_hash,
+)
+from lightning_gans.metrics.generative import (
+    FID,
+    METRICS,
+    PRDC,
+    DensityCoverage,
+    GenerativeScores,
+    PrecisionRecall,
+    density_coverage,
+    frechet_distance,
+    knn_radii,
+    precision_recall,
+)
+
+__all__ = [
+    "FID",
+    "METRICS",
+    "PRDC",
+    "ClassifierExtractor",
+    "Coverage",
+    "DensityCoverage",
+    "FeatureExtractor",
+    "GenerativeScores",
+    "InceptionExtractor",
+    "ModuleExtractor",
+    "PrecisionRecall",
+    "class_coverage",
+    "content_hash",
+    "density_coverage",
+    "frechet_distance",
+    "knn_radii",
+    "mode_coverage",
+    "precision_recall",
+    "reverse_kl",
+    "tail_mass",
+    "to_uint8",
+    "wasserstein1",
+    "weights_hash",
+]

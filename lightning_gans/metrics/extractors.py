@@ -1,0 +1,286 @@
+"""Feature extractors: uint8 images (N, C, H, W) -> features (N, F) and, where there are classes, logits (N, K).
+
+One extractor object serves FID, IS, KID and precision/recall/density/coverage, so that all of them see the same resize
+and the same weights. Its ``name`` goes into the name of every score made with it: a stand-in never poses as the
+canonical score.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from tqdm.auto import tqdm
+
+from lightning_gans.networks.classifiers import LeNet, ResNetClassifier
+
+CLASSIFIERS: dict[str, type[nn.Module]] = {"lenet": LeNet, "resnet": ResNetClassifier}
+
+
+def content_hash(*tensors: Tensor) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of shapes, dtypes and values: equal content, equal hash."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        flat = tensor.detach().cpu().contiguous()
+        digest.update(f"{tuple(flat.shape)}{flat.dtype}".encode())
+        if flat.numel():
+            digest.update(memoryview(flat.reshape(-1).view(torch.uint8).numpy()))  # no copy
+    return digest.hexdigest()[:16]
+
+
+def weights_hash(module: nn.Module) -> str:
+    """:func:`content_hash` of a module's parameters and buffers, in the order of their names."""
+    return content_hash(*(value for _, value in sorted(module.state_dict().items())))
+
+
+def cache_folder() -> Path:
+    """Where trained classifiers are kept: ``$LIGHTNING_GANS_CACHE``, else ``~/.cache/lightning_gans``."""
+    return Path(os.environ.get("LIGHTNING_GANS_CACHE") or Path.home() / ".cache" / "lightning_gans")
+
+
+def to_uint8(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0)) -> Tensor:
+    """Round-and-clip float images from ``value_range`` to 0..255; uint8 images are returned as they are.
+
+    >>> to_uint8(torch.tensor([-1.0, 0.0, 1.0, 7.0])).tolist()
+    [0, 128, 255, 255]
+    """
+    if images.dtype == torch.uint8:
+        return images
+    low, high = value_range
+    return ((images.float() - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
+
+
+def check_images(images: Tensor) -> None:
+    """Raise unless ``images`` are uint8 of shape (N, C, H, W)."""
+    if images.dtype != torch.uint8 or images.dim() != 4:
+        raise ValueError(
+            f"images must be uint8 of shape (N, C, H, W), got {images.dtype} of shape {tuple(images.shape)}; "
+            "for toy data use ModeCoverage."
+        )
+
+
+@contextmanager
+def _own_random_state(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators for a while; leave them as they were found."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
+
+
+class FeatureExtractor(nn.Module):
+    """Base of the extractors: ``forward(images) -> (features, logits or None)``, in evaluation mode for good.
+
+    Attributes:
+        name: how scores made with it are called (``metrics/fid/<name>``).
+        resize: what happens to the images' size, for the protocol.
+        has_logits: whether the second output is there (the inception score needs it).
+    """
+
+    name: str
+    resize: str = "none"
+    has_logits: bool = False
+
+    def train(self, mode: bool = True) -> FeatureExtractor:
+        """Stay in evaluation mode whatever is asked."""
+        return super().train(False)
+
+    def describe(self) -> dict[str, Any]:
+        """The extractor's part of the protocol: name, hash of its weights, resize."""
+        return {"extractor": self.name, "extractor_weights": weights_hash(self), "resize": self.resize}
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features (N, F) and logits (N, K) of uint8 images (N, C, H, W)."""
+        raise NotImplementedError
+
+
+class InceptionExtractor(FeatureExtractor):
+    """torch-fidelity's InceptionV3, converted from TensorFlow's of 2015-12-05: the canonical features.
+
+    2048 pooled features and the 1008 logits without bias. Images are resized to 299x299 as TensorFlow 1 did (bilinear,
+    no antialiasing); grey images are repeated to three channels.
+
+    Args:
+        weights_path: file with the weights; None lets torch-fidelity download them once into torch's hub folder.
+
+    Raises:
+        ValueError: the weights file is missing, is no such file, or could not be downloaded.
+    """
+
+    name = "inception"
+    resize = "299x299 bilinear as in TensorFlow 1, antialias=False"
+    has_logits = True
+
+    def __init__(self, weights_path: str | os.PathLike[str] | None = None) -> None:
+        super().__init__()
+        path = None if weights_path is None else os.fspath(weights_path)
+        if path is not None and not os.path.isfile(path):
+            raise ValueError(f"weights_path must be a file with InceptionV3 weights, got {path!r}, which is not there.")
+        try:
+            if path is not None:
+                torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would unpickle anything
+            with _own_random_state(0, torch.device("cpu")):  # building the network draws initial weights
+                self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], path)
+        except OSError as error:
+            raise ValueError(
+                f"the Inception weights could not be downloaded ({error}); give weights_path=<local file>, or take "
+                "extractor='lenet' or 'resnet'."
+            ) from error
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"weights_path={path!r} holds no InceptionV3 weights: {reason}") from error
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features (N, 2048) and logits (N, 1008)."""
+        check_images(images)
+        if images.shape[1] not in (1, 3):
+            raise ValueError(f"Inception takes images of 1 or 3 channels, got {images.shape[1]}.")
+        features, logits = self.network(images.expand(-1, 3, -1, -1))
+        return features, logits
+
+
+class ModuleExtractor(FeatureExtractor):
+    """Any module that maps uint8 images to features (N, F), or to a pair of features and logits.
+
+    Args:
+        module: the network; it is put into evaluation mode.
+        name: name of the scores; by default the module's ``name`` attribute, else its class name in lower case.
+    """
+
+    def __init__(self, module: nn.Module, name: str | None = None) -> None:
+        super().__init__()
+        own_name = getattr(module, "name", None)
+        self.name = name or (own_name if isinstance(own_name, str) else type(module).__name__.lower())
+        self.resize = "the module's own"
+        self.module = module
+        self.has_logits = True  # not known before it is called
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the module returns, with None for logits that it does not have."""
+        output = self.module(images)
+        features, logits = output if isinstance(output, tuple) else (output, None)
+        if features.dim() != 2 or len(features) != len(images):
+            raise ValueError(
+                f"extractor {self.name!r} must return features of shape (N, F), got {tuple(features.shape)} "
+                f"for {len(images)} images."
+            )
+        return features, logits
+
+
+class ClassifierExtractor(FeatureExtractor):
+    """Penultimate features and logits of a small classifier trained on the data set at hand.
+
+    For data on which Inception makes no sense, or where it is not at hand. The recipe is fixed (Adam, one-cycle
+    schedule, batches of 64), seeded, and leaves torch's global generators as they were; the result is kept under
+    ``cache_dir`` by the hash of data, architecture and recipe.
+
+    Args:
+        images: training images, uint8 (N, C, H, W).
+        labels: their classes, int64 (N,).
+        architecture: ``"lenet"`` or ``"resnet"`` (:mod:`lightning_gans.networks.classifiers`).
+        cache_dir: folder of the cache; None = :func:`cache_folder`.
+        epochs: passes over the data; None = enough for about 15,000 images, at least 3.
+        device: where to train.
+        name: name of the scores; by default the architecture.
+    """
+
+    has_logits = True
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        architecture: str = "lenet",
+        *,
+        cache_dir: str | os.PathLike[str] | None = None,
+        epochs: int | None = None,
+        device: torch.device | str = "cpu",
+        name: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_images(images)
+        if architecture not in CLASSIFIERS:
+            raise ValueError(f"architecture must be one of {', '.join(CLASSIFIERS)}, got {architecture!r}.")
+        if len(labels) != len(images) or labels.dtype != torch.int64:
+            raise ValueError(
+                f"labels must be int64 of shape ({len(images)},), got {labels.dtype} of shape {tuple(labels.shape)}."
+            )
+        self.name = name or architecture
+        num_classes = int(labels.max()) + 1
+        epochs = epochs or max(3, -(-15_000 // len(images)))
+        recipe = f"v1 {architecture} classes={num_classes} epochs={epochs} batch=64 adam one-cycle 3e-3"
+        key = hashlib.sha256(f"{recipe} {content_hash(images, labels)}".encode()).hexdigest()[:16]
+        self.path = Path(cache_dir or cache_folder()) / "classifiers" / f"{architecture}-{key}.pt"
+        device = torch.device(device)
+        with _own_random_state(0, device):
+            network = CLASSIFIERS[architecture](shape=tuple(images.shape[1:]), num_classes=num_classes)
+            self.network = network.to(device=device, dtype=torch.float32)
+            if not self._load():
+                _train_classifier(self.network, images, labels, epochs, f"training {self.name} for the scores")
+                self._save()
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features (N, F) and class logits (N, K)."""
+        check_images(images)
+        features = self.network.features(images.to(torch.float32) / 127.5 - 1)  # type: ignore[operator]
+        return features, self.network.logits(features)  # type: ignore[operator]
+
+    def _load(self) -> bool:
+        """Take the weights from the cache; False if they are not there or cannot be read."""
+        try:
+            self.network.load_state_dict(torch.load(self.path, map_location="cpu", weights_only=True))
+        except FileNotFoundError:
+            return False
+        except Exception as error:
+            warnings.warn(f"{self.path} cannot be read ({type(error).__name__}); training anew.", stacklevel=2)
+            return False
+        return True
+
+    def _save(self) -> None:
+        """Put the weights into the cache under a temporary name, then rename; a read-only cache costs a warning."""
+        temporary = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self.path.parent, suffix=".tmp")
+            with os.fdopen(handle, "wb") as file:
+                torch.save({name: value.cpu() for name, value in self.network.state_dict().items()}, file)
+            os.replace(temporary, self.path)
+        except OSError as error:
+            warnings.warn(f"the classifier could not be kept in {self.path.parent} ({error}).", stacklevel=2)
+            if temporary is not None and os.path.exists(temporary):
+                os.remove(temporary)
+
+
+def _train_classifier(network: nn.Module, images: Tensor, labels: Tensor, epochs: int, title: str) -> None:
+    """Minimise cross-entropy in place, on the network's device; all randomness is torch's global CPU generator's."""
+    device = next(network.parameters()).device
+    images, labels = images.to(device), labels.to(device)
+    size = min(64, len(images))
+    steps = len(images) // size
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=epochs * steps)
+    network.train()
+    with torch.enable_grad(), tqdm(total=epochs * steps, desc=title, leave=False) as bar:
+        for _ in range(epochs):
+            order = torch.randperm(len(images)).to(device)
+            for rows in order[: steps * size].view(steps, size):
+                loss = functional.cross_entropy(network(images[rows].float() / 127.5 - 1), labels[rows])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                bar.update()
+    optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,30 @@
+"""Architectures, without losses. Their arguments are of plain types, so that a config file can hold them."""
+
+from __future__ import annotations
+
+from lightning_gans.networks.cifar import CIFARCritic, CIFARGenerator
+from lightning_gans.networks.classifiers import LeNet, ResNetClassifier
+from lightning_gans.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from lightning_gans.networks.layers import ConditionalBatchNorm2d, LayerNorm, ProjectionHead, make_norm
+from lightning_gans.networks.mlp import ToyDiscriminator, ToyGenerator
+from lightning_gans.networks.mnist import MNISTCritic, MNISTGenerator
+from lightning_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
+
+__all__ = [
+    "CIFARCritic",
+    "CIFARGenerator",
+    "ConditionalBatchNorm2d",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
+    "LayerNorm",
+    "LeNet",
+    "MNISTCritic",
+    "MNISTGenerator",
+    "ProjectionHead",
+    "ResNetClassifier",
+    "ResNetDiscriminator",
+    "ResNetGenerator",
+    "ToyDiscriminator",
+    "ToyGenerator",
+    "make_norm",
+]

@@ -1,0 +1,139 @@
+"""DCGAN (arXiv:1511.06434) for square images of 8, 28, 32 or 64 pixels."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from lightning_gans.networks.layers import (
+    Norm,
+    ProjectionHead,
+    append_one_hot,
+    check_input,
+    check_labels,
+    image_shape,
+    make_norm,
+)
+
+STAGES = {8: 2, 28: 2, 32: 3, 64: 4}  # side of the image -> how often it is halved, down to 2, 7, 4 and 4 pixels
+
+
+def _initialise(module: nn.Module) -> None:
+    """The paper's initialisation: every weight N(0, 0.02), gains of normalisations N(1, 0.02), every bias 0."""
+    scaling = not isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.Embedding))
+    for name, parameter in module.named_parameters(recurse=False):
+        if name == "bias":
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.normal_(parameter, mean=float(scaling), std=0.02)
+
+
+class DCGANGenerator(nn.Module):
+    """Noise to images in [-1, 1] by transposed convolutions (kernel 4, stride 2), ReLU and a last tanh.
+
+    ============================================= ===================
+    layer (shape (3, 64, 64), width 64)           output
+    ============================================= ===================
+    z, and the one-hot label if any               (N, 100)
+    linear, norm, ReLU                            (N, 512, 4, 4)
+    deconv4 s2, norm, ReLU                        (N, 256, 8, 8)
+    deconv4 s2, norm, ReLU                        (N, 128, 16, 16)
+    deconv4 s2, norm, ReLU                        (N, 64, 32, 32)
+    deconv4 s2, tanh                              (N, 3, 64, 64)
+    ============================================= ===================
+
+    3 576 707 parameters. Smaller images have fewer stages: 32 starts at (4 width, 4, 4), 28 at (2 width, 7, 7), 8 at
+    (2 width, 2, 2). The output carries no normalisation. Weights start as N(0, 0.02).
+
+    Args:
+        shape: ``(C, H, H)`` with H in 8, 28, 32, 64.
+        latent_dim: length of z.
+        width: channels of the last hidden map; each earlier one has twice as many.
+        norm: "none", "batch", "layer", "instance" or "group" (see `make_norm`).
+        num_classes: makes it conditional: ``forward(z, labels)``, the label appended to z as a one-hot vector.
+    """
+
+    num_classes: int | None
+
+    def __init__(
+        self,
+        shape: tuple[int, ...] = (3, 64, 64),
+        latent_dim: int = 100,
+        width: int = 64,
+        norm: Norm = "batch",
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.shape = image_shape(shape, "DCGANGenerator", tuple(STAGES))
+        self.latent_dim, self.num_classes = latent_dim, num_classes
+        stages, bias = STAGES[self.shape[1]], norm == "none"  # a normalisation has a bias of its own
+        channels = [width * 2**i for i in reversed(range(stages))]
+        bottom = (channels[0], self.shape[1] >> stages, self.shape[2] >> stages)
+        self.project = nn.Sequential(
+            nn.Linear(latent_dim + (num_classes or 0), bottom[0] * bottom[1] * bottom[2], bias=bias),
+            nn.Unflatten(1, bottom),
+            make_norm(norm, channels[0]),
+            nn.ReLU(),
+        )
+        self.layers = nn.Sequential()
+        for c_in, c_out in pairwise(channels):
+            self.layers.extend([nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=bias), make_norm(norm, c_out), nn.ReLU()])
+        self.layers.extend([nn.ConvTranspose2d(channels[-1], self.shape[0], 4, 2, 1), nn.Tanh()])
+        self.apply(_initialise)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``(N, latent_dim)`` to ``(N, C, H, H)`` in [-1, 1]."""
+        check_input(z, (self.latent_dim,), "DCGANGenerator")
+        check_labels(labels, self.num_classes, len(z), "DCGANGenerator")
+        return self.layers(self.project(append_one_hot(z, labels, self.num_classes)))
+
+
+class DCGANDiscriminator(nn.Module):
+    """Images to a raw score by convolutions (kernel 4, stride 2) and LeakyReLU(0.2).
+
+    ============================================== ===================
+    layer (shape (3, 64, 64), width 64)            output
+    ============================================== ===================
+    conv4 s2, LeakyReLU                            (N, 64, 32, 32)
+    conv4 s2, norm, LeakyReLU                      (N, 128, 16, 16)
+    conv4 s2, norm, LeakyReLU                      (N, 256, 8, 8)
+    conv4 s2, norm, LeakyReLU                      (N, 512, 4, 4)
+    flatten, linear (plus projection on the label) (N,)
+    ============================================== ===================
+
+    2 765 633 parameters. Smaller images have fewer stages, as in `DCGANGenerator`. The input carries no normalisation.
+    Weights start as N(0, 0.02).
+
+    Args:
+        shape: ``(C, H, H)`` with H in 8, 28, 32, 64.
+        width: channels of the first map; each later one has twice as many.
+        norm: "batch" as in the paper, which a per-sample penalty (WGAN-GP) does not allow: then "none", "layer",
+            "instance" or "group" (see `make_norm`).
+        num_classes: makes it conditional: ``forward(x, labels)``, a projection discriminator (see `ProjectionHead`).
+    """
+
+    num_classes: int | None
+
+    def __init__(
+        self,
+        shape: tuple[int, ...] = (3, 64, 64),
+        width: int = 64,
+        norm: Norm = "batch",
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.shape, self.num_classes = image_shape(shape, "DCGANDiscriminator", tuple(STAGES)), num_classes
+        stages, bias = STAGES[self.shape[1]], norm == "none"
+        channels = [width * 2**i for i in range(stages)]
+        self.layers = nn.Sequential(nn.Conv2d(self.shape[0], width, 4, 2, 1), nn.LeakyReLU(0.2))
+        for c_in, c_out in pairwise(channels):
+            self.layers.extend([nn.Conv2d(c_in, c_out, 4, 2, 1, bias=bias), make_norm(norm, c_out), nn.LeakyReLU(0.2)])
+        self.head = ProjectionHead(channels[-1] * (self.shape[1] >> stages) ** 2, num_classes)
+        self.apply(_initialise)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``(N, C, H, H)`` to scores ``(N,)``."""
+        check_input(x, self.shape, "DCGANDiscriminator")
+        check_labels(labels, self.num_classes, len(x), "DCGANDiscriminator")
+        return self.head(self.layers(x).flatten(1), labels)

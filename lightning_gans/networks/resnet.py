@@ -1,0 +1,217 @@
+"""The CIFAR-10 residual networks of the WGAN-GP code (arXiv:1704.00028), also for other square images."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_gans.networks.layers import (
+    ConditionalBatchNorm2d,
+    Norm,
+    ProjectionHead,
+    check_input,
+    check_labels,
+    glorot_,
+    image_shape,
+    make_norm,
+)
+
+HE = math.sqrt(2)  # the gain that the code's "he" flag stands for: 3 x 3 convolutions of the blocks
+
+
+def _conv3(c_in: int, c_out: int, gain: float = HE) -> nn.Conv2d:
+    return glorot_(nn.Conv2d(c_in, c_out, 3, padding=1), gain)
+
+
+def _conv1(c_in: int, c_out: int) -> nn.Conv2d:
+    return glorot_(nn.Conv2d(c_in, c_out, 1))
+
+
+def _halvings(side: int, least: int) -> int:
+    """How often `side` can be halved without becoming fractional or less than `least`."""
+    return 0 if side % 2 or side // 2 < least else 1 + _halvings(side // 2, least)
+
+
+def _generator_stages(shape: tuple[int, ...], who: str) -> int:
+    """Doublings from a bottom of 4 to 7 pixels to the side of `shape`; ``ValueError`` if there is no such bottom."""
+    side = image_shape(shape, who)[1]
+    stages = _halvings(side, 4)
+    if stages == 0 or side >> stages > 7:
+        raise ValueError(f"{who} takes shape=(C, H, H) with H = 4, 5, 6 or 7 times 2, 4, 8 ..., got {tuple(shape)}.")
+    return stages
+
+
+class UpBlock(nn.Module):
+    """Residual block that doubles H and W: norm, ReLU, up2 + conv3, norm, ReLU, conv3; skip: up2 + conv1.
+
+    up2 repeats pixels. Batch normalisation, by class if there are `num_classes`.
+    """
+
+    def __init__(self, channels: int, num_classes: int | None = None) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = (
+            nn.BatchNorm2d(channels) if num_classes is None else ConditionalBatchNorm2d(channels, num_classes)
+            for _ in range(2)
+        )
+        self.conv1 = _conv3(channels, channels)
+        self.conv2 = _conv3(channels, channels)
+        self.skip = _conv1(channels, channels)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        given = () if labels is None else (labels,)
+        h = self.conv1(F.interpolate(F.relu(self.norm1(x, *given)), scale_factor=2))
+        h = self.conv2(F.relu(self.norm2(h, *given)))
+        # a 1 x 1 convolution commutes with repeating pixels, and has a quarter of the work before it
+        return h + F.interpolate(self.skip(x), scale_factor=2)
+
+
+class ImageBlock(nn.Module):
+    """The critic's first residual block, which halves H and W: conv3, ReLU, conv3 + pool2; skip: pool2 + conv1.
+
+    pool2 takes means. No activation or normalisation before the first convolution: its input is the image.
+    """
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.conv1 = _conv3(c_in, c_out)
+        self.conv2 = _conv3(c_out, c_out)
+        self.skip = _conv1(c_in, c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.avg_pool2d(self.conv2(F.relu(self.conv1(x))), 2)
+        return h + self.skip(F.avg_pool2d(x, 2))
+
+
+class DownBlock(nn.Module):
+    """Residual block that halves H and W: norm, ReLU, conv3, norm, ReLU, conv3 + pool2; skip: pool2 + conv1."""
+
+    def __init__(self, channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = make_norm(norm, channels), make_norm(norm, channels)
+        self.conv1 = _conv3(channels, channels)
+        self.conv2 = _conv3(channels, channels)
+        self.skip = _conv1(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.relu(self.norm1(x)))
+        h = F.avg_pool2d(self.conv2(F.relu(self.norm2(h))), 2)
+        # the code pools after this convolution; the mean commutes with 1 x 1, and has a quarter of the work before it
+        return h + self.skip(F.avg_pool2d(x, 2))
+
+
+class PlainBlock(nn.Module):
+    """Residual block at constant resolution: norm, ReLU, conv3, norm, ReLU, conv3; the skip is the identity."""
+
+    def __init__(self, channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = make_norm(norm, channels), make_norm(norm, channels)
+        self.conv1 = _conv3(channels, channels)
+        self.conv2 = _conv3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.relu(self.norm1(x)))
+        return x + self.conv2(F.relu(self.norm2(h)))
+
+
+class ResNetGenerator(nn.Module):
+    """Noise to images in [-1, 1] by residual blocks of constant width.
+
+    ============================================= ===================
+    layer (defaults)                              output
+    ============================================= ===================
+    linear                                        (N, 128, 4, 4)
+    3 x `UpBlock`                                 (N, 128, 32, 32)
+    batch norm, ReLU, conv3, tanh                 (N, 3, 32, 32)
+    ============================================= ===================
+
+    1 204 483 parameters. Other sides start from a bottom of 4 to 7 pixels: 8 and 64 at 4, 28 at 7. Initialisation: see
+    `glorot_`, with a gain of sqrt(2) for the 3 x 3 convolutions in the blocks and 1 for the other layers.
+
+    Args:
+        shape: ``(C, H, H)`` with H in 8, 10, 12, 14, 16, 20, 24, 28, 32, ... 64, ...
+        latent_dim: length of z.
+        width: channels of every hidden map.
+        num_classes: makes it conditional: ``forward(z, labels)``, by class-conditional batch normalisation in the
+            blocks (not in the last one, as in the code).
+    """
+
+    num_classes: int | None
+
+    def __init__(
+        self,
+        shape: tuple[int, ...] = (3, 32, 32),
+        latent_dim: int = 128,
+        width: int = 128,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        stages = _generator_stages(shape, "ResNetGenerator")
+        self.shape, self.latent_dim, self.num_classes = tuple(shape), latent_dim, num_classes
+        bottom = self.shape[1] >> stages
+        self.project = glorot_(nn.Linear(latent_dim, width * bottom * bottom))
+        self.unflatten = nn.Unflatten(1, (width, bottom, bottom))
+        self.blocks = nn.ModuleList(UpBlock(width, num_classes) for _ in range(stages))
+        self.norm = nn.BatchNorm2d(width)
+        self.conv = _conv3(width, self.shape[0], gain=1)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``(N, latent_dim)`` to ``(N, C, H, H)`` in [-1, 1]."""
+        check_input(z, (self.latent_dim,), "ResNetGenerator")
+        check_labels(labels, self.num_classes, len(z), "ResNetGenerator")
+        h = self.unflatten(self.project(z))
+        for block in self.blocks:
+            h = block(h, labels)
+        return self.conv(F.relu(self.norm(h))).tanh()
+
+
+class ResNetDiscriminator(nn.Module):
+    """Images to a raw score by residual blocks of constant width.
+
+    ============================================== ===================
+    layer (defaults)                               output
+    ============================================== ===================
+    `ImageBlock`                                   (N, 128, 16, 16)
+    `DownBlock`                                    (N, 128, 8, 8)
+    2 x `PlainBlock`                               (N, 128, 8, 8)
+    ReLU, mean over H and W                        (N, 128)
+    linear (plus projection on the label)          (N,)
+    ============================================== ===================
+
+    1 053 825 parameters. Other images are halved down to 5 to 8 pixels (64 to 8, 28 to 7), at least once (8 to 4).
+    Initialisation: as in `ResNetGenerator`.
+
+    Args:
+        shape: ``(C, H, H)``, with the sides that `ResNetGenerator` takes.
+        width: channels of every hidden map.
+        norm: "none" as in the code, "layer", "instance", "group", or "batch", which a per-sample penalty does not
+            allow (see `make_norm`). The first block has none.
+        num_classes: makes it conditional: ``forward(x, labels)``, a projection discriminator (see `ProjectionHead`).
+    """
+
+    num_classes: int | None
+
+    def __init__(
+        self,
+        shape: tuple[int, ...] = (3, 32, 32),
+        width: int = 128,
+        norm: Norm = "none",
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        _generator_stages(shape, "ResNetDiscriminator")
+        self.shape, self.num_classes = tuple(shape), num_classes
+        self.blocks = nn.Sequential(
+            ImageBlock(self.shape[0], width),
+            *(DownBlock(width, norm) for _ in range(_halvings(self.shape[1], 5) - 1)),
+            PlainBlock(width, norm),
+            PlainBlock(width, norm),
+        )
+        self.head = ProjectionHead(width, num_classes)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``(N, C, H, H)`` to scores ``(N,)``."""
+        check_input(x, self.shape, "ResNetDiscriminator")
+        check_labels(labels, self.num_classes, len(x), "ResNetDiscriminator")
+        return self.head(F.relu(self.blocks(x)).mean((2, 3)), labels)

@@ -1,0 +1,55 @@
+"""What every regularizer of the discriminator is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gans.functional.conditional import score
+from lightning_gans.functional.penalties import Discriminator
+
+
+class RegularizedBatch(Protocol):
+    """What a regularizer reads of a batch: `real` (N, ...), and `labels` (N,) and `generator` or None."""
+
+    @property
+    def real(self) -> Tensor: ...
+
+    @property
+    def labels(self) -> Tensor | None: ...
+
+    @property
+    def generator(self) -> torch.Generator | None: ...
+
+
+class Regularizer(ABC):
+    """A term added to the discriminator's loss.
+
+    Calling it gives the unweighted term, a scalar; whoever trains multiplies by `weight` and logs under `name`.
+
+    Attributes:
+        name: under which the term is logged.
+        per_sample: the term is a function of single samples, so BatchNorm in the discriminator makes it meaningless.
+        weight: finite, at least 0.
+    """
+
+    name: str
+    per_sample: bool = False
+
+    def __init__(self, weight: float) -> None:
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"weight: expected a finite number of at least 0, got {weight}.")
+        self.weight = weight
+
+    @abstractmethod
+    def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
+        """The unweighted term, given the batch and the fake samples (N, ...) of this step."""
+
+
+def conditioned(discriminator: nn.Module, batch: RegularizedBatch) -> Discriminator:
+    """The discriminator as a function of samples only: a conditional one is given the batch's labels."""
+    return partial(score, discriminator, labels=batch.labels)

@@ -1,0 +1,118 @@
+"""The data of whole D/G cycles, drawn from any loader, and resumable to the batch.
+
+A cycle takes ``n`` batches. Lightning hands over its loader's iterator (``dataloader_iter``) once per cycle; this class
+takes the batches out, carries what an epoch's end leaves over into the next epoch, and knows how to come back to the
+same place after a restart:
+
+* the loader runs on *its own* stream of random numbers, seeded per epoch by ``(seed, epoch)`` and swapped in only while
+  batches are fetched. So the order of the data does not depend on what training draws, and an epoch can be replayed:
+  seed, open the iterator, skip the batches that were used. That holds for ``DataLoader`` with and without workers, for
+  transforms that draw in the main process, and for our in-memory loaders;
+* batches that were fetched and not yet used are part of the state.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from lightning_gans import rng
+
+_EPOCH_STRIDE = 1_000_003  # a prime: neighbouring base seeds do not share epochs
+
+
+class DataStream:
+    """Batches of consecutive cycles.
+
+    Attributes:
+        pending: batches that are fetched and not yet used, oldest first.
+        epoch: number of the loader's iterator that is open (0 at first).
+        position: batches taken from it.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.epoch = 0
+        self.position = 0
+        self.pending: deque[Any] = deque()
+        self._finished = True  # the open iterator is used up (or none was opened yet)
+        self._next_epoch = 0
+        self._replay = 0
+        self._iterator: Iterator[Any] | None = None
+        self._training_state: rng.RNGState | None = None  # set while the global generators are the loader's
+        self._data_state: rng.RNGState | None = None
+
+    def enter_loader_random_state(self, training_state: rng.RNGState | None = None) -> None:
+        """Give the global generators to the loader, which Lightning is about to open.
+
+        To be called in ``on_fit_start`` (Lightning opens the first iterator right after it) and in
+        ``on_train_epoch_start`` (likewise the later ones). ``training_state`` is what training continues with.
+        """
+        if self._training_state is None:
+            self._training_state = training_state or rng.capture()
+        rng.seed(self._epoch_seed())
+
+    def fill(self, iterator: Any, n: int) -> bool:
+        """Fetch until ``n`` batches are pending; False if the epoch ended before (what came stays pending).
+
+        Where the rest of an epoch is shorter than a cycle it is fetched together with the last whole cycle. Then the
+        epoch ends with a cycle, and no Lightning step passes without a generator update.
+        """
+        training = self._training_state or rng.capture()
+        self._training_state = None
+        try:
+            if iterator is not self._iterator:
+                self._open(iterator)
+            else:
+                assert self._data_state is not None
+                rng.restore(self._data_state)
+            complete = self._take(iterator, n - len(self.pending))
+            if complete and iterator.length is not None and iterator.length - iterator.fetched < n:
+                self._take(iterator, iterator.length - iterator.fetched)
+            self._finished = iterator.done
+            self._data_state = rng.capture(cuda=False)
+        finally:
+            rng.restore(training)
+        return complete
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands: seed, epoch, batches taken in it, and the pending ones."""
+        epoch, position = (self._next_epoch, self._replay) if self._finished else (self.epoch, self.position)
+        return {"seed": self.seed, "epoch": epoch, "position": position, "pending": list(self.pending)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a :meth:`state_dict` once the next iterator is handed over."""
+        self.seed = state["seed"]
+        self._next_epoch, self._replay = state["epoch"], state["position"]
+        self.pending = deque(state["pending"])
+        self._finished = True
+
+    def _epoch_seed(self) -> int:
+        return (self.seed + _EPOCH_STRIDE * self._next_epoch) % 2**63
+
+    def _open(self, iterator: Any) -> None:
+        self._iterator = iterator
+        self.epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
+        rng.seed((self.seed + _EPOCH_STRIDE * self.epoch) % 2**63)
+        skip, self._replay = self._replay, 0
+        # After a restart Lightning presets this count with the *steps* of the epoch; what it has to hold is batches.
+        iterator.data_fetcher.fetched = 0
+        self.position = 0
+        for taken in range(skip):
+            if not self._take(iterator, 1, keep=False):
+                raise ValueError(
+                    f"The checkpoint was written after {skip} batches of an epoch, but the loader ended after {taken}: "
+                    "resume with the data, batch size and number of devices that the run was started with."
+                )
+
+    def _take(self, iterator: Any, n: int, keep: bool = True) -> bool:
+        for _ in range(n):
+            try:
+                batch, *_ = next(iterator)
+            except StopIteration:
+                return False
+            self.position += 1
+            if keep:
+                self.pending.append(batch)
+        return True

@@ -1,0 +1,44 @@
+"""Deep convolutional GAN (Radford, Metz, Chintala 2015, arXiv:1511.06434)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from lightning_gans.techniques.gan import GAN
+
+
+class DCGAN(GAN):
+    """The original game with the non-saturating generator, one step each, and the optimizer of the paper.
+
+    What the paper adds lies in the networks (``networks.DCGANGenerator``, ``networks.DCGANDiscriminator``: strided
+    convolutions, BatchNorm except at the discriminator's input and the generator's output, N(0, 0.02) weights) and in
+    Adam with learning rate 2e-4 and beta1 = 0.5.
+
+    Departures: z is standard normal, not uniform.
+
+    Args:
+        generator: see :class:`GANModule`, as for the remaining arguments.
+        discriminator: raw scores (N,).
+        latent_dim: length of z.
+        lr_g: learning rate of the generator's Adam.
+        lr_d: learning rate of the discriminator's Adam.
+        betas: beta1, beta2 of Adam.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        latent_dim: int = 100,
+        *,
+        lr_g: float = 2e-4,
+        lr_d: float = 2e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+        **kwargs: Any,
+    ) -> None:
+        defaults: dict[str, Any] = {"loss": "non_saturating"}
+        super().__init__(
+            generator, discriminator, latent_dim, lr_g=lr_g, lr_d=lr_d, betas=betas, **(defaults | kwargs)
+        )

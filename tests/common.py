@@ -1,0 +1,87 @@
+"""Small games for the tests: every technique on two-dimensional data, in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_gans import TECHNIQUES, GANModule
+from lightning_gans._lightning import pl
+from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
+
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "max_epochs": -1,
+}
+
+
+def make(technique: str, **options: Any) -> GANModule:
+    """A technique with tiny MLPs on (2,)-shaped data, the same weights each time."""
+    torch.manual_seed(1)
+    generator = ToyGenerator(shape=(2,), latent_dim=3, width=8, depth=1)
+    discriminator = ToyDiscriminator(shape=(2,), width=8, depth=1)
+    return TECHNIQUES[technique](generator, discriminator, 3, **options)
+
+
+def make_images(technique: str, **options: Any) -> GANModule:
+    """A technique with tiny DCGAN nets on 1x8x8 images; BatchNorm in both where the technique allows it."""
+    torch.manual_seed(1)
+    norm = "none" if technique == "wgan_gp" else "batch"
+    generator = DCGANGenerator(shape=(1, 8, 8), latent_dim=3, width=4)
+    discriminator = DCGANDiscriminator(shape=(1, 8, 8), width=4, norm=norm)
+    return TECHNIQUES[technique](generator, discriminator, 3, **options)
+
+
+def trainer(**options: Any) -> pl.Trainer:
+    """A trainer that prints and writes nothing, unless told to."""
+    return pl.Trainer(**(QUIET | options))
+
+
+def plain(n: int = 400, batch_size: int = 4, shape: tuple[int, ...] = (2,), dtype: torch.dtype | None = None) -> DataLoader:
+    """A plain DataLoader of n fixed items in [-1, 1], in order."""
+    data = torch.rand(n, *shape, generator=torch.Generator().manual_seed(7), dtype=dtype) * 2 - 1
+    return DataLoader(data, batch_size)
+
+
+class Noisy(Dataset):
+    """Items that draw random numbers when they are read, as augmentations do."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: int) -> Tensor:
+        return torch.tensor([i / self.n, 0.5]) + 0.1 * torch.randn(2)
+
+
+def noisy_loader(n: int, batch_size: int, workers: int) -> DataLoader:
+    """A plain shuffling DataLoader over :class:`Noisy`."""
+    return DataLoader(Noisy(n), batch_size, shuffle=True, num_workers=workers, drop_last=True)
+
+
+def state(module: GANModule) -> dict[str, Tensor]:
+    """Parameters and buffers, copied."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Bit-wise equality of nested containers of tensors and plain values."""
+    if isinstance(a, Tensor):
+        return isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, Iterable) and not isinstance(a, str):
+        a, b = list(a), list(b)
+        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b))
+    return bool(a == b)

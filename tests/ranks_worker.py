@@ -1,0 +1,93 @@
+"""Run by torchrun with two gloo ranks (see test_distributed.py): trains, and leaves what rank 0 found in a file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from common import equal, make, noisy_loader, plain, state, trainer
+from lightning_gans import TECHNIQUES, GANModule, distributed
+from lightning_gans._lightning import callbacks, pl
+from lightning_gans.datamodules.memory import MemoryLoader
+from lightning_gans.functional import draw
+
+
+def loader(batch_size: int) -> MemoryLoader:
+    data = plain(80, dtype=torch.float64).dataset
+    return MemoryLoader(data, None, batch_size, transform=_jitter)
+
+
+def _jitter(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return x + 0.1 * draw.uniform(len(x), *x.shape[1:], generator=generator, dtype=x.dtype)
+
+
+def train(module: GANModule, data: Any, steps: int, strategy: str = "gan_ddp", **options: Any) -> GANModule:
+    pl.seed_everything(11, verbose=False)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    trainer(max_steps=steps, devices=world, strategy=strategy, **options).fit(module, train_dataloaders=data)
+    return module
+
+
+def count_bytes(module: GANModule, data: Any, steps: int) -> int:
+    counted, plain = [0], dist.all_reduce
+
+    def counting(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        counted[0] += tensor.numel() * tensor.element_size()
+        return plain(tensor, *args, **kwargs)
+
+    dist.all_reduce = counting
+    try:
+        train(module, data, steps, log_every_n_steps=10**6)
+    finally:
+        dist.all_reduce = plain
+    return counted[0]
+
+
+def resume(folder: Path, strategy: str) -> bool:
+    def one(steps: int, ckpt: str | None, every: int) -> GANModule:
+        pl.seed_everything(11, verbose=False)
+        module = make("wgan_gp", d_steps=3)
+        save = callbacks.ModelCheckpoint(folder, "{step}", save_top_k=-1, every_n_train_steps=every)
+        t = trainer(max_steps=steps, devices=2, strategy=strategy, enable_checkpointing=True, callbacks=[save])
+        t.fit(module, train_dataloaders=noisy_loader(60, 4, 0), ckpt_path=ckpt)
+        return module
+
+    whole = one(8, None, 4)
+    again = one(8, str(folder / "step=4.ckpt"), 100)
+    return equal(state(whole), state(again))
+
+
+def main(folder: Path) -> None:
+    found: dict[str, Any] = {}
+    for name in TECHNIQUES:
+        found[name] = state(train(make(name).double(), loader(4), 50))
+    for strategy in ("auto", "ddp", "ddp_find_unused_parameters_true"):
+        found[strategy] = state(train(make("wgan_gp").double(), loader(4), 5, strategy=strategy))
+    module = make("wgan_gp")
+    # of four more updates: what Lightning reduces when it starts is left out
+    found["bytes"] = count_bytes(make("wgan_gp"), plain(), 8) - count_bytes(module, plain(), 4)
+    expected = [sum(4 * p.numel() for p in net.parameters()) for net in (module.discriminator, module.generator)]
+    found["gradient_bytes"] = 4 * (module.d_steps * expected[0] + expected[1])
+    found["resume"] = resume(folder / "gan_ddp", "gan_ddp")
+    seen = train(make("gan"), noisy_loader(64, 4, 0), 1).last_batch
+    assert seen is not None
+    rows = [torch.empty_like(seen.real) for _ in range(2)]
+    dist.all_gather(rows, seen.real)
+    found["orders_differ"] = not torch.equal(*rows)
+    module = make("gan")
+    found["no_drift"] = distributed.drifted(module)
+    if distributed.rank() == 1:
+        next(module.discriminator.parameters()).data += 1
+    found["drift"] = distributed.drifted(module)
+    if distributed.rank() == 0:
+        torch.save(found, folder / "found.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
+    dist.barrier()
+    dist.destroy_process_group()

@@ -1,0 +1,232 @@
+"""What every technique has to keep, whatever it minimises. Parametrized over TECHNIQUES."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from common import equal, make, make_images, noisy_loader, plain, state, trainer
+from torch import Tensor, nn
+
+from lightning_gans import TECHNIQUES, GANModule
+from lightning_gans._lightning import callbacks, pl
+from lightning_gans.base import frozen
+
+all_techniques = pytest.mark.parametrize("name", TECHNIQUES)
+
+
+class Watch(callbacks.Callback):
+    """Counts the optimizer steps of each network, and records what a step changed in the other one."""
+
+    def __init__(self) -> None:
+        self.steps = {"d": 0, "g": 0}
+        self.other_changed: list[str] = []
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        for player, other in (("discriminator", "generator."), ("generator", "discriminator.")):
+            step = getattr(pl_module, f"_{player}_step")
+            setattr(pl_module, f"_{player}_step", partial(self.watched, pl_module, step, other))
+
+    def watched(self, module: GANModule, step: Callable[[Any], None], other: str, batch: Any) -> None:
+        before = state(module)
+        step(batch)
+        after = state(module)
+        self.other_changed += [k for k in after if k.startswith(other) and not torch.equal(after[k], before[k])]
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        first = optimizer.param_groups[0]["params"][0]
+        player = "d" if any(first is p for p in pl_module.discriminator.parameters()) else "g"
+        self.steps[player] += 1
+        assert all(torch.isfinite(p.grad).all() for p in optimizer.param_groups[0]["params"] if p.grad is not None)
+
+
+@all_techniques
+def test_steps_are_counted_honestly(name: str) -> None:
+    module, watch = make(name, d_steps=5), Watch()
+    t = trainer(max_steps=16, callbacks=[watch])
+    t.fit(module, train_dataloaders=plain())
+    assert (t.global_step, watch.steps) == (16, {"d": 80, "g": 16})
+    assert module.images_seen == 80 * 4
+
+
+@all_techniques
+@pytest.mark.parametrize("order", ["d_first", "g_first"])
+def test_a_step_leaves_the_other_network_alone(name: str, order: str) -> None:
+    """Bit for bit and buffers included, on nets with BatchNorm."""
+    module, watch = make_images(name, d_steps=2, order=order), Watch()
+    before = state(module)
+    trainer(max_steps=3, callbacks=[watch]).fit(module, train_dataloaders=plain(shape=(1, 8, 8)))
+    after = state(module)
+    assert watch.other_changed == []
+    assert watch.steps == {"d": 6, "g": 3}
+    unchanged = {k for k in after if torch.equal(before[k], after[k])}
+    assert unchanged <= {"discriminator.head.score.bias"}  # all else moved; a Wasserstein loss does not depend on this
+    assert all(p.requires_grad for p in module.parameters())
+    assert all(m.training for m in module.modules())
+
+
+@all_techniques
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    module = make_images(name)
+    t = trainer(max_steps=1)
+    t.fit(module, train_dataloaders=plain(shape=(1, 8, 8)))
+    assert [k for k, p in module.named_parameters() if p.grad is None] == []
+
+
+@all_techniques
+def test_terms_are_finite_and_logged(name: str) -> None:
+    module = make(name)
+    t = trainer(max_steps=4, log_every_n_steps=2)
+    t.fit(module, train_dataloaders=plain())
+    logged = {k: float(v) for k, v in t.callback_metrics.items()}
+    assert {"d/loss", "g/loss", "d/adversarial", "g/adversarial"} <= logged.keys()
+    assert all(torch.isfinite(torch.tensor(v)) for v in logged.values())
+    terms = [v for k, v in logged.items() if k in {"d/adversarial", *(f"d/{r.name}" for r in module.regularizers)}]
+    assert logged["d/loss"] == pytest.approx(sum(terms), rel=1e-5)
+
+
+@all_techniques
+def test_checkpoint_round_trip(tmp_path: Path, name: str) -> None:
+    module = make(name)
+    t = trainer(max_steps=2)
+    t.fit(module, train_dataloaders=plain())
+    t.save_checkpoint(tmp_path / "a.ckpt")
+    torch.load(tmp_path / "a.ckpt", weights_only=True)
+    other = make(name)
+    again = type(module).load_from_checkpoint(
+        tmp_path / "a.ckpt", generator=other.generator, discriminator=other.discriminator
+    )
+    assert equal(state(module), state(again))
+    assert dict(module.hparams) == dict(again.hparams)
+    assert again.latent_dim == 3
+
+
+@all_techniques
+def test_cycles_span_epochs(name: str) -> None:
+    """Two batches an epoch, three for a cycle: no discriminator step without its generator step is left over."""
+    module, watch = make(name, d_steps=3), Watch()
+    t = trainer(max_epochs=7, max_steps=-1, callbacks=[watch])
+    t.fit(module, train_dataloaders=noisy_loader(8, 4, 0))
+    assert (t.global_step, watch.steps) == (4, {"d": 12, "g": 4})  # 14 batches: 4 cycles, 2 batches unused
+
+
+@all_techniques
+def test_half_a_cycle_is_carried_over(name: str) -> None:
+    """11 batches an epoch: after two epochs 22 batches have made 7 cycles of 3."""
+    module = make(name, d_steps=3)
+    t = trainer(max_epochs=2, max_steps=-1)
+    t.fit(module, train_dataloaders=noisy_loader(44, 4, 0))
+    assert t.global_step == 7
+
+
+@all_techniques
+def test_checkpoints_fall_on_every_multiple(tmp_path: Path, name: str) -> None:
+    save = callbacks.ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=7)
+    t = trainer(max_steps=24, callbacks=[save], enable_checkpointing=True)
+    t.fit(make(name), train_dataloaders=plain())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step=14.ckpt", "step=21.ckpt", "step=7.ckpt"]
+
+
+@all_techniques
+def test_weights_of_real_samples_reach_the_loss(name: str) -> None:
+    """A weight of zero for every real sample is not the same game as none."""
+
+    def train(weight: float | None) -> dict[str, Tensor]:
+        module, x = make(name), plain(40).dataset
+        data = [(v, torch.tensor(0), torch.tensor(weight)) if weight is not None else v for v in x]  # type: ignore[attr-defined]
+        trainer(max_steps=2).fit(module, train_dataloaders=torch.utils.data.DataLoader(data, 4))
+        return state(module)
+
+    pl.seed_everything(0, verbose=False)
+    without = train(None)
+    pl.seed_everything(0, verbose=False)
+    assert equal(without, train(1.0))
+    pl.seed_everything(0, verbose=False)
+    assert not equal(without, train(0.0))
+
+
+@all_techniques
+def test_g_batch_factor_draws_more_fakes(name: str) -> None:
+    module = make(name, g_batch_factor=2)
+    sizes: list[int] = []
+    terms = module.generator_terms
+    module.generator_terms = lambda batch, fake: (sizes.append(len(fake)), terms(batch, fake))[1]  # type: ignore[method-assign]
+    trainer(max_steps=2).fit(module, train_dataloaders=plain())
+    assert sizes == [8, 8]
+
+
+def test_schedulers_step_once_per_generator_update() -> None:
+    linear = torch.optim.lr_scheduler.LinearLR
+    schedule = {k: lambda o: linear(o, 1.0, 0.0, 10) for k in ("scheduler_g", "scheduler_d")}
+    module = make("wgan_gp", d_steps=3, lr_g=1.0, lr_d=2.0, **schedule)
+    t = trainer(max_steps=4)
+    t.fit(module, train_dataloaders=plain())
+    assert [o.param_groups[0]["lr"] for o in t.optimizers] == pytest.approx([2.0 * 0.6, 1.0 * 0.6])
+
+
+def test_optimizers_by_factory() -> None:
+    sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.5)  # noqa: E731
+    module = make("wgan_gp", optimizer_d=sgd)
+    optimizers, schedulers = module.configure_optimizers()
+    assert isinstance(optimizers[0], torch.optim.SGD) and isinstance(optimizers[1], torch.optim.Adam)
+    assert schedulers == []
+
+
+def test_wgan_clips_every_parameter() -> None:
+    module = make_images("wgan", c=0.02, lr_d=0.1)
+    trainer(max_steps=2).fit(module, train_dataloaders=plain(shape=(1, 8, 8)))
+    largest = [float(p.abs().max()) for p in module.discriminator.parameters()]
+    assert max(largest) == pytest.approx(0.02)
+
+
+@all_techniques
+def test_samples(name: str) -> None:
+    module = make_images(name)
+    generator = torch.Generator().manual_seed(3)
+    x = module.sample(5, generator=generator)
+    assert x.shape == (5, 1, 8, 8) and not x.requires_grad and module.generator.training
+    assert equal(x, module.sample(5, generator=generator.manual_seed(3)))
+    module.start_ema()
+    with torch.no_grad():
+        for p in module.generator.parameters():
+            p.zero_()
+    assert equal(x, module.sample(5, generator=generator.manual_seed(3)))  # the average is used
+    assert not any("ema" in k for k in module.state_dict())
+    assert all(p is not q for p in module.parameters() for q in module.start_ema().parameters())
+
+
+@all_techniques
+def test_ema_is_in_the_checkpoint(tmp_path: Path, name: str) -> None:
+    module = make(name)
+    module.start_ema()
+    t = trainer(max_steps=2)
+    t.fit(module, train_dataloaders=plain())
+    t.save_checkpoint(tmp_path / "a.ckpt")
+    nets = {"generator": make(name).generator, "discriminator": make(name).discriminator}
+    again = type(module).load_from_checkpoint(tmp_path / "a.ckpt", **nets)
+    assert again.ema is not None
+    assert equal(module.start_ema().state_dict(), again.ema.state_dict())
+    assert not equal(again.ema.state_dict(), again.generator.state_dict())
+
+
+@all_techniques
+def test_bfloat16_mixed_precision_trains(name: str) -> None:
+    module = make_images(name)
+    t = trainer(max_steps=3, precision="bf16-mixed", log_every_n_steps=1)
+    t.fit(module, train_dataloaders=plain(shape=(1, 8, 8)))
+    assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in module.parameters())
+
+
+def test_frozen_gives_everything_back() -> None:
+    net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    net[0].bias.requires_grad_(False)
+    flags, buffers = [p.requires_grad for p in net.parameters()], [b for b in net.buffers()]
+    with frozen(net):
+        net(torch.randn(4, 2))
+        assert not any(p.requires_grad for p in net.parameters())
+    assert flags == [p.requires_grad for p in net.parameters()]
+    assert all(a is b for a, b in zip(buffers, net.buffers())) and float(net[1].running_mean.abs().sum()) == 0

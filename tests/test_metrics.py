@@ -1,0 +1,341 @@
+"""Metrics against closed forms, brute force and independent implementations; extractors and their cache."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from scipy.stats import wasserstein_distance
+from torch import Tensor, nn
+
+from lightning_gans.datamodules.digits import Digits
+from lightning_gans.metrics import (
+    FID,
+    PRDC,
+    ClassifierExtractor,
+    GenerativeScores,
+    InceptionExtractor,
+    ModuleExtractor,
+    class_coverage,
+    content_hash,
+    density_coverage,
+    frechet_distance,
+    knn_radii,
+    mode_coverage,
+    precision_recall,
+    reverse_kl,
+    tail_mass,
+    to_uint8,
+    wasserstein1,
+    weights_hash,
+)
+from lightning_gans.metrics.generative import FrechetInceptionDistance
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# ---------------------------------------------------------------------- Frechet distance
+def test_frechet_distance_of_diagonal_gaussians() -> None:
+    """sum (m1 - m2)^2 + sum (s1 - s2)^2 for diagonal covariances."""
+    m1, m2, s1, s2 = normal(4, 5).unbind()
+    s1, s2 = s1.abs(), s2.abs()
+    expected = (m1 - m2).square().sum() + (s1 - s2).square().sum()
+    assert float(frechet_distance(m1, s1.square().diag(), m2, s2.square().diag())) == pytest.approx(float(expected))
+
+
+def test_frechet_distance_of_singular_covariances() -> None:
+    """Disjoint supports: the cross term is zero, the distance is the sum of the traces."""
+    zero = torch.zeros(3, dtype=torch.float64)
+    a, b = torch.diag(torch.tensor([4.0, 0, 0]).double()), torch.diag(torch.tensor([0, 1.0, 2.0]).double())
+    assert float(frechet_distance(zero, a, zero, b)) == pytest.approx(7, abs=1e-12)
+    assert float(frechet_distance(zero, a, zero, a)) == pytest.approx(0, abs=1e-12)
+    assert float(frechet_distance(zero, zero.diag(), zero, b)) == pytest.approx(3, abs=1e-12)
+
+
+@pytest.mark.parametrize("number", [12, 400])
+def test_fid_equals_torchmetrics(number: int) -> None:
+    """Also with fewer samples than features; reals survive reset, more reals are noticed."""
+    real, fake = normal(number, 32), 1.3 * normal(number + 5, 32, seed=1) + 0.2
+
+    class Same(nn.Module):
+        num_features = 32
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    theirs, ours = FrechetInceptionDistance(feature=Same()), FID(32)
+    for metric in (theirs, ours):
+        metric.update(real, real=True)
+        metric.update(fake, real=False)
+    assert float(ours.compute()) == pytest.approx(float(theirs.compute()), rel=1e-5)
+    ours.reset()
+    ours.update(real, real=False)
+    assert float(ours.compute()) == pytest.approx(0, abs=1e-6)
+    ours.update(fake, real=True)
+    ours.update(fake, real=False)
+    assert float(ours.compute()) == pytest.approx(0, abs=1e-6)
+
+
+# ---------------------------------------------------------------------- manifolds
+def brute_force(real: Tensor, fake: Tensor, k: int) -> tuple[float, float, float, float]:
+    """The four definitions, one pair at a time."""
+
+    def radius(x: Tensor, i: int) -> float:
+        return sorted(float((x[i] - x[j]).norm()) for j in range(len(x)) if j != i)[k - 1]
+
+    def inside(x: Tensor, balls: Tensor) -> list[list[bool]]:
+        radii = [radius(balls, j) for j in range(len(balls))]
+        return [[float((point - balls[j]).norm()) <= radii[j] for j in range(len(balls))] for point in x]
+
+    in_real, in_fake = inside(fake, real), inside(real, fake)
+    precision = sum(map(any, in_real)) / len(fake)
+    recall = sum(map(any, in_fake)) / len(real)
+    density = sum(map(sum, in_real)) / (k * len(fake))
+    coverage = sum(any(row[j] for row in in_real) for j in range(len(real))) / len(real)
+    return precision, recall, density, coverage
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_prdc_equals_brute_force(k: int) -> None:
+    real, fake = normal(23, 2), normal(17, 2, seed=1) * 0.8 + 0.5
+    found = (*precision_recall(real, fake, k), *density_coverage(real, fake, k))
+    assert [float(value) for value in found] == pytest.approx(brute_force(real, fake, k), abs=1e-12)
+
+
+def test_prdc_in_rows_equals_prdc_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, fake = normal(50, 3), normal(40, 3, seed=1)
+    whole = (*precision_recall(real, fake), *density_coverage(real, fake))
+    monkeypatch.setattr("lightning_gans.metrics.generative._ROWS", 7)
+    assert (*precision_recall(real, fake), *density_coverage(real, fake)) == whole
+
+
+def test_prdc_of_far_and_of_equal_sets() -> None:
+    real = normal(30, 4)
+    metric = PRDC()
+    metric.update(real, real=True)
+    metric.update(real + 100, real=False)
+    assert all(float(value) == 0 for value in metric.compute().values())
+    metric.reset()
+    metric.update(real, real=False)
+    values = metric.compute()
+    assert float(values["precision"]) == float(values["recall"]) == float(values["coverage"]) == 1
+    assert float(values["density"]) >= 1
+
+
+def test_knn_radii() -> None:
+    points = torch.tensor([[0.0], [1.0], [3.0], [7.0]], dtype=torch.float64)
+    torch.testing.assert_close(knn_radii(points, 2), torch.tensor([3.0, 2.0, 3.0, 6.0], dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"neighbours must lie in 1\.\.3 for 4 samples, got 4"):
+        knn_radii(points, 4)
+
+
+# ---------------------------------------------------------------------- all scores
+def test_inception_score_of_sure_and_unsure_classes() -> None:
+    """K when each of K classes is told with certainty and equally often; 1 when all are told alike."""
+    features = normal(40, 3)
+    scores = GenerativeScores(features, ("is",), is_splits=1)
+    sure = 1000 * torch.eye(4).repeat(10, 1)
+    assert scores(features, sure)["is"] == pytest.approx(4, rel=1e-9)
+    assert scores(features, torch.ones(40, 4))["is"] == pytest.approx(1, rel=1e-9)
+
+
+def test_kid_equals_its_definition() -> None:
+    """Unbiased squared MMD with the kernel (x.y / F + 1)^3, on one subset of all samples."""
+    x, y = normal(20, 6), normal(20, 6, seed=1) + 0.3
+    found = GenerativeScores(x, ("kid",))(y)["kid"]
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / 6 + 1) ** 3
+
+    off = ~torch.eye(20, dtype=torch.bool)
+    expected = kernel(x, x)[off].mean() + kernel(y, y)[off].mean() - 2 * kernel(x, y).mean()
+    assert found == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_scores_are_repeatable_and_leave_the_global_generator_alone() -> None:
+    scores = GenerativeScores(normal(60, 4), kid_subsets=3, kid_subset_size=20)
+    fake, logits = normal(50, 4, seed=1), normal(50, 4, seed=2)
+    before = torch.get_rng_state()
+    first = scores(fake, logits)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert scores(fake, logits) == first
+    assert list(first) == scores.names == ["fid", "is", "kid", "precision", "recall", "density", "coverage"]
+
+
+def test_scores_refuse_what_they_cannot_use() -> None:
+    real = normal(20, 4)
+    with pytest.raises(ValueError, match="metrics must be some of fid, is, kid, prdc, got fidd"):
+        GenerativeScores(real, ("fidd",))
+    with pytest.raises(ValueError, match="at least 6 reals, got 4"):
+        GenerativeScores(real[:4])
+    with pytest.raises(ValueError, match="at least 2 fakes, got 1"):
+        GenerativeScores(real, ("fid",))(real[:1])
+    with pytest.raises(ValueError, match="'is' needs an extractor with class logits"):
+        GenerativeScores(real)(real)
+    assert math.isnan(GenerativeScores(real, ("fid",))(real / 0)["fid"])
+
+
+# ---------------------------------------------------------------------- known distributions
+def test_mode_coverage_counts_modes_quality_and_kl() -> None:
+    modes = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [4.0, 4.0]])
+    samples = torch.tensor([[0.0, 0.1], [0.1, 0.0], [4.0, 0.2], [0.0, 3.0], [math.nan, 0.0]])
+    found = mode_coverage(samples, modes, radius=0.5)
+    assert found.modes == 2 and found.high_quality == pytest.approx(3 / 5)
+    # shares 1/2, 1/4, 1/4, 0 against 1/4 each
+    assert found.reverse_kl == pytest.approx(0.5 * math.log(2), rel=1e-9)
+    assert mode_coverage(samples, modes, radius=0.5, min_samples=2).modes == 1
+    assert mode_coverage(samples, modes, radius=1.1).modes == 3
+    weights = torch.tensor([2.0, 1.0, 1.0, 0.0])
+    assert mode_coverage(samples, modes, 0.5, weights=weights).reverse_kl == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match=r"samples must have shape \(N, 2\), got \(5, 1\)"):
+        mode_coverage(samples[:, :1], modes, radius=0.5)
+    with pytest.raises(ValueError, match="radius must be > 0, got 0"):
+        mode_coverage(samples, modes, radius=0)
+
+
+def test_class_coverage_and_reverse_kl() -> None:
+    labels = torch.tensor([0, 0, 0, 1, 2])
+    assert class_coverage(labels, 1000).modes == 3
+    assert class_coverage(labels, 1000, min_samples=2).modes == 1
+    assert class_coverage(labels[:1], 1000).reverse_kl == pytest.approx(math.log(1000), rel=1e-9)
+    assert reverse_kl(torch.tensor([5, 5])) == pytest.approx(0, abs=1e-12)
+    assert math.isinf(reverse_kl(torch.tensor([5, 5]), torch.tensor([1.0, 0.0])))
+
+
+def test_wasserstein1() -> None:
+    """Against scipy for unequal sizes with ties; a shift costs its length; quantiles of a normal law."""
+    x, y = normal(101).round(decimals=1), (2 * normal(57, seed=1) + 1).round(decimals=1)
+    assert float(wasserstein1(x, y)) == pytest.approx(wasserstein_distance(x.numpy(), y.numpy()), rel=1e-12)
+    assert float(wasserstein1(x, x + 0.25)) == pytest.approx(0.25, rel=1e-12)
+    assert float(wasserstein1(x, x.flip(0))) == 0
+    quantiles = torch.special.ndtri((torch.arange(20_000).double() + 0.5) / 20_000)
+    assert float(wasserstein1(quantiles, 3 * quantiles)) == pytest.approx(2 * math.sqrt(2 / math.pi), rel=1e-3)
+    with pytest.raises(ValueError, match="samples on both sides, got 0 and 3"):
+        wasserstein1(x[:0], x[:3])
+
+
+def test_tail_mass() -> None:
+    assert tail_mass(torch.tensor([[0.0], [1.0], [2.0], [3.0]]), 1.5) == 0.5
+
+
+# ---------------------------------------------------------------------- images and extractors
+def test_to_uint8_rounds_and_clips() -> None:
+    levels = torch.arange(256, dtype=torch.float32)
+    for low, high in ((-1.0, 1.0), (0.0, 1.0), (-2.0, 5.0)):
+        assert to_uint8(low + levels / 255 * (high - low), (low, high)).tolist() == list(range(256))
+    assert to_uint8(torch.tensor([-9.0, 9.0])).tolist() == [0, 255]
+    assert to_uint8(torch.tensor([0.4 / 255, 0.6 / 255]), (0, 1)).tolist() == [0, 1]
+
+
+def test_content_hash_tells_values_shapes_and_dtypes_apart() -> None:
+    zeros = torch.zeros(2, 3, dtype=torch.uint8)
+    others = [torch.zeros(3, 2, dtype=torch.uint8), torch.zeros(2, 3, dtype=torch.int8), zeros + 1, zeros[:0]]
+    assert content_hash(zeros) == content_hash(zeros.T.contiguous().T)
+    assert content_hash(zeros) not in {content_hash(other) for other in others}
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Tensor, Tensor]:
+    images, labels = Digits().reference("train")
+    assert labels is not None
+    return images, labels
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize("architecture", ["lenet", "resnet"])
+def test_classifier_learns_the_digits_and_is_cached(
+    architecture: str, digits: tuple[Tensor, Tensor], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_rng_state()
+    extractor = ClassifierExtractor(*digits, architecture, cache_dir=cache)
+    assert torch.equal(torch.get_rng_state(), before), "the global generator was disturbed"
+    images, labels = Digits().reference("test")
+    features, logits = extractor(images)
+    assert logits is not None and features.shape == (297, 128)
+    assert float((logits.argmax(1) == labels).float().mean()) > 0.95
+    assert not extractor.training and not any(p.requires_grad for p in extractor.parameters())
+    assert extractor.train() is extractor and not extractor.training
+    assert extractor.describe()["extractor"] == architecture
+
+    monkeypatch.setattr("lightning_gans.metrics.extractors._train_classifier", lambda *_: pytest.fail("trained again"))
+    again = ClassifierExtractor(*digits, architecture, cache_dir=cache)
+    assert weights_hash(again) == weights_hash(extractor)
+    torch.load(extractor.path, weights_only=True)
+    assert [p.name for p in extractor.path.parent.iterdir() if p.suffix == ".tmp"] == []
+
+
+def test_classifier_cache_is_keyed_by_content_and_survives_damage(digits: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    images, labels = digits[0][:100], digits[1][:100]
+    first = ClassifierExtractor(images, labels, cache_dir=tmp_path, epochs=1)
+    other = ClassifierExtractor(255 - images, labels, cache_dir=tmp_path, epochs=1)
+    longer = ClassifierExtractor(images, labels, cache_dir=tmp_path, epochs=2)
+    assert len({first.path, other.path, longer.path}) == 3
+    first.path.write_bytes(first.path.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="cannot be read"):
+        again = ClassifierExtractor(images, labels, cache_dir=tmp_path, epochs=1)
+    assert weights_hash(again) == weights_hash(first) == weights_hash(ClassifierExtractor(
+        images, labels, cache_dir=tmp_path, epochs=1))  # fmt: skip
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_classifier_without_a_writable_cache(digits: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.warns(UserWarning, match="could not be kept"):
+        ClassifierExtractor(digits[0][:64], digits[1][:64], cache_dir=tmp_path, epochs=1)
+
+
+def test_classifier_where_the_cache_is_a_file(digits: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="could not be kept|cannot be read"):
+        ClassifierExtractor(digits[0][:64], digits[1][:64], cache_dir=tmp_path / "file", epochs=1)
+
+
+def test_extractors_refuse_bad_input(digits: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    images, labels = digits
+    with pytest.raises(ValueError, match=r"uint8 of shape \(N, C, H, W\), got torch.float32"):
+        ClassifierExtractor(images.float(), labels)
+    with pytest.raises(ValueError, match="architecture must be one of lenet, resnet, got 'vgg'"):
+        ClassifierExtractor(images, labels, "vgg")
+    with pytest.raises(ValueError, match=r"labels must be int64 of shape \(1500,\)"):
+        ClassifierExtractor(images, labels[:7])
+    with pytest.raises(ValueError, match="which is not there"):
+        InceptionExtractor(tmp_path / "none.pth")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="holds no InceptionV3 weights"):
+        InceptionExtractor(tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"extractor 'flatten' must return features of shape \(N, F\)"):
+        ModuleExtractor(nn.Flatten(0))(images[:3])
+
+
+def test_inception_without_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", offline)
+    with pytest.raises(ValueError, match=r"could not be downloaded \(no route to host\); give weights_path"):
+        InceptionExtractor()
+
+
+def test_module_extractor_takes_features_with_and_without_logits() -> None:
+    class Pair(nn.Module):
+        name = "pair"
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x.flatten(1).float(), x.flatten(1)[:, :2].float()
+
+    images = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2)
+    features, logits = ModuleExtractor(nn.Flatten())(images)
+    assert features.shape == (2, 12) and logits is None and ModuleExtractor(nn.Flatten()).name == "flatten"
+    features, logits = ModuleExtractor(Pair())(images)
+    assert logits is not None and logits.shape == (2, 2) and ModuleExtractor(Pair()).name == "pair"

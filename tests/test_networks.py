@@ -1,0 +1,598 @@
+"""Architectures: sizes, ranges, initialisation, normalisation, conditioning and errors."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_gans import networks
+from lightning_gans.networks import (
+    CIFARCritic,
+    CIFARGenerator,
+    ConditionalBatchNorm2d,
+    DCGANDiscriminator,
+    DCGANGenerator,
+    LayerNorm,
+    LeNet,
+    MNISTCritic,
+    MNISTGenerator,
+    ProjectionHead,
+    ResNetClassifier,
+    ResNetDiscriminator,
+    ResNetGenerator,
+    ToyDiscriminator,
+    ToyGenerator,
+    make_norm,
+)
+from lightning_gans.networks.layers import SameConv2d, SameConvTranspose2d, glorot_
+from lightning_gans.networks.resnet import DownBlock, ImageBlock, PlainBlock, UpBlock
+
+NORMS = ["none", "batch", "layer", "instance", "group"]
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+# every network, small: (class, arguments as a config file would hold them, shape of a sample)
+GENERATORS: list[tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = [
+    (ToyGenerator, {"width": 16}, (2,)),
+    (ToyGenerator, {"width": 16, "depth": 1, "shape": [1, 8, 8]}, (1, 8, 8)),
+    (MNISTGenerator, {"width": 4}, (1, 28, 28)),
+    (MNISTGenerator, {"width": 4, "batch_norm": True}, (1, 28, 28)),
+    (CIFARGenerator, {"width": 4}, (3, 32, 32)),
+    *[(DCGANGenerator, {"width": 4, "shape": [1, s, s]}, (1, s, s)) for s in (8, 28, 32, 64)],
+    *[(DCGANGenerator, {"width": 4, "shape": [3, 8, 8], "norm": n}, (3, 8, 8)) for n in NORMS],
+    *[(ResNetGenerator, {"width": 4, "shape": [c, s, s]}, (c, s, s)) for c, s in ((1, 8), (1, 28), (3, 32), (3, 64))],
+]
+DISCRIMINATORS: list[tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = [
+    (ToyDiscriminator, {"width": 16}, (2,)),
+    (ToyDiscriminator, {"width": 16, "depth": 1, "shape": [1, 8, 8]}, (1, 8, 8)),
+    (MNISTCritic, {"width": 4}, (1, 28, 28)),
+    (MNISTCritic, {"width": 4, "batch_norm": True}, (1, 28, 28)),
+    (CIFARCritic, {"width": 4}, (3, 32, 32)),
+    (CIFARCritic, {"width": 4, "batch_norm": True}, (3, 32, 32)),
+    *[(DCGANDiscriminator, {"width": 4, "shape": [1, s, s]}, (1, s, s)) for s in (8, 28, 32, 64)],
+    *[(DCGANDiscriminator, {"width": 4, "shape": [3, 8, 8], "norm": n}, (3, 8, 8)) for n in NORMS],
+    *[
+        (ResNetDiscriminator, {"width": 4, "shape": [c, s, s]}, (c, s, s))
+        for c, s in ((1, 8), (1, 28), (3, 32), (3, 64))
+    ],
+    *[(ResNetDiscriminator, {"width": 4, "shape": [3, 8, 8], "norm": n}, (3, 8, 8)) for n in NORMS],
+]
+CLASSIFIERS: list[tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = [
+    (cls, {"shape": [c, s, s], "num_classes": 7}, (c, s, s))
+    for cls in (LeNet, ResNetClassifier)
+    for c, s in ((1, 8), (1, 28), (3, 32))
+]
+EVERY = GENERATORS + DISCRIMINATORS + CLASSIFIERS
+
+
+def named(cases: list[tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]]) -> dict[str, Any]:
+    """Arguments for ``parametrize``, with readable names."""
+    ids = [f"{cls.__name__}-{'-'.join(f'{k}={v}' for k, v in kwargs.items())}" for cls, kwargs, _ in cases]
+    return {"argnames": "cls, kwargs, shape", "argvalues": cases, "ids": ids}
+
+
+def inputs(net: nn.Module, n: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A batch of what `net` takes: noise or images."""
+    shape = (net.latent_dim,) if hasattr(net, "latent_dim") else net.shape
+    return torch.randn(n, *shape, dtype=dtype)  # type: ignore[misc]
+
+
+def count(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def has_batch_norm(net: nn.Module) -> bool:
+    return any(isinstance(m, BATCH_NORMS) for m in net.modules())
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+# ------------------------------------------------------------------------------------------------- sizes
+
+
+@pytest.mark.parametrize(
+    ("net", "parameters"),
+    [
+        (ToyGenerator, 527_874),
+        (ToyDiscriminator, 527_361),
+        (lambda: ToyGenerator(shape=(1,), latent_dim=1, width=32, depth=1), 97),
+        (lambda: ToyDiscriminator(shape=(1,), width=32, depth=1), 97),
+        (MNISTGenerator, 1_554_177),
+        (MNISTCritic, 1_030_145),
+        (CIFARGenerator, 5_179_907),
+        (CIFARCritic, 4_114_689),
+        (DCGANGenerator, 3_576_707),
+        (DCGANDiscriminator, 2_765_633),
+        (ResNetGenerator, 1_204_483),
+        (ResNetDiscriminator, 1_053_825),
+        (LeNet, 422_154),
+        (ResNetClassifier, 308_650),
+    ],
+)
+def test_parameter_counts(net: Callable[[], nn.Module], parameters: int) -> None:
+    assert count(net()) == parameters
+
+
+@pytest.mark.parametrize("cls", [ToyGenerator, ToyDiscriminator, MNISTGenerator, MNISTCritic, CIFARGenerator])
+def test_docstring_states_the_parameter_count(cls: type[nn.Module]) -> None:
+    assert f"{count(cls()):,}".replace(",", " ") in (cls.__doc__ or "")
+
+
+@pytest.mark.parametrize(**named(GENERATORS))
+def test_generator_output(cls: type[nn.Module], kwargs: dict[str, Any], shape: tuple[int, ...]) -> None:
+    net = cls(**json.loads(json.dumps(kwargs)))
+    assert net.shape == shape and net.num_classes is None
+    assert net(inputs(net, 5)).shape == (5, *shape)
+    if cls is ToyGenerator:
+        return
+    last = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))][-1]
+    with torch.no_grad():
+        last.weight.mul_(1e6)  # drives the output to its bounds
+        x = net(inputs(net, 5))
+    assert x.min() == (0 if cls is MNISTGenerator else -1) and x.max() == 1
+
+
+@pytest.mark.parametrize(**named(DISCRIMINATORS))
+def test_discriminator_output(cls: type[nn.Module], kwargs: dict[str, Any], shape: tuple[int, ...]) -> None:
+    net = cls(**json.loads(json.dumps(kwargs)))
+    assert net.shape == shape and net.num_classes is None
+    scores = net(inputs(net, 5))
+    assert scores.shape == (5,) and scores.std() > 0
+
+
+@pytest.mark.parametrize(**named(CLASSIFIERS))
+def test_classifier_output(cls: type[nn.Module], kwargs: dict[str, Any], shape: tuple[int, ...]) -> None:
+    net = cls(**kwargs).eval()
+    x = inputs(net, 5)
+    features = net.features(x)
+    assert features.shape == (5, 128) and net(x).shape == (5, 7)
+    assert torch.equal(net(x), net.logits(features))
+    assert features.min() >= 0 and features.std() > 0
+
+
+@pytest.mark.parametrize("cls", [LeNet, ResNetClassifier])
+def test_classifier_learns_where_a_bright_square_is(cls: type[nn.Module]) -> None:
+    net = cls(shape=(1, 8, 8), num_classes=4)
+    labels = torch.arange(64) % 4
+    x = -torch.ones(64, 1, 8, 8) + 0.3 * torch.randn(64, 1, 8, 8)
+    for image, label in zip(x, labels.tolist()):
+        image[0, label // 2 * 4 :, label % 2 * 4 :][:4, :4] += 1
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+    for _ in range(15):
+        optimizer.zero_grad()
+        F.cross_entropy(net(x[:48]), labels[:48]).backward()
+        optimizer.step()
+    net.train(cls is ResNetClassifier)  # 15 steps are few for running averages
+    assert (net(x[48:]).argmax(1) == labels[48:]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("side", "generator_stages", "last_map"),
+    [(8, 1, 4), (12, 1, 6), (16, 2, 8), (20, 2, 5), (28, 2, 7), (32, 3, 8), (64, 4, 8)],
+)
+def test_resnet_sides(side: int, generator_stages: int, last_map: int) -> None:
+    generator, discriminator = ResNetGenerator((1, side, side), width=2), ResNetDiscriminator((1, side, side), width=2)
+    assert len(generator.blocks) == generator_stages
+    x = generator(torch.randn(2, 128))
+    assert x.shape == (2, 1, side, side)
+    assert discriminator.blocks(x).shape == (2, 2, last_map, last_map)
+
+
+# ------------------------------------------------------------------------------------------------- initialisation
+
+
+def assert_uniform(weight: Tensor, std: float) -> None:
+    """Uniform on +-sqrt(3) std: the bound is hardly missed, and the second and fourth moments are right to 4 errors."""
+    bound, n = math.sqrt(3) * std, weight.numel()
+    assert (1 - 20 / n) * bound < weight.abs().max() <= bound * (1 + 1e-6)
+    scaled = weight.double() / bound
+    assert (scaled**2).mean().item() == pytest.approx(1 / 3, abs=4 * math.sqrt(4 / 45 / n))
+    assert scaled.mean().item() == pytest.approx(0, abs=4 * math.sqrt(1 / 3 / n))
+
+
+def test_glorot_of_the_wgan_gp_code() -> None:
+    he = math.sqrt(2)
+    assert_uniform(glorot_(nn.Linear(300, 200)).weight, math.sqrt(2 / 500))
+    assert_uniform(glorot_(nn.Conv2d(20, 60, 3)).weight, math.sqrt(2 / (9 * 80)))
+    assert_uniform(glorot_(nn.Conv2d(20, 60, 3), he).weight, math.sqrt(4 / (9 * 80)))
+    assert_uniform(glorot_(nn.Conv2d(20, 60, 5, stride=2), he).weight, math.sqrt(4 / (25 * 20 + 25 * 60 / 4)))
+    assert_uniform(glorot_(nn.ConvTranspose2d(20, 60, 5, stride=2), he).weight, math.sqrt(4 / (25 * 20 / 4 + 25 * 60)))
+    assert glorot_(nn.Conv2d(2, 2, 3, bias=False)).bias is None
+
+
+@pytest.mark.parametrize("cls", [ToyGenerator, ToyDiscriminator])
+def test_toy_initialisation(cls: type[nn.Module]) -> None:
+    linears = [m for m in cls().modules() if isinstance(m, nn.Linear)]
+    for hidden in linears[:-1]:
+        assert_uniform(hidden.weight, math.sqrt(2 / hidden.in_features))
+    last = linears[-1]
+    assert_uniform(last.weight, math.sqrt(2 / (last.in_features + last.out_features)))
+    assert all(not m.bias.any() for m in linears)
+
+
+@pytest.mark.parametrize("cls", [MNISTGenerator, MNISTCritic, CIFARGenerator, CIFARCritic])
+def test_small_wgan_gp_initialisation(cls: type[nn.Module]) -> None:
+    convolutions = linears = 0
+    for m in cls(width=32).modules():
+        if isinstance(m, nn.Linear):
+            assert_uniform(m.weight, math.sqrt(2 / (m.in_features + m.out_features)))
+            linears += 1
+        elif isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
+            fan_in, fan_out = 25 * m.in_channels, 25 * m.out_channels
+            transposed = isinstance(m, nn.ConvTranspose2d)
+            assert_uniform(m.weight, math.sqrt(4 / (fan_in / 4 + fan_out if transposed else fan_in + fan_out / 4)))
+            assert m.bias is not None and not m.bias.any()
+            convolutions += 1
+    assert (convolutions, linears) == (3, 1)
+
+
+@pytest.mark.parametrize("net", [ResNetGenerator, ResNetDiscriminator])
+def test_resnet_initialisation(net: Callable[[], nn.Module]) -> None:
+    seen = set()
+    for name, m in net().named_modules():
+        if isinstance(m, nn.Conv2d):
+            taps = m.kernel_size[0] ** 2
+            he = name.endswith(("conv1", "conv2"))
+            assert_uniform(m.weight, math.sqrt((4 if he else 2) / (taps * (m.in_channels + m.out_channels))))
+            assert m.bias is not None and not m.bias.any()
+            seen.add((taps, he))
+        elif isinstance(m, nn.Linear):
+            assert_uniform(m.weight, math.sqrt(2 / (m.in_features + m.out_features)))
+    assert seen == ({(9, True), (9, False), (1, False)} if net is ResNetGenerator else {(9, True), (1, False)})
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("cls", [DCGANGenerator, DCGANDiscriminator])
+def test_dcgan_initialisation(cls: type[nn.Module], norm: str) -> None:
+    net = cls(shape=(3, 32, 32), norm=norm, num_classes=10)
+    for m in net.modules():
+        weight, bias = getattr(m, "weight", None), getattr(m, "bias", None)
+        if isinstance(weight, nn.Parameter):
+            gain = weight.ndim == 1
+            assert weight.mean().item() == pytest.approx(float(gain), abs=4 * 0.02 / math.sqrt(weight.numel()))
+            assert weight.std().item() == pytest.approx(0.02, rel=4 / math.sqrt(2 * weight.numel()))
+            assert weight.abs().max() > 0.02 * math.sqrt(3) + gain  # not uniform
+        if isinstance(bias, nn.Parameter):
+            assert not bias.any()
+
+
+# ------------------------------------------------------------------------------------------------- layers
+
+
+@pytest.mark.parametrize("side", [7, 8])
+def test_same_convolution_pads_like_tensorflow(side: int) -> None:
+    conv = SameConv2d(1, 1).double()
+    x = torch.randn(1, 1, side, side, dtype=torch.float64)
+    out = math.ceil(side / 2)
+    before = max((out - 1) * 2 + 5 - side, 0) // 2  # TensorFlow's rule
+    assert before == (1 if side == 8 else 2)
+    expected = torch.zeros(out, out, dtype=torch.float64)
+    for i in range(out):
+        for j in range(out):
+            for k in range(5):
+                for m in range(5):
+                    row, column = 2 * i - before + k, 2 * j - before + m
+                    if 0 <= row < side and 0 <= column < side:
+                        expected[i, j] += conv.weight[0, 0, k, m].detach() * x[0, 0, row, column]
+    assert torch.allclose(conv(x)[0, 0], expected + conv.bias.detach()[0], atol=1e-12)  # type: ignore[index]
+
+
+def test_same_convolution_of_a_wide_image_pads_each_side_by_its_own_rule() -> None:
+    conv = SameConv2d(1, 1).double()
+    x = torch.randn(1, 1, 8, 7, dtype=torch.float64)
+    assert torch.allclose(conv(x), F.conv2d(F.pad(x, (2, 2, 1, 2)), conv.weight, conv.bias, 2), atol=1e-12)
+
+
+def test_same_transposed_convolution_is_the_adjoint() -> None:
+    conv, deconv = SameConv2d(3, 2).double(), SameConvTranspose2d(2, 3).double()
+    x, y = torch.randn(1, 3, 14, 14, dtype=torch.float64), torch.randn(1, 2, 7, 7, dtype=torch.float64)
+    with torch.no_grad():
+        deconv.weight.copy_(conv.weight)
+        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(deconv.bias)  # type: ignore[arg-type]
+        assert deconv(y).shape == x.shape
+        assert (conv(x) * y).sum().item() == pytest.approx((x * deconv(y)).sum().item(), rel=1e-12)
+
+
+def test_layer_norm_is_over_chw_with_an_affine_map_per_channel() -> None:
+    norm = LayerNorm(3).double()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = 3 + 2 * torch.randn(4, 3, 5, 6, dtype=torch.float64)
+    plain = F.layer_norm(x, (3, 5, 6), eps=norm.eps)
+    expected = plain * norm.weight[:, None, None] + norm.bias[:, None, None]
+    assert torch.allclose(norm(x), expected, atol=1e-12)
+    assert norm.weight.shape == norm.bias.shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("name", "dims"), [("batch", (0, 2, 3)), ("layer", (1, 2, 3)), ("instance", (2, 3)), ("group", (2, 3, 4))]
+)
+def test_norms_standardise_over_the_stated_dimensions(name: Any, dims: tuple[int, ...]) -> None:
+    norm = make_norm(name, 32).double()
+    y = norm(3 + 2 * torch.randn(4, 32, 6, 6, dtype=torch.float64))
+    y = y.unflatten(1, (2, 16)) if name == "group" else y
+    assert torch.allclose(y.mean(dims), torch.zeros(1, dtype=y.dtype), atol=1e-8)
+    assert torch.allclose(y.var(dims, unbiased=False), torch.ones(1, dtype=y.dtype), atol=1e-4)
+    assert count(norm) == 64
+
+
+@pytest.mark.parametrize("channels", [3, 8, 24, 40, 64, 100])
+def test_group_norm_accepts_any_number_of_channels(channels: int) -> None:
+    norm = make_norm("group", channels)
+    assert isinstance(norm, nn.GroupNorm) and channels / norm.num_groups >= min(channels, 16)
+
+
+def test_no_norm_is_the_identity_and_an_unknown_one_an_error() -> None:
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.equal(make_norm("none", 3)(x), x)
+    with pytest.raises(ValueError, match=r"^norm must be one of none, batch, .*, group, got 'spectral'\.$"):
+        make_norm("spectral", 3)  # type: ignore[arg-type]
+
+
+def test_conditional_batch_norm() -> None:
+    norm = ConditionalBatchNorm2d(3, 5).double()
+    x, labels = 3 + 2 * torch.randn(6, 3, 4, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 3, 0])
+    plain = F.batch_norm(x, None, None, training=True)
+    assert torch.allclose(norm(x, labels), plain, atol=1e-12)  # gains 1 and offsets 0 at first
+    nn.init.normal_(norm.gain.weight)
+    nn.init.normal_(norm.offset.weight)
+    y = norm(x, labels)
+    for i, label in enumerate(labels):
+        gain, offset = norm.gain.weight[label, :, None, None], norm.offset.weight[label, :, None, None]
+        assert torch.allclose(y[i], gain * plain[i] + offset, atol=1e-12)
+    norm.eval()  # running averages: a sample no longer depends on its batch
+    assert torch.allclose(norm(x, labels)[:1], norm(x[:1], labels[:1]), atol=1e-12)
+
+
+def test_projection_head() -> None:
+    head = ProjectionHead(6, 4).double()
+    h, labels = torch.randn(3, 6, dtype=torch.float64), torch.tensor([2, 0, 2])
+    assert head.embedding is not None
+    expected = [head.score(h[i])[0] + head.embedding.weight[y] @ h[i] for i, y in enumerate(labels)]
+    assert torch.allclose(head(h, labels), torch.stack(expected), atol=1e-12)
+    assert ProjectionHead(6).embedding is None
+
+
+@torch.no_grad()
+def test_residual_blocks_follow_the_card() -> None:
+    x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
+    up2 = nn.Upsample(scale_factor=2)
+    up = UpBlock(4).double().eval()
+    h = up.conv2(up.norm2(up.conv1(up2(up.norm1(x).relu()))).relu())
+    assert torch.allclose(up(x), up.skip(up2(x)) + h, atol=1e-12)
+    down = DownBlock(4, "layer").double()
+    h = F.avg_pool2d(down.conv2(down.norm2(down.conv1(down.norm1(x).relu())).relu()), 2)
+    assert torch.allclose(down(x), F.avg_pool2d(down.skip(x), 2) + h, atol=1e-12)
+    plain = PlainBlock(4, "instance").double()
+    h = plain.conv2(plain.norm2(plain.conv1(plain.norm1(x).relu())).relu())
+    assert torch.allclose(plain(x), x + h, atol=1e-12)
+    first = ImageBlock(4, 6).double()
+    h = F.avg_pool2d(first.conv2(first.conv1(x).relu()), 2)
+    assert torch.allclose(first(x), first.skip(F.avg_pool2d(x, 2)) + h, atol=1e-12)
+
+
+@torch.no_grad()
+def test_resnet_head_is_a_mean_over_positions() -> None:
+    net = ResNetDiscriminator((3, 32, 32), width=8).double()
+    x = inputs(net, 2, torch.float64)
+    h = net.blocks(x).relu().mean((2, 3))
+    assert torch.allclose(net(x), net.head.score(h)[:, 0], atol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------- normalisation
+
+
+@pytest.mark.parametrize(**named(DISCRIMINATORS))
+def test_samples_are_coupled_by_batch_norm_only(
+    cls: type[nn.Module], kwargs: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    norm = kwargs.get("norm", "batch" if cls is DCGANDiscriminator or kwargs.get("batch_norm") else "none")
+    net = cls(**kwargs).double()
+    x = inputs(net, 4, torch.float64)
+    alone = torch.cat([net(one) for one in x.split(1)])
+    assert has_batch_norm(net) == (norm == "batch")
+    assert torch.allclose(net(x), alone, atol=1e-10) == (norm != "batch")
+
+
+@pytest.mark.parametrize(
+    ("net", "expected"),
+    [
+        (MNISTGenerator(width=2), 0),
+        (MNISTGenerator(width=2, batch_norm=True), 3),
+        (MNISTCritic(width=2, batch_norm=True), 2),
+        (CIFARGenerator(width=2), 3),
+        (CIFARCritic(width=2, batch_norm=True), 2),
+        (DCGANGenerator((1, 64, 64), width=2), 4),
+        (DCGANDiscriminator((1, 64, 64), width=2), 3),
+        (ResNetGenerator(width=2), 7),
+        (ResNetDiscriminator(width=2, norm="batch"), 6),
+    ],
+)
+def test_number_of_batch_norms(net: nn.Module, expected: int) -> None:
+    assert sum(isinstance(m, BATCH_NORMS) for m in net.modules()) == expected
+
+
+def test_dcgan_has_no_norm_on_the_generators_output_and_the_discriminators_input() -> None:
+    generator, discriminator = DCGANGenerator((1, 32, 32), width=2), DCGANDiscriminator((1, 32, 32), width=2)
+    assert [type(m) for m in generator.layers][-2:] == [nn.ConvTranspose2d, nn.Tanh]
+    assert [type(m) for m in discriminator.layers][:2] == [nn.Conv2d, nn.LeakyReLU]
+
+
+@pytest.mark.parametrize("cls", [DCGANDiscriminator, MNISTCritic, CIFARCritic])
+def test_slope_of_the_leaky_relus(cls: type[nn.Module]) -> None:
+    slopes = [m.negative_slope for m in cls(width=2).modules() if isinstance(m, nn.LeakyReLU)]
+    assert slopes == [0.2] * (4 if cls is DCGANDiscriminator else 3)
+
+
+# ------------------------------------------------------------------------------------------------- conditioning
+
+
+@pytest.mark.parametrize(**named(GENERATORS + DISCRIMINATORS))
+def test_labels_reach_the_output_and_learn(
+    cls: type[nn.Module], kwargs: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    net = cls(**kwargs, num_classes=5).double()
+    assert net.num_classes == 5
+    if cls is ResNetGenerator:  # all classes start equal: gains 1, offsets 0
+        for m in net.modules():
+            if isinstance(m, ConditionalBatchNorm2d):
+                nn.init.normal_(m.gain.weight, 1, 0.1)
+    x = inputs(net, 6, torch.float64)
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    net.eval()
+    y, other = net(x, labels), net(x, labels.roll(1))
+    assert y.shape == ((6, *shape) if hasattr(net, "latent_dim") else (6,))
+    assert ((y - other).flatten(1) if y.ndim > 1 else (y - other)[:, None]).abs().amax(1).min() > 1e-9
+    net.train()
+    net(x, labels).square().sum().backward()
+    for name, parameter in net.named_parameters():
+        if "embedding" in name or "gain" in name or "offset" in name:
+            assert parameter.grad is not None
+            assert (parameter.grad.abs().amax(1) > 0).tolist() == [True, True, True, True, False], name
+
+
+def test_resnet_generator_conditions_all_norms_but_the_last() -> None:
+    net = ResNetGenerator(width=4, num_classes=3)
+    assert sum(isinstance(m, ConditionalBatchNorm2d) for m in net.modules()) == 6
+    assert isinstance(net.norm, nn.BatchNorm2d) and net.norm.affine
+
+
+@pytest.mark.parametrize("kind", [GENERATORS[:1] + GENERATORS[2:3] + GENERATORS[4:6] + GENERATORS[-1:], DISCRIMINATORS])
+def test_label_errors(kind: list[tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]]) -> None:
+    for cls, kwargs, _ in kind:
+        name, labels = cls.__name__, torch.zeros(4, dtype=torch.int64)
+        conditional, unconditional = cls(**kwargs, num_classes=3), cls(**kwargs)
+        x = inputs(conditional, 4)
+        with pytest.raises(ValueError, match=rf"^{name} is conditional .* and needs labels, got none\.$"):
+            conditional(x)
+        with pytest.raises(ValueError, match=rf"^{name} is unconditional .* takes no labels, got \(4,\)\.$"):
+            unconditional(x, labels)
+        with pytest.raises(ValueError, match=rf"^{name} takes labels of shape \(4,\) and dtype int64, got \(3,\) "):
+            conditional(x, labels[:3])
+        with pytest.raises(ValueError, match=rf"^{name} takes labels of shape .* got \(4,\) torch.float32\.$"):
+            conditional(x, labels.float())
+
+
+# ------------------------------------------------------------------------------------------------- contract of all
+
+
+@pytest.mark.parametrize(**named(EVERY))
+def test_wrong_input_shape_is_one_sentence(
+    cls: type[nn.Module], kwargs: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    net = cls(**kwargs)
+    right = inputs(net, 2)
+    for wrong in (torch.zeros(2, *right.shape[1:-1], right.shape[-1] + 1), right[0], right[None]):
+        with pytest.raises(ValueError) as error:
+            net(wrong)
+        message = str(error.value)
+        expected = ", ".join(map(str, right.shape[1:]))
+        assert message == f"{cls.__name__} takes an input of shape (N, {expected}), got {tuple(wrong.shape)}."
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: DCGANGenerator((3, 48, 48)), r"^DCGANGenerator takes shape=\(C, H, H\) with H in 8, 28, 32, 64, got"),
+        (lambda: DCGANDiscriminator((3, 32, 28)), r"^DCGANDiscriminator takes .* 64, got \(3, 32, 28\)\.$"),
+        (lambda: DCGANDiscriminator((32, 32)), r"^DCGANDiscriminator takes .* 64, got \(32, 32\)\.$"),
+        (lambda: DCGANGenerator((3, 8, 8), norm="spectral"), r"^norm must be one of"),  # type: ignore[arg-type]
+        (lambda: ResNetGenerator((3, 18, 18)), r"^ResNetGenerator takes shape=\(C, H, H\) .* got \(3, 18, 18\)\.$"),
+        (lambda: ResNetDiscriminator((3, 7, 7)), r"^ResNetDiscriminator takes shape=.* got \(3, 7, 7\)\.$"),
+        (lambda: ResNetDiscriminator((3, 32, 64)), r"^ResNetDiscriminator takes shape=.* got \(3, 32, 64\)\.$"),
+        (lambda: LeNet((28, 28)), r"^LeNet takes shape=\(C, H, W\) .* got \(28, 28\)\.$"),
+        (lambda: ResNetClassifier((1, 2, 8)), r"^ResNetClassifier takes shape=.* got \(1, 2, 8\)\.$"),
+    ],
+)
+def test_impossible_shapes_are_one_sentence(build: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        build()
+    assert str(error.value).count("\n") == 0 and str(error.value).endswith(".")
+
+
+@pytest.mark.parametrize(**named(EVERY))
+def test_every_parameter_gets_a_gradient_in_float64(
+    cls: type[nn.Module], kwargs: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    net = cls(**kwargs).double()
+    if cls is DCGANGenerator and kwargs["shape"][1] == 64:
+        net.eval()  # keeps the gradient of 4 stacked norms away from rounding
+    y = net(inputs(net, 8, torch.float64))
+    assert y.dtype == torch.float64
+    (y * torch.randn_like(y)).sum().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize(**named(DISCRIMINATORS))
+def test_gradient_penalty_differentiates_twice(
+    cls: type[nn.Module], kwargs: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    net = cls(**kwargs).double()
+    x = inputs(net, 4, torch.float64).requires_grad_()
+    (gradient,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+    (gradient.flatten(1).norm(dim=1) - 1).square().mean().backward()
+    weights = [p for name, p in net.named_parameters() if p.ndim > 1]
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() and p.grad.abs().max() > 0 for p in weights)
+
+
+@pytest.mark.parametrize(**named(EVERY))
+def test_pickle_and_state_dict_round_trips(
+    cls: type[nn.Module], kwargs: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    net = cls(**kwargs)
+    x = inputs(net, 4)
+    net(x)  # moves running averages off their initial values
+    net.eval()
+    buffer = io.BytesIO()
+    torch.save(net.state_dict(), buffer)
+    buffer.seek(0)
+    fresh = cls(**kwargs)
+    fresh.load_state_dict(torch.load(buffer, weights_only=True), strict=True)
+    for copy in (fresh.eval(), pickle.loads(pickle.dumps(net))):
+        assert torch.equal(copy(x), net(x))
+
+
+@pytest.mark.parametrize("num_classes", [None, 5])
+@pytest.mark.parametrize(**named(GENERATORS + DISCRIMINATORS))
+def test_bfloat16_autocast_stays_near_float32(
+    cls: type[nn.Module], kwargs: dict[str, Any], shape: tuple[int, ...], num_classes: int | None
+) -> None:
+    net = cls(**kwargs, num_classes=num_classes)
+    labels = () if num_classes is None else (torch.arange(8) % num_classes,)
+    x = inputs(net, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = net(x, *labels)
+    exact = net(x, *labels)
+    assert torch.isfinite(half).all() and (half.float() - exact).norm() <= 0.1 * exact.norm()
+
+
+@pytest.mark.parametrize("cls", sorted({cls for cls, _, _ in GENERATORS + DISCRIMINATORS}, key=lambda c: c.__name__))
+def test_forward_declares_labels(cls: type[nn.Module]) -> None:
+    """What the library's `takes_labels` looks at, and what the command line needs: defaults for all arguments."""
+    labels = inspect.signature(cls.forward).parameters["labels"]
+    assert labels.default is None
+    arguments = inspect.signature(cls).parameters
+    assert arguments["num_classes"].default is None and {"width"} <= set(arguments)
+    assert all(p.default is not p.empty for p in arguments.values())
+
+
+def test_class_names_do_not_clash_with_torchvision() -> None:
+    """On the command line a class goes by its bare name as long as that is unique among imported modules."""
+    torchvision = pytest.importorskip("torchvision")
+    theirs = set(dir(torchvision.models)) | set(dir(torchvision.ops)) | set(dir(nn))
+    ours = {cls.__name__ for cls, _, _ in EVERY}
+    assert ours <= set(networks.__all__) and not ours & theirs

@@ -1,0 +1,117 @@
+"""2N updates in one go == N, stop, restart, N: bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from common import equal, make, noisy_loader, trainer
+from lightning_gans import TECHNIQUES, GANModule
+from lightning_gans._lightning import callbacks, pl
+from lightning_gans.callbacks.ema import EMA
+from lightning_gans.datamodules.memory import MemoryLoader
+from lightning_gans.loggers import MetricsCSV
+
+
+def memory_loader() -> Any:
+    data = torch.randint(256, (44, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    return MemoryLoader(data, None, 4, transform=lambda x, g: x / 128 - 1 + 0.1 * torch.rand(x.shape, generator=g))
+
+
+LOADERS: dict[str, Callable[[], Any]] = {
+    "memory": memory_loader,  # 11 batches an epoch
+    "plain": lambda: noisy_loader(44, 4, workers=0),
+    "workers": lambda: noisy_loader(44, 4, workers=2),
+    "short": lambda: noisy_loader(8, 4, workers=0),  # 2 batches: less than a cycle
+    "unsized": lambda: Unsized(),
+}
+
+
+class Unsized(torch.utils.data.IterableDataset):
+    """A stream without a length."""
+
+    def __iter__(self) -> Any:
+        for _ in range(11):
+            yield torch.rand(4, 2)
+
+
+class Dropout(torch.nn.Module):
+    """Draws from the global generator in each discriminator pass."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(torch.nn.functional.dropout(x, 0.3, self.training))
+
+
+def run(
+    folder: Path, name: str, loader: Any, steps: int, ckpt: Path | None = None, every: int = 0, **options: Any
+) -> tuple[GANModule, pl.Trainer]:
+    module = make(name, **({"d_steps": 3} | options))
+    module.discriminator = Dropout(module.discriminator)
+    pl.seed_everything(5, verbose=False)
+    logger = MetricsCSV(folder)
+    saving = [callbacks.ModelCheckpoint(folder, "{step}", save_top_k=-1, every_n_train_steps=every)] if every else []
+    t = trainer(max_steps=steps, callbacks=[EMA(decay=0.9), *saving], logger=logger, log_every_n_steps=1,
+                enable_checkpointing=bool(every))  # fmt: skip
+    t.fit(module, train_dataloaders=loader, ckpt_path=str(ckpt) if ckpt else None, **_weights_only(ckpt))
+    return module, t
+
+
+def _weights_only(ckpt: Path | None) -> dict[str, Any]:
+    return {}
+
+
+def snapshot(module: GANModule, t: pl.Trainer, folder: Path) -> dict[str, Any]:
+    t.save_checkpoint(folder / "end.ckpt")
+    saved = torch.load(folder / "end.ckpt", weights_only=True)
+    return {k: saved[k] for k in ("state_dict", "optimizer_states", "ema", "gan", "global_step")} | {
+        "rows": (folder / "metrics.csv").read_text()
+    }
+
+
+def compare(tmp_path: Path, name: str, loader: str, stop: int, total: int, **options: Any) -> None:
+    whole, t = run(tmp_path / "whole", name, LOADERS[loader](), total, every=stop, **options)
+    expected = snapshot(whole, t, tmp_path / "whole")
+    half = tmp_path / "half"
+    run(half, name, LOADERS[loader](), stop, every=stop, **options)
+    again, t = run(half, name, LOADERS[loader](), total, ckpt=half / f"step={stop}.ckpt", **options)
+    assert t.global_step == total
+    got = snapshot(again, t, half)
+    for key, value in expected.items():
+        assert equal(value, got[key]), key
+    # and from the checkpoint that the undisturbed run wrote on its way
+    third = tmp_path / "third"
+    again, t = run(third, name, LOADERS[loader](), total, ckpt=tmp_path / "whole" / f"step={stop}.ckpt", **options)
+    got = snapshot(again, t, third)
+    for key in expected.keys() - {"rows"}:
+        assert equal(expected[key], got[key]), key
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_resume_is_exact(tmp_path: Path, name: str) -> None:
+    compare(tmp_path, name, "memory", stop=5, total=10)  # 15 batches: an epoch of 11, and 4 of the next
+
+
+@pytest.mark.parametrize("loader", ["plain", "workers", "short", "unsized"])
+def test_resume_with_any_loader(tmp_path: Path, loader: str) -> None:
+    compare(tmp_path, "gan", loader, stop=5, total=9)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4])
+def test_resume_around_the_end_of_an_epoch(tmp_path: Path, stop: int) -> None:
+    """Steps 1 to 3 take 11 batches of the first epoch, two of them carried over; 4 begins with these."""
+    compare(tmp_path, "gan", "plain", stop=stop, total=8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 5, 7, 11])
+@pytest.mark.parametrize("d_steps", [1, 2, 5])
+def test_resume_matrix(tmp_path: Path, loader: str, stop: int, d_steps: int) -> None:
+    compare(tmp_path, "wgan_gp", loader, stop=stop, total=stop + 6, d_steps=d_steps)
