@@ -244,7 +244,12 @@ class GenerativeMetrics(ScoreCallback):
         if hasattr(datamodule, "reference"):
             return datamodule.reference(split or self.split)
         if self._collected is None:
-            self._collected = _collect(trainer, self._value_range(trainer), self.split)
+            if self.split != "train" or trainer.train_dataloader is None:
+                raise ValueError(
+                    "the reference must come from a datamodule with reference(split), or, with split='train' while "
+                    f"training, from the training loader; got neither for split={self.split!r}."
+                )
+            self._collected = _collect(trainer, self._value_range(trainer))
         return self._collected
 
     # ------------------------------------------------------------------ protocol
@@ -275,12 +280,9 @@ def _datamodule(trainer: pl.Trainer) -> Any:
     return getattr(trainer, "datamodule", None)
 
 
-def _collect(trainer: pl.Trainer, value_range: tuple[float, float], split: str) -> tuple[Tensor, Tensor | None]:
-    """All images of a foreign loader, as uint8, and their labels if the batches have any."""
-    loader: Any = trainer.train_dataloader if split == "train" else trainer.test_dataloaders
-    if loader is None:
-        raise ValueError(f"there is no {split} data loader that could be the reference: take another split.")
-    loader = loader[0] if isinstance(loader, (list, tuple)) else loader
+def _collect(trainer: pl.Trainer, value_range: tuple[float, float]) -> tuple[Tensor, Tensor | None]:
+    """All images of the training loader, as uint8, and their labels if the batches have any."""
+    loader: Any = trainer.train_dataloader
     if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
         # another pass over the data set itself: in order, nothing dropped, not sharded, the running loader left alone
         loader = DataLoader(loader.dataset, batch_size=256, collate_fn=loader.collate_fn)

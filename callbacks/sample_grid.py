@@ -248,7 +248,7 @@ def contour_picture(module: GANModule, fake: Tensor, real: Tensor | None) -> Ima
         if level.isfinite().all() and level.max() > level.min():
             side = side.cpu()
             filled = axes.contourf(side, side, level, levels=18, cmap="Greys", alpha=0.55)
-            axes.contour(side, side, level, levels=18, colors="white", linewidths=0.4)
+            axes.contour(side, side, level, levels=18, colors="white", linewidths=0.4, linestyles="solid")
             bar = figure.colorbar(filled, ax=axes, shrink=0.85, pad=0.02)
             bar.set_label("discriminator score D(x)", color=INK, fontsize=9)
             bar.ax.tick_params(colors=INK, labelsize=8)
@@ -257,7 +257,7 @@ def contour_picture(module: GANModule, fake: Tensor, real: Tensor | None) -> Ima
     for points, colour, label in ((real, REAL_COLOUR, "real"), (fake, FAKE_COLOUR, "generated")):
         if points is not None:
             a, b = points.cpu().unbind(1)
-            handles.append(axes.scatter(a, b, s=9, alpha=0.55, color=colour, linewidths=0, label=label))
+            handles.append(axes.scatter(a, b, s=9, alpha=0.55, color=colour, linewidths=0, zorder=3, label=label))
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     axes.set_xlabel("x₁", color=INK)
     axes.set_ylabel("x₂", color=INK)

@@ -87,7 +87,8 @@ class ScoreCallback(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure at step 0; after a resume, publish what was measured last."""
         assert isinstance(pl_module, GANModule)
-        self.check(trainer, pl_module)
+        with rng.untouched():
+            self.check(trainer, pl_module)
         step = pl_module.global_step
         self.history = [entry for entry in self.history if entry["step"] <= step] if step else []
         if step == 0 and self.at_start:
@@ -114,7 +115,8 @@ class ScoreCallback(pl.Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fail before the first batch, if at all."""
         assert isinstance(pl_module, GANModule)
-        self.check(trainer, pl_module)
+        with rng.untouched():
+            self.check(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure once; the values are among those that ``trainer.test`` prints and returns."""

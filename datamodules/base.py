@@ -58,6 +58,14 @@ class GANDataModule(pl.LightningDataModule):
         """The data set in one line (reads the files)."""
         raise NotImplementedError
 
+    def fixed_loader(self, split: Split) -> MemoryLoader:
+        """A split in a fixed order, unaugmented: always the same batches; takes nothing from the global RNG."""
+        raise NotImplementedError
+
+    def val_dataloader(self) -> Any:
+        """The held-out items in a fixed order, for the discriminator's held-out accuracy."""
+        return self.fixed_loader("test")
+
     def test_dataloader(self) -> Any:
         """The same as `val_dataloader`."""
         return self.val_dataloader()
@@ -150,27 +158,24 @@ class ImageDataModule(GANDataModule):
         if stage != "predict":
             self.stored("train")
 
-    def transform(self, split: Split) -> Transform:
-        """From stored rows to batches. Held-out images are not flipped, but get the noise that training images get."""
+    def transform(self, split: Split, augment: bool) -> Transform:
+        """From stored rows of a split to batches; without ``augment`` there are no flips, but the same noise."""
         assert self.value_range is not None
-        return ToRange(*self.value_range, flip=self.flip and split == "train", dequantize=self.dequantize)
+        return ToRange(*self.value_range, flip=self.flip and augment, dequantize=self.dequantize)
 
     def train_dataloader(self) -> Any:
         """Shuffled batches ``(real, labels)``, or ``real`` without labels, on the training device."""
         data, labels = self.stored("train")
-        return MemoryLoader(data, labels, self.batch_size, transform=self.transform("train"), device=self.device)
+        transform = self.transform("train", augment=True)
+        return MemoryLoader(data, labels, self.batch_size, transform=transform, device=self.device)
 
     def fixed_loader(self, split: Split) -> MemoryLoader:
         """A split in a fixed order, not flipped: always the same batches; takes nothing from the global RNG."""
         data, labels = self.stored(split)
-        transform = self.transform("test")
+        transform = self.transform(split, augment=False)
         return MemoryLoader(
             data, labels, self.batch_size, shuffle=False, drop_last=False, transform=transform, device=self.device
         )
-
-    def val_dataloader(self) -> Any:
-        """The held-out images in a fixed order, for the discriminator's held-out accuracy."""
-        return self.fixed_loader("test")
 
     def describe(self) -> str:
         """Number of training images, shape, range, classes and augmentation in one line (reads the files)."""

@@ -144,7 +144,7 @@ class Images(ImageDataModule):
 
     def val_dataloader(self) -> Any:
         """The held-out images in a fixed order; no loader at all if none are held out."""
-        return super().val_dataloader() if self.split_files("test") else []
+        return self.fixed_loader("test") if self.split_files("test") else []
 
     def _report(self, split: str, done: list[Converted], failed: list[str]) -> str:
         resized, recoloured = sum(image.resized for image in done), sum(image.recoloured for image in done)

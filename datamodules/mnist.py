@@ -100,10 +100,10 @@ class StackedMNIST(MNIST):
         triples, labels = self.stored(split)
         return stack(self._digits[split], triples), labels
 
-    def transform(self, split: Split) -> Transform:
+    def transform(self, split: Split, augment: bool) -> Transform:
         """From indices to batches."""
         self.stored(split)
-        digits, to_range = self._digits[split].to(self.device), super().transform(split)
+        digits, to_range = self._digits[split].to(self.device), super().transform(split, augment)
         return lambda triples, generator: to_range(stack(digits, triples), generator)
 
 

@@ -52,9 +52,9 @@ class ToyDataModule(GANDataModule):
         """Batches ``real`` of fresh draws, made on the training device."""
         return FreshLoader(self.sample_exact, self.batch_size, self.batches_per_epoch, device=self.device)
 
-    def val_dataloader(self) -> Any:
-        """The "test" reference in batches."""
-        data, _ = self.reference("test")
+    def fixed_loader(self, split: Split) -> MemoryLoader:
+        """The reference of a split in batches."""
+        data, _ = self.reference(split)
         return MemoryLoader(data, None, self.batch_size, shuffle=False, drop_last=False, device=self.device)
 
     def describe(self) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -24,6 +26,10 @@ from lightning_gans.stream import DataStream
 Terms = Mapping[str, Tensor]
 OptimizerFactory = Callable[[Iterable], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
+# Lightning warns of what this class does on purpose: it takes whole cycles of batches, and has no validation loop.
+for _message in (".*dataloader_iter.*", ".*have no `validation_step`.*", ".*already saved during checkpointing.*",
+                 ".*manual optimization and every_n_train_steps.*", ".*your dataloader is not resumable.*"):  # fmt: skip
+    warnings.filterwarnings("ignore", message=_message)
 _PLAIN = (int, float, str, bool, type(None))
 
 
@@ -71,6 +77,10 @@ class GANModule(pl.LightningModule):
         optimizer_d: the same for the discriminator.
         scheduler_g: makes a learning rate scheduler of the generator's optimizer; it steps once per generator update.
         scheduler_d: the same for the discriminator, also once per generator update.
+        clip_grad_g: largest norm of the generator's gradient; longer ones are scaled down (after unscaling in 16-mixed).
+        clip_grad_d: the same for the discriminator.
+        accumulate_g: noise batches whose mean gradient makes one generator update.
+        accumulate_d: data batches whose mean gradient makes one discriminator update.
 
     Raises:
         ValueError: for settings out of range, and for BatchNorm in a discriminator with a per-sample penalty.
@@ -93,9 +103,15 @@ class GANModule(pl.LightningModule):
         optimizer_d: OptimizerFactory | None = None,
         scheduler_g: SchedulerFactory | None = None,
         scheduler_d: SchedulerFactory | None = None,
+        clip_grad_g: float | None = None,
+        clip_grad_d: float | None = None,
+        accumulate_g: int = 1,
+        accumulate_d: int = 1,
     ) -> None:
         super().__init__()
         checks.at_least_one(latent_dim=latent_dim, d_steps=d_steps, g_batch_factor=g_batch_factor)
+        checks.at_least_one(accumulate_g=accumulate_g, accumulate_d=accumulate_d)
+        checks.positive(**{k: v for k, v in (("clip_grad_g", clip_grad_g), ("clip_grad_d", clip_grad_d)) if v is not None})
         checks.one_of("order", order, ("d_first", "g_first"))
         self.automatic_optimization = False
         self._save_plain_hyperparameters()
@@ -103,6 +119,8 @@ class GANModule(pl.LightningModule):
         self.latent_dim, self.d_steps, self.g_batch_factor, self.order = latent_dim, d_steps, g_batch_factor, order
         self.lr_g, self.lr_d, self.betas = lr_g, lr_d, tuple(betas)
         self._factories = {"d": (optimizer_d, scheduler_d), "g": (optimizer_g, scheduler_g)}
+        self._clip = {"d": clip_grad_d, "g": clip_grad_g}
+        self._accumulate = {"d": accumulate_d, "g": accumulate_g}
         self.regularizers = list(regularizers)
         checks.regularizers(self.regularizers, discriminator)
         checks.discriminator_output(discriminator)
@@ -145,69 +163,75 @@ class GANModule(pl.LightningModule):
 
     # ------------------------------------------------------------------ one cycle
     def training_step(self, dataloader_iter: Iterator[Any]) -> None:
-        """``d_steps`` discriminator updates on as many batches, and one generator update."""
-        if not self._stream.fill(dataloader_iter, self.d_steps - self._d_done):
+        """``d_steps`` discriminator updates, each on a batch of its own, and one generator update."""
+        pending, size = self._stream.pending, self._accumulate["d"]
+        if not self._stream.fill(dataloader_iter, (self.d_steps - self._d_done) * size):
             return  # the epoch ended inside the cycle; the next one goes on with it
         if self.order == "g_first" and self._d_done == 0:
-            self._generator_step(self._as_batch(self._stream.pending[0]))
+            self._generator_step(self._as_batch(pending[0]))
         while self._d_done < self.d_steps:
-            batch = self._as_batch(self._stream.pending[0])
-            self._discriminator_step(batch)
-            self._stream.pending.popleft()
+            batches = [self._as_batch(pending[i]) for i in range(size)]
+            self._discriminator_step(batches)
+            for _ in batches:
+                pending.popleft()
             self._d_done += 1
         self._d_done = 0
         if self.order == "d_first":
-            self._generator_step(batch)
+            self._generator_step(batches[-1])
         self._labels.clear()
-        self._log()
+        self._after_cycle()
 
-    def _discriminator_step(self, batch: Batch) -> None:
-        with torch.no_grad(), frozen(self.generator):
-            fake = self(batch.z, batch.labels)
-
-        def terms() -> Terms:
+    def _discriminator_step(self, batches: Sequence[Batch]) -> None:
+        def terms(batch: Batch) -> Terms:
+            with torch.no_grad(), frozen(self.generator):
+                fake = self(batch.z, batch.labels)
+            self.last_batch, self.last_fake = batch, fake
             named = {r.name: r.weight * r(self.discriminator, batch, fake) for r in self.regularizers}
             return {**self.discriminator_terms(batch, fake), **named}
 
-        self.minimise("d", terms)
+        self.minimise("d", [partial(terms, batch) for batch in batches])
         self.after_discriminator_step()
-        self.last_batch, self.last_fake = batch, fake
-        self.images_seen += len(batch.real) * distributed.world_size()
+        self.images_seen += sum(len(batch.real) for batch in batches) * distributed.world_size()
 
     def _generator_step(self, last: Batch) -> None:
-        n, labels = self.g_batch_factor * len(last.real), last.labels
-        if labels is not None and self.g_batch_factor > 1:  # the cycle's labels have the data's class frequencies
-            pool = torch.cat(self._labels or [labels])
-            labels = pool[(draw.uniform(n, generator=self._rng, device=pool.device) * len(pool)).long()]
-        batch = Batch(last.real, labels, last.weights, self._noise(n), self._rng)
-
         def terms() -> Terms:
+            batch = self._generator_batch(last)
             return self.generator_terms(batch, self(batch.z, batch.labels))
 
         with frozen(self.discriminator):
-            self.minimise("g", terms)
+            self.minimise("g", [terms] * self._accumulate["g"])
 
-    def minimise(self, player: Literal["d", "g"], terms: Callable[[], Terms]) -> None:
-        """One optimizer step of ``player`` on the sum of ``terms()``; the other network is left alone.
+    def minimise(self, player: Literal["d", "g"], terms: Sequence[Callable[[], Terms]]) -> None:
+        """One optimizer step of ``player`` on the mean over ``terms`` of their sums; the other network is left alone.
 
         Gradients are asked for the player's parameters only and averaged over ranks as one flat buffer. The
         discriminator's step goes past Lightning's counter, so that ``trainer.global_step`` counts generator updates.
         """
-        values = terms()
-        loss = torch.stack([value.reshape(()) for value in values.values()]).sum()
-        self.values |= {f"{player}/{name}": value.detach() for name, value in values.items()}
-        self.values[f"{player}/loss"] = loss.detach()
         parameters = [p for p in self._player(player).parameters() if p.requires_grad]
-        scaled = self.trainer.precision_plugin.pre_backward(loss, self)
-        gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
-        used = [(p, g) for p, g in zip(parameters, gradients) if g is not None]
-        for p, g in zip((p for p, _ in used), distributed.average([g for _, g in used])):
-            p.grad = g
+        total: list[Tensor | None] = [None] * len(parameters)
+        for evaluate in terms:
+            values = evaluate()
+            loss = torch.stack([value.reshape(()) for value in values.values()]).sum()
+            self.values |= {f"{player}/{name}": value.detach() for name, value in values.items()}
+            self.values[f"{player}/loss"] = loss.detach()
+            scaled = self.trainer.precision_plugin.pre_backward(loss / len(terms), self)
+            new = torch.autograd.grad(scaled, parameters, allow_unused=True)
+            total = [b if a is None else a if b is None else a + b for a, b in zip(total, new)]
+        gradients = iter(distributed.average([g for g in total if g is not None]))
+        for p, g in zip(parameters, total):
+            p.grad = None if g is None else next(gradients)
         optimizer_d, optimizer_g = self.optimizers()
+        self._stepping: str = player
         if player == "g":
             optimizer_g.step(lambda: loss)
         else:
             self.trainer.strategy.optimizer_step(optimizer_d.optimizer, lambda: loss, model=self)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradient of the network that steps; Lightning has unscaled it by now."""
+        if (largest := self._clip[self._stepping]) is not None:
+            norm = nn.utils.clip_grad_norm_(self._player(self._stepping).parameters(), largest)
+            self.values[f"{self._stepping}/grad_norm"] = norm.detach()
 
     # ------------------------------------------------------------------ batches and noise
     def _as_batch(self, raw: Any) -> Batch:
@@ -223,6 +247,13 @@ class GANModule(pl.LightningModule):
                 checks.batch(self, batch)
             self._checked = True
         return batch
+
+    def _generator_batch(self, last: Batch) -> Batch:
+        n, labels = self.g_batch_factor * len(last.real), last.labels
+        if labels is not None and self.g_batch_factor > 1:  # the cycle's labels have the data's class frequencies
+            pool = torch.cat(self._labels or [labels])
+            labels = pool[(draw.uniform(n, generator=self._rng, device=pool.device) * len(pool)).long()]
+        return Batch(last.real, labels, last.weights, self._noise(n), self._rng)
 
     def _noise(self, n: int) -> Tensor:
         dtype = next(self.generator.parameters()).dtype
@@ -281,7 +312,7 @@ class GANModule(pl.LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing to do per batch: scores are computed by callbacks (``GenerativeMetrics``)."""
 
-    # ------------------------------------------------------------------ optimizers and schedulers
+    # ------------------------------------------------------------------ optimizers
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """The discriminator's and the generator's optimizer, in this order, and their schedulers."""
         optimizers, schedulers = [], []
@@ -293,8 +324,8 @@ class GANModule(pl.LightningModule):
                 schedulers.append(schedule(optimizers[-1]))
         return optimizers, schedulers
 
-    # ------------------------------------------------------------------ logging
-    def _log(self) -> None:
+    # ------------------------------------------------------------------ schedulers and logging
+    def _after_cycle(self) -> None:
         schedulers = self.lr_schedulers() or []
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
             scheduler.step()

@@ -6,10 +6,12 @@ import copy
 import difflib
 import importlib
 import inspect
+import logging
 import os
 import re
 import sys
 import time
+import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ import lightning_gans.datamodules as gan_datamodules
 from lightning_gans import networks, regularizers, techniques
 from lightning_gans._lightning import callbacks, loggers, pl, pl_cli
 from lightning_gans.base import GANModule
+from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.checkpoints import AtomicCheckpointIO
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.loggers import MetricsCSV
@@ -37,8 +40,9 @@ class _Parser(pl_cli.LightningArgumentParser):
         classes = {name for package in _PACKAGES for name in package.__all__}
         parameters = {p for package in _PACKAGES for name in package.__all__
                       for p in _parameters(getattr(package, name))}  # fmt: skip
-        known = options | classes | parameters
-        words = {word.split(".")[-1] for word in re.findall(r"[\w.]+", message.replace("init_args", ""))}
+        known = options | classes | parameters | {"GANModule", "GANDataModule"}
+        quoted = re.findall(r"""["'`]([\w.]+)["'`]|Given value: ([\w.]+)|--([\w.]+)""", str(message))
+        words = {word.split(".")[-1] for match in quoted for word in match if word}
         hints = {word: difflib.get_close_matches(word, known, n=3, cutoff=0.75) for word in sorted(words - known)}
         lines = [f"'{word}': did you mean {', '.join(near)}?" for word, near in hints.items() if near]
         return super().error("\n  ".join([str(message), *lines]), *args, **kwargs)
@@ -102,7 +106,7 @@ class GANCLI(pl_cli.LightningCLI):
     def after_fit(self) -> None:
         """Write the last checkpoint, and say where everything lies."""
         last = self.run_dir / "checkpoints" / "last.ckpt"
-        self.trainer.save_checkpoint(last)
+        self.trainer.save_checkpoint(last, weights_only=False)
         if self.trainer.is_global_zero:
             print(self._report(last))
 
@@ -141,8 +145,13 @@ class GANCLI(pl_cli.LightningCLI):
         if best and Path(best) != last:
             lines.insert(3, f"Best         {best}")
         for callback in self.trainer.callbacks:
-            for name, first, best_value, last_value in getattr(callback, "summary", list)():
-                lines.append(f"{name}: {first:.4g} at step 0, best {best_value:.4g}, last {last_value:.4g}")
+            if isinstance(callback, ScoreCallback) and callback.history:
+                first, latest = callback.history[0], callback.history[-1]
+                for name in (n for n in first if n != "step" and n in latest):
+                    top = callback.best(name)
+                    scores = {"at step": first, "best, at step": top, "last, at step": latest}
+                    told = ", ".join(f"{entry[name]:.4g} ({when} {entry['step']:.0f})" for when, entry in scores.items())
+                    lines.append(f"{name.removeprefix('metrics/'):<12} {told}")
         return "\n".join(lines)
 
 
@@ -236,7 +245,11 @@ def plan(model: GANModule, data: GANDataModule, options: Any, run_dir: Path, ste
 
 def main(args: list[str] | None = None, default_config: Path | None = None) -> None:
     """Run the command line; ``default_config`` is what ``fit`` does when no ``--config`` is given."""
+    from_shell = args is None
     args = _resolve(list(sys.argv[1:] if args is None else args), default_config)
+    if from_shell:
+        sys.argv[1:] = args
+    _silence()
     torch.set_float32_matmul_precision("high")
     GANCLI(
         GANModule,
@@ -248,8 +261,17 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
         seed_everything_default=0,
         parser_class=_Parser,
         auto_configure_optimizers=False,
-        args=args,
+        args=None if from_shell else args,
     )
+
+
+def _silence() -> None:
+    """Leave out what a user can do nothing about."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of Lightning's own calls
+    for message in ("isinstance", "does not have many workers", "smaller than the logging interval", "Checkpoint directory"):
+        warnings.filterwarnings("ignore", message=f".*{message}.*")
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())
 
 
 def _resolve(args: list[str], default_config: Path | None) -> list[str]:

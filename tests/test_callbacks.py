@@ -37,6 +37,7 @@ from lightning_gans.callbacks import (
 from lightning_gans.callbacks.gradient_norms import layer_norms, layer_picture, mean_input_gradient
 from lightning_gans.callbacks.image_logging import require_writable, to_uint8
 from lightning_gans.callbacks.overfit import accuracies
+from lightning_gans.callbacks.probe import untouched
 from lightning_gans.callbacks.sample_grid import nearest, slerp
 from lightning_gans.callbacks.wandb_setup import git_commit
 from lightning_gans.callbacks.weight_histogram import histogram_picture, share_at
@@ -285,6 +286,18 @@ def test_grid_says_what_it_wants(shape: tuple[int, ...]) -> None:
         grid_image(torch.zeros(shape), columns=2)
     with pytest.raises(ValueError, match="columns must be >= 1"):
         grid_image(torch.zeros(1, 1, 8, 8), columns=0)
+
+
+def test_a_picture_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, written, save = tmp_path / "a.png", [], Image.Image.save
+    monkeypatch.setattr(
+        Image.Image, "save", lambda self, file, **k: written.append(Path(file)) or save(self, file, **k)
+    )
+    save_image_atomic(Image.new("RGB", (2, 2), "red"), path)
+    assert len(written) == 1
+    assert path not in written
+    with Image.open(path) as picture:
+        assert picture.getpixel((1, 1)) == (255, 0, 0)
 
 
 def test_a_picture_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -560,7 +573,7 @@ def test_early_stopping_can_watch_the_gap() -> None:
     module = TECHNIQUES["gan"](ToyGenerator(shape=(2,), latent_dim=2, width=8), KnowsByHeart(), 2, lr_d=1e-6)
     stop = pl_callbacks.EarlyStopping("d/overfit_gap", stopping_threshold=None, divergence_threshold=0.3, mode="min")
     alarm = OverfitAlarm(every_n_steps=1, threshold=0.0, patience=99)
-    fit = trainer(max_steps=1000, callbacks=[alarm, stop], check_val_every_n_epoch=None, limit_val_batches=0)
+    fit = trainer(max_steps=1000, callbacks=[alarm, stop], limit_val_batches=0)
     fit.fit(module, datamodule=Data(train, -train))
     assert 0 < fit.global_step < 1000
 
@@ -625,6 +638,21 @@ def test_callbacks_do_not_change_the_training(build: Any, tmp_path: Path) -> Non
     for name in ends[0]:
         assert equal(ends[0][name], ends[1][name]), name
     assert len(list(tmp_path.rglob("*.png"))) > 10
+
+
+def test_looking_restores_random_numbers_and_modes_even_after_an_error() -> None:
+    module = make_images("dcgan")
+    part = next(m for m in module.discriminator.modules() if not list(m.children()))
+    part.training = False
+    flags = [m.training for m in module.modules()]
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    with pytest.raises(RuntimeError), untouched(module):
+        assert not any(m.training for net in (module.generator, module.discriminator) for m in net.modules())
+        torch.randn(3), np.random.rand(3), random.random()
+        raise RuntimeError
+    after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    assert equal(before, after)
+    assert [m.training for m in module.modules()] == flags
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ def test_toy_batches_are_fresh_and_references_fixed(cls: Any) -> None:
         assert not torch.equal(a, test) and not torch.equal(batches[0], batches[1])
     before = torch.get_rng_state()
     assert torch.equal(torch.cat(list(data.val_dataloader())), test)
+    assert torch.equal(torch.cat(list(data.fixed_loader("train"))), a)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -461,6 +462,8 @@ def test_stacked_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [known[image.round().byte().numpy().tobytes()] for image in real] == numbers.tolist()
     real, numbers = next(iter(data.val_dataloader()))
     torch.testing.assert_close(real, data.reference("test")[0][:32].float(), atol=1e-3, rtol=0)
+    real, _ = next(iter(data.fixed_loader("train")))
+    torch.testing.assert_close(real, stacks[:32].float(), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("cls", "key"), [(CIFAR10, "labels"), (CIFAR100, "fine_labels")])

@@ -108,6 +108,15 @@ def test_prdc_equals_brute_force(k: int) -> None:
     assert [float(value) for value in found] == pytest.approx(brute_force(real, fake, k), abs=1e-12)
 
 
+def test_precision_recall_equals_torch_fidelity() -> None:
+    from torch_fidelity.metric_prc import calculate_precision_recall_full
+
+    real, fake = normal(200, 8).float(), (normal(150, 8, seed=1) * 0.7 + 0.3).float()
+    ours = [float(value) for value in precision_recall(real, fake)]
+    assert ours == pytest.approx(calculate_precision_recall_full(fake, real), rel=1e-6)
+    assert all(0 < value < 1 for value in ours)
+
+
 def test_prdc_in_rows_equals_prdc_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     real, fake = normal(50, 3), normal(40, 3, seed=1)
     whole = (*precision_recall(real, fake), *density_coverage(real, fake))
@@ -275,7 +284,9 @@ def test_classifier_learns_the_digits_and_is_cached(
     assert [p.name for p in extractor.path.parent.iterdir() if p.suffix == ".tmp"] == []
 
 
-def test_classifier_cache_is_keyed_by_content_and_survives_damage(digits: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+def test_classifier_cache_is_keyed_by_content_and_survives_damage(
+    digits: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
     images, labels = digits[0][:100], digits[1][:100]
     first = ClassifierExtractor(images, labels, cache_dir=tmp_path, epochs=1)
     other = ClassifierExtractor(255 - images, labels, cache_dir=tmp_path, epochs=1)

@@ -34,7 +34,7 @@ def content_hash(*tensors: Tensor) -> str:
         flat = tensor.detach().cpu().contiguous()
         digest.update(f"{tuple(flat.shape)}{flat.dtype}".encode())
         if flat.numel():
-            digest.update(memoryview(flat.reshape(-1).view(torch.uint8).numpy()))  # no copy
+            digest.update(flat.reshape(-1).view(torch.uint8).numpy().data)  # no copy
     return digest.hexdigest()[:16]
 
 
