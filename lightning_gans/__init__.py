@@ -9,4 +9,15 @@ from lightning_gans.base import Batch, GANModule
 from lightning_gans.techniques import DCGAN, GAN, TECHNIQUES, WGAN, WGANGP
 from lightning_gans.version import __version__
 
-__all__ = ["DCGAN", "GAN", "TECHNIQUES", "WGAN", "WGANGP", "Batch", "GANModule", "__version__", "distributed", "regularizers"]
+__all__ = [
+    "DCGAN",
+    "GAN",
+    "TECHNIQUES",
+    "WGAN",
+    "WGANGP",
+    "Batch",
+    "GANModule",
+    "__version__",
+    "distributed",
+    "regularizers",
+]

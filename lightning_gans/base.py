@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -27,9 +27,14 @@ Terms = Mapping[str, Tensor]
 OptimizerFactory = Callable[[Iterable], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 # Lightning warns of what this class does on purpose: it takes whole cycles of batches, and has no validation loop.
-for _message in (".*dataloader_iter.*", ".*have no `validation_step`.*", ".*already saved during checkpointing.*",
-                 ".*manual optimization and every_n_train_steps.*", ".*your dataloader is not resumable.*"):  # fmt: skip
-    warnings.filterwarnings("ignore", message=_message)
+for _message in (
+    "dataloader_iter",
+    "have no `validation_step`",
+    "already saved during checkpointing",
+    "manual optimization and every_n_train_steps",
+    "your dataloader is not resumable",
+):
+    warnings.filterwarnings("ignore", message=f".*{_message}.*")
 _PLAIN = (int, float, str, bool, type(None))
 
 
@@ -56,8 +61,7 @@ class GANModule(pl.LightningModule):
     """Alternates ``d_steps`` discriminator updates and one generator update; subclasses say what is minimised.
 
     One ``training_step`` is one whole cycle, and Lightning's ``global_step`` counts generator updates. Any loader works
-    that yields ``x``, ``(x, labels)`` or ``(x, labels, weights)`` (each also as a list), where labels and weights may be
-    None.
+    that yields ``x``, ``(x, labels)`` or ``(x, labels, weights)``, where labels and weights may be None.
 
     Override levels, smallest first: :meth:`discriminator_terms` and :meth:`generator_terms`;
     :meth:`after_discriminator_step`; :meth:`minimise`; ``training_step``.
@@ -77,7 +81,7 @@ class GANModule(pl.LightningModule):
         optimizer_d: the same for the discriminator.
         scheduler_g: makes a learning rate scheduler of the generator's optimizer; it steps once per generator update.
         scheduler_d: the same for the discriminator, also once per generator update.
-        clip_grad_g: largest norm of the generator's gradient; longer ones are scaled down (after unscaling in 16-mixed).
+        clip_grad_g: largest norm of the generator's gradient; longer ones are scaled down (after unscaling).
         clip_grad_d: the same for the discriminator.
         accumulate_g: noise batches whose mean gradient makes one generator update.
         accumulate_d: data batches whose mean gradient makes one discriminator update.
@@ -111,13 +115,15 @@ class GANModule(pl.LightningModule):
         super().__init__()
         checks.at_least_one(latent_dim=latent_dim, d_steps=d_steps, g_batch_factor=g_batch_factor)
         checks.at_least_one(accumulate_g=accumulate_g, accumulate_d=accumulate_d)
-        checks.positive(**{k: v for k, v in (("clip_grad_g", clip_grad_g), ("clip_grad_d", clip_grad_d)) if v is not None})
+        checks.positive(
+            **{k: v for k, v in (("clip_grad_g", clip_grad_g), ("clip_grad_d", clip_grad_d)) if v is not None}
+        )
         checks.one_of("order", order, ("d_first", "g_first"))
         self.automatic_optimization = False
         self._save_plain_hyperparameters()
         self.generator, self.discriminator = generator, discriminator
         self.latent_dim, self.d_steps, self.g_batch_factor, self.order = latent_dim, d_steps, g_batch_factor, order
-        self.lr_g, self.lr_d, self.betas = lr_g, lr_d, tuple(betas)
+        self.lr_g, self.lr_d, self.betas = lr_g, lr_d, (betas[0], betas[1])
         self._factories = {"d": (optimizer_d, scheduler_d), "g": (optimizer_g, scheduler_g)}
         self._clip = {"d": clip_grad_d, "g": clip_grad_g}
         self._accumulate = {"d": accumulate_d, "g": accumulate_g}
@@ -220,7 +226,7 @@ class GANModule(pl.LightningModule):
         gradients = iter(distributed.average([g for g in total if g is not None]))
         for p, g in zip(parameters, total):
             p.grad = None if g is None else next(gradients)
-        optimizer_d, optimizer_g = self.optimizers()
+        optimizer_d, optimizer_g = cast(list[Any], self.optimizers())
         self._stepping: str = player
         if player == "g":
             optimizer_g.step(lambda: loss)
@@ -326,19 +332,20 @@ class GANModule(pl.LightningModule):
 
     # ------------------------------------------------------------------ schedulers and logging
     def _after_cycle(self) -> None:
-        schedulers = self.lr_schedulers() or []
+        schedulers: Any = self.lr_schedulers() or []
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
             scheduler.step()
-        step = self.trainer.global_step
-        if step % self.trainer.log_every_n_steps == 0:
+        trainer: Any = self.trainer
+        step = trainer.global_step
+        if step % trainer.log_every_n_steps == 0:
             names = list(self.values)
             means = distributed.average([torch.stack([self.values[name].float() for name in names])])[0]
             values = dict(zip(names, means.tolist()))
-            bar = {name: values[name] for name in ("d/loss", "g/loss") if name in values}
-            rest = {name: value for name, value in values.items() if name not in bar}
+            bar: dict[str, Any] = {name: values[name] for name in ("d/loss", "g/loss") if name in values}
+            rest: dict[str, Any] = {name: value for name, value in values.items() if name not in bar}
             self.log_dict(bar, prog_bar=True, logger=False, batch_size=1)
             self.log_dict(rest, logger=False, batch_size=1)
-            for logger in self.trainer.loggers:  # directly: the x-axis is the number of generator updates
+            for logger in trainer.loggers:  # directly: the x-axis is the number of generator updates
                 logger.log_metrics({**values, "time/images_seen": float(self.images_seen)}, step=step)
 
     # ------------------------------------------------------------------ start, stop and resume
@@ -357,7 +364,7 @@ class GANModule(pl.LightningModule):
         self._stream.enter_loader_random_state()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning leaves out: random number generators, the place in the data, the cycle, the EMA weights."""
+        """Add what Lightning leaves out: random numbers, the place in the data and the cycle, EMA weights."""
         if self.ema is not None:
             checkpoint["ema"] = self.ema.state_dict()
         if self._rng is not None:

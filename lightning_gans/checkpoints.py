@@ -41,7 +41,9 @@ class AtomicCheckpointIO(plugins_io.TorchCheckpointIO):
         try:
             checkpoint = super().load_checkpoint(path, *args, **kwargs)
         except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{path} is not a readable checkpoint: it is truncated or no checkpoint at all.") from error
+            raise ValueError(
+                f"{path} is not a readable checkpoint: it is truncated or no checkpoint at all."
+            ) from error
         if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
             raise ValueError(f"{path} holds no Lightning checkpoint (no 'state_dict' in it).")
         return checkpoint

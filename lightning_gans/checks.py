@@ -47,8 +47,8 @@ def regularizers(items: Sequence[Regularizer], discriminator: nn.Module) -> None
         for name, layer in discriminator.named_modules():
             if r.per_sample and isinstance(layer, _BATCH_NORMS):
                 raise ValueError(
-                    f"The penalty {r.name!r} is per sample, but BatchNorm (discriminator layer {name!r}) makes each score "
-                    "depend on the whole batch: use layer, instance, group or no normalisation in the discriminator."
+                    f"The penalty {r.name!r} is per sample, but BatchNorm (discriminator layer {name!r}) makes each "
+                    "score depend on the whole batch: use layer, instance, group or no normalisation in the discriminator."
                 )
 
 
@@ -91,13 +91,15 @@ def batch(module: GANModule, b: Batch) -> None:
                          f" with minimum {float(b.weights.min()):g}.")  # fmt: skip
     for who, net in (("generator", module.generator), ("discriminator", module.discriminator)):
         if takes_labels(net) and b.labels is None:
-            raise ValueError(f"The {who} is conditional, but the data loader yields no labels: let it yield (x, labels).")
+            raise ValueError(
+                f"The {who} is conditional, but the data loader yields no labels: let it yield (x, labels)."
+            )
     try:
         fake = module(b.z, b.labels)
     except (RuntimeError, IndexError) as error:
         raise ValueError(
-            f"The generator failed on noise of shape {tuple(b.z.shape)}; latent_dim={module.latent_dim} must be the length "
-            f"of the noise that it takes ({error})."
+            f"The generator failed on noise of shape {tuple(b.z.shape)}; latent_dim={module.latent_dim} must be the "
+            f"length of the noise that it takes ({error})."
         ) from error
     if fake.shape != b.real.shape:
         raise ValueError(
@@ -107,7 +109,9 @@ def batch(module: GANModule, b: Batch) -> None:
     try:
         scores = conditional_call(module.discriminator, b.real, b.labels)
     except RuntimeError as error:
-        raise ValueError(f"The discriminator failed on real samples of shape {tuple(b.real.shape)} ({error}).") from error
+        raise ValueError(
+            f"The discriminator failed on real samples of shape {tuple(b.real.shape)} ({error})."
+        ) from error
     if scores.shape != (n,):
         raise ValueError(
             f"The discriminator must return one score per sample, shape ({n},), got {tuple(scores.shape)}"

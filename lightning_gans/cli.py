@@ -51,7 +51,7 @@ class _Parser(pl_cli.LightningArgumentParser):
 class GANCLI(pl_cli.LightningCLI):
     """LightningCLI with run folders, networks that take their shape from the data, and a plan (``--dry_run``)."""
 
-    resumed: bool = False
+    trainer: Any
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         """Add the run folder, ``--dry_run``, and the callbacks that every run has."""
@@ -87,6 +87,9 @@ class GANCLI(pl_cli.LightningCLI):
         kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         if config.get("strategy") in (None, "auto") and _several_devices(config):
             kwargs["strategy"] = "gan_ddp"
+        bars = [c for c in config.get("callbacks") or [] if isinstance(c, callbacks.ProgressBar)]
+        if bars or config.get("enable_progress_bar") is False:  # Lightning allows one bar, and none if it is off
+            self.trainer_defaults = {k: v for k, v in self.trainer_defaults.items() if k != "callbacks"}
         return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
@@ -99,7 +102,9 @@ class GANCLI(pl_cli.LightningCLI):
             (probe := self.run_dir / ".writable").touch()
             probe.unlink()
         except OSError as error:
-            raise SystemExit(f"The run folder {self.run_dir} cannot be written ({error.strerror}): choose another --out.")
+            raise SystemExit(
+                f"The run folder {self.run_dir} cannot be written ({error.strerror}): choose another --out."
+            ) from None
         if self.trainer.is_global_zero:
             print(f"Run folder: {self.run_dir}")
 
@@ -121,7 +126,6 @@ class GANCLI(pl_cli.LightningCLI):
     def _run_folder(self) -> Path:
         checkpoint = self.options.get("ckpt_path")
         if checkpoint and (folder := _run_of(Path(checkpoint))) is not None:
-            self.resumed = True
             return folder
         name = self.options["name"]
         if name is None:
@@ -150,7 +154,9 @@ class GANCLI(pl_cli.LightningCLI):
                 for name in (n for n in first if n != "step" and n in latest):
                     top = callback.best(name)
                     scores = {"at step": first, "best, at step": top, "last, at step": latest}
-                    told = ", ".join(f"{entry[name]:.4g} ({when} {entry['step']:.0f})" for when, entry in scores.items())
+                    told = ", ".join(
+                        f"{entry[name]:.4g} ({when} {entry['step']:.0f})" for when, entry in scores.items()
+                    )
                     lines.append(f"{name.removeprefix('metrics/'):<12} {told}")
         return "\n".join(lines)
 
@@ -198,7 +204,9 @@ class SampleWriter(callbacks.BasePredictionWriter):
         shown = samples[:256]
         grid = gan_callbacks.grid_image(shown, max(1, round(len(shown) ** 0.5)), low_high)
         gan_callbacks.save_image_atomic(grid, self.folder / "grid.png")
-        print(f"Samples      {self.folder}/00000.png to {len(samples) - 1:05d}.png\nSample grid  {self.folder}/grid.png")
+        print(
+            f"Samples      {self.folder}/00000.png to {len(samples) - 1:05d}.png\nSample grid  {self.folder}/grid.png"
+        )
 
 
 def plan(model: GANModule, data: GANDataModule, options: Any, run_dir: Path, steps: int = 3) -> str:
@@ -234,7 +242,7 @@ def plan(model: GANModule, data: GANDataModule, options: Any, run_dir: Path, ste
             f"Generator      {count(model.generator)}, z of length {model.latent_dim}",
             f"Discriminator  {count(model.discriminator)}",
             f"Regularizers   {', '.join(r.name for r in model.regularizers) or 'none'}",
-            f"Batch          {size} real samples per discriminator update, {size * model.g_batch_factor} per generator update",
+            f"Batch          {size} real samples for a discriminator update, {size * model.g_batch_factor} fakes for G's",
             f"Cycle          {seconds * 1000:.1f} ms measured, {size * model.d_steps} images",
             f"Length         {total}",
             f"Memory         {memory}",
@@ -268,14 +276,19 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
 def _silence() -> None:
     """Leave out what a user can do nothing about."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of Lightning's own calls
-    for message in ("isinstance", "does not have many workers", "smaller than the logging interval", "Checkpoint directory"):
+    for message in (
+        "isinstance",
+        "does not have many workers",
+        "smaller than the logging interval",
+        "Checkpoint directory",
+    ):
         warnings.filterwarnings("ignore", message=f".*{message}.*")
     for name in ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())
 
 
 def _resolve(args: list[str], default_config: Path | None) -> list[str]:
-    """Turn a run folder given as ``--ckpt_path`` into its last checkpoint, and add the configuration that goes with it."""
+    """A run folder as ``--ckpt_path`` means its last checkpoint; a checkpoint brings its configuration along."""
     if not args or args[0] not in ("fit", "test", "predict", "validate"):
         return args
     config = default_config

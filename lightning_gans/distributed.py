@@ -1,8 +1,8 @@
 """Several devices: the strategy ``gan_ddp`` and the reductions that the base class uses.
 
-``DistributedDataParallel`` expects every parameter to get a gradient in every backward pass, which no GAN step does. The
-base class takes the gradients of the network that steps by ``autograd.grad`` and averages them over ranks itself, as one
-flat buffer: exactly the bytes of that network's gradients, under any of Lightning's DDP strategies. ``gan_ddp`` leaves
+``DistributedDataParallel`` expects every parameter to get a gradient in every backward pass, which no GAN step does.
+The base class takes the gradients of the network that steps by ``autograd.grad`` and averages them over ranks itself,
+as one flat buffer: exactly the bytes of that network's gradients, under any of Lightning's DDP strategies. ``gan_ddp`` leaves
 out the wrapper, which would only add its own buffer broadcasts.
 """
 
@@ -29,7 +29,7 @@ def world_size() -> int:
 
 
 def average(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Mean of each tensor over all ranks, by one all-reduce of one flat buffer per dtype; the tensors of one process."""
+    """Mean of each tensor over all ranks, by one all-reduce of one flat buffer per dtype."""
     tensors = list(tensors)
     if world_size() == 1 or not tensors:
         return tensors

@@ -46,7 +46,9 @@ def trainer(**options: Any) -> pl.Trainer:
     return pl.Trainer(**(QUIET | options))
 
 
-def plain(n: int = 400, batch_size: int = 4, shape: tuple[int, ...] = (2,), dtype: torch.dtype | None = None) -> DataLoader:
+def plain(
+    n: int = 400, batch_size: int = 4, shape: tuple[int, ...] = (2,), dtype: torch.dtype | None = None
+) -> DataLoader:
     """A plain DataLoader of n fixed items in [-1, 1], in order."""
     data = torch.rand(n, *shape, generator=torch.Generator().manual_seed(7), dtype=dtype) * 2 - 1
     return DataLoader(data, batch_size)

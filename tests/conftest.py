@@ -1,4 +1,4 @@
-"""Shared settings: one torch thread (two on a busy 2-core machine are many times slower), slow tests behind --runslow."""
+"""Shared settings: one torch thread (two on a busy 2-core machine are many times slower), slow tests."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from common import equal, make, noisy_loader, plain, state, trainer
+
 from lightning_gans import TECHNIQUES, GANModule, distributed
 from lightning_gans._lightning import callbacks, pl
 from lightning_gans.datamodules.memory import MemoryLoader

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 from common import make, state
-from lightning_gans import TECHNIQUES
 from ranks_worker import loader, train
+
+from lightning_gans import TECHNIQUES
 
 WORKER = Path(__file__).with_name("ranks_worker.py")
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from common import equal, make, noisy_loader, trainer
+
 from lightning_gans import TECHNIQUES, GANModule
 from lightning_gans._lightning import callbacks, pl
 from lightning_gans.callbacks.ema import EMA

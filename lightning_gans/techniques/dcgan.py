@@ -39,6 +39,4 @@ class DCGAN(GAN):
         **kwargs: Any,
     ) -> None:
         defaults: dict[str, Any] = {"loss": "non_saturating"}
-        super().__init__(
-            generator, discriminator, latent_dim, lr_g=lr_g, lr_d=lr_d, betas=betas, **(defaults | kwargs)
-        )
+        super().__init__(generator, discriminator, latent_dim, lr_g=lr_g, lr_d=lr_d, betas=betas, **(defaults | kwargs))

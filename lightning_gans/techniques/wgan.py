@@ -53,7 +53,9 @@ class WGAN(GANModule):
 
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E w(x) f(x) + E f(G(z))."""
-        loss = self.loss.discriminator(self.score(batch.real, batch), self.score(fake, batch), real_weight=batch.weights)
+        loss = self.loss.discriminator(
+            self.score(batch.real, batch), self.score(fake, batch), real_weight=batch.weights
+        )
         self.note(d_wasserstein=-loss)
         return {"adversarial": loss}
 

@@ -51,7 +51,9 @@ class WGANGP(GANModule):
 
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E w(x) f(x) + E f(G(z)); the penalty is the first of ``regularizers``."""
-        loss = self.loss.discriminator(self.score(batch.real, batch), self.score(fake, batch), real_weight=batch.weights)
+        loss = self.loss.discriminator(
+            self.score(batch.real, batch), self.score(fake, batch), real_weight=batch.weights
+        )
         self.note(d_wasserstein=-loss)
         return {"adversarial": loss}
 

@@ -1,0 +1,31 @@
+PYTHON ?= python3
+
+.PHONY: help test test-slow test-lowest lint types bench clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+test:  ## the default suite
+	$(PYTHON) -m pytest
+
+test-slow:  ## the whole suite with learning tests and other long ones
+	$(PYTHON) -m pytest --runslow
+
+test-lowest:  ## contract, resume and CLI tests on the lowest supported Lightning, in .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install -q -e '.[test]' 'pytorch-lightning==2.4.*' 'lightning==2.4.*'
+	.venv-lowest/bin/python -m pytest tests/test_contract.py tests/test_resume.py tests/test_distributed.py tests/test_cli.py
+
+lint:  ## ruff
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types:  ## mypy, on an installed copy (an editable one hides datamodules and callbacks from it)
+	$(PYTHON) -m pip install -q --no-deps --upgrade --target build/types .
+	cd / && MYPYPATH=$(CURDIR)/build/types $(PYTHON) -m mypy --config-file $(CURDIR)/setup.cfg -p lightning_gans
+
+bench:  ## speed against a plain loop (docs/results/overhead.md)
+	$(PYTHON) -m benchmarks.overhead
+
+clean:  ## remove build products
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
