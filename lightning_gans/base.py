@@ -319,15 +319,16 @@ class GANModule(pl.LightningModule):
         """Nothing to do per batch: scores are computed by callbacks (``GenerativeMetrics``)."""
 
     # ------------------------------------------------------------------ optimizers
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[dict[str, Any]]]:
         """The discriminator's and the generator's optimizer, in this order, and their schedulers."""
-        optimizers, schedulers = [], []
+        optimizers: list[Optimizer] = []
+        schedulers: list[dict[str, Any]] = []
         for player, lr in (("d", self.lr_d), ("g", self.lr_g)):
             parameters = [p for p in self._player(player).parameters() if p.requires_grad]
             make, schedule = self._factories[player]
             optimizers.append(make(parameters) if make is not None else self.default_optimizer(parameters, lr))
             if schedule is not None:
-                schedulers.append(schedule(optimizers[-1]))
+                schedulers.append({"scheduler": schedule(optimizers[-1]), "interval": "step", "name": f"lr/{player}"})
         return optimizers, schedulers
 
     # ------------------------------------------------------------------ schedulers and logging

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +38,37 @@ class AtomicCheckpointIO(plugins_io.TorchCheckpointIO):
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load, with one clear sentence for a missing, truncated or foreign file."""
-        if "://" not in str(path) and not Path(path).is_file():
-            raise FileNotFoundError(f"There is no checkpoint at {path}.")
-        try:
+        if "://" in str(path):
+            return super().load_checkpoint(path, *args, **kwargs)
+        with _readable(path):
             checkpoint = super().load_checkpoint(path, *args, **kwargs)
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"{path} is not a readable checkpoint: it is truncated or no checkpoint at all."
-            ) from error
-        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-            raise ValueError(f"{path} holds no Lightning checkpoint (no 'state_dict' in it).")
-        return checkpoint
+        return _checked(checkpoint, path)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A Lightning checkpoint; its tensors stay in the file until they are used.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is truncated, or no checkpoint of Lightning's.
+    """
+    with _readable(path):
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return _checked(checkpoint, path)
+
+
+@contextmanager
+def _readable(path: str | Path) -> Iterator[None]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no checkpoint at {path}.")
+    try:
+        yield
+    except Exception as error:  # damaged bytes make torch and pickle fail in many ways
+        raise ValueError(f"{path} is not a readable checkpoint: it is truncated or no checkpoint at all.") from error
+
+
+def _checked(checkpoint: Any, path: str | Path) -> dict[str, Any]:
+    wanted = ("state_dict", "pytorch-lightning_version")
+    if missing := [key for key in wanted if not isinstance(checkpoint, dict) or key not in checkpoint]:
+        raise ValueError(f"{path} holds no Lightning checkpoint (no {missing[0]!r} in it).")
+    return checkpoint

@@ -54,7 +54,8 @@ def regularizers(items: Sequence[Regularizer], discriminator: nn.Module) -> None
 
 def discriminator_output(discriminator: nn.Module) -> None:
     """Warn if the discriminator's last layer is a sigmoid: all losses take raw scores."""
-    layers = [m for m in discriminator.modules() if not any(True for _ in m.children())]
+    reshape = (nn.Flatten, nn.Unflatten, nn.Identity)
+    layers = [m for m in discriminator.modules() if not any(True for _ in m.children()) and not isinstance(m, reshape)]
     if layers and isinstance(layers[-1], (nn.Sigmoid, nn.LogSigmoid, nn.Softmax)):
         warnings.warn(
             f"The discriminator ends in {type(layers[-1]).__name__}, but the losses expect raw scores (logits): "
@@ -80,13 +81,18 @@ def batch(module: GANModule, b: Batch) -> None:
     """Check the first batch against the networks: finite data, weights, labels, and what both networks return."""
     if not torch.is_tensor(b.real) or not b.real.is_floating_point():
         kind = b.real.dtype if torch.is_tensor(b.real) else type(b.real).__name__
-        raise TypeError(f"real samples must be a floating-point tensor, got {kind}: scale images to the data's range.")
+        hint = (
+            "scale images to the data's range"
+            if torch.is_tensor(b.real)
+            else "yield x, (x, labels) or (x, labels, weights)"
+        )
+        raise TypeError(f"real samples must be a floating-point tensor, got {kind}: {hint}.")
     n = len(b.real)
     if n == 0:
         raise ValueError("The data loader yielded an empty batch.")
     if not torch.isfinite(b.real).all():
         raise ValueError("The first batch of real samples holds NaN or infinite values.")
-    if b.weights is not None and (b.weights.shape != (n,) or bool((b.weights < 0).any())):
+    if b.weights is not None and (b.weights.shape != (n,) or not bool((b.weights >= 0).all())):
         raise ValueError(f"weights must be {n} numbers >= 0, one per real sample, got shape {tuple(b.weights.shape)}"
                          f" with minimum {float(b.weights.min()):g}.")  # fmt: skip
     for who, net in (("generator", module.generator), ("discriminator", module.discriminator)):
@@ -94,12 +100,14 @@ def batch(module: GANModule, b: Batch) -> None:
             raise ValueError(
                 f"The {who} is conditional, but the data loader yields no labels: let it yield (x, labels)."
             )
+    _labels(module, b)
+    with_labels = "" if b.labels is None else f" and labels {int(b.labels.min())}..{int(b.labels.max())}"
     try:
         fake = module(b.z, b.labels)
     except (RuntimeError, IndexError) as error:
         raise ValueError(
-            f"The generator failed on noise of shape {tuple(b.z.shape)}; latent_dim={module.latent_dim} must be the "
-            f"length of the noise that it takes ({error})."
+            f"The generator failed on noise of shape {tuple(b.z.shape)}{with_labels}; latent_dim={module.latent_dim} "
+            f"must be the length of the noise that it takes ({error})."
         ) from error
     if fake.shape != b.real.shape:
         raise ValueError(
@@ -108,12 +116,29 @@ def batch(module: GANModule, b: Batch) -> None:
         )
     try:
         scores = conditional_call(module.discriminator, b.real, b.labels)
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
         raise ValueError(
-            f"The discriminator failed on real samples of shape {tuple(b.real.shape)} ({error})."
+            f"The discriminator failed on real samples of shape {tuple(b.real.shape)}{with_labels} ({error})."
         ) from error
     if scores.shape != (n,):
         raise ValueError(
             f"The discriminator must return one score per sample, shape ({n},), got {tuple(scores.shape)}"
             + (": end it with .squeeze(1) or .flatten()." if scores.shape == (n, 1) else ".")
         )
+
+
+def _labels(module: GANModule, b: Batch) -> None:
+    """ValueError unless the labels of a batch are one class index per sample, within what the networks know."""
+    if b.labels is None:
+        return
+    if b.labels.shape != (len(b.real),) or b.labels.is_floating_point():
+        raise ValueError(
+            f"labels must be {len(b.real)} integers, one class per real sample, got shape {tuple(b.labels.shape)} "
+            f"of {b.labels.dtype}."
+        )
+    for who, net in (("generator", module.generator), ("discriminator", module.discriminator)):
+        known = getattr(net, "num_classes", None)
+        if takes_labels(net) and known is not None:
+            low, high = int(b.labels.min()), int(b.labels.max())
+            if low < 0 or high >= known:
+                raise ValueError(f"labels must lie in 0..{known - 1}, which the {who} knows, got {low}..{high}.")

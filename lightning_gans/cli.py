@@ -6,12 +6,15 @@ import copy
 import difflib
 import importlib
 import inspect
+import itertools
+import json
 import logging
 import os
 import re
 import sys
 import time
 import warnings
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,11 +24,11 @@ from torch import Tensor, nn
 
 import lightning_gans.callbacks as gan_callbacks
 import lightning_gans.datamodules as gan_datamodules
-from lightning_gans import networks, regularizers, techniques
-from lightning_gans._lightning import callbacks, loggers, pl, pl_cli
+from lightning_gans import checks, networks, regularizers, techniques
+from lightning_gans._lightning import callbacks, loggers, pl, pl_cli, utilities
 from lightning_gans.base import GANModule
 from lightning_gans.callbacks.score import ScoreCallback
-from lightning_gans.checkpoints import AtomicCheckpointIO
+from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.loggers import MetricsCSV
 
@@ -33,7 +36,10 @@ _PACKAGES = (techniques, gan_datamodules, gan_callbacks, networks, regularizers)
 
 
 class _Parser(pl_cli.LightningArgumentParser):
-    """Adds the nearest valid names to a parsing error."""
+    """Adds the nearest valid names to a parsing error, and leaves out the 250 lines of usage before it."""
+
+    def print_usage(self, file: Any = None) -> None:
+        """Nothing: an error ends with a hint at ``--help``."""
 
     def error(self, message: str, *args: Any, **kwargs: Any) -> Any:
         options = {part for action in self._actions for part in str(action.dest).split(".")}
@@ -45,6 +51,7 @@ class _Parser(pl_cli.LightningArgumentParser):
         words = {word.split(".")[-1] for match in quoted for word in match if word}
         hints = {word: difflib.get_close_matches(word, known, n=3, cutoff=0.75) for word in sorted(words - known)}
         lines = [f"'{word}': did you mean {', '.join(near)}?" for word, near in hints.items() if near]
+        lines = [line for line in lines if line not in str(message)]  # a parser within this one may have said it
         return super().error("\n  ".join([str(message), *lines]), *args, **kwargs)
 
 
@@ -52,6 +59,25 @@ class GANCLI(pl_cli.LightningCLI):
     """LightningCLI with run folders, networks that take their shape from the data, and a plan (``--dry_run``)."""
 
     trainer: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.claimed: Path | None = None  # the folder that was made for this run
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException:
+            if self.claimed is not None:
+                _remove_empty(self.claimed)
+            raise
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """``fit``, ``test`` and ``predict``; GANs have no validation loss, so there is no ``validate``."""
+        return {name: skip for name, skip in pl_cli.LightningCLI.subcommands().items() if name != "validate"}
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        """Keep what was asked for: some versions of Lightning then let a checkpoint's values win over it, silently."""
+        super().parse_arguments(parser, args)
+        self.asked = self.config.clone()
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         """Add the run folder, ``--dry_run``, and the callbacks that every run has."""
@@ -73,6 +99,7 @@ class GANCLI(pl_cli.LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Fit the networks to the data, and choose the run's folder."""
+        self.config = self.asked
         _fit_networks_to_data(self.options)
         self.run_dir = self._run_folder()
         self.options["trainer"]["default_root_dir"] = str(self.run_dir)
@@ -83,28 +110,22 @@ class GANCLI(pl_cli.LightningCLI):
         config = self.config_init[self.subcommand]["trainer"]
         chosen = config.get("logger")
         others = chosen if isinstance(chosen, list) else [chosen] if isinstance(chosen, loggers.Logger) else []
-        kwargs["logger"] = False if chosen is False else [MetricsCSV(self.run_dir), *others]
+        own = [MetricsCSV(self.run_dir)] if self.subcommand == "fit" else []  # a test is no part of the run's curve
+        kwargs["logger"] = False if chosen is False else [*own, *others] or False
         kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         if config.get("strategy") in (None, "auto") and _several_devices(config):
             kwargs["strategy"] = "gan_ddp"
-        bars = [c for c in config.get("callbacks") or [] if isinstance(c, callbacks.ProgressBar)]
+        given = config.get("callbacks") or []
+        bars = [c for c in (given if isinstance(given, list) else [given]) if isinstance(c, callbacks.ProgressBar)]
         if bars or config.get("enable_progress_bar") is False:  # Lightning allows one bar, and none if it is off
             self.trainer_defaults = {k: v for k, v in self.trainer_defaults.items() if k != "callbacks"}
         return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
-        """Print the plan if that is all that was asked for; else make sure that the run's folder can be written."""
+        """Print the plan if that is all that was asked for; else say where the run goes."""
         if self.options["dry_run"]:
             print(plan(self.model, self.datamodule, self.options, self.run_dir))
             raise SystemExit(0)
-        try:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            (probe := self.run_dir / ".writable").touch()
-            probe.unlink()
-        except OSError as error:
-            raise SystemExit(
-                f"The run folder {self.run_dir} cannot be written ({error.strerror}): choose another --out."
-            ) from None
         if self.trainer.is_global_zero:
             print(f"Run folder: {self.run_dir}")
 
@@ -115,45 +136,55 @@ class GANCLI(pl_cli.LightningCLI):
         if self.trainer.is_global_zero:
             print(self._report(last))
 
+    def before_test(self) -> None:
+        """Refuse a test that would score nothing."""
+        if not any(isinstance(callback, ScoreCallback) for callback in self.trainer.callbacks):
+            raise SystemExit("error: there is nothing to score with: add --trainer.callbacks+=GenerativeMetrics.")
+
     def before_predict(self) -> None:
         """Feed sample counts instead of data, and write what comes back."""
-        size = min(self.options["samples"], 64)
-        counts = [size] * (self.options["samples"] // size)
-        counts += [rest] if (rest := self.options["samples"] - sum(counts)) else []
-        self.datamodule.predict_dataloader = lambda: counts
-        self.trainer.callbacks.append(SampleWriter(self.run_dir / "predictions", self.datamodule.value_range))
+        checks.at_least_one(samples=(n := self.options["samples"]))
+        self.datamodule.predict_dataloader = lambda: [min(64, n - done) for done in range(0, n, 64)]
+        folder = _unused(self.run_dir / "predictions")
+        self.trainer.callbacks.append(SampleWriter(folder, self.datamodule.value_range))
 
     def _run_folder(self) -> Path:
         checkpoint = self.options.get("ckpt_path")
-        if checkpoint and (folder := _run_of(Path(checkpoint))) is not None:
-            return folder
-        name = self.options["name"]
-        if name is None:
+        folder = _run_of(Path(checkpoint)) if checkpoint else None
+        fresh = folder is None and self.subcommand == "fit"
+        if folder is None:
             short = [self.options[k]["class_path"].rsplit(".", 1)[1].lower() for k in ("data", "model")]
-            name = f"{'-'.join(short)}/{datetime.now():%Y%m%d-%H%M%S}"
-        folder = Path(self.options["out"]) / name
-        if self.subcommand != "fit" or "LOCAL_RANK" in os.environ:  # a child process shares its parent's folder
-            return folder
-        for i in range(2, 1000):
-            if not folder.exists():
-                break
-            folder = Path(self.options["out"]) / f"{name}-{i}"
+            name = self.options["name"] or f"{'-'.join(short)}/{datetime.now():%Y%m%d-%H%M%S}"
+            folder = Path(self.options["out"]) / name
+        if self.options["dry_run"] or utilities.rank_zero_only.rank != 0:  # only rank 0 writes
+            return _unused(folder) if fresh else folder
+        try:
+            if fresh:
+                folder = self.claimed = _claim(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            (probe := folder / ".writable").touch()
+            probe.unlink()
+        except OSError as error:
+            raise SystemExit(
+                f"error: the run folder {folder} cannot be written ({error.strerror}): choose another --out."
+            ) from None
         return folder
 
     def _report(self, last: Path) -> str:
-        lines = ["", f"Sample grid  {self.run_dir / 'samples' / 'latest.png'}",
-                 f"Metrics      {self.run_dir / 'metrics.csv'}",
-                 f"Checkpoint   {last}",
-                 f"Config       {self.run_dir / 'config.yaml'}"]  # fmt: skip
-        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        if best and Path(best) != last:
-            lines.insert(3, f"Best         {best}")
+        best = Path(getattr(self.trainer.checkpoint_callback, "best_model_path", "") or last)
+        files = {
+            "Sample grid": self.run_dir / "samples" / "latest.png",
+            "Metrics": self.run_dir / "metrics.csv",
+            **({"Best": best} if best != last else {}),
+            "Checkpoint": last,
+            "Config": (_configs(self.run_dir) or [Path()])[-1],
+        }
+        lines = ["", *(f"{what:<12} {path}" for what, path in files.items() if path.is_file())]
         for callback in self.trainer.callbacks:
             if isinstance(callback, ScoreCallback) and callback.history:
                 first, latest = callback.history[0], callback.history[-1]
-                for name in (n for n in first if n != "step" and n in latest):
-                    top = callback.best(name)
-                    scores = {"at step": first, "best, at step": top, "last, at step": latest}
+                for name in (n for n in latest if n in first and set(n.split("/")) & set(callback.in_progress_bar)):
+                    scores = {"at step": first, "best, at step": callback.best(name), "last, at step": latest}
                     told = ", ".join(
                         f"{entry[name]:.4g} ({when} {entry['step']:.0f})" for when, entry in scores.items()
                     )
@@ -162,20 +193,23 @@ class GANCLI(pl_cli.LightningCLI):
 
 
 class SaveConfig(pl_cli.SaveConfigCallback):
-    """Writes ``config.yaml`` into the run's folder; a resumed run adds ``config-<n>.yaml`` where it differs."""
+    """Writes ``config.yaml`` into the run's folder; a resumed run whose differs adds ``config-<n>.yaml``."""
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Nothing: :meth:`setup` does it."""
+        """Nothing: :meth:`on_train_start` does it."""
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Write the file, on rank 0, when training starts."""
-        if stage != "fit" or not trainer.is_global_zero:
+        """Nothing: a configuration that does not get as far as training is not to be resumed with."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Write the file, on rank 0."""
+        if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_none=False)
-        written = sorted(folder.glob("config*.yaml"))
-        if not any(path.read_text() == text for path in written):
+        written = _configs(folder)
+        if not written or written[-1].read_text() != text:
             path = folder / (f"config-{len(written) + 1}.yaml" if written else "config.yaml")
             path.with_suffix(".tmp").write_text(text)
             os.replace(path.with_suffix(".tmp"), path)
@@ -229,7 +263,7 @@ def plan(model: GANModule, data: GANDataModule, options: Any, run_dir: Path, ste
     def count(net: nn.Module) -> str:
         return f"{type(net).__name__}, {sum(p.numel() for p in net.parameters()):,} parameters"
 
-    total = f"{updates:,} generator updates, about {seconds * updates / 60:.1f} min" if updates > 0 else "no max_steps"
+    total = f"{updates:,} generator updates, about {_duration(seconds * updates)}" if updates > 0 else "no max_steps"
     if torch.cuda.is_available() and trial.device.type == "cuda":
         memory = f"{torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB peak on the GPU"
     else:
@@ -259,18 +293,40 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
         sys.argv[1:] = args
     _silence()
     torch.set_float32_matmul_precision("high")
-    GANCLI(
-        GANModule,
-        GANDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_callback=SaveConfig,
-        trainer_defaults={"callbacks": [gan_callbacks.GANProgressBar()]},
-        seed_everything_default=0,
-        parser_class=_Parser,
-        auto_configure_optimizers=False,
-        args=None if from_shell else args,
-    )
+    try:
+        GANCLI(
+            GANModule,
+            GANDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveConfig,
+            trainer_defaults={"callbacks": [gan_callbacks.GANProgressBar()]},
+            seed_everything_default=0,
+            parser_class=_Parser,
+            auto_configure_optimizers=False,
+            args=None if from_shell else args,
+        )
+    except Exception as error:
+        if (sentence := _sentence(error)) is None:
+            raise
+        raise SystemExit(f"error: {sentence}") from error
+
+
+def _sentence(error: Exception) -> str | None:
+    """What a user is told instead of a traceback if the mistake is theirs: what our own code, or Lightning, refuses."""
+    if isinstance(error, utilities.exceptions.MisconfigurationException) or "stateful callback" in str(error):
+        return str(error)
+    if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
+        detail = " ".join(str(error).splitlines()[1:2]).strip().rstrip(".")
+        return f"The checkpoint does not fit the networks that the configuration asks for ({detail})."
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_by = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    if raised_by.startswith("jsonargparse.") and isinstance(error.__cause__, Exception):
+        return _sentence(error.__cause__)  # raised by a constructor
+    ours = raised_by.startswith("lightning_gans.") and isinstance(error, (ValueError, TypeError, FileNotFoundError))
+    return str(error) if ours else None
 
 
 def _silence() -> None:
@@ -281,6 +337,8 @@ def _silence() -> None:
         "does not have many workers",
         "smaller than the logging interval",
         "Checkpoint directory",
+        "Couldn't infer the batch indices",
+        "The dirpath has changed",
     ):
         warnings.filterwarnings("ignore", message=f".*{message}.*")
     for name in ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero"):
@@ -289,23 +347,63 @@ def _silence() -> None:
 
 def _resolve(args: list[str], default_config: Path | None) -> list[str]:
     """A run folder as ``--ckpt_path`` means its last checkpoint; a checkpoint brings its configuration along."""
-    if not args or args[0] not in ("fit", "test", "predict", "validate"):
+    if not args or args[0] not in GANCLI.subcommands():
         return args
-    config = default_config
-    for i, arg in enumerate(args):
-        if arg.startswith("--ckpt_path"):
-            inline = "=" in arg
-            path = Path(arg.split("=", 1)[1] if inline else args[i + 1] if i + 1 < len(args) else "")
-            if path.is_dir():
-                path = path / "checkpoints" / "last.ckpt"
-            if not path.is_file():
-                raise SystemExit(f"--ckpt_path: there is no checkpoint at {path}.")
-            args[i + (not inline)] = f"--ckpt_path={path}" if inline else str(path)
-            folder = _run_of(path)
-            config = folder / "config.yaml" if folder is not None else None
-    if config is not None and not any(a in ("-c", "--config") or a.startswith("--config=") for a in args):
-        args[1:1] = ["--config", str(config)]
+    config = None if default_config is None else str(default_config)
+    i = next((i for i, arg in enumerate(args) if arg.partition("=")[0] == "--ckpt_path"), None)
+    if i is not None:
+        name, inline, value = args[i].partition("=")
+        path = Path(value if inline else args[i + 1] if i + 1 < len(args) else "")
+        path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+        try:
+            checkpoint = read_checkpoint(path)
+        except (FileNotFoundError, ValueError) as error:
+            raise SystemExit(f"error: --ckpt_path: {error}") from error
+        args[i : i + (1 if inline else 2)] = [f"{name}={path}"]
+        folder = _run_of(path)
+        config = str(_configs(folder)[-1]) if folder is not None else _remembered_config(checkpoint)
+    elif args[0] != "fit" and not any(a.startswith(("-h", "--help", "--print_config")) for a in args):
+        raise SystemExit(f"error: {args[0]} needs --ckpt_path, a checkpoint or the folder of a run.")
+    if config is not None and not any(a.partition("=")[0] in ("-c", "--config") for a in args):
+        args[1:1] = ["--config", config]
     return args
+
+
+def _remembered_config(checkpoint: dict[str, Any]) -> str | None:
+    """Model and data as a checkpoint knows them, for one that lies in no run folder; JSON is YAML."""
+    config = {}
+    for name, key in (("model", "hyper_parameters"), ("data", "datamodule_hyper_parameters")):
+        options = {k: v for k, v in checkpoint.get(key, {}).items() if k != "_instantiator"}
+        if (class_path := options.pop("_class_path", None)) is not None:
+            config[name] = {"class_path": class_path, "init_args": options}
+    return json.dumps(config) if config else None
+
+
+def _configs(folder: Path) -> list[Path]:
+    """``config.yaml``, ``config-2.yaml`` ... of a run, oldest first."""
+    found = [path for path in folder.glob("config*.yaml") if re.fullmatch(r"config(-\d+)?", path.stem)]
+    return sorted(found, key=lambda path: int(path.stem.partition("-")[2] or 1))
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder if there are only empty ones in it."""
+    for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
+        with suppress(OSError):
+            path.rmdir()
+
+
+def _unused(folder: Path) -> Path:
+    """The folder, or where there is one already ``<folder>-2``, ``<folder>-3`` ..."""
+    candidates = itertools.chain([folder], (Path(f"{folder}-{i}") for i in itertools.count(2)))
+    return next(path for path in candidates if not os.path.lexists(path))
+
+
+def _claim(folder: Path) -> Path:
+    """Make the first unused folder. A sweep may start several runs within a second; one mkdir succeeds only once."""
+    while True:
+        with suppress(FileExistsError):
+            (unused := _unused(folder)).mkdir(parents=True)
+            return unused
 
 
 def _run_of(checkpoint: Path) -> Path | None:
@@ -315,12 +413,15 @@ def _run_of(checkpoint: Path) -> Path | None:
 
 
 def _fit_networks_to_data(options: Any) -> None:
-    """Write the data's shape and the model's latent_dim into networks that take them: no other value could work."""
+    """Write what the data and latent_dim determine into networks that take it: no other value could work.
+
+    These are shape, latent_dim, and the number of classes of a network that is conditional (none for unlabelled data).
+    """
     model, data = options.get("model"), options.get("data")
     if not model or not data:
         return
     module, name = data["class_path"].rsplit(".", 1)
-    shape = getattr(importlib.import_module(module), name)(**data["init_args"].as_dict()).shape
+    source = getattr(importlib.import_module(module), name)(**data["init_args"].as_dict())
     for net in ("generator", "discriminator"):
         config = model["init_args"].get(net)
         if config is None or "class_path" not in config:
@@ -328,9 +429,11 @@ def _fit_networks_to_data(options: Any) -> None:
         module, name = config["class_path"].rsplit(".", 1)
         taken = _parameters(getattr(importlib.import_module(module), name))
         if "shape" in taken:
-            config["init_args"]["shape"] = list(shape)
+            config["init_args"]["shape"] = list(source.shape)
         if "latent_dim" in taken:
             config["init_args"]["latent_dim"] = model["init_args"]["latent_dim"]
+        if config["init_args"].get("num_classes") is not None:
+            config["init_args"]["num_classes"] = source.num_classes
 
 
 def _parameters(obj: Any) -> list[str]:
@@ -349,6 +452,13 @@ def _several_devices(config: Any) -> bool:
     if str(devices) in ("auto", "-1"):
         return config.get("accelerator", "auto") != "cpu" and torch.cuda.device_count() > 1
     return str(devices).isdigit() and int(devices) > 1
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def _peak_memory_mib() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from argparse import Namespace
 from pathlib import Path
@@ -17,6 +18,8 @@ class MetricsCSV(loggers.Logger):
     Lightning's own ``CSVLogger`` deletes the file when a run is resumed, and writes a row per call. Here values of one
     step share a row, rows from before the resumed step are kept, and later ones (of a run that died) are dropped.
 
+    A row is in the file as soon as its first value is logged.
+
     Args:
         save_dir: folder of the run.
     """
@@ -24,9 +27,9 @@ class MetricsCSV(loggers.Logger):
     def __init__(self, save_dir: str | Path) -> None:
         super().__init__()
         self._folder = Path(save_dir)
-        self._columns: list[str] = []
+        self._columns = ["step"]
         self._rows: list[dict[str, Any]] = []
-        self._row: dict[str, Any] = {}
+        self._last = 0  # where the last row begins in the file
         self._started = False
 
     @property
@@ -51,52 +54,56 @@ class MetricsCSV(loggers.Logger):
 
     @utilities.rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add values to the row of ``step``; a row is written once the next step begins."""
+        """Add values to the row of ``step``."""
         step = int(step or 0)
+        values = {name: float(value) for name, value in metrics.items() if name != "step"}
         if not self._started:
-            self._started = True
             self._rows = self._read(step)
-            self._columns = list(dict.fromkeys(name for row in self._rows for name in row)) or ["step"]
+            self._columns = list(dict.fromkeys(["step", *(name for row in self._rows for name in row)]))
+        new_columns = [name for name in values if name not in self._columns]
+        new_row = not self._rows or self._rows[-1]["step"] != step
+        if new_row:
+            self._rows.append({"step": step})
+        self._rows[-1] |= values
+        self._columns += new_columns
+        if new_columns or not self._started:
             self._rewrite()
-        if self._row and self._row["step"] != step:
-            self._write_row()
-        self._row |= {"step": step, **{name: float(value) for name, value in metrics.items() if name != "step"}}
+        else:
+            self._write_last(new_row)
+        self._started = True
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run's configuration is ``config.yaml``."""
 
     def save(self) -> None:
-        """Nothing to do between rows."""
-
-    @utilities.rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Write the last row."""
-        if self._row:
-            self._write_row()
+        """Nothing: every value is in the file at once."""
 
     def _read(self, before: int) -> list[dict[str, Any]]:
         if not self.path.exists():
             return []
-        with self.path.open(newline="") as file:
-            rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(file)]
-        return [row for row in rows if row.get("step", "").isdigit() and int(row["step"]) < before]
+        whole_lines = self.path.read_text().rpartition("\n")[0]  # a killed process may have left half a line
+        rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(whole_lines.splitlines())]
+        steps = [int(step) if (step := row.get("step", "")).isdigit() else before for row in rows]
+        return [row | {"step": step} for row, step in zip(rows, steps) if step < before]
 
-    def _write_row(self) -> None:
-        self._rows.append(self._row)
-        new = [name for name in self._row if name not in self._columns]
-        if new:
-            self._columns += new
-            self._rewrite()
-        else:
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerow(self._row)
-        self._row = {}
+    def _lines(self, rows: list[dict[str, Any]], header: bool = False) -> bytes:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue().encode()
+
+    def _write_last(self, new: bool) -> None:
+        with self.path.open("r+b") as file:
+            self._last = file.seek(0, os.SEEK_END) if new else file.seek(self._last)
+            file.truncate()
+            file.write(self._lines(self._rows[-1:]))
 
     def _rewrite(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(self._rows)
+        before = self._lines(self._rows[:-1], header=True)
+        temporary.write_bytes(before + self._lines(self._rows[-1:]))
         os.replace(temporary, self.path)
+        self._last = len(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from lightning_gans import TECHNIQUES, GANModule
 from lightning_gans._lightning import callbacks, pl
 from lightning_gans.base import frozen
+from lightning_gans.loggers import MetricsCSV
 
 all_techniques = pytest.mark.parametrize("name", TECHNIQUES)
 
@@ -121,6 +123,75 @@ def test_half_a_cycle_is_carried_over(name: str) -> None:
     t = trainer(max_epochs=2, max_steps=-1)
     t.fit(module, train_dataloaders=noisy_loader(44, 4, 0))
     assert t.global_step == 7
+
+
+class Steps(callbacks.Callback):
+    """Records global_step at the end of each Lightning step."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        self.seen.append(trainer.global_step)
+
+
+def test_no_lightning_step_passes_without_an_update() -> None:
+    """Else its own batch counter (LearningRateMonitor's x-axis) would run ahead: 11 batches an epoch, 3 a cycle."""
+    steps = Steps()
+    trainer(max_steps=12, callbacks=[steps]).fit(make("gan", d_steps=3), train_dataloaders=noisy_loader(44, 4, 0))
+    assert steps.seen == list(range(1, 13))
+
+
+def test_learning_rate_monitor_counts_generator_updates(tmp_path: Path) -> None:
+    linear = lambda o: torch.optim.lr_scheduler.LinearLR(o, 1.0, 0.0, 10)  # noqa: E731
+    log, monitor = MetricsCSV(tmp_path), callbacks.LearningRateMonitor()
+    module = make("gan", d_steps=3, lr_g=1.0, scheduler_g=linear)
+    t = trainer(max_steps=6, logger=log, callbacks=[monitor], log_every_n_steps=2)
+    t.fit(module, train_dataloaders=noisy_loader(44, 4, 0))
+    rows = list(csv.DictReader(log.path.open()))
+    rates = {int(row["step"]): float(row["lr/g"]) for row in rows if row.get("lr/g")}
+    assert rates == pytest.approx({1: 0.9, 3: 0.7, 5: 0.5})
+
+
+def test_accumulation_is_a_larger_batch() -> None:
+    """The mean gradient over two batches of N is that of one batch of 2 N, for terms that are means over samples."""
+
+    def train(size: int, **options: Any) -> dict[str, Tensor]:
+        module = make("wgan", d_steps=2, **options).double()
+        trainer(max_steps=3).fit(module, train_dataloaders=plain(192, size, dtype=torch.float64))
+        return state(module)
+
+    pl.seed_everything(0, verbose=False)
+    large = train(32, accumulate_d=1, accumulate_g=1)
+    pl.seed_everything(0, verbose=False)
+    small = train(16, accumulate_d=2, accumulate_g=2)
+    assert max(float((large[k] - small[k]).abs().max()) for k in large) < 1e-12
+
+
+def test_clipping_is_per_network() -> None:
+    module = make("gan", clip_grad_d=1e-3, lr_d=1.0, lr_g=1.0)
+    sgd = lambda parameters: torch.optim.SGD(parameters, lr=1.0)  # noqa: E731
+    module._factories = {"d": (sgd, None), "g": (sgd, None)}
+    before = state(module)
+    trainer(max_steps=1, log_every_n_steps=1).fit(module, train_dataloaders=plain())
+    moved = {k: v - before[k] for k, v in state(module).items()}
+    norm = {p: torch.cat([v.flatten() for k, v in moved.items() if k.startswith(p)]).norm() for p in ("gen", "disc")}
+    assert float(norm["disc"]) == pytest.approx(1e-3, rel=1e-3) and float(norm["gen"]) > 1e-2
+    assert float(module.values["d/grad_norm"]) > 1e-2
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_float16_with_a_gradient_scaler_trains(name: str) -> None:
+    """16-mixed on the CPU: losses are scaled, gradients unscaled before clipping, penalties in float32."""
+    precision = pytest.importorskip(f"{pl.__name__}.plugins.precision")
+    plugin = precision.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**10))
+    module = make_images(name, clip_grad_d=1.0, clip_grad_g=1.0)
+    before = state(module)
+    t = trainer(max_steps=4, plugins=[plugin], log_every_n_steps=1)
+    t.fit(module, train_dataloaders=plain(shape=(1, 8, 8)))
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+    assert not equal(before, state(module)) and t.global_step == 4
+    assert float(module.values["d/grad_norm"]) < 2.0**10  # the norm of the unscaled gradient
 
 
 @all_techniques

@@ -116,3 +116,57 @@ def test_resume_around_the_end_of_an_epoch(tmp_path: Path, stop: int) -> None:
 @pytest.mark.parametrize("d_steps", [1, 2, 5])
 def test_resume_matrix(tmp_path: Path, loader: str, stop: int, d_steps: int) -> None:
     compare(tmp_path, "wgan_gp", loader, stop=stop, total=stop + 6, d_steps=d_steps)
+
+
+class Interrupt(Exception):
+    """Stops a run in the middle of a cycle."""
+
+
+@pytest.mark.parametrize("done", [1, 2])
+def test_resume_from_the_middle_of_a_cycle(tmp_path: Path, done: int) -> None:
+    """Stopped after ``done`` of the three discriminator updates of the fifth cycle, saved there, and gone on with."""
+
+    def prepare(folder: Path) -> tuple[GANModule, pl.Trainer]:
+        pl.seed_everything(5, verbose=False)
+        t = trainer(max_steps=9, callbacks=[EMA(decay=0.9)], logger=MetricsCSV(folder), log_every_n_steps=1)
+        return make("wgan_gp", d_steps=3), t
+
+    module, t = prepare(tmp_path / "whole")
+    t.fit(module, train_dataloaders=LOADERS["plain"]())
+    expected = snapshot(module, t, tmp_path / "whole")
+
+    module, t = prepare(tmp_path / "half")
+    updates = 0
+
+    def count() -> None:
+        nonlocal updates
+        updates += 1
+
+    def interrupt() -> None:
+        if updates == 4 * 3 + done:
+            raise Interrupt
+
+    module.after_discriminator_step = count  # type: ignore[method-assign]
+    stream_pop = module._as_batch
+    module._as_batch = lambda raw: (interrupt(), stream_pop(raw))[1]  # type: ignore[method-assign]
+    with pytest.raises(Interrupt):
+        t.fit(module, train_dataloaders=LOADERS["plain"]())
+    t.save_checkpoint(tmp_path / "middle.ckpt")
+    assert torch.load(tmp_path / "middle.ckpt", weights_only=True)["gan"]["d_done"] == done
+
+    module, t = prepare(tmp_path / "half")
+    t.fit(module, train_dataloaders=LOADERS["plain"](), ckpt_path=str(tmp_path / "middle.ckpt"))
+    got = snapshot(module, t, tmp_path / "half")
+    for key, value in expected.items():
+        assert equal(value, got[key]), key
+
+
+def test_resume_on_another_number_of_ranks_says_so(tmp_path: Path) -> None:
+    module, t = run(tmp_path, "gan", LOADERS["plain"](), 3)
+    t.save_checkpoint(tmp_path / "a.ckpt")
+    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    checkpoint["gan"]["ranks"] *= 2
+    torch.save(checkpoint, tmp_path / "b.ckpt")
+    with pytest.warns(UserWarning, match=r"written by 2 process\(es\) and is resumed by 1"):
+        _, t = run(tmp_path, "gan", LOADERS["plain"](), 5, ckpt=tmp_path / "b.ckpt")
+    assert t.global_step == 5

@@ -1,0 +1,239 @@
+"""What to do when a loss or a gradient is no number any more."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from lightning_gans import checks, distributed
+from lightning_gans._lightning import pl
+from lightning_gans.base import GANModule
+from lightning_gans.callbacks.image_logging import require_writable, run_dir
+from lightning_gans.callbacks.probe import as_gan, at_least_one
+
+Action = Literal["stop", "rollback"]
+_PLAYERS = {"d": "discriminator", "g": "generator"}
+
+
+class NonFiniteError(RuntimeError):
+    """A loss term or a gradient was NaN or infinite, and training was stopped before it reached a weight."""
+
+
+class NonFiniteGuard(pl.Callback):
+    """Looks at each loss and gradient before the optimizer uses it; at the first NaN or infinity it stops or goes back.
+
+    Nothing is zeroed or skipped in silence: it says which term, or else the gradient of which parameter, of which
+    network was not finite in which generator update, and saves the batch as ``non_finite_step_000123.pt`` in the run's
+    folder (other ranks than 0 add ``_rank1`` ...): real, labels, weights, z and fake of the last discriminator step, the
+    terms, and what was found. It opens with ``torch.load(path, weights_only=True)``.
+
+    * ``stop`` raises :class:`NonFiniteError`; the weights are those before the step.
+    * ``rollback`` leaves the rest of this update out, puts parameters, buffers, optimizer states and EMA weights back to
+      the last good state, and multiplies both learning rates, and those that schedulers start from, by ``lr_factor``.
+      Steps are counted on, and noise and data go on too, so that the same numbers do not come again.
+
+    All processes decide together. In 16-mixed a gradient that is not finite under finite losses is left to the gradient
+    scaler, which meets one now and then by design.
+
+    Args:
+        action: ``stop`` or ``rollback``.
+        lr_factor: what a rollback multiplies the learning rates by, 0 < lr_factor <= 1.
+        every_n_steps: look at every n-th generator update only. A look waits for the device; a skipped one lets what
+            went wrong reach the weights, and the next names what it finds there.
+        keep_every_n_steps: for ``rollback``: updates between two good states, a multiple of ``every_n_steps``. One is
+            kept, on the device, as large as both networks with their optimizers' states.
+        max_rollbacks: stop after so many rollbacks to one and the same state, >= 1.
+        dirpath: where batches are saved; default: the run's folder.
+
+    Raises:
+        ValueError: for settings out of range, or a folder that cannot be written.
+    """
+
+    def __init__(
+        self,
+        action: Action = "stop",
+        lr_factor: float = 0.5,
+        every_n_steps: int = 1,
+        keep_every_n_steps: int = 100,
+        max_rollbacks: int = 10,
+        dirpath: str | None = None,
+    ) -> None:
+        super().__init__()
+        checks.one_of("action", action, ("stop", "rollback"))
+        if not 0 < lr_factor <= 1:
+            raise ValueError(f"NonFiniteGuard: lr_factor must be in (0, 1], got {lr_factor!r}.")
+        at_least_one(
+            self, every_n_steps=every_n_steps, keep_every_n_steps=keep_every_n_steps, max_rollbacks=max_rollbacks
+        )
+        if keep_every_n_steps % every_n_steps:
+            raise ValueError(
+                f"NonFiniteGuard: keep_every_n_steps must be a multiple of every_n_steps={every_n_steps}, since only a "
+                f"state that was looked at is known to be good, got {keep_every_n_steps}."
+            )
+        self.action, self.lr_factor, self.max_rollbacks, self.dirpath = action, lr_factor, max_rollbacks, dirpath
+        self.every_n_steps, self.keep_every_n_steps = every_n_steps, keep_every_n_steps
+        self.step = 0  # the generator update that is under way
+        self.found: str | None = None  # what was not finite in it
+        self.rollbacks = 0  # to the state that is kept
+        self.kept: dict[str, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Check the folder."""
+        self.folder = run_dir(trainer, self.dirpath)
+        require_writable(self, self.folder)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the state that training starts from."""
+        self.found, self.step = None, pl_module.global_step
+        self._keep(as_gan(self, pl_module))
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Note the number of the update that begins (or goes on, after the end of an epoch)."""
+        self.step = pl_module.global_step + 1
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Look at the loss and the gradient of the network that is about to step."""
+        if self.step % self.every_n_steps:
+            return
+        module = as_gan(self, pl_module)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if self.found is None:
+            player = "d" if _is_first_of(parameters, module.discriminator) else "g"
+            scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+            bad = not _all_finite(module.values.get(f"{player}/loss"), [] if scaled else parameters)
+            if trainer.strategy.reduce_boolean_decision(bad, all=False):
+                self._report(module, player, bad)
+        if self.found is not None:  # a rollback: no step of this update is to reach a weight
+            for p in parameters:
+                p.grad = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Go back if something was found in this update, else keep its state if that is due."""
+        module = as_gan(self, pl_module)
+        if module.global_step < self.step:
+            return  # the epoch ended inside the update
+        if self.found is not None:
+            self._go_back(module)
+        elif self.step % self.keep_every_n_steps == 0:
+            self._keep(module)
+
+    # ------------------------------------------------------------------ what was found
+    def _report(self, module: GANModule, player: str, here: bool) -> None:
+        self.found = _what(module, player) if here else f"a value on another process than {distributed.rank()}"
+        saved = self._save_batch(module, player) if here else ""
+        told = f"NonFiniteGuard: in generator update {self.step}, step of the {_PLAYERS[player]}, not finite: {self.found}"
+        if self.action == "stop":
+            raise NonFiniteError(f"{told}. Stopped with the weights before this step.{saved}")
+        if self.rollbacks == self.max_rollbacks:
+            raise NonFiniteError(
+                f"{told}. Stopped after {self.rollbacks} rollbacks to the state of update {self.kept['step']}.{saved}"
+            )
+        self.rollbacks += 1
+        if here:
+            pl.utilities.rank_zero_warn(
+                f"{told}. Going back to the state of update {self.kept['step']}, learning rates times {self.lr_factor:g}."
+                f"{saved}"
+            )
+
+    def _save_batch(self, module: GANModule, player: str) -> str:
+        batch, rank = module.last_batch, distributed.rank()
+        if batch is None:
+            return ""
+        tensors = {"real": batch.real, "labels": batch.labels, "weights": batch.weights, "z": batch.z,
+                   "fake": module.last_fake}  # fmt: skip
+        terms = {name: float(value) for name, value in module.values.items() if name.startswith(f"{player}/")}
+        content = {"step": self.step, "network": _PLAYERS[player], "found": self.found, "terms": terms}
+        # a clone, since a slice would be saved with everything that it is a slice of
+        content |= {name: None if t is None else t.detach().clone().cpu() for name, t in tensors.items()}
+        path = self.folder / f"non_finite_step_{self.step:06d}{f'_rank{rank}' if rank else ''}.pt"
+        try:
+            _save_atomic(content, path)
+        except OSError as error:  # a full disk must not hide what was found
+            return f" The batch could not be saved to {path} ({error.strerror})."
+        return f" The batch is in {path}."
+
+    # ------------------------------------------------------------------ the last good state
+    def _keep(self, module: GANModule) -> None:
+        if self.action == "stop":
+            return
+        self.rollbacks = 0
+        self.kept = copy.deepcopy(  # of state dicts, so tensors are cloned
+            {
+                "step": module.global_step,
+                "module": module.state_dict(),
+                "optimizers": [optimizer.state_dict()["state"] for optimizer in _optimizers(module)],
+                "ema": None if module.ema is None else module.ema.state_dict(),
+            }
+        )
+
+    def _go_back(self, module: GANModule) -> None:
+        self.found = None
+        module.load_state_dict(self.kept["module"])
+        if module.ema is not None:  # one that began since the state was kept begins again with it
+            module.ema.load_state_dict(self.kept["ema"] or module.generator.state_dict())
+        for optimizer, state in zip(_optimizers(module), self.kept["optimizers"]):
+            for group in optimizer.param_groups:
+                for name in {"lr", "initial_lr"} & group.keys():
+                    group[name] = group[name] * self.lr_factor
+            # a copy, since the optimizer goes on writing into what it is given
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(state)})
+        schedulers = module.lr_schedulers() or []
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            for part in (scheduler, *getattr(scheduler, "_schedulers", ())):
+                if hasattr(part, "base_lrs"):
+                    part.base_lrs = [lr * self.lr_factor for lr in part.base_lrs]
+
+
+def _optimizers(module: GANModule) -> list[Optimizer]:
+    return [optimizer.optimizer for optimizer in module.optimizers()]  # type: ignore[union-attr]
+
+
+def _is_first_of(parameters: list[nn.Parameter], network: nn.Module) -> bool:
+    return any(p is parameters[0] for p in network.parameters())
+
+
+@torch.no_grad()
+def _all_finite(loss: Tensor | None, parameters: list[nn.Parameter]) -> bool:
+    """Whether the loss and the gradients are finite, with one wait for the device.
+
+    The maximum norm: a Euclidean one overflows for large finite gradients.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    values = [] if loss is None else [loss.float()]
+    if gradients:
+        values.append(get_total_norm(gradients, float("inf")).float())
+    return not values or bool(torch.stack(values).isfinite().all())
+
+
+def _what(module: GANModule, player: str) -> str:
+    """The terms of a player that are not finite, or else the first parameter whose gradient is not."""
+    values = {name: float(v) for name, v in module.values.items() if name.startswith(f"{player}/")}
+    bad = [name for name, value in values.items() if not torch.tensor(value).isfinite()]
+    if terms := [f"{name} = {values[name]}" for name in bad if name != f"{player}/loss"] or [f"{name}" for name in bad]:
+        return ", ".join(terms)
+    for name, p in (module.discriminator if player == "d" else module.generator).named_parameters():
+        if p.grad is not None and not p.grad.isfinite().all():
+            count = int((~p.grad.isfinite()).sum())
+            return f"{count} of {p.numel()} elements of the gradient of {_PLAYERS[player]}.{name} (all terms are finite)"
+    return "the gradient"
+
+
+def _save_atomic(content: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        torch.save(content, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

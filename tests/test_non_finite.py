@@ -1,0 +1,247 @@
+"""A NaN is told apart, named, kept as evidence, and never reaches a weight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from common import equal, make, plain, state, trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from lightning_gans import WGANGP, Batch, GANModule
+from lightning_gans._lightning import pl
+from lightning_gans.base import Terms
+from lightning_gans.callbacks import EMA, NonFiniteError, NonFiniteGuard, RankConsistency
+from lightning_gans.regularizers import Regularizer
+
+NAN = float("nan")
+
+
+def loader(*bad: int) -> DataLoader:
+    """Batches of 4; those with a number in ``bad`` (from 0) hold a NaN."""
+    batches = plain(400, 4)
+    for i in bad:
+        batches.dataset[4 * i + 1] = NAN  # type: ignore[index]
+    return batches
+
+
+def fit(module: GANModule, data: Any, *callbacks: pl.Callback, steps: int = 6, **options: Any) -> pl.Trainer:
+    t = trainer(max_steps=steps, callbacks=list(callbacks), **options)
+    t.fit(module, train_dataloaders=data)
+    return t
+
+
+def everything(module: GANModule) -> dict[str, Any]:
+    """Parameters, buffers, optimizer states and EMA weights, copied."""
+    states = [o.optimizer.state_dict()["state"] for o in module.optimizers()]  # type: ignore[union-attr]
+    ema = None if module.ema is None else {k: v.clone() for k, v in module.ema.state_dict().items()}
+    tensors = [{k: {n: v.clone() for n, v in s.items()} for k, s in whole.items()} for whole in states]
+    return {"module": state(module), "optimizers": tensors, "ema": ema}
+
+
+class After(pl.Callback):
+    """Remembers everything after each update, and the learning rates."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, dict[str, Any]] = {}
+        self.rates: dict[int, list[float]] = {}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, GANModule)
+        self.states[pl_module.global_step] = everything(pl_module)
+        self.rates[pl_module.global_step] = [o.param_groups[0]["lr"] for o in trainer.optimizers]
+
+
+class Steep(Regularizer):
+    """Zero, with a gradient that is no number: sqrt at 0."""
+
+    name = "steep"
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+
+    def __call__(self, discriminator: nn.Module, batch: Any, fake: Tensor) -> Tensor:
+        return (next(discriminator.parameters()) * 0).abs().sum().sqrt()
+
+
+class BadGenerator(WGANGP):
+    """The generator's loss is infinite in update ``at``."""
+
+    at = 3
+
+    def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
+        bad = float("inf") if self.global_step + 1 == self.at else 0.0
+        return {**super().generator_terms(batch, fake), "drag": fake.sum() * 0 + bad}
+
+
+def test_without_a_guard_the_weights_are_lost() -> None:
+    module = make("wgan_gp")
+    fit(module, loader(12))
+    assert not all(p.isfinite().all() for p in module.parameters())
+
+
+def test_stop_names_the_term_and_keeps_the_weights_and_the_batch(tmp_path: Path) -> None:
+    module = make("wgan_gp")
+    told = r"update 3, step of the discriminator, not finite: .*d/adversarial = nan\. Stopped"
+    with pytest.raises(NonFiniteError, match=told):
+        fit(module, loader(12), NonFiniteGuard(), default_root_dir=tmp_path)
+    assert all(p.isfinite().all() for p in module.parameters())
+    assert [p.name for p in tmp_path.iterdir()] == ["non_finite_step_000003.pt"]
+    saved = torch.load(tmp_path / "non_finite_step_000003.pt", weights_only=True)
+    assert saved["step"] == 3 and saved["network"] == "discriminator" and "d/adversarial = nan" in saved["found"]
+    assert equal(saved["real"].isnan().any(1), torch.tensor([False, True, False, False]))
+    assert saved["z"].shape == (4, 3) and saved["fake"].isfinite().all() and saved["labels"] is None
+    assert saved["terms"].keys() >= {"d/adversarial", "d/gradient_penalty", "d/loss"}
+    assert (tmp_path / "non_finite_step_000003.pt").stat().st_size < 20_000  # the batch, not what it is a slice of
+
+
+@pytest.mark.parametrize("action", ["stop", "rollback"])
+def test_a_good_run_is_left_alone(action: Any, tmp_path: Path) -> None:
+    free, guarded = make("wgan_gp"), make("wgan_gp")
+    for module, callbacks in ((free, []), (guarded, [NonFiniteGuard(action, keep_every_n_steps=1)])):
+        torch.manual_seed(4)
+        fit(module, loader(), *callbacks, default_root_dir=tmp_path)
+    assert equal(everything(free), everything(guarded))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("batch", [10, 12, 14])  # the first, the middle and the last discriminator step of update 3
+def test_rollback_restores_everything_and_goes_on(batch: int, tmp_path: Path) -> None:
+    module, after = make("wgan_gp", lr_g=0.01, lr_d=0.02), After()
+    guard = NonFiniteGuard("rollback", lr_factor=0.25, keep_every_n_steps=2)
+    with pytest.warns(UserWarning, match=r"update 3, step of the disc.*Going back to the state of update 2, .* 0\.25\."):
+        t = fit(module, loader(batch), EMA(decay=0.9), guard, after, default_root_dir=tmp_path)
+    assert t.global_step == 6
+    assert equal(after.states[3], after.states[2])
+    assert not equal(after.states[4], after.states[3])  # it goes on
+    assert all(p.isfinite().all() for p in module.parameters())
+    assert after.rates[2] == [0.02, 0.01] and after.rates[6] == [0.005, 0.0025]
+    assert (tmp_path / "non_finite_step_000003.pt").exists()
+
+
+def test_the_kept_state_serves_again() -> None:
+    """Optimizers write into the state that they are given: the kept one must not be it."""
+    module, after = make("wgan_gp"), After()
+    guard = NonFiniteGuard("rollback", keep_every_n_steps=2)
+    with pytest.warns(UserWarning, match="Going back"):
+        fit(module, loader(16, 21, 26), EMA(), guard, after, steps=7)  # updates 4, 5 and 6; 4 is not kept
+    for step in (4, 5, 6):
+        assert equal(after.states[step], after.states[2])
+    assert after.rates[7] == [1e-4 / 8] * 2
+
+
+def test_schedulers_go_on_from_lower_rates() -> None:
+    def halving(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+
+    module, after = make("wgan_gp", lr_g=0.6, lr_d=0.6, scheduler_g=halving, scheduler_d=halving), After()
+    with pytest.warns(UserWarning, match="Going back"):
+        fit(module, loader(12), NonFiniteGuard("rollback", keep_every_n_steps=1), after)
+    assert after.rates[2] == pytest.approx([0.2, 0.2])
+    assert after.rates[5] == pytest.approx([0.05, 0.05])  # 0.6 / 6, halved
+
+
+def test_a_bad_generator_step_is_told_apart() -> None:
+    free = make("wgan_gp")
+    module = BadGenerator(free.generator, free.discriminator, 3)
+    with pytest.raises(NonFiniteError, match=r"update 3, step of the generator, not finite: g/drag = inf\."):
+        fit(module, loader(), NonFiniteGuard())
+
+
+def test_rollback_of_a_bad_generator_step() -> None:
+    free, after = make("wgan_gp"), After()
+    module = BadGenerator(free.generator, free.discriminator, 3)
+    with pytest.warns(UserWarning, match="step of the generator"):
+        fit(module, loader(), NonFiniteGuard("rollback", keep_every_n_steps=1), after)
+    assert equal(after.states[3], after.states[2])  # the discriminator's steps of the update are taken back too
+
+
+def test_a_bad_gradient_under_finite_terms() -> None:
+    module = make("wgan_gp", regularizers=[Steep()])
+    name = r"16 of 16 elements of the gradient of discriminator\.layers\.0\.weight \(all terms are finite\)"
+    with pytest.raises(NonFiniteError, match=f"update 1, step of the discriminator, not finite: {name}"):
+        fit(module, loader(), NonFiniteGuard())
+
+
+def test_a_scaler_minds_gradients_but_not_losses() -> None:
+    def scaling() -> Any:
+        return pl.plugins.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+
+    module = make("gan", regularizers=[Steep()])
+    before = state(module.discriminator)
+    t = fit(module, loader(), NonFiniteGuard(), steps=2, plugins=[scaling()])
+    assert t.global_step == 2 and equal(before, state(module.discriminator))  # the scaler skipped the steps
+    with pytest.raises(NonFiniteError, match="d/adversarial = nan"):
+        fit(make("gan"), loader(1), NonFiniteGuard(), plugins=[scaling()])
+
+
+def test_every_n_steps() -> None:
+    with pytest.raises(NonFiniteError, match="update 4, step of the discriminator"):
+        fit(make("wgan_gp"), loader(10), NonFiniteGuard(every_n_steps=4))
+
+
+def test_it_gives_up_where_every_rollback_fails() -> None:
+    module = make("wgan_gp")
+    told = "Stopped after 2 rollbacks to the state of update 2"
+    with pytest.warns(UserWarning, match="Going back"), pytest.raises(NonFiniteError, match=told):
+        fit(module, loader(*range(10, 40)), NonFiniteGuard("rollback", keep_every_n_steps=1, max_rollbacks=2))
+
+
+def test_another_process_found_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    t = trainer(max_steps=2, callbacks=[NonFiniteGuard()], default_root_dir=tmp_path)
+    asked = []
+    monkeypatch.setattr(t.strategy, "reduce_boolean_decision", lambda bad, all=True: asked.append((bad, all)) or True)
+    with pytest.raises(NonFiniteError, match="a value on another process"):
+        t.fit(make("wgan_gp"), train_dataloaders=loader())
+    assert asked == [(False, False)] and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_does_not_hide_what_was_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(NonFiniteError, match=r"d/adversarial = nan.*could not be saved.*No space left"):
+        fit(make("wgan_gp"), loader(3), NonFiniteGuard(), default_root_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"action": "ignore"}, "action must be one of stop, rollback, got 'ignore'"),
+        ({"lr_factor": 0.0}, "lr_factor must be in .0, 1., got 0.0"),
+        ({"lr_factor": 1.5}, "lr_factor must be in .0, 1., got 1.5"),
+        ({"every_n_steps": 0}, "every_n_steps must be an integer >= 1, got 0"),
+        ({"max_rollbacks": 0}, "max_rollbacks must be an integer >= 1, got 0"),
+        ({"every_n_steps": 7}, "keep_every_n_steps must be a multiple of every_n_steps=7.* got 100"),
+    ],
+)
+def test_bad_settings(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        NonFiniteGuard(**options)
+
+
+# ---------------------------------------------------------------------- RankConsistency
+def test_one_process_is_consistent_with_itself() -> None:
+    free, watched = make("wgan_gp"), make("wgan_gp")
+    for module, callbacks in ((free, []), (watched, [RankConsistency(every_n_steps=1)])):
+        torch.manual_seed(4)
+        fit(module, loader(), *callbacks)
+    assert equal(everything(free), everything(watched))
+
+
+def test_drift_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("lightning_gans.distributed.drifted", lambda module: asked.append(1) or "generator.layers.0.bias")
+    with pytest.raises(RuntimeError, match=r"After generator update 4 the parameter 'generator\.layers\.0\.bias' is not"):
+        fit(make("wgan_gp"), loader(), RankConsistency(every_n_steps=4))
+    assert asked == [1]
+
+
+def test_rank_consistency_refuses_bad_settings() -> None:
+    with pytest.raises(ValueError, match="RankConsistency: every_n_steps must be an integer >= 1, got 0"):
+        RankConsistency(0)
