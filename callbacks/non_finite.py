@@ -31,13 +31,13 @@ class NonFiniteGuard(pl.Callback):
 
     Nothing is zeroed or skipped in silence: it says which term, or else the gradient of which parameter, of which
     network was not finite in which generator update, and saves the batch as ``non_finite_step_000123.pt`` in the run's
-    folder (other ranks than 0 add ``_rank1`` ...): real, labels, weights, z and fake of the last discriminator step, the
-    terms, and what was found. It opens with ``torch.load(path, weights_only=True)``.
+    folder (ranks other than 0 add ``_rank1`` ...): real, labels, weights, z and fake of the last discriminator step,
+    the terms, and what was found. It opens with ``torch.load(path, weights_only=True)``.
 
     * ``stop`` raises :class:`NonFiniteError`; the weights are those before the step.
-    * ``rollback`` leaves the rest of this update out, puts parameters, buffers, optimizer states and EMA weights back to
-      the last good state, and multiplies both learning rates, and those that schedulers start from, by ``lr_factor``.
-      Steps are counted on, and noise and data go on too, so that the same numbers do not come again.
+    * ``rollback`` leaves the rest of this update out, puts parameters, buffers, optimizer states and EMA weights back
+      to the last good state, and multiplies both learning rates, and those that schedulers start from, by
+      ``lr_factor``. Steps are counted on, and noise and data go on too, so that the same numbers do not come again.
 
     All processes decide together. In 16-mixed a gradient that is not finite under finite losses is left to the gradient
     scaler, which meets one now and then by design.
@@ -132,7 +132,9 @@ class NonFiniteGuard(pl.Callback):
     def _report(self, module: GANModule, player: str, here: bool) -> None:
         self.found = _what(module, player) if here else f"a value on another process than {distributed.rank()}"
         saved = self._save_batch(module, player) if here else ""
-        told = f"NonFiniteGuard: in generator update {self.step}, step of the {_PLAYERS[player]}, not finite: {self.found}"
+        told = (
+            f"NonFiniteGuard: in generator update {self.step}, step of the {_PLAYERS[player]}, not finite: {self.found}"
+        )
         if self.action == "stop":
             raise NonFiniteError(f"{told}. Stopped with the weights before this step.{saved}")
         if self.rollbacks == self.max_rollbacks:
@@ -140,11 +142,8 @@ class NonFiniteGuard(pl.Callback):
                 f"{told}. Stopped after {self.rollbacks} rollbacks to the state of update {self.kept['step']}.{saved}"
             )
         self.rollbacks += 1
-        if here:
-            pl.utilities.rank_zero_warn(
-                f"{told}. Going back to the state of update {self.kept['step']}, learning rates times {self.lr_factor:g}."
-                f"{saved}"
-            )
+        back = f"Going back to the state of update {self.kept['step']}, learning rates times {self.lr_factor:g}."
+        pl.utilities.rank_zero_warn(f"{told}. {back}{saved}")
 
     def _save_batch(self, module: GANModule, player: str) -> str:
         batch, rank = module.last_batch, distributed.rank()
@@ -225,7 +224,9 @@ def _what(module: GANModule, player: str) -> str:
     for name, p in (module.discriminator if player == "d" else module.generator).named_parameters():
         if p.grad is not None and not p.grad.isfinite().all():
             count = int((~p.grad.isfinite()).sum())
-            return f"{count} of {p.numel()} elements of the gradient of {_PLAYERS[player]}.{name} (all terms are finite)"
+            return (
+                f"{count} of {p.numel()} elements of the gradient of {_PLAYERS[player]}.{name} (all terms are finite)"
+            )
     return "the gradient"
 
 

@@ -28,6 +28,6 @@ class RankConsistency(EveryNSteps):
         """Compare after generator update number ``step``."""
         if (name := distributed.drifted(module)) is not None:
             raise RuntimeError(
-                f"After generator update {step} the parameter {name!r} is not the same on all {distributed.world_size()} "
-                "processes: something changes it, or draws random numbers, on some of them only."
+                f"After generator update {step} the parameter {name!r} is not the same on all "
+                f"{distributed.world_size()} processes: something changes it, or draws random numbers, on some only."
             )

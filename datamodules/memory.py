@@ -57,6 +57,8 @@ class MemoryLoader:
         ValueError: empty data, NaN or infinite data, lengths that differ, a batch larger than the data set.
     """
 
+    seeded_once = True  # lets lightning_gans leave the global generators alone between the batches of an epoch
+
     def __init__(
         self,
         data: Tensor,
@@ -129,6 +131,7 @@ class FreshLoader:
         device: where to draw.
     """
 
+    seeded_once = True  # as above
     block = 65_536  # items drawn at once: a draw costs a dozen small operations, a slice of it almost nothing
 
     def __init__(

@@ -6,8 +6,8 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import partial, reduce
 from typing import Any, Literal, cast
 
 import torch
@@ -55,6 +55,18 @@ class Batch:
     weights: Tensor | None
     z: Tensor
     generator: torch.Generator | None = None
+
+
+@dataclass
+class _Cycle:
+    """What changes from step to step: in an object of its own, since assigning to a module is slow."""
+
+    d_done: int = 0  # discriminator updates of the cycle that is under way
+    stepping: Literal["d", "g"] = "d"
+    labels: list[Tensor] = field(default_factory=list)  # of the cycle's real batches
+    last_batch: Batch | None = None
+    last_fake: Tensor | None = None
+    images_seen: int = 0
 
 
 class GANModule(pl.LightningModule):
@@ -131,17 +143,14 @@ class GANModule(pl.LightningModule):
         checks.regularizers(self.regularizers, discriminator)
         checks.discriminator_output(discriminator)
         self.conditional = takes_labels(generator) or takes_labels(discriminator)
-        self.last_batch: Batch | None = None
-        self.last_fake: Tensor | None = None
-        self.images_seen = 0
         self.values: dict[str, Tensor] = {}  # last value of everything that is logged, detached and on the device
-        self._d_done = 0  # discriminator updates of the cycle that is under way
-        self._labels: list[Tensor] = []  # of the cycle's real batches
+        self._cycle = _Cycle()
         self._slot: dict[str, nn.Module] = {}  # the EMA generator: a dict, so that it is no submodule
         self._resume: dict[str, Any] | None = None
         self._stream = DataStream(seed=0)
         self._rng: torch.Generator | None = None
         self._checked = False
+        self._plain_transfer = False
 
     # ------------------------------------------------------------------ what a technique defines
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
@@ -157,7 +166,7 @@ class GANModule(pl.LightningModule):
 
     def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         """The paper's optimizer, used where no factory is given: Adam with ``betas``."""
-        return torch.optim.Adam(parameters, lr=lr, betas=self.betas)
+        return torch.optim.Adam(parameters, lr=lr, betas=self.betas, fused=self._may_fuse())
 
     def score(self, x: Tensor, batch: Batch) -> Tensor:
         """Scores (N,) of ``x`` by the discriminator, with the batch's labels if it takes them."""
@@ -165,39 +174,54 @@ class GANModule(pl.LightningModule):
 
     def note(self, **values: Tensor) -> None:
         """Have diagnostics logged beside the terms; ``d_name`` becomes ``d/name``, ``g_name`` ``g/name``."""
-        self.values |= {key.replace("_", "/", 1): value.detach() for key, value in values.items()}
+        self.values.update({key.replace("_", "/", 1): value.detach() for key, value in values.items()})
+
+    @property
+    def last_batch(self) -> Batch | None:
+        """Batch of the last discriminator step, on the training device."""
+        return self._cycle.last_batch
+
+    @property
+    def last_fake(self) -> Tensor | None:
+        """Detached fakes of the last discriminator step."""
+        return self._cycle.last_fake
+
+    @property
+    def images_seen(self) -> int:
+        """Real samples that all ranks have trained on, repetitions counted."""
+        return self._cycle.images_seen
 
     # ------------------------------------------------------------------ one cycle
     def training_step(self, dataloader_iter: Iterator[Any]) -> None:
         """``d_steps`` discriminator updates, each on a batch of its own, and one generator update."""
-        pending, size = self._stream.pending, self._accumulate["d"]
-        if not self._stream.fill(dataloader_iter, (self.d_steps - self._d_done) * size):
+        cycle, pending, size = self._cycle, self._stream.pending, self._accumulate["d"]
+        if not self._stream.fill(dataloader_iter, (self.d_steps - cycle.d_done) * size):
             return  # the epoch ended inside the cycle; the next one goes on with it
-        if self.order == "g_first" and self._d_done == 0:
+        if self.order == "g_first" and cycle.d_done == 0:
             self._generator_step(self._as_batch(pending[0]))
-        while self._d_done < self.d_steps:
+        while cycle.d_done < self.d_steps:
             batches = [self._as_batch(pending[i]) for i in range(size)]
             self._discriminator_step(batches)
             for _ in batches:
                 pending.popleft()
-            self._d_done += 1
-        self._d_done = 0
+            cycle.d_done += 1
+        cycle.d_done = 0
         if self.order == "d_first":
             self._generator_step(batches[-1])
-        self._labels.clear()
+        cycle.labels.clear()
         self._after_cycle()
 
     def _discriminator_step(self, batches: Sequence[Batch]) -> None:
         def terms(batch: Batch) -> Terms:
-            with torch.no_grad(), frozen(self.generator):
+            with torch.no_grad(), kept_buffers(self.generator):
                 fake = self(batch.z, batch.labels)
-            self.last_batch, self.last_fake = batch, fake
+            self._cycle.last_batch, self._cycle.last_fake = batch, fake
             named = {r.name: r.weight * r(self.discriminator, batch, fake) for r in self.regularizers}
             return {**self.discriminator_terms(batch, fake), **named}
 
         self.minimise("d", [partial(terms, batch) for batch in batches])
         self.after_discriminator_step()
-        self.images_seen += sum(len(batch.real) for batch in batches) * distributed.world_size()
+        self._cycle.images_seen += sum(len(batch.real) for batch in batches) * distributed.world_size()
 
     def _generator_step(self, last: Batch) -> None:
         def terms() -> Terms:
@@ -213,40 +237,44 @@ class GANModule(pl.LightningModule):
         Gradients are asked for the player's parameters only and averaged over ranks as one flat buffer. The
         discriminator's step goes past Lightning's counter, so that ``trainer.global_step`` counts generator updates.
         """
-        parameters = [p for p in self._player(player).parameters() if p.requires_grad]
+        optimizer = cast(list[Any], self.optimizers())[0 if player == "d" else 1]
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         total: list[Tensor | None] = [None] * len(parameters)
         for evaluate in terms:
             values = evaluate()
-            loss = torch.stack([value.reshape(()) for value in values.values()]).sum()
-            self.values |= {f"{player}/{name}": value.detach() for name, value in values.items()}
+            loss = reduce(torch.add, values.values())
+            self.values.update({f"{player}/{name}": value.detach() for name, value in values.items()})
             self.values[f"{player}/loss"] = loss.detach()
-            scaled = self.trainer.precision_plugin.pre_backward(loss / len(terms), self)
-            new = torch.autograd.grad(scaled, parameters, allow_unused=True)
+            share = loss / len(terms) if len(terms) > 1 else loss
+            new = torch.autograd.grad(scaler.scale(share) if scaler else share, parameters, allow_unused=True)
             total = [b if a is None else a if b is None else a + b for a, b in zip(total, new)]
         gradients = iter(distributed.average([g for g in total if g is not None]))
         for p, g in zip(parameters, total):
             p.grad = None if g is None else next(gradients)
-        optimizer_d, optimizer_g = cast(list[Any], self.optimizers())
-        self._stepping: str = player
+        self._cycle.stepping = player
         if player == "g":
-            optimizer_g.step(lambda: loss)
+            optimizer.step(lambda: loss)
         else:
-            self.trainer.strategy.optimizer_step(optimizer_d.optimizer, lambda: loss, model=self)
+            self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: loss, model=self)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradient of the network that steps; Lightning has unscaled it by now."""
-        if (largest := self._clip[self._stepping]) is not None:
-            norm = nn.utils.clip_grad_norm_(self._player(self._stepping).parameters(), largest)
-            self.values[f"{self._stepping}/grad_norm"] = norm.detach()
+        player = self._cycle.stepping
+        if (largest := self._clip[player]) is not None:
+            norm = nn.utils.clip_grad_norm_(self._player(player).parameters(), largest)
+            self.values[f"{player}/grad_norm"] = norm.detach()
 
     # ------------------------------------------------------------------ batches and noise
     def _as_batch(self, raw: Any) -> Batch:
-        raw = self.trainer.strategy.batch_to_device(raw)
-        real, labels, weights = (*raw, None, None)[:3] if isinstance(raw, (tuple, list)) else (raw, None, None)
+        if not self._plain_transfer:
+            raw = self.trainer.strategy.batch_to_device(raw)
+        parts = (*raw, None, None)[:3] if isinstance(raw, (tuple, list)) else (raw, None, None)
+        real, labels, weights = (p if p is None else p.to(self.device, non_blocking=True) for p in parts)
         if not self.conditional:
             labels = None
         elif labels is not None:
-            self._labels.append(labels)
+            self._cycle.labels.append(labels)
         batch = Batch(real, labels, weights, self._noise(len(real)), self._rng)
         if not self._checked:
             with rng.untouched(), frozen(self.generator), frozen(self.discriminator):
@@ -257,7 +285,7 @@ class GANModule(pl.LightningModule):
     def _generator_batch(self, last: Batch) -> Batch:
         n, labels = self.g_batch_factor * len(last.real), last.labels
         if labels is not None and self.g_batch_factor > 1:  # the cycle's labels have the data's class frequencies
-            pool = torch.cat(self._labels or [labels])
+            pool = torch.cat(self._cycle.labels or [labels])
             labels = pool[(draw.uniform(n, generator=self._rng, device=pool.device) * len(pool)).long()]
         return Batch(last.real, labels, last.weights, self._noise(n), self._rng)
 
@@ -354,7 +382,13 @@ class GANModule(pl.LightningModule):
         """Seed the noise (equally on all ranks), or go on from the checkpoint."""
         seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
         self._rng = torch.Generator(self.device).manual_seed(seed)
-        self._stream, training_state, self._d_done, self._checked = DataStream(seed), None, 0, False
+        self._stream, training_state, self._cycle, self._checked = DataStream(seed), None, _Cycle(), False
+        self._plain_transfer = not any(
+            getattr(type(owner), hook) is not getattr(base, hook)
+            for owner, base in ((self, pl.LightningModule), (self._datamodule(), pl.LightningDataModule))
+            if owner is not None
+            for hook in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+        )
         if self._resume is not None:
             training_state = self._restore(self._resume)
         self._resume = None
@@ -369,13 +403,13 @@ class GANModule(pl.LightningModule):
         if self.ema is not None:
             checkpoint["ema"] = self.ema.state_dict()
         if self._rng is not None:
-            rank_state = {"random": rng.capture(), "stream": self._stream.state_dict(), "labels": self._labels}
+            rank_state = {"random": rng.capture(), "stream": self._stream.state_dict(), "labels": self._cycle.labels}
             rank_state = apply_to_collection(rank_state, Tensor, lambda t: t.cpu())
             checkpoint["gan"] = {
                 "ranks": distributed.gather_objects(rank_state),
                 "noise": self._rng.get_state(),
-                "d_done": self._d_done,
-                "images_seen": self.images_seen,
+                "d_done": self._cycle.d_done,
+                "images_seen": self._cycle.images_seen,
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -391,19 +425,32 @@ class GANModule(pl.LightningModule):
 
     def _restore(self, state: dict[str, Any]) -> rng.RNGState | None:
         assert self._rng is not None
-        self._d_done, self.images_seen = state["d_done"], state["images_seen"]
+        self._cycle.images_seen = state["images_seen"]
         if len(state["ranks"]) != distributed.world_size():
             pl.utilities.rank_zero_warn(
                 f"The checkpoint was written by {len(state['ranks'])} process(es) and is resumed by "
                 f"{distributed.world_size()}: weights and optimizers go on exactly, data order and noise start afresh."
             )
-            self._d_done = 0
             return None
+        self._cycle.d_done = state["d_done"]
         mine = state["ranks"][distributed.rank()]
         self._rng.set_state(state["noise"])
         self._stream.load_state_dict(mine["stream"])
-        self._labels = [labels.to(self.device) for labels in mine["labels"]]
+        self._cycle.labels = [labels.to(self.device) for labels in mine["labels"]]
         return mine["random"]
+
+    def _datamodule(self) -> Any:
+        return getattr(self.trainer, "datamodule", None)
+
+    def _may_fuse(self) -> bool:
+        """Fused Adam is faster, but unscales gradients by itself, after they would have been clipped."""
+        try:
+            return getattr(self.trainer.precision_plugin, "scaler", None) is None and self.device.type in (
+                "cpu",
+                "cuda",
+            )
+        except RuntimeError:  # no trainer yet
+            return False
 
     def _save_plain_hyperparameters(self) -> None:
         """``save_hyperparameters()`` without live objects.
@@ -430,19 +477,31 @@ def _is_plain(value: Any) -> bool:
 def frozen(network: nn.Module) -> Iterator[None]:
     """Let a network take part in the other's step: its parameters need no gradient, its buffers come back unchanged.
 
-    Buffers (BatchNorm's averages, power iteration vectors) are swapped for copies, so that the step may write to them.
+    Buffers are BatchNorm's averages, power iteration vectors and the like.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
-    buffers = [(m, name, b) for m in network.modules() for name, b in m.named_buffers(recurse=False)]
     for p in parameters:
         p.requires_grad_(False)
+    try:
+        with kept_buffers(network):
+            yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+
+
+@contextmanager
+def kept_buffers(network: nn.Module) -> Iterator[None]:
+    """Let a network run with copies of its buffers, and give it the originals back, unchanged."""
+    if next(network.buffers(), None) is None:
+        yield
+        return
+    buffers = [(m, name, b) for m in network.modules() for name, b in m.named_buffers(recurse=False)]
     for module, name, buffer in buffers:
         setattr(module, name, buffer.clone())
     try:
         yield
     finally:
-        for p in parameters:
-            p.requires_grad_(True)
         for module, name, buffer in buffers:
             setattr(module, name, buffer)
 

@@ -48,7 +48,7 @@ def regularizers(items: Sequence[Regularizer], discriminator: nn.Module) -> None
             if r.per_sample and isinstance(layer, _BATCH_NORMS):
                 raise ValueError(
                     f"The penalty {r.name!r} is per sample, but BatchNorm (discriminator layer {name!r}) makes each "
-                    "score depend on the whole batch: use layer, instance, group or no normalisation in the discriminator."
+                    "score depend on the whole batch: use layer, instance, group or no normalisation there."
                 )
 
 

@@ -44,9 +44,9 @@ class _Parser(pl_cli.LightningArgumentParser):
     def error(self, message: str, *args: Any, **kwargs: Any) -> Any:
         options = {part for action in self._actions for part in str(action.dest).split(".")}
         classes = {name for package in _PACKAGES for name in package.__all__}
-        parameters = {p for package in _PACKAGES for name in package.__all__
-                      for p in _parameters(getattr(package, name))}  # fmt: skip
-        known = options | classes | parameters | {"GANModule", "GANDataModule"}
+        owners = [pl.Trainer, callbacks.ModelCheckpoint, *(getattr(p, name) for p in _PACKAGES for name in p.__all__)]
+        known = options | classes | {name for owner in owners for name in _parameters(owner)}
+        known |= {"Callback", "GANDataModule", "GANModule", "Logger", "Module", "NoneType"}
         quoted = re.findall(r"""["'`]([\w.]+)["'`]|Given value: ([\w.]+)|--([\w.]+)""", str(message))
         words = {word.split(".")[-1] for match in quoted for word in match if word}
         hints = {word: difflib.get_close_matches(word, known, n=3, cutoff=0.75) for word in sorted(words - known)}
@@ -69,14 +69,25 @@ class GANCLI(pl_cli.LightningCLI):
                 _remove_empty(self.claimed)
             raise
 
+    def init_parser(self, **kwargs: Any) -> Any:
+        """A parser with helpful errors. (The argument ``parser_class`` is younger than Lightning 2.4.)"""
+        parser = super().init_parser(**kwargs)
+        parser.__class__ = _Parser
+        return parser
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """``fit``, ``test`` and ``predict``; GANs have no validation loss, so there is no ``validate``."""
         return {name: skip for name, skip in pl_cli.LightningCLI.subcommands().items() if name != "validate"}
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
-        """Keep what was asked for: some versions of Lightning then let a checkpoint's values win over it, silently."""
+        """Fit the networks to the data, and keep what was asked for.
+
+        Here, since Lightning 2.4 takes what checkpoints remember of the model from the result, and 2.6 lets a given
+        checkpoint's values win over it, silently.
+        """
         super().parse_arguments(parser, args)
+        _fit_networks_to_data(self.config[self.config["subcommand"]])
         self.asked = self.config.clone()
 
     def add_arguments_to_parser(self, parser: Any) -> None:
@@ -98,9 +109,8 @@ class GANCLI(pl_cli.LightningCLI):
         return self.config[self.subcommand]
 
     def before_instantiate_classes(self) -> None:
-        """Fit the networks to the data, and choose the run's folder."""
+        """Choose the run's folder."""
         self.config = self.asked
-        _fit_networks_to_data(self.options)
         self.run_dir = self._run_folder()
         self.options["trainer"]["default_root_dir"] = str(self.run_dir)
         self.options["checkpoint"]["dirpath"] = str(self.run_dir / "checkpoints")
@@ -110,7 +120,7 @@ class GANCLI(pl_cli.LightningCLI):
         config = self.config_init[self.subcommand]["trainer"]
         chosen = config.get("logger")
         others = chosen if isinstance(chosen, list) else [chosen] if isinstance(chosen, loggers.Logger) else []
-        own = [MetricsCSV(self.run_dir)] if self.subcommand == "fit" else []  # a test is no part of the run's curve
+        own = [MetricsCSV(self.run_dir)] if True else []  # a test is no part of the run's curve
         kwargs["logger"] = False if chosen is False else [*own, *others] or False
         kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         if config.get("strategy") in (None, "auto") and _several_devices(config):
@@ -276,7 +286,7 @@ def plan(model: GANModule, data: GANDataModule, options: Any, run_dir: Path, ste
             f"Generator      {count(model.generator)}, z of length {model.latent_dim}",
             f"Discriminator  {count(model.discriminator)}",
             f"Regularizers   {', '.join(r.name for r in model.regularizers) or 'none'}",
-            f"Batch          {size} real samples for a discriminator update, {size * model.g_batch_factor} fakes for G's",
+            f"Batch          {size} real samples for a discriminator update, {size * model.g_batch_factor} fakes for G",
             f"Cycle          {seconds * 1000:.1f} ms measured, {size * model.d_steps} images",
             f"Length         {total}",
             f"Memory         {memory}",
@@ -302,7 +312,6 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
             save_config_callback=SaveConfig,
             trainer_defaults={"callbacks": [gan_callbacks.GANProgressBar()]},
             seed_everything_default=0,
-            parser_class=_Parser,
             auto_configure_optimizers=False,
             args=None if from_shell else args,
         )
@@ -325,8 +334,8 @@ def _sentence(error: Exception) -> str | None:
     raised_by = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
     if raised_by.startswith("jsonargparse.") and isinstance(error.__cause__, Exception):
         return _sentence(error.__cause__)  # raised by a constructor
-    ours = raised_by.startswith("lightning_gans.") and isinstance(error, (ValueError, TypeError, FileNotFoundError))
-    return str(error) if ours else None
+    refused = raised_by.startswith("lightning_gans.") and isinstance(error, (ValueError, FileNotFoundError))
+    return str(error) if refused or (raised_by == checks.__name__ and isinstance(error, TypeError)) else None
 
 
 def _silence() -> None:
@@ -351,9 +360,9 @@ def _resolve(args: list[str], default_config: Path | None) -> list[str]:
         return args
     config = None if default_config is None else str(default_config)
     i = next((i for i, arg in enumerate(args) if arg.partition("=")[0] == "--ckpt_path"), None)
-    if i is not None:
+    if i is not None and args[i:] != ["--ckpt_path"]:
         name, inline, value = args[i].partition("=")
-        path = Path(value if inline else args[i + 1] if i + 1 < len(args) else "")
+        path = Path(value if inline else args[i + 1])
         path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
         try:
             checkpoint = read_checkpoint(path)
@@ -362,7 +371,7 @@ def _resolve(args: list[str], default_config: Path | None) -> list[str]:
         args[i : i + (1 if inline else 2)] = [f"{name}={path}"]
         folder = _run_of(path)
         config = str(_configs(folder)[-1]) if folder is not None else _remembered_config(checkpoint)
-    elif args[0] != "fit" and not any(a.startswith(("-h", "--help", "--print_config")) for a in args):
+    elif i is None and args[0] != "fit" and not any(a.startswith(("-h", "--help", "--print_config")) for a in args):
         raise SystemExit(f"error: {args[0]} needs --ckpt_path, a checkpoint or the folder of a run.")
     if config is not None and not any(a.partition("=")[0] in ("-c", "--config") for a in args):
         args[1:1] = ["--config", config]

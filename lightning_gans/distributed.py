@@ -37,7 +37,13 @@ def average(tensors: Sequence[Tensor]) -> list[Tensor]:
     for dtype in dict.fromkeys(t.dtype for t in tensors):
         index = [i for i, t in enumerate(tensors) if t.dtype == dtype]
         flat = torch.cat([tensors[i].reshape(-1) for i in index])
-        dist.all_reduce(flat)
+        try:
+            dist.all_reduce(flat)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"Rank {rank()} of {world_size()} lost contact with another rank, which has probably died: see its "
+                "output for the cause. Checkpoints are whole; resume from the last one."
+            ) from error
         flat /= world_size()
         for i, part in zip(index, flat.split([tensors[i].numel() for i in index])):
             result[i] = part.view_as(tensors[i])

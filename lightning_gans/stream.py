@@ -42,6 +42,7 @@ class DataStream:
         self._iterator: Iterator[Any] | None = None
         self._training_state: rng.RNGState | None = None  # set while the global generators are the loader's
         self._data_state: rng.RNGState | None = None
+        self._seeded_once = False  # the loader draws from the global generators only when an epoch begins
 
     def enter_loader_random_state(self, training_state: rng.RNGState | None = None) -> None:
         """Give the global generators to the loader, which Lightning is about to open.
@@ -59,21 +60,28 @@ class DataStream:
         Where the rest of an epoch is shorter than a cycle it is fetched together with the last whole cycle. Then the
         epoch ends with a cycle, and no Lightning step passes without a generator update.
         """
+        opening = iterator is not self._iterator
+        if not opening and self._seeded_once:
+            return self._fill(iterator, n)
         training = self._training_state or rng.capture()
         self._training_state = None
         try:
-            if iterator is not self._iterator:
+            if opening:
                 self._open(iterator)
             else:
                 assert self._data_state is not None
                 rng.restore(self._data_state)
-            complete = self._take(iterator, n - len(self.pending))
-            if complete and iterator.length is not None and iterator.length - iterator.fetched < n:
-                self._take(iterator, iterator.length - iterator.fetched)
-            self._finished = iterator.done
+            complete = self._fill(iterator, n)
             self._data_state = rng.capture(cuda=False)
         finally:
             rng.restore(training)
+        return complete
+
+    def _fill(self, iterator: Any, n: int) -> bool:
+        complete = self._take(iterator, n - len(self.pending))
+        if complete and iterator.length is not None and iterator.length - iterator.fetched < n:
+            self._take(iterator, iterator.length - iterator.fetched)
+        self._finished = iterator.done
         return complete
 
     def state_dict(self) -> dict[str, Any]:
@@ -93,6 +101,8 @@ class DataStream:
 
     def _open(self, iterator: Any) -> None:
         self._iterator = iterator
+        loaders = iterator.data_fetcher.combined_loader.flattened
+        self._seeded_once = all(getattr(loader, "seeded_once", False) for loader in loaders)
         self.epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
         rng.seed((self.seed + _EPOCH_STRIDE * self.epoch) % 2**63)
         skip, self._replay = self._replay, 0

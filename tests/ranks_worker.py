@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,15 @@ from lightning_gans.datamodules.memory import MemoryLoader
 from lightning_gans.functional import draw
 
 
-def loader(batch_size: int) -> MemoryLoader:
-    data = plain(80, dtype=torch.float64).dataset
+def sgd(parameters: Iterable) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=1e-2)
+
+
+SGD: dict[str, Any] = {"optimizer_g": sgd, "optimizer_d": sgd}  # Adam amplifies rounding
+
+
+def loader(batch_size: int, dtype: torch.dtype = torch.float64) -> MemoryLoader:
+    data = plain(80, dtype=dtype).dataset
     return MemoryLoader(data, None, batch_size, transform=_jitter)
 
 
@@ -66,6 +74,7 @@ def main(folder: Path) -> None:
     found: dict[str, Any] = {}
     for name in TECHNIQUES:
         found[name] = state(train(make(name).double(), loader(4), 50))
+        found[f"{name} float32"] = state(train(make(name, **SGD), loader(4, torch.float32), 50))
     for strategy in ("auto", "ddp", "ddp_find_unused_parameters_true"):
         found[strategy] = state(train(make("wgan_gp").double(), loader(4), 5, strategy=strategy))
     module = make("wgan_gp")

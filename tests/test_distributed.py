@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from common import make, state
-from ranks_worker import loader, train
+from ranks_worker import SGD, loader, train
 
 from lightning_gans import TECHNIQUES
 
@@ -38,6 +38,14 @@ def test_two_ranks_equal_one_process(two_ranks: dict[str, Any], name: str) -> No
     start, one = state(make(name).double()), state(train(make(name).double(), loader(8), 50, strategy="auto"))
     assert largest_difference(start, one) > 1e-4  # it did train
     assert largest_difference(one, two_ranks[name]) < 1e-10
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_two_ranks_equal_one_process_in_float32(two_ranks: dict[str, Any], name: str) -> None:
+    start, data = state(make(name)), loader(8, torch.float32)
+    one = state(train(make(name, **SGD), data, 50, strategy="auto"))
+    assert largest_difference(start, one) > 1e-4
+    assert largest_difference(one, two_ranks[f"{name} float32"]) < 1e-6
 
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_find_unused_parameters_true"])

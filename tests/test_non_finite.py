@@ -112,7 +112,9 @@ def test_a_good_run_is_left_alone(action: Any, tmp_path: Path) -> None:
 def test_rollback_restores_everything_and_goes_on(batch: int, tmp_path: Path) -> None:
     module, after = make("wgan_gp", lr_g=0.01, lr_d=0.02), After()
     guard = NonFiniteGuard("rollback", lr_factor=0.25, keep_every_n_steps=2)
-    with pytest.warns(UserWarning, match=r"update 3, step of the disc.*Going back to the state of update 2, .* 0\.25\."):
+    with pytest.warns(
+        UserWarning, match=r"update 3, step of the disc.*Going back to the state of update 2, .* 0\.25\."
+    ):
         t = fit(module, loader(batch), EMA(decay=0.9), guard, after, default_root_dir=tmp_path)
     assert t.global_step == 6
     assert equal(after.states[3], after.states[2])
@@ -236,8 +238,12 @@ def test_one_process_is_consistent_with_itself() -> None:
 
 def test_drift_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("lightning_gans.distributed.drifted", lambda module: asked.append(1) or "generator.layers.0.bias")
-    with pytest.raises(RuntimeError, match=r"After generator update 4 the parameter 'generator\.layers\.0\.bias' is not"):
+    monkeypatch.setattr(
+        "lightning_gans.distributed.drifted", lambda module: asked.append(1) or "generator.layers.0.bias"
+    )
+    with pytest.raises(
+        RuntimeError, match=r"After generator update 4 the parameter 'generator\.layers\.0\.bias' is not"
+    ):
         fit(make("wgan_gp"), loader(), RankConsistency(every_n_steps=4))
     assert asked == [1]
 

@@ -46,6 +46,8 @@ def _rows(
     dtype: torch.dtype | None,
 ) -> Tensor:
     rank, world = rank_and_world()
+    if world == 1 and (generator is None or device is None or generator.device.type == torch.device(device).type):
+        return draw((n, *shape), generator=generator, device=device or (generator and generator.device), dtype=dtype)
     # torch draws only on the generator's own device: a CPU generator serves any device by a copy.
     source = device if generator is None else generator.device
     rows = draw((world * n, *shape), generator=generator, device=source, dtype=dtype)[rank::world]

@@ -103,7 +103,7 @@ def interpolate(real: Tensor, fake: Tensor, generator: torch.Generator | None = 
         raise ValueError(f"fake: expected the shape of real, {tuple(real.shape)}, got {tuple(fake.shape)}.")
     real, fake = full_precision(real.detach()), full_precision(fake.detach())
     a = uniform(len(real), *[1] * (real.ndim - 1), generator=generator, device=real.device, dtype=real.dtype)
-    return a * real + (1 - a) * fake
+    return torch.lerp(fake, real, a)
 
 
 def perturb(real: Tensor, generator: torch.Generator | None = None) -> Tensor:

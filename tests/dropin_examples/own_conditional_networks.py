@@ -34,6 +34,6 @@ labels = torch.randint(3, (4096,))
 points = torch.tensor([[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])[labels] + 0.1 * torch.randn(4096, 2)
 
 model = WGANGP(Generator(), Critic(), latent_dim=4, gp_weight=0.1, lr_g=1e-3, lr_d=1e-3, betas=(0.5, 0.9))
-trainer = pl.Trainer(max_steps=200)
+trainer = pl.Trainer(max_steps=150)
 trainer.fit(model, DataLoader(TensorDataset(points, labels), batch_size=64, shuffle=True))
 samples = model.sample(300, labels=torch.full((300,), 2))  # class 2 only

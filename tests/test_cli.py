@@ -1,0 +1,485 @@
+"""The command line, as a newcomer and as somebody in a hurry would use it."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from lightning_gans import GAN, WGANGP, GANModule
+from lightning_gans._lightning import pl
+from lightning_gans.cli import main
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+RECIPES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
+DOWNLOADED = [r for r in RECIPES if re.search(r"class_path: \w*(MNIST|CIFAR|Images)", (CONFIGS / r).read_text())]
+TRAINER = {"accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1, "max_steps": 4}
+TOY = {
+    "model": {
+        "class_path": "WGANGP",
+        "init_args": {
+            "latent_dim": 2,
+            "generator": {"class_path": "ToyGenerator", "init_args": {"width": 8}},
+            "discriminator": {"class_path": "ToyDiscriminator", "init_args": {"width": 8}},
+        },
+    },
+    "data": {"class_path": "Ring", "init_args": {"batch_size": 16}},
+    "trainer": TRAINER,
+}
+IMAGES = {
+    "model": {
+        "class_path": "WGANGP",
+        "init_args": {
+            "latent_dim": 6,
+            "generator": {"class_path": "DCGANGenerator", "init_args": {"width": 4, "num_classes": 10}},
+            "discriminator": {
+                "class_path": "DCGANDiscriminator",
+                "init_args": {"width": 4, "num_classes": 10, "norm": "none"},
+            },
+        },
+    },
+    "data": {"class_path": "Digits", "init_args": {"batch_size": 8}},
+    "trainer": TRAINER | {"max_steps": 2},
+}
+
+
+def cli(*args: str, config: dict[str, Any] | None = TOY) -> None:
+    """Run the command line with a small default configuration."""
+    path = Path("default.yaml").absolute()
+    if config is not None:
+        path.write_text(yaml.safe_dump(config))
+    main(list(args), default_config=path)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str, config: dict[str, Any] | None = TOY) -> str:
+    """Run a command that must end with a message and no traceback; the message."""
+    with pytest.raises(SystemExit) as caught:
+        cli(*args, config=config)
+    if isinstance(caught.value.code, str):
+        assert caught.value.code.startswith("error: ") and "\n" not in caught.value.code
+        return caught.value.code
+    assert caught.value.code == 2
+    message = capsys.readouterr().err
+    assert "usage:" not in message
+    return message
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def files(run: Path) -> set[str]:
+    return {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of four generator updates; not to be changed."""
+    folder = tmp_path_factory.mktemp("toy")
+    (folder / "default.yaml").write_text(yaml.safe_dump(TOY))
+    main(["fit", f"--out={folder}", "--name=run"], default_config=folder / "default.yaml")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def image_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for images with classes."""
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "default.yaml").write_text(yaml.safe_dump(IMAGES))
+    main(["fit", f"--out={folder}", "--name=run"], default_config=folder / "default.yaml")
+    return folder / "run"
+
+
+@pytest.fixture
+def own_run(toy_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, to go on with."""
+    return Path(shutil.copytree(toy_run, tmp_path / "runs" / "mine"))
+
+
+# ---------------------------------------------------------------------- the run's folder
+def test_what_a_run_leaves_behind(image_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert files(image_run) == {
+        "config.yaml", "metrics.csv", "checkpoints/last.ckpt",
+        "samples/latest.png", "samples/step_000000.png", "samples/step_000002.png",
+    }  # fmt: skip
+    assert [row["step"] for row in rows(image_run)] == ["1", "2"]
+    assert {"d/loss", "d/gradient_penalty", "g/loss", "time/images_seen"} <= rows(image_run)[0].keys()
+    config = yaml.safe_load((image_run / "config.yaml").read_text())
+    assert config["model"]["init_args"]["generator"]["init_args"]["shape"] == [1, 8, 8]
+    assert config["seed_everything"] == 0
+
+
+def test_the_report_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    cli("fit", "--name=a", "--trainer.max_steps=1", "--trainer.log_every_n_steps=5")
+    report = capsys.readouterr().out.split("\n\n")[-1]
+    named = dict(re.findall(r"^([A-Z][a-z ]+?) {2,}(\S+)$", report, re.MULTILINE))
+    assert named.keys() == {"Sample grid", "Checkpoint", "Config"}  # one update, five to a log entry: no metrics
+    assert all(Path(path).is_file() for path in named.values())
+
+
+def test_the_report_tells_the_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    cli("fit", "--name=a", "--trainer.max_steps=2", "--trainer.callbacks=ModeCoverage",
+        "--trainer.callbacks.every_n_steps=1", "--trainer.callbacks.num_samples=100")  # fmt: skip
+    out = capsys.readouterr().out
+    assert re.search(r"modes +\d \(at step 0\), \d \(best, at step \d\), \d \(last, at step 2\)", out), out
+    assert [row["step"] for row in rows(Path("runs/a"))] == ["0", "1", "2"]
+
+
+def test_running_again_never_overwrites(own_run: Path) -> None:
+    before = {name: (own_run / name).read_bytes() for name in files(own_run)}
+    for _ in range(2):
+        cli("fit", "--name=mine", "--trainer.max_steps=1")
+    assert {name: (own_run / name).read_bytes() for name in files(own_run)} == before
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["mine", "mine-2", "mine-3"]
+
+
+def test_without_a_name_the_folder_is_dated() -> None:
+    for _ in range(2):  # within the same second
+        cli("fit", "--out=here", "--trainer.max_steps=1")
+    dated = sorted(str(path.relative_to("here")) for path in Path("here").glob("*/*"))
+    assert len(dated) == 2 and all(re.fullmatch(r"ring-wgangp/\d{8}-\d{6}(-2)?", name) for name in dated), dated
+
+
+def test_a_run_that_does_not_start_leaves_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, "fit", "--name=a", "--data.batch_size=2000", config=IMAGES)
+    refused(capsys, "fit", "--name=a", "--model.d_steps=0")
+    assert not Path("runs/a").exists()
+
+
+def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli("fit", "--dry_run", "--name=a", config=IMAGES)
+    plan = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert {p.name for p in Path().iterdir()} == {"default.yaml"}  # nothing was written
+    for words in ("WGANGP, 5 discriminator update", "1,500 training images", "shape (1, 8, 8)", "DCGANGenerator",
+                  "gradient_penalty", "8 real samples", "2 generator updates", "MiB", "runs/a"):  # fmt: skip
+        assert words in plan, words
+    assert all(re.search(rf"^{net} .*[\d,]+ parameters", plan, re.MULTILINE) for net in ("Generator", "Discriminator"))
+
+
+# ---------------------------------------------------------------------- checkpoints
+def test_a_checkpoint_is_enough(image_run: Path, toy_run: Path) -> None:
+    for run, cls, shape in ((image_run, WGANGP, (3, 1, 8, 8)), (toy_run, WGANGP, (3, 2))):
+        path = run / "checkpoints" / "last.ckpt"
+        module = cls.load_from_checkpoint(path)
+        assert module.sample(3).shape == shape
+        checkpoint = torch.load(path, weights_only=True)
+        assert all(torch.equal(value, checkpoint["state_dict"][name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("what", ["folder", "file="])
+def test_resume_goes_on_in_the_folder(own_run: Path, what: str) -> None:
+    before = rows(own_run)
+    last = str(own_run / "checkpoints" / "last.ckpt")
+    given = {"folder": ["--ckpt_path", str(own_run)], "file=": [f"--ckpt_path={last}"]}
+    cli("fit", *given[what], "--trainer.max_steps=6", config={"data": {"class_path": "Digits"}})  # of no account
+    assert [path.name for path in own_run.parent.iterdir()] == ["mine"]
+    assert rows(own_run)[:4] == before and [row["step"] for row in rows(own_run)] == list("123456")
+    assert {"config.yaml", "config-2.yaml", "samples/step_000006.png"} <= files(own_run)
+    assert yaml.safe_load((own_run / "config-2.yaml").read_text())["trainer"]["max_steps"] == 6
+    assert torch.load(own_run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
+
+
+def test_resume_ends_where_one_run_would(own_run: Path) -> None:
+    cli("fit", "--ckpt_path", str(own_run), "--trainer.max_steps=7")
+    cli("fit", "--name=whole", "--trainer.max_steps=7")
+    a, b = (torch.load(f"runs/{name}/checkpoints/last.ckpt", weights_only=True) for name in ("mine", "whole"))
+    assert all(torch.equal(a["state_dict"][name], b["state_dict"][name]) for name in b["state_dict"])
+    assert rows(own_run) == rows(Path("runs/whole"))
+
+
+def test_resume_uses_the_newest_configuration(own_run: Path) -> None:
+    """Resumed with more steps, then once more without saying so: the number that was said last counts."""
+    cli("fit", "--ckpt_path", str(own_run), "--trainer.max_steps=5")
+    shutil.rmtree(own_run / "samples")
+    cli("fit", "--ckpt_path", str(own_run))
+    assert "config-3.yaml" not in files(own_run)
+    assert [row["step"] for row in rows(own_run)] == list("12345")
+
+
+def test_resume_obeys_what_is_asked(own_run: Path) -> None:
+    """Lightning 2.6 lets the checkpoint's hyperparameters win over the command line."""
+    cli("fit", "--ckpt_path", str(own_run), "--trainer.max_steps=5", "--model.gp_weight=3")
+    assert yaml.safe_load((own_run / "config-2.yaml").read_text())["model"]["init_args"]["gp_weight"] == 3
+    assert torch.load(own_run / "checkpoints" / "last.ckpt", weights_only=True)["hyper_parameters"]["gp_weight"] == 3
+
+
+def test_a_resume_that_does_not_fit_changes_nothing(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(own_run)
+    message = refused(capsys, "fit", "--ckpt_path", str(own_run), "--data=Digits")
+    assert "The checkpoint does not fit the networks" in message and "size mismatch" in message
+    assert files(own_run) == before
+
+
+def test_test_scores_a_checkpoint(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = (own_run / "metrics.csv").read_bytes()
+    cli("test", "--ckpt_path", str(own_run), "--trainer.callbacks=ModeCoverage", "--trainer.callbacks.num_samples=100")
+    assert "metrics/modes" in capsys.readouterr().out
+    assert "test-scores-coverage.jsonl" in files(own_run)
+    assert (own_run / "metrics.csv").read_bytes() == metrics  # the curve of the training is left alone
+
+
+@pytest.mark.parametrize("n", [1, 70])
+def test_predict_writes_images(image_run: Path, tmp_path: Path, n: int) -> None:
+    run = Path(shutil.copytree(image_run, tmp_path / "run"))
+    for _ in range(2):
+        cli("predict", "--ckpt_path", str(run), "--samples", str(n))
+    for folder in ("predictions", "predictions-2"):
+        assert files(run / folder) == {"grid.png", *(f"{i:05d}.png" for i in range(n))}
+    first, again = (np.array(Image.open(run / f / "00000.png")) for f in ("predictions", "predictions-2"))
+    assert first.shape[:2] == (8, 8) and np.array_equal(first, again) and first.std() > 0
+
+
+def test_predict_writes_points(own_run: Path) -> None:
+    cli("predict", "--ckpt_path", str(own_run / "checkpoints" / "last.ckpt"), "--samples=5")
+    values = np.loadtxt(own_run / "predictions" / "samples.csv", delimiter=",")
+    assert values.shape == (5, 2) and values.std() > 0
+
+
+def test_a_checkpoint_outside_of_its_run(image_run: Path, tmp_path: Path) -> None:
+    """It remembers its model and data, so that no configuration is needed; a new run folder is made."""
+    shutil.copy(image_run / "checkpoints" / "last.ckpt", tmp_path / "best.ckpt")
+    cli("predict", "--ckpt_path=best.ckpt", "--samples=2", "--name=p")
+    assert {"00000.png", "00001.png"} <= files(Path("runs/p/predictions"))
+    cli("fit", "--ckpt_path=best.ckpt", "--name=f", "--trainer.max_steps=3", "--trainer.accelerator=cpu")
+    assert torch.load("runs/f/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+
+
+# ---------------------------------------------------------------------- mistakes
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--model.gp_wieght=3"], "'gp_wieght': did you mean gp_weight?"),
+        (["--model=WGNGP"], "'WGNGP': did you mean WGANGP?"),
+        (["--data=Rings"], "'Rings': did you mean Ring?"),
+        (["--model.generator=ToyGenerater"], "'ToyGenerater': did you mean ToyGenerator?"),
+        (["--data.bach_size=3"], "'bach_size': did you mean batch_size?"),
+        (["--trainer.max_stepz=3"], "did you mean max_steps"),
+        (["--trainer.callbacks=ModeCoverrage"], "'ModeCoverrage': did you mean ModeCoverage?"),
+        (["--config=nope.yaml"], "File does not exist"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str], args: list[str], words: str
+) -> None:
+    message = refused(capsys, "fit", *args)
+    assert words in message and message.count("did you mean") <= 1
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("where", ["model", "data", "trainer"])
+def test_a_wrong_key_in_a_file(capsys: pytest.CaptureFixture[str], where: str) -> None:
+    wrong = {
+        "model": ("gp_weigth", "gp_weight"),
+        "data": ("batchsize", "batch_size"),
+        "trainer": ("max_step", "max_steps"),
+    }
+    key, right = wrong[where]
+    config = yaml.safe_load(yaml.safe_dump(TOY))
+    (config[where] if where == "trainer" else config[where]["init_args"])[key] = 1
+    message = refused(capsys, "fit", config=config)
+    assert key in message and right in message
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["fit", "--model.d_steps=0"], "d_steps must be an integer >= 1, got 0"),
+        (["fit", "--model.gp_weight=-1"], "weight: expected a finite number of at least 0, got -1"),
+        (["fit", "--data.batch_size=0"], "batch_size must be at least 1, got 0"),
+        (["fit", "--data=Images", "--data.path=nowhere"], "path nowhere does not exist"),
+        (["fit", "--data=MNIST", "--data.root=nowhere", "--data.download=false"], "nowhere/MNIST/raw/"),
+        (["fit", "--trainer.enable_checkpointing=false"], "found `ModelCheckpoint` in callbacks"),
+        (["fit", "--trainer.callbacks=[ModeCoverage,ModeCoverage]"], "ModeCoverage"),
+        (["fit", "--ckpt_path=nowhere"], "There is no checkpoint at nowhere."),
+        (["fit", "--ckpt_path"], "expected one argument"),
+        (["test"], "test needs --ckpt_path"),
+        (["predict", "--samples=3"], "predict needs --ckpt_path"),
+        (["validate"], "'fit', 'test', 'predict'"),
+        ([], "{fit,test,predict}"),
+    ],
+)
+def test_one_sentence_and_no_traceback(capsys: pytest.CaptureFixture[str], args: list[str], words: str) -> None:
+    assert words in refused(capsys, *args)
+    assert not Path("runs").exists() or not files(Path("runs"))
+
+
+def test_networks_that_cannot_take_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, "fit", "--data=Ring", config=IMAGES)
+    assert message == "error: DCGANGenerator takes shape=(C, H, H) with H in 8, 28, 32, 64, got (2,)."
+    message = refused(capsys, "fit", "--model.discriminator.norm=batch", config=IMAGES)
+    assert "'gradient_penalty' is per sample, but BatchNorm (discriminator layer" in message
+
+
+@pytest.mark.parametrize("command", ["fit", "test", "predict"])
+@pytest.mark.parametrize("kind", ["empty", "truncated", "text", "foreign", "pickle"])
+def test_bad_checkpoints(capsys: pytest.CaptureFixture[str], toy_run: Path, command: str, kind: str) -> None:
+    whole = (toy_run / "checkpoints" / "last.ckpt").read_bytes()
+    path = Path(f"{kind}.ckpt")
+    path.write_bytes({"empty": b"", "truncated": whole[: len(whole) // 2], "text": b"hello"}.get(kind, b""))
+    if kind in ("foreign", "pickle"):
+        torch.save({"weights": torch.zeros(2)} if kind == "foreign" else torch.nn.Linear(1, 1), path)
+    message = refused(capsys, command, f"--ckpt_path={path}")
+    assert re.search(rf"--ckpt_path: {path} (is not a readable|holds no Lightning) checkpoint", message)
+
+
+def test_errors_that_are_not_the_users_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WGANGP, "generator_terms", lambda *args: [][0])
+    with pytest.raises(IndexError):
+        cli("fit")
+
+
+@pytest.mark.parametrize("command", ["fit", "predict"])
+def test_unwritable_out(toy_run: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    Path("file").touch()
+    shutil.copy(toy_run / "checkpoints" / "last.ckpt", "lone.ckpt")
+    args = ["--ckpt_path=lone.ckpt"] if command == "predict" else []
+    message = refused(capsys, command, "--out=file/runs", "--name=a", *args)
+    assert "the run folder file/runs/a cannot be written" in message and "--out" in message
+
+
+def test_predict_needs_a_number_of_samples(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(own_run)
+    assert "samples must be an integer >= 1, got 0" in refused(
+        capsys, "predict", "--ckpt_path", str(own_run), "--samples=0"
+    )
+    assert files(own_run) == before
+
+
+def test_test_without_a_score(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is nothing to score with" in refused(capsys, "test", "--ckpt_path", str(own_run))
+
+
+# ---------------------------------------------------------------------- options of Lightning's
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--trainer.logger=false"],
+        ["--trainer.fast_dev_run=true"],
+        ["--trainer.max_epochs=1", "--trainer.max_steps=-1", "--data.batches_per_epoch=10"],
+        ["--trainer.enable_progress_bar=true"],
+        ["--trainer.enable_progress_bar=true", "--trainer.callbacks=TQDMProgressBar"],
+        ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=csv"],
+    ],
+)
+def test_options_of_the_trainer(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    cli("fit", "--name=a", "--trainer.max_steps=1", *args)
+    assert "Run folder: runs/a" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------- networks follow the data
+def pictures(folder: Path, modes: list[str], classes: int = 0) -> Path:
+    """24 random images of many sizes."""
+    random = np.random.RandomState(0)
+    for i in range(24):
+        where = folder / f"class{i % classes}" if classes else folder
+        where.mkdir(parents=True, exist_ok=True)
+        height, width = random.randint(5, 50, 2)
+        image = Image.fromarray(random.randint(0, 255, (height, width, 3)).astype(np.uint8))
+        image.convert(modes[i % len(modes)]).save(where / f"{i}.png")
+    return folder
+
+
+def trained_on(*args: str) -> GANModule:
+    cli("fit", "--name=a", "--data=Images", "--data.batch_size=4", *args, config=IMAGES)
+    return WGANGP.load_from_checkpoint("runs/a/checkpoints/last.ckpt")
+
+
+def test_from_digits_to_a_folder_of_rgb_images() -> None:
+    path = pictures(Path("flat"), ["RGB", "L", "RGBA"])
+    module = trained_on(f"--data.path={path}", "--data.size=32")
+    assert module.sample(2).shape == (2, 3, 32, 32)
+    assert module.num_classes is None  # the digits' ten classes are gone with the digits
+
+
+def test_from_digits_to_a_folder_of_classes() -> None:
+    module = trained_on(f"--data.path={pictures(Path('classes'), ['RGB'], classes=3)}", "--data.size=8")
+    assert module.sample(2).shape == (2, 3, 8, 8) and module.num_classes == 3
+    cli("predict", "--ckpt_path=runs/a", "--samples=2")
+    assert Image.open("runs/a/predictions/00001.png").mode == "RGB"
+
+
+def test_from_digits_to_a_zip_of_grey_images() -> None:
+    with zipfile.ZipFile("flat.zip", "w") as archive:
+        for path in pictures(Path("flat"), ["L", "RGB"]).iterdir():
+            archive.write(path)
+    assert trained_on("--data.path=flat.zip", "--data.size=28", "--data.mode=L").sample(2).shape == (2, 1, 28, 28)
+
+
+def test_an_unconditional_network_stays_so() -> None:
+    config = yaml.safe_load(yaml.safe_dump(IMAGES))
+    for net in ("generator", "discriminator"):
+        del config["model"]["init_args"][net]["init_args"]["num_classes"]
+    cli("fit", "--name=a", config=config)
+    assert WGANGP.load_from_checkpoint("runs/a/checkpoints/last.ckpt").num_classes is None
+
+
+def test_another_technique_on_the_same_configuration() -> None:
+    cli("fit", "--name=a", "--model=GAN", "--model.loss=hinge")
+    assert GAN.load_from_checkpoint("runs/a/checkpoints/last.ckpt").hparams["loss"] == "hinge"
+
+
+# ---------------------------------------------------------------------- the recipes
+class Instantiated(Exception):
+    """Carries what `fit` would have trained."""
+
+
+def recipe_args(recipe: str) -> list[str]:
+    args = ["fit", f"--config={CONFIGS / recipe}", "--trainer.accelerator=cpu", "--name=a"]
+    if "class_path: Images" in (CONFIGS / recipe).read_text():
+        args.append(f"--data.path={pictures(Path('pictures'), ['RGB'])}")
+    return args
+
+
+def test_there_are_recipes() -> None:
+    assert {"digits/wgan_gp.yaml", "ring/wgan_gp.yaml"} <= set(RECIPES) - set(DOWNLOADED)
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if r in DOWNLOADED or r.startswith("digits")])
+def test_recipes_make_networks_that_fit_their_data(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is built as the file says, without reading data, and both networks take one batch of the data's shape."""
+
+    def fit(self: Any, model: GANModule, datamodule: Any, **kwargs: Any) -> None:
+        raise Instantiated(model, datamodule, self)
+
+    monkeypatch.setattr(pl.Trainer, "fit", fit)
+    with pytest.raises(Instantiated) as caught:
+        main(recipe_args(recipe))
+    module, data, trainer = caught.value.args
+    assert trainer.max_steps > 0
+    labels: Tensor | None = None
+    if module.conditional:
+        assert data.num_classes is not None
+        labels = torch.tensor([0, data.num_classes - 1])
+    with torch.no_grad():
+        fake = module(torch.randn(2, module.latent_dim), labels)
+        assert fake.shape == (2, *data.shape)
+        scores = module.discriminator(fake, labels) if labels is not None else module.discriminator(fake)
+    assert scores.shape == (2,)
+
+
+@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if recipe not in DOWNLOADED])
+def test_recipes_without_downloads_train(recipe: str) -> None:
+    """Two generator updates as the file says; of the callbacks those that need no feature extractor."""
+    args = [*recipe_args(recipe), "--trainer.max_steps=2", "--trainer.log_every_n_steps=1"]
+    if "GenerativeMetrics" in (CONFIGS / recipe).read_text():
+        args += ["--trainer.callbacks=[]", "--checkpoint.monitor=null"]
+    main(args)
+    run = Path("runs/a")
+    assert {"1", "2"} <= {row["step"] for row in rows(run)} <= {"0", "1", "2"}
+    assert all(
+        np.isfinite(float(value)) for row in rows(run) for name, value in row.items() if value and name[1] == "/"
+    )
+    assert {"checkpoints/last.ckpt", "samples/latest.png"} <= files(run)

@@ -1,0 +1,181 @@
+"""`import lightning as L` and `import pytorch_lightning as pl`, and a torchvision whose compiled ops do not load."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+import lightning_gans
+from lightning_gans import WGANGP, _lightning, _torchvision
+from lightning_gans._lightning import pl
+
+# What a user's machine has done by itself: torchvision can be imported (see _torchvision.py).
+WORKING_TORCHVISION = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("shim", {str(Path(_torchvision.__file__))!r})
+shim = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(shim)
+"""
+TRAIN = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+generator = nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 2))
+discriminator = nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 1), nn.Flatten(0))
+model = WGANGP(generator, discriminator, latent_dim=3)
+trainer = L.Trainer(max_steps=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+trainer.fit(model, DataLoader(torch.randn(40, 2), 4))
+assert trainer.global_step == 2
+assert isinstance(model, L.LightningModule)
+from lightning_gans import callbacks, datamodules
+assert issubclass(callbacks.EMA, L.Callback) and issubclass(datamodules.Ring, L.LightningDataModule)
+"""
+
+
+def python(code: str, folder: Path) -> str:
+    """Run code in a fresh interpreter."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_lightning(tmp_path: Path) -> None:
+    if importlib.util.find_spec("lightning") is None:
+        pytest.skip("lightning is not installed")
+    check = "import sys; print([m for m in sys.modules if m == 'pytorch_lightning'])"
+    code = f"{WORKING_TORCHVISION}\nimport lightning as L\nfrom lightning_gans import WGANGP\n{TRAIN}\n{check}"
+    assert python(code, tmp_path).splitlines()[-1] == "[]"  # one Lightning is enough
+
+
+def test_the_library_first(tmp_path: Path) -> None:
+    """It builds on pytorch_lightning, whatever is imported later, and torchvision can be imported after it."""
+    if importlib.util.find_spec("pytorch_lightning") is None:
+        pytest.skip("pytorch_lightning is not installed")
+    names = "('lightning', 'wandb', 'tensorboard', 'sklearn')"
+    code = f"""
+from lightning_gans import WGANGP
+import sys
+unasked = [name for name in {names} if name in sys.modules]
+import torchvision
+torchvision.ops.nms, torchvision.transforms.ToTensor
+if {importlib.util.find_spec("lightning") is not None}:
+    import lightning
+    assert not issubclass(WGANGP, lightning.LightningModule)
+import pytorch_lightning as L
+{TRAIN}
+print(unasked)
+"""
+    assert python(code, tmp_path).splitlines()[-1] == "[]"
+
+
+def test_this_process() -> None:
+    assert issubclass(WGANGP, pl.LightningModule)
+    assert pl.__name__ == _lightning.resolve()
+
+
+@pytest.mark.parametrize(
+    ("imported", "installed", "chosen"),
+    [
+        ((), ("pytorch_lightning", "lightning"), "pytorch_lightning"),
+        ((), ("pytorch_lightning",), "pytorch_lightning"),
+        ((), ("lightning",), "lightning.pytorch"),
+        (("lightning", "lightning.pytorch"), ("pytorch_lightning", "lightning"), "lightning.pytorch"),
+        (("pytorch_lightning",), ("pytorch_lightning", "lightning"), "pytorch_lightning"),
+        (
+            ("pytorch_lightning", "lightning", "lightning.pytorch"),
+            ("pytorch_lightning", "lightning"),
+            "pytorch_lightning",
+        ),
+    ],
+)
+def test_which_one(
+    monkeypatch: pytest.MonkeyPatch, imported: tuple[str, ...], installed: tuple[str, ...], chosen: str
+) -> None:
+    modules = SimpleNamespace(modules={name: ModuleType(name) for name in imported})
+    monkeypatch.setattr(_lightning, "sys", modules)
+    monkeypatch.setattr(_lightning.importlib.util, "find_spec", lambda name: name if name in installed else None)
+    assert _lightning.resolve() == chosen
+
+
+# ---------------------------------------------------------------------- torchvision
+class Declared:
+    """Stands for torch.library.Library."""
+
+    def __init__(self, *args: str) -> None:
+        self.args, self.schemas = args, list[str]()
+
+    def define(self, schema: str) -> None:
+        self.schemas.append(schema)
+
+
+@pytest.fixture
+def shim(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """_torchvision.py as in a fresh process that has not imported torchvision; it must declare nothing real."""
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    monkeypatch.setattr(torch.library, "Library", Declared)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    loader = importlib.machinery.SourceFileLoader("fresh_shim", str(_torchvision.__file__))
+    module = ModuleType("fresh_shim")
+    exec(loader.get_code("fresh_shim"), module.__dict__)  # type: ignore[arg-type]
+    assert module._library is None  # without torchvision there is nothing to mend
+    return module
+
+
+def install(monkeypatch: pytest.MonkeyPatch, folder: Path, library: str | None, loads: bool) -> list[str]:
+    """A torchvision in ``folder`` whose native library loads or does not; the libraries that are tried."""
+    tried: list[str] = []
+
+    def load_library(path: str) -> None:
+        tried.append(path)
+        if not loads:
+            raise OSError("libcudart.so: cannot open shared object file")
+
+    if library is not None:
+        (folder / library).touch()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: SimpleNamespace(origin=str(folder / "__init__.py")))
+    monkeypatch.setattr(torch.ops, "load_library", load_library)
+    return tried
+
+
+NATIVE = f"_C{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+
+
+def test_shim_does_nothing_where_the_ops_load(
+    shim: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried = install(monkeypatch, tmp_path, NATIVE, loads=True)
+    assert shim.declare_missing_ops() is False and shim._library is None
+    assert tried == [str(tmp_path / NATIVE)]
+
+
+@pytest.mark.parametrize("library", [NATIVE, None])
+def test_shim_declares_what_is_missing_once(
+    shim: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: str | None
+) -> None:
+    install(monkeypatch, tmp_path, library, loads=False)
+    assert shim.declare_missing_ops() is True
+    declared = shim._library
+    assert declared.args == ("torchvision", "DEF")
+    assert [schema.split("(")[0] for schema in declared.schemas] == ["nms", "qnms"]
+    assert shim.declare_missing_ops() is False and shim._library is declared
+
+
+def test_shim_does_nothing_where_torchvision_is_imported(
+    shim: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried = install(monkeypatch, tmp_path, NATIVE, loads=False)
+    monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+    assert shim.declare_missing_ops() is False and tried == []
+
+
+def test_the_version_is_stated() -> None:
+    assert lightning_gans.__version__.count(".") == 2
