@@ -209,7 +209,7 @@ def _all_finite(loss: Tensor | None, parameters: list[nn.Parameter]) -> bool:
     The maximum norm: a Euclidean one overflows for large finite gradients.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    values = [] if loss is None else [loss.float()]
+    values = [] if loss is None else [loss.float().reshape(())]
     if gradients:
         values.append(get_total_norm(gradients, float("inf")).float())
     return not values or bool(torch.stack(values).isfinite().all())

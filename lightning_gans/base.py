@@ -270,7 +270,7 @@ class GANModule(pl.LightningModule):
         if not self._plain_transfer:
             raw = self.trainer.strategy.batch_to_device(raw)
         parts = (*raw, None, None)[:3] if isinstance(raw, (tuple, list)) else (raw, None, None)
-        real, labels, weights = (p if p is None else p.to(self.device, non_blocking=True) for p in parts)
+        real, labels, weights = (p.to(self.device, non_blocking=True) if torch.is_tensor(p) else p for p in parts)
         if not self.conditional:
             labels = None
         elif labels is not None:

@@ -120,7 +120,7 @@ class GANCLI(pl_cli.LightningCLI):
         config = self.config_init[self.subcommand]["trainer"]
         chosen = config.get("logger")
         others = chosen if isinstance(chosen, list) else [chosen] if isinstance(chosen, loggers.Logger) else []
-        own = [MetricsCSV(self.run_dir)] if True else []  # a test is no part of the run's curve
+        own = [MetricsCSV(self.run_dir)] if self.subcommand == "fit" else []  # a test is no part of the run's curve
         kwargs["logger"] = False if chosen is False else [*own, *others] or False
         kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         if config.get("strategy") in (None, "auto") and _several_devices(config):
@@ -166,7 +166,7 @@ class GANCLI(pl_cli.LightningCLI):
             short = [self.options[k]["class_path"].rsplit(".", 1)[1].lower() for k in ("data", "model")]
             name = self.options["name"] or f"{'-'.join(short)}/{datetime.now():%Y%m%d-%H%M%S}"
             folder = Path(self.options["out"]) / name
-        if self.options["dry_run"] or utilities.rank_zero_only.rank != 0:  # only rank 0 writes
+        if self.options["dry_run"] or getattr(utilities.rank_zero_only, "rank", 0) != 0:  # only rank 0 writes
             return _unused(folder) if fresh else folder
         try:
             if fresh:

@@ -202,9 +202,12 @@ def test_resume_ends_where_one_run_would(own_run: Path) -> None:
 
 def test_resume_uses_the_newest_configuration(own_run: Path) -> None:
     """Resumed with more steps, then once more without saying so: the number that was said last counts."""
+    last = own_run / "checkpoints" / "last.ckpt"
+    four_updates = last.read_bytes()
     cli("fit", "--ckpt_path", str(own_run), "--trainer.max_steps=5")
-    shutil.rmtree(own_run / "samples")
+    last.write_bytes(four_updates)  # as if that run had been killed
     cli("fit", "--ckpt_path", str(own_run))
+    assert torch.load(last, weights_only=True)["global_step"] == 5
     assert "config-3.yaml" not in files(own_run)
     assert [row["step"] for row in rows(own_run)] == list("12345")
 
