@@ -62,8 +62,9 @@ def table(configs: list[Path], seeds: list[int], runs: Path, extra: list[str]) -
         seconds = [results[config, seed][1] for seed in seeds]
         for name in (n for n in histories[0][0] if n.startswith("metrics/")):
             best = min if any(part in LOWER for part in name.split("/")) else max
-            cells = [summary([h[0][name] for h in histories]), summary([best(e[name] for e in h) for h in histories]),
-                     summary([h[-1][name] for h in histories]), f"{histories[0][-1]['step']:.0f}", summary(seconds)]  # fmt: skip
+            series = [[entry[name] for entry in history] for history in histories]
+            scores = [[s[0] for s in series], [best(s) for s in series], [s[-1] for s in series]]
+            cells = [*map(summary, scores), f"{histories[0][-1]['step']:.0f}", summary(seconds)]
             recipe = f"{config.parent.name}/{config.stem}"
             rows.append(f"| {recipe} | {name.removeprefix('metrics/')} | {' | '.join(cells)} |")
     return rows

@@ -34,7 +34,7 @@ class GANDataModule(pl.LightningDataModule):
         super().__init__()
         check_batch_size(batch_size)
         self.batch_size = batch_size
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
 
     @property
     def num_items(self) -> int:

@@ -21,7 +21,7 @@ from lightning_gans._lightning import pl
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import conditional_call, score, takes_labels
 from lightning_gans.regularizers import Regularizer
-from lightning_gans.stream import DataStream
+from lightning_gans.stream import NO_BATCH, DataStream
 
 Terms = Mapping[str, Tensor]
 OptimizerFactory = Callable[[Iterable], Optimizer]
@@ -339,9 +339,10 @@ class GANModule(pl.LightningModule):
         with evaluating(net):
             return conditional_call(net, z, None if labels is None else labels.to(parameter.device))
 
-    def predict_step(self, batch: int, batch_idx: int) -> Tensor:
-        """``batch`` samples; batch ``i`` always gets the same noise."""
-        return self.sample(int(batch), generator=torch.Generator().manual_seed(batch_idx))
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """As many samples as ``batch`` says or holds; batch ``i`` always gets the same noise."""
+        n = batch if isinstance(batch, int) else len(batch[0] if isinstance(batch, (tuple, list)) else batch)
+        return self.sample(n, generator=torch.Generator().manual_seed(batch_idx))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing to do per batch: scores are computed by callbacks (``GenerativeMetrics``)."""
@@ -393,6 +394,11 @@ class GANModule(pl.LightningModule):
             training_state = self._restore(self._resume)
         self._resume = None
         self._stream.enter_loader_random_state(training_state)
+
+    def on_fit_end(self) -> None:
+        """Lightning ends silently where there is nothing to train on."""
+        if self.trainer.num_training_batches == 0 and self.trainer.limit_train_batches != 0:
+            raise ValueError(NO_BATCH)
 
     def on_train_epoch_start(self) -> None:
         """Lightning is about to open the next epoch's iterator."""

@@ -2,8 +2,8 @@
 
 ``DistributedDataParallel`` expects every parameter to get a gradient in every backward pass, which no GAN step does.
 The base class takes the gradients of the network that steps by ``autograd.grad`` and averages them over ranks itself,
-as one flat buffer: exactly the bytes of that network's gradients, under any of Lightning's DDP strategies. ``gan_ddp`` leaves
-out the wrapper, which would only add its own buffer broadcasts.
+as one flat buffer: exactly the bytes of that network's gradients, under any of Lightning's DDP strategies. ``gan_ddp``
+leaves out the wrapper, which would only add its own buffer broadcasts.
 """
 
 from __future__ import annotations

@@ -20,6 +20,10 @@ from typing import Any
 from lightning_gans import rng
 
 _EPOCH_STRIDE = 1_000_003  # a prime: neighbouring base seeds do not share epochs
+NO_BATCH = (
+    "The training data loader yields no batch: the data set is empty, or the batch is larger than the data set with "
+    "drop_last."
+)
 
 
 class DataStream:
@@ -72,6 +76,8 @@ class DataStream:
                 assert self._data_state is not None
                 rng.restore(self._data_state)
             complete = self._fill(iterator, n)
+            if self.position == 0:
+                raise ValueError(NO_BATCH)
             self._data_state = rng.capture(cuda=False)
         finally:
             rng.restore(training)

@@ -275,10 +275,6 @@ def test_batches_that_are_no_samples() -> None:
     assert "failed on real samples" in message and "dtype" in message
 
 
-NO_BATCH = pytest.mark.xfail(strict=True, reason="base.py: a loader without batches ends training silently")
-
-
-@NO_BATCH
 @pytest.mark.parametrize(
     "data",
     [DataLoader([], 4), DataLoader(Nothing(), 4), loader(X, batch_size=64, drop_last=True)],  # type: ignore[arg-type]

@@ -125,3 +125,9 @@ def test_resumes_in_a_users_own_trainer(tmp_path: Path) -> None:
     whole = fit(14)
     fit(6)
     assert equal(fit(14, str(tmp_path / "6.ckpt")), whole)
+
+
+def test_the_readme_quotes_the_examples() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    quoted = [path.name for path in EXAMPLES.glob("*.py") if path.read_text().strip() in text]
+    assert len(quoted) == 2

@@ -162,7 +162,7 @@ def test_resume_from_the_middle_of_a_cycle(tmp_path: Path, done: int) -> None:
 
 
 def test_resume_on_another_number_of_ranks_says_so(tmp_path: Path) -> None:
-    module, t = run(tmp_path, "gan", LOADERS["plain"](), 3)
+    _, t = run(tmp_path, "gan", LOADERS["plain"](), 3)
     t.save_checkpoint(tmp_path / "a.ckpt")
     checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
     checkpoint["gan"]["ranks"] *= 2

@@ -35,7 +35,7 @@ class ToyGenerator(nn.Module):
     latent_dim=1, width=32, depth=1`` it is the 1-32-1 network of the primal-dual study (arXiv:1802.01765), of 97.
 
     Args:
-        shape: of one sample, ``(d,)`` or ``(C, H, W)``. The output is unbounded in either case.
+        shape: of one sample, ``(d,)`` or ``(C, H, W)``; images end in a tanh, the output is unbounded otherwise.
         latent_dim: length of z.
         width: units of each hidden layer.
         depth: number of hidden layers, at least 1.
@@ -55,6 +55,8 @@ class ToyGenerator(nn.Module):
         super().__init__()
         self.shape, self.latent_dim, self.num_classes = tuple(shape), latent_dim, num_classes
         self.layers = _perceptron(latent_dim + (num_classes or 0), math.prod(self.shape), width, depth)
+        if len(self.shape) == 3:
+            self.layers.append(nn.Tanh())
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """``(N, latent_dim)`` to ``(N, *shape)``."""

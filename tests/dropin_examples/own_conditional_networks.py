@@ -1,11 +1,10 @@
 """Class-conditional: networks whose ``forward`` has an argument ``labels`` are given the loader's."""
 
+from lightning_gans import WGANGP
 import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-
-from lightning_gans import WGANGP
 
 
 class Generator(nn.Module):

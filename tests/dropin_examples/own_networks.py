@@ -1,11 +1,10 @@
 """WGAN-GP with your own networks and your own data: any DataLoader of x, or of (x, y)."""
 
+from lightning_gans import WGANGP
 import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-
-from lightning_gans import WGANGP
 
 images, classes = torch.rand(512, 1, 8, 8) * 2 - 1, torch.randint(10, (512,))  # yours
 loader = DataLoader(TensorDataset(images, classes), batch_size=32, shuffle=True)

@@ -1,11 +1,10 @@
 """A technique of your own in a few lines: least squares GAN, in a plain Lightning project."""
 
+from lightning_gans import GANModule
 import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-
-from lightning_gans import GANModule
 
 
 class LSGAN(GANModule):
