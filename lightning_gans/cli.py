@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import time
+import uuid
 import warnings
 from contextlib import suppress
 from datetime import datetime
@@ -59,6 +60,7 @@ class GANCLI(pl_cli.LightningCLI):
     """LightningCLI with run folders, networks that take their shape from the data, and a plan (``--dry_run``)."""
 
     trainer: Any
+    uses_wandb = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.claimed: Path | None = None  # the folder that was made for this run
@@ -95,6 +97,7 @@ class GANCLI(pl_cli.LightningCLI):
         parser.add_argument("--out", default="runs", help="Folder that holds the runs.")
         parser.add_argument("--name", default=None, help="Folder of this run in OUT; by default <model>-<data>/<date>.")
         parser.add_argument("--dry_run", action="store_true", help="Print the resolved plan and stop.")
+        parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of torch; null: its choice.")
         parser.add_argument("--samples", type=int, default=64, help="How many samples predict writes.")
         parser.add_lightning_class_args(callbacks.ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(gan_callbacks.SampleGrid, "grid")
@@ -114,6 +117,23 @@ class GANCLI(pl_cli.LightningCLI):
         self.run_dir = self._run_folder()
         self.options["trainer"]["default_root_dir"] = str(self.run_dir)
         self.options["checkpoint"]["dirpath"] = str(self.run_dir / "checkpoints")
+        if (threads := self.options["threads"]) is not None:
+            checks.at_least_one(threads=threads)
+            torch.set_num_threads(threads)
+        known = self.run_dir / "wandb_id"  # the W&B run of this folder, which a resumed run goes on with
+        self.wandb_id = known.read_text().strip() if known.is_file() else uuid.uuid4().hex[:8]
+        self._name_wandb_run(self.wandb_id)
+
+    def after_instantiate_classes(self) -> None:
+        """Keep the W&B run's name out of the configuration, which another run may start from."""
+        self._name_wandb_run(None)
+
+    def _name_wandb_run(self, run: str | None) -> None:
+        chosen = self.options["trainer"].get("logger")
+        for logger in chosen if isinstance(chosen, list) else [chosen]:
+            if hasattr(logger, "get") and str(logger.get("class_path")).endswith("WandbLogger"):
+                logger["init_args"]["id"], logger["init_args"]["save_dir"] = run, str(self.run_dir)
+                self.uses_wandb = True
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Give the trainer a CSV of its metrics, whole checkpoints, and ``gan_ddp`` if there are several devices."""
@@ -138,6 +158,8 @@ class GANCLI(pl_cli.LightningCLI):
             raise SystemExit(0)
         if self.trainer.is_global_zero:
             print(f"Run folder: {self.run_dir}")
+            if self.uses_wandb:
+                (self.run_dir / "wandb_id").write_text(self.wandb_id)
 
     def after_fit(self) -> None:
         """Write the last checkpoint, and say where everything lies."""

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from common import equal, make, noisy_loader, plain, state, trainer
+from torch import nn
 
 from lightning_gans import TECHNIQUES, GANModule, distributed
 from lightning_gans._lightning import callbacks, pl
 from lightning_gans.datamodules.memory import MemoryLoader
-from lightning_gans.functional import draw
+from lightning_gans.functional import draw, mean_over_ranks
 
 
 def sgd(parameters: Iterable) -> torch.optim.Optimizer:
@@ -32,6 +33,31 @@ def loader(batch_size: int, dtype: torch.dtype = torch.float64) -> MemoryLoader:
 
 def _jitter(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return x + 0.1 * draw.uniform(len(x), *x.shape[1:], generator=generator, dtype=x.dtype)
+
+
+class GlobalBatchNorm(nn.Module):
+    """BatchNorm over the batches of all ranks together; torch's SyncBatchNorm refuses the CPU."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(features)), nn.Parameter(torch.zeros(features))
+        self.register_buffer("running_mean", torch.zeros(features))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean = mean_over_ranks(x.mean(0))
+        variance = mean_over_ranks((x - mean).square().mean(0))
+        if self.training:
+            self.running_mean.lerp_(mean.detach(), 0.1)
+        return (x - mean) / (variance + 1e-5).sqrt() * self.weight + self.bias
+
+
+def with_batch_norm(name: str) -> GANModule:
+    """A technique whose networks (the critic of WGAN-GP excepted) normalise over the global batch."""
+    torch.manual_seed(1)
+    generator = nn.Sequential(nn.Linear(3, 8), GlobalBatchNorm(8), nn.ReLU(), nn.Linear(8, 2))
+    norm = nn.Identity() if name == "wgan_gp" else GlobalBatchNorm(8)
+    discriminator = nn.Sequential(nn.Linear(2, 8), norm, nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0))
+    return TECHNIQUES[name](generator, discriminator, 3).double()
 
 
 def train(module: GANModule, data: Any, steps: int, strategy: str = "gan_ddp", **options: Any) -> GANModule:
@@ -74,6 +100,7 @@ def main(folder: Path) -> None:
     found: dict[str, Any] = {}
     for name in TECHNIQUES:
         found[name] = state(train(make(name).double(), loader(4), 50))
+        found[f"{name} batch norm"] = state(train(with_batch_norm(name), loader(4), 50))
         found[f"{name} float32"] = state(train(make(name, **SGD), loader(4, torch.float32), 50))
     for strategy in ("auto", "ddp", "ddp_find_unused_parameters_true"):
         found[strategy] = state(train(make("wgan_gp").double(), loader(4), 5, strategy=strategy))

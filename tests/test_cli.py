@@ -486,3 +486,19 @@ def test_recipes_without_downloads_train(recipe: str) -> None:
         np.isfinite(float(value)) for row in rows(run) for name, value in row.items() if value and name[1] == "/"
     )
     assert {"checkpoints/last.ckpt", "samples/latest.png"} <= files(run)
+
+
+def test_wandb_goes_on_with_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    common = ["--trainer.logger=WandbLogger", "--trainer.callbacks+=WandbSetup"]
+    config = str(CONFIGS / "ring" / "wgan_gp.yaml")
+    fast = ["--data.batch_size=8", "--trainer.accelerator=cpu", "--trainer.max_steps=2"]
+    main(["fit", "--config", config, f"--out={tmp_path}", "--name=a", *fast, *common])
+    run = (tmp_path / "a" / "wandb_id").read_text()
+    main(["fit", f"--ckpt_path={tmp_path / 'a'}", "--trainer.max_steps=3"])
+    assert (tmp_path / "a" / "wandb_id").read_text() == run
+    folders = sorted((tmp_path / "a" / "wandb").glob("offline-run-*"))
+    assert folders and all(folder.name.endswith(run) for folder in folders)
+    assert run not in (tmp_path / "a" / "config.yaml").read_text()  # another run may start from it

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from common import make, state
-from ranks_worker import SGD, loader, train
+from ranks_worker import SGD, loader, train, with_batch_norm
 
 from lightning_gans import TECHNIQUES
 
@@ -46,6 +46,13 @@ def test_two_ranks_equal_one_process_in_float32(two_ranks: dict[str, Any], name:
     one = state(train(make(name, **SGD), data, 50, strategy="auto"))
     assert largest_difference(start, one) > 1e-4
     assert largest_difference(one, two_ranks[f"{name} float32"]) < 1e-6
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_two_ranks_equal_one_process_with_global_batch_statistics(two_ranks: dict[str, Any], name: str) -> None:
+    start, one = state(with_batch_norm(name)), state(train(with_batch_norm(name), loader(8), 50, strategy="auto"))
+    assert largest_difference(start, one) > 1e-4
+    assert largest_difference(one, two_ranks[f"{name} batch norm"]) < 1e-10
 
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_find_unused_parameters_true"])

@@ -8,6 +8,7 @@ for a conditional network pass `partial(score, network, labels=labels)`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -27,10 +28,16 @@ def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool =
     With `create_graph` the result can itself be differentiated with respect to the discriminator's parameters.
     """
     x = full_precision(x.detach()).requires_grad_(True)
-    with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+    with torch.enable_grad(), no_autocast(x.device.type):
         total = check_scores(discriminator(x), len(x)).sum()
         (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph)
     return gradient.flatten(1)
+
+
+def no_autocast(device_type: str) -> AbstractContextManager:
+    """Autocast switched off, at no cost where it is not on."""
+    on = torch.is_autocast_enabled(device_type)
+    return torch.autocast(device_type, enabled=False) if on else nullcontext()
 
 
 def gradient_norm(discriminator: Discriminator, x: Tensor, p: float = 2.0, create_graph: bool = True) -> Tensor:
