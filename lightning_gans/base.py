@@ -383,7 +383,7 @@ class GANModule(pl.LightningModule):
         """Seed the noise (equally on all ranks), or go on from the checkpoint."""
         seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
         self._rng = torch.Generator(self.device).manual_seed(seed)
-        self._stream, training_state, self._cycle, self._checked = DataStream(seed), None, _Cycle(), False
+        self._stream, self._cycle, self._checked = DataStream(seed), _Cycle(), False
         self._plain_transfer = not any(
             getattr(type(owner), hook) is not getattr(base, hook)
             for owner, base in ((self, pl.LightningModule), (self._datamodule(), pl.LightningDataModule))
@@ -391,9 +391,8 @@ class GANModule(pl.LightningModule):
             for hook in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
         )
         if self._resume is not None:
-            training_state = self._restore(self._resume)
+            self._restore(self._resume)
         self._resume = None
-        self._stream.enter_loader_random_state(training_state)
 
     def on_fit_end(self) -> None:
         """Lightning ends silently where there is nothing to train on."""
@@ -402,7 +401,7 @@ class GANModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Lightning is about to open the next epoch's iterator."""
-        self._stream.enter_loader_random_state()
+        self._stream.enter_loader_random_state(self.trainer.train_dataloader)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out: random numbers, the place in the data and the cycle, EMA weights."""
@@ -429,7 +428,7 @@ class GANModule(pl.LightningModule):
             return
         self._resume = checkpoint.get("gan")
 
-    def _restore(self, state: dict[str, Any]) -> rng.RNGState | None:
+    def _restore(self, state: dict[str, Any]) -> None:
         assert self._rng is not None
         self._cycle.images_seen = state["images_seen"]
         if len(state["ranks"]) != distributed.world_size():
@@ -437,13 +436,12 @@ class GANModule(pl.LightningModule):
                 f"The checkpoint was written by {len(state['ranks'])} process(es) and is resumed by "
                 f"{distributed.world_size()}: weights and optimizers go on exactly, data order and noise start afresh."
             )
-            return None
+            return
         self._cycle.d_done = state["d_done"]
         mine = state["ranks"][distributed.rank()]
         self._rng.set_state(state["noise"])
-        self._stream.load_state_dict(mine["stream"])
+        self._stream.load_state_dict(mine["stream"], mine["random"])
         self._cycle.labels = [labels.to(self.device) for labels in mine["labels"]]
-        return mine["random"]
 
     def _datamodule(self) -> Any:
         return getattr(self.trainer, "datamodule", None)

@@ -124,10 +124,6 @@ class GANCLI(pl_cli.LightningCLI):
         self.wandb_id = known.read_text().strip() if known.is_file() else uuid.uuid4().hex[:8]
         self._name_wandb_run(self.wandb_id)
 
-    def after_instantiate_classes(self) -> None:
-        """Keep the W&B run's name out of the configuration, which another run may start from."""
-        self._name_wandb_run(None)
-
     def _name_wandb_run(self, run: str | None) -> None:
         chosen = self.options["trainer"].get("logger")
         for logger in chosen if isinstance(chosen, list) else [chosen]:
@@ -153,6 +149,7 @@ class GANCLI(pl_cli.LightningCLI):
 
     def before_fit(self) -> None:
         """Print the plan if that is all that was asked for; else say where the run goes."""
+        self._name_wandb_run(None)  # not in config.yaml, which another run may start from
         if self.options["dry_run"]:
             print(plan(self.model, self.datamodule, self.options, self.run_dir))
             raise SystemExit(0)

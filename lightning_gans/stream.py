@@ -43,20 +43,17 @@ class DataStream:
         self._finished = True  # the open iterator is used up (or none was opened yet)
         self._next_epoch = 0
         self._replay = 0
+        self._first = True
         self._iterator: Iterator[Any] | None = None
         self._training_state: rng.RNGState | None = None  # set while the global generators are the loader's
         self._data_state: rng.RNGState | None = None
         self._seeded_once = False  # the loader draws from the global generators only when an epoch begins
 
-    def enter_loader_random_state(self, training_state: rng.RNGState | None = None) -> None:
-        """Give the global generators to the loader, which Lightning is about to open.
-
-        To be called in ``on_fit_start`` (Lightning opens the first iterator right after it) and in
-        ``on_train_epoch_start`` (likewise the later ones). ``training_state`` is what training continues with.
-        """
+    def enter_loader_random_state(self, loaders: Any) -> None:
+        """Give the global generators to the loaders, which Lightning is about to open (in ``on_train_epoch_start``)."""
         if self._training_state is None:
-            self._training_state = training_state or rng.capture()
-        rng.seed(self._epoch_seed())
+            self._training_state = rng.capture()
+        self._seed_epoch(self._next_epoch, loaders)
 
     def fill(self, iterator: Any, n: int) -> bool:
         """Fetch until ``n`` batches are pending; False if the epoch ended before (what came stays pending).
@@ -95,22 +92,35 @@ class DataStream:
         epoch, position = (self._next_epoch, self._replay) if self._finished else (self.epoch, self.position)
         return {"seed": self.seed, "epoch": epoch, "position": position, "pending": list(self.pending)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a :meth:`state_dict` once the next iterator is handed over."""
+    def load_state_dict(self, state: dict[str, Any], training_state: rng.RNGState) -> None:
+        """Go on from a :meth:`state_dict` once an iterator is handed over, and then with ``training_state``."""
+        self._training_state = training_state
         self.seed = state["seed"]
         self._next_epoch, self._replay = state["epoch"], state["position"]
         self.pending = deque(state["pending"])
         self._finished = True
 
-    def _epoch_seed(self) -> int:
-        return (self.seed + _EPOCH_STRIDE * self._next_epoch) % 2**63
+    def _seed_epoch(self, epoch: int, loaders: Any) -> None:
+        """Everything that the order of an epoch depends on: the global generators, and a distributed sampler's epoch.
+
+        Lightning sets the latter too, but not in time for a resumed run's first epoch, and counts it differently.
+        """
+        rng.seed((self.seed + _EPOCH_STRIDE * epoch) % 2**63)
+        for loader in loaders if isinstance(loaders, list) else [loaders]:
+            sampler = getattr(loader, "sampler", None)
+            if callable(set_epoch := getattr(sampler, "set_epoch", None)):
+                set_epoch(epoch)
 
     def _open(self, iterator: Any) -> None:
-        self._iterator = iterator
         loaders = iterator.data_fetcher.combined_loader.flattened
         self._seeded_once = all(getattr(loader, "seeded_once", False) for loader in loaders)
         self.epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
-        rng.seed((self.seed + _EPOCH_STRIDE * self.epoch) % 2**63)
+        self._seed_epoch(self.epoch, loaders)
+        if self._first:  # Lightning opened it too early: before the generators were seeded and the state restored
+            iter(iterator.data_fetcher)
+            self._seed_epoch(self.epoch, loaders)
+            self._first = False
+        self._iterator = iterator.data_fetcher.iterator_wrapper
         skip, self._replay = self._replay, 0
         # After a restart Lightning presets this count with the *steps* of the epoch; what it has to hold is batches.
         iterator.data_fetcher.fetched = 0
