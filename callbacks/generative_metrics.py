@@ -188,7 +188,7 @@ class GenerativeMetrics(ScoreCallback):
         self, trainer: pl.Trainer, extractor: FeatureExtractor, number: int, images: Callable[[slice], Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         """Features and logits of rows 0..number, dealt in chunks to the ranks and summed into place."""
-        device = next(iter(extractor.parameters()), torch.empty(0)).device
+        device = trainer.strategy.root_device
         step = max(self.batch_size // _BLOCK, 1) * min(_BLOCK, self.batch_size)
         results: list[Tensor] = []
         for index, start in enumerate(range(0, number, step)):

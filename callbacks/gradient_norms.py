@@ -139,7 +139,7 @@ class GradientNorms(EveryNSteps):
         """Mean norms of D's gradient with respect to real, fake and interpolated inputs."""
         n = min(len(batch.real), len(fake))
         labels = None if batch.labels is None else batch.labels[:n]
-        real, fake = batch.real[:n].detach(), fake[:n].detach()
+        real, fake = batch.real[:n].detach(), fake[:n].detach().to(batch.real.dtype)
         alpha = torch.rand(n, *[1] * (real.ndim - 1), generator=torch.Generator().manual_seed(self.seed + step))
         between = torch.lerp(fake, real, alpha.to(real))
         points = {"real": real, "fake": fake, "interpolated": between}

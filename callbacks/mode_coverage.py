@@ -123,7 +123,7 @@ class ModeCoverage(ScoreCallback):
         for part in samples:
             _, logits = self._classifier(to_uint8(part, data.value_range).flatten(0, 1)[:, None])
             assert logits is not None
-            modes.append(logits.argmax(1).view(-1, 3) @ torch.tensor([100, 10, 1], device=device))
+            modes.append((logits.argmax(1).view(-1, 3) * torch.tensor([100, 10, 1], device=device)).sum(1))
         found = class_coverage(torch.cat(modes).cpu(), 1000, self.threshold)
         self.protocol |= {"modes": 1000, "threshold": self.threshold, **self._classifier.describe()}
         return {"metrics/modes/lenet": float(found.modes), "metrics/reverse_kl/lenet": found.reverse_kl}

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lightning_gans import rng
+from lightning_gans import distributed, rng
 from lightning_gans._lightning import pl
 from lightning_gans.base import GANModule
 
@@ -141,6 +141,8 @@ class ScoreCallback(pl.Callback):
         return values
 
     def _measure(self, trainer: pl.Trainer, pl_module: GANModule) -> dict[str, float]:
+        for net in filter(None, (pl_module.generator, pl_module.ema)):
+            distributed.broadcast_buffers(net)  # ranks share the work, so they must sample from one generator
         with rng.untouched(), torch.no_grad():
             rng.seed(self.seed)
             values = self.measure(trainer, pl_module)

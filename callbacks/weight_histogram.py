@@ -72,7 +72,7 @@ def histogram_picture(weights: Tensor, c: float | None, step: int, bins: int = 8
     """Histogram of the weights, as per cent of all per bin; dashed lines mark -c and c."""
     bound = float(weights.abs().max()) if c is None else 1.05 * c
     bound = bound if 0 < bound < float("inf") else 1.0  # a dead or diverged network still gets a picture
-    counts = torch.histc(weights, bins, -bound, bound).cpu()
+    counts = torch.histc(weights.cpu(), bins, -bound, bound)
     edges = torch.linspace(-bound, bound, bins + 1)
     figure = new_figure(6.0, 3.8)
     axes = figure.subplots()

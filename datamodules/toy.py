@@ -82,7 +82,9 @@ class Mixture(ToyDataModule):
     def sample_exact(self, n: int, generator: Generator | None = None) -> Tensor:
         """(n, d) independent exact draws, float32, on the generator's device (the CPU without one)."""
         device = torch.device("cpu") if generator is None else generator.device
-        which = torch.multinomial(self.mode_weights.to(device), n, replacement=True, generator=generator)
+        shares = self.mode_weights.cumsum(0).to(device)  # not multinomial, which is not deterministic on a GPU
+        u = torch.rand(n, generator=generator, device=device, dtype=shares.dtype) * shares[-1]
+        which = torch.searchsorted(shares, u, right=True).clamp_max(len(shares) - 1)
         noise = torch.randn(n, *self.shape, generator=generator, device=device)
         return self.modes.to(device)[which] + self.stds.to(device)[which, None] * noise
 

@@ -14,12 +14,13 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_gans import checks, distributed, rng
 from lightning_gans._lightning import pl
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import conditional_call, score, takes_labels
+from lightning_gans.functional.penalties import no_autocast
 from lightning_gans.regularizers import Regularizer
 from lightning_gans.stream import NO_BATCH, DataStream
 
@@ -247,7 +248,8 @@ class GANModule(pl.LightningModule):
             self.values.update({f"{player}/{name}": value.detach() for name, value in values.items()})
             self.values[f"{player}/loss"] = loss.detach()
             share = loss / len(terms) if len(terms) > 1 else loss
-            new = torch.autograd.grad(scaler.scale(share) if scaler else share, parameters, allow_unused=True)
+            with no_autocast(self.device.type):  # else the double backward of a penalty would be cast down again
+                new = torch.autograd.grad(scaler.scale(share) if scaler else share, parameters, allow_unused=True)
             total = [b if a is None else a if b is None else a + b for a, b in zip(total, new)]
         gradients = iter(distributed.average([g for g in total if g is not None]))
         for p, g in zip(parameters, total):
@@ -267,6 +269,7 @@ class GANModule(pl.LightningModule):
 
     # ------------------------------------------------------------------ batches and noise
     def _as_batch(self, raw: Any) -> Batch:
+        raw = self.trainer.precision_plugin.convert_input(raw)
         if not self._plain_transfer:
             raw = self.trainer.strategy.batch_to_device(raw)
         parts = (*raw, None, None)[:3] if isinstance(raw, (tuple, list)) else (raw, None, None)
@@ -285,7 +288,7 @@ class GANModule(pl.LightningModule):
     def _generator_batch(self, last: Batch) -> Batch:
         n, labels = self.g_batch_factor * len(last.real), last.labels
         if labels is not None and self.g_batch_factor > 1:  # the cycle's labels have the data's class frequencies
-            pool = torch.cat(self._cycle.labels or [labels])
+            pool = distributed.interleave(torch.cat(self._cycle.labels or [labels]))
             labels = pool[(draw.uniform(n, generator=self._rng, device=pool.device) * len(pool)).long()]
         return Batch(last.real, labels, last.weights, self._noise(n), self._rng)
 
@@ -362,14 +365,17 @@ class GANModule(pl.LightningModule):
 
     # ------------------------------------------------------------------ schedulers and logging
     def _after_cycle(self) -> None:
-        schedulers: Any = self.lr_schedulers() or []
-        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-            scheduler.step()
         trainer: Any = self.trainer
+        for config in trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step(float(self.values[f"{config.name[-1]}/loss"]))
+            else:
+                config.scheduler.step()
         step = trainer.global_step
-        if step % trainer.log_every_n_steps == 0:
+        if trainer.log_every_n_steps and step % trainer.log_every_n_steps == 0:
             names = list(self.values)
-            means = distributed.average([torch.stack([self.values[name].float() for name in names])])[0]
+            now = torch.stack([self.values[name].to(self.device, torch.float32).reshape(()) for name in names])
+            means = distributed.average([now])[0]
             values = dict(zip(names, means.tolist()))
             bar: dict[str, Any] = {name: values[name] for name in ("d/loss", "g/loss") if name in values}
             rest: dict[str, Any] = {name: value for name, value in values.items() if name not in bar}
@@ -413,6 +419,7 @@ class GANModule(pl.LightningModule):
             checkpoint["gan"] = {
                 "ranks": distributed.gather_objects(rank_state),
                 "noise": self._rng.get_state(),
+                "device": self.device.type,
                 "d_done": self._cycle.d_done,
                 "images_seen": self._cycle.images_seen,
             }
@@ -423,18 +430,19 @@ class GANModule(pl.LightningModule):
         if "ema" in checkpoint:
             self.start_ema().load_state_dict(checkpoint["ema"])
         try:
-            _ = self.trainer
+            fitting = self.trainer.state.fn == "fit"
         except RuntimeError:  # loaded without a trainer: nothing will be resumed
-            return
-        self._resume = checkpoint.get("gan")
+            fitting = False
+        self._resume = checkpoint.get("gan") if fitting else None
 
     def _restore(self, state: dict[str, Any]) -> None:
         assert self._rng is not None
         self._cycle.images_seen = state["images_seen"]
-        if len(state["ranks"]) != distributed.world_size():
+        was, now = ((len(state["ranks"]), state["device"]), (distributed.world_size(), self.device.type))
+        if was != now:
             pl.utilities.rank_zero_warn(
-                f"The checkpoint was written by {len(state['ranks'])} process(es) and is resumed by "
-                f"{distributed.world_size()}: weights and optimizers go on exactly, data order and noise start afresh."
+                f"The checkpoint was written by {was[0]} process(es) on {was[1]} and is resumed by {now[0]} on {now[1]}"
+                ": weights and optimizers go on exactly, data order and noise start afresh."
             )
             return
         self._cycle.d_done = state["d_done"]

@@ -33,6 +33,7 @@ from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.loggers import MetricsCSV
 
+_BEST = "best-{step:06d}"
 _PACKAGES = (techniques, gan_datamodules, gan_callbacks, networks, regularizers)
 
 
@@ -95,13 +96,13 @@ class GANCLI(pl_cli.LightningCLI):
     def add_arguments_to_parser(self, parser: Any) -> None:
         """Add the run folder, ``--dry_run``, and the callbacks that every run has."""
         parser.add_argument("--out", default="runs", help="Folder that holds the runs.")
-        parser.add_argument("--name", default=None, help="Folder of this run in OUT; by default <model>-<data>/<date>.")
+        parser.add_argument("--name", default=None, help="Folder of this run in OUT; by default <data>-<model>/<date>.")
         parser.add_argument("--dry_run", action="store_true", help="Print the resolved plan and stop.")
         parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of torch; null: its choice.")
         parser.add_argument("--samples", type=int, default=64, help="How many samples predict writes.")
         parser.add_lightning_class_args(callbacks.ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(gan_callbacks.SampleGrid, "grid")
-        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.filename": "best-{step:06d}"})
+        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.filename": _BEST})
         parser.set_defaults({"checkpoint.enable_version_counter": False, "checkpoint.every_n_train_steps": 1000})
         parser.set_defaults({"trainer.limit_val_batches": 0, "trainer.limit_test_batches": 1})
         parser.set_defaults({"trainer.max_epochs": -1, "trainer.enable_model_summary": False})
@@ -117,6 +118,8 @@ class GANCLI(pl_cli.LightningCLI):
         self.run_dir = self._run_folder()
         self.options["trainer"]["default_root_dir"] = str(self.run_dir)
         self.options["checkpoint"]["dirpath"] = str(self.run_dir / "checkpoints")
+        if self.options["checkpoint"]["monitor"] is None and self.options["checkpoint"]["filename"] == _BEST:
+            self.options["checkpoint"]["filename"] = "{step:06d}"
         if (threads := self.options["threads"]) is not None:
             checks.at_least_one(threads=threads)
             torch.set_num_threads(threads)
@@ -141,6 +144,8 @@ class GANCLI(pl_cli.LightningCLI):
         kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         if config.get("strategy") in (None, "auto") and _several_devices(config):
             kwargs["strategy"] = "gan_ddp"
+            if config.get("accelerator") != "cpu" and torch.cuda.is_available():  # torch synchronises it on GPUs only
+                kwargs["sync_batchnorm"] = True
         given = config.get("callbacks") or []
         bars = [c for c in (given if isinstance(given, list) else [given]) if isinstance(c, callbacks.ProgressBar)]
         if bars or config.get("enable_progress_bar") is False:  # Lightning allows one bar, and none if it is off
@@ -200,7 +205,8 @@ class GANCLI(pl_cli.LightningCLI):
         return folder
 
     def _report(self, last: Path) -> str:
-        best = Path(getattr(self.trainer.checkpoint_callback, "best_model_path", "") or last)
+        saved = self.trainer.checkpoint_callback
+        best = Path((getattr(saved, "monitor", None) and saved.best_model_path) or last)
         files = {
             "Sample grid": self.run_dir / "samples" / "latest.png",
             "Metrics": self.run_dir / "metrics.csv",
@@ -252,7 +258,9 @@ class SampleWriter(callbacks.BasePredictionWriter):
         self.folder, self.value_range = folder, value_range
 
     def write_on_epoch_end(self, trainer: Any, pl_module: Any, predictions: Any, batch_indices: Any) -> None:
-        """Write all samples."""
+        """Write all samples, on rank 0 (every rank has made the same)."""
+        if not trainer.is_global_zero:
+            return
         samples = torch.cat([p for p in predictions if isinstance(p, Tensor)]).cpu()
         self.folder.mkdir(parents=True, exist_ok=True)
         if samples.ndim != 4:
@@ -279,6 +287,8 @@ def plan(model: GANModule, data: GANDataModule, options: Any, run_dir: Path, ste
 
     class Clock(callbacks.Callback):
         def on_train_batch_end(self, *args: Any) -> None:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             clock.append(time.perf_counter())
 
     trainer_options = {k: options["trainer"].get(k) for k in ("accelerator", "precision")}
@@ -321,7 +331,6 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
     if from_shell:
         sys.argv[1:] = args
     _silence()
-    torch.set_float32_matmul_precision("high")
     try:
         GANCLI(
             GANModule,
@@ -479,7 +488,8 @@ def _several_devices(config: Any) -> bool:
         return len(devices) > 1
     if str(devices) in ("auto", "-1"):
         return config.get("accelerator", "auto") != "cpu" and torch.cuda.device_count() > 1
-    return str(devices).isdigit() and int(devices) > 1
+    listed = [d for d in str(devices).split(",") if d]
+    return len(listed) > 1 or (str(devices).isdigit() and int(devices) > 1)
 
 
 def _duration(seconds: float) -> str:

@@ -59,6 +59,22 @@ def gather_objects(value: object) -> list[object]:
     return values
 
 
+def interleave(rows: Tensor) -> Tensor:
+    """The rows (N, ...) of all W ranks as one process would have them, (W N, ...): row i W + r is row i of rank r."""
+    if world_size() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.stack(parts, 1).flatten(0, 1)
+
+
+@torch.no_grad()
+def broadcast_buffers(module: nn.Module) -> None:
+    """Give every rank the buffers of rank 0 (BatchNorm's averages differ unless it is synchronised)."""
+    for buffer in module.buffers() if world_size() > 1 else ():
+        dist.broadcast(buffer, src=0)
+
+
 @torch.no_grad()
 def broadcast_module(module: nn.Module) -> None:
     """Give every rank the parameters and buffers of rank 0."""
@@ -72,9 +88,9 @@ def drifted(module: nn.Module) -> str | None:
         return None
     for name, parameter in module.named_parameters():
         # a bit-wise sum, exact in integers: equal parameters give equal sums on all ranks
-        bits = parameter.detach().contiguous().view(torch.uint8).to(torch.int64)
+        bits = parameter.detach().reshape(-1).view(torch.uint8).to(torch.int64)
         weights = torch.arange(1, bits.numel() + 1, device=bits.device) % 65521
-        checksum = (bits.view(-1) * weights).sum()
+        checksum = (bits * weights).sum()
         sums = [torch.empty_like(checksum) for _ in range(world_size())]
         dist.all_gather(sums, checksum)
         if any(s != sums[0] for s in sums):

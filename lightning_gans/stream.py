@@ -73,7 +73,7 @@ class DataStream:
                 assert self._data_state is not None
                 rng.restore(self._data_state)
             complete = self._fill(iterator, n)
-            if self.position == 0:
+            if not complete and self.position == 0:
                 raise ValueError(NO_BATCH)
             self._data_state = rng.capture(cuda=False)
         finally:
@@ -116,12 +116,16 @@ class DataStream:
         self._seeded_once = all(getattr(loader, "seeded_once", False) for loader in loaders)
         self.epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
         self._seed_epoch(self.epoch, loaders)
+        skip, self._replay = self._replay, 0
+        if any(hasattr(loader, "load_state_dict") for loader in loaders):  # Lightning has brought it to its place
+            self._first, self.position, self._iterator = False, skip, iterator
+            iterator.data_fetcher.fetched = skip
+            return
         if self._first:  # Lightning opened it too early: before the generators were seeded and the state restored
             iter(iterator.data_fetcher)
             self._seed_epoch(self.epoch, loaders)
             self._first = False
         self._iterator = iterator.data_fetcher.iterator_wrapper
-        skip, self._replay = self._replay, 0
         # After a restart Lightning presets this count with the *steps* of the epoch; what it has to hold is batches.
         iterator.data_fetcher.fetched = 0
         self.position = 0

@@ -17,6 +17,7 @@ from lightning_gans import TECHNIQUES, GANModule
 from lightning_gans._lightning import callbacks, pl
 from lightning_gans.base import frozen
 from lightning_gans.loggers import MetricsCSV
+from lightning_gans.regularizers import GradientPenalty
 
 all_techniques = pytest.mark.parametrize("name", TECHNIQUES)
 
@@ -290,6 +291,45 @@ def test_bfloat16_mixed_precision_trains(name: str) -> None:
     t = trainer(max_steps=3, precision="bf16-mixed", log_every_n_steps=1)
     t.fit(module, train_dataloaders=plain(shape=(1, 8, 8)))
     assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in module.parameters())
+
+
+def test_penalties_are_in_full_precision_under_autocast() -> None:
+    """The double backward too: its matrix products would be cast down if they ran in autocast's region."""
+
+    def gradients(precision: str) -> Tensor:
+        module = make("wgan_gp", regularizers=[], d_steps=1)
+        module.discriminator_terms = lambda batch, fake: {}  # type: ignore[method-assign]
+        module.regularizers = [GradientPenalty(at="real")]
+        trainer(max_steps=1, precision=precision).fit(module, train_dataloaders=plain())
+        return torch.cat([p.grad.flatten() for p in module.discriminator.parameters() if p.grad is not None])
+
+    full, mixed = gradients("32-true"), gradients("bf16-mixed")
+    assert float(full.norm()) > 0 and float((full - mixed).abs().max() / full.abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_true_precisions_convert_the_data(precision: Any) -> None:
+    module = make("gan")
+    trainer(max_steps=2, precision=precision).fit(module, train_dataloaders=plain())
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+def test_plateau_schedulers_see_the_loss() -> None:
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+    module = make("gan", lr_g=1.0, scheduler_g=lambda o: plateau(o, patience=0, factor=0.5, threshold=1e9))
+    t = trainer(max_steps=4)
+    t.fit(module, train_dataloaders=plain())
+    assert t.optimizers[1].param_groups[0]["lr"] == 0.5**4
+
+
+def test_a_test_run_leaves_nothing_to_resume(tmp_path: Path) -> None:
+    module = make("gan")
+    t = trainer(max_steps=3)
+    t.fit(module, train_dataloaders=plain())
+    t.save_checkpoint(tmp_path / "a.ckpt")
+    trainer().test(module, plain(), ckpt_path=str(tmp_path / "a.ckpt"), verbose=False)
+    trainer(max_steps=2).fit(module, train_dataloaders=plain())
+    assert module.images_seen == 2 * 4
 
 
 def test_frozen_gives_everything_back() -> None:

@@ -596,3 +596,14 @@ def test_class_names_do_not_clash_with_torchvision() -> None:
     theirs = set(dir(torchvision.models)) | set(dir(torchvision.ops)) | set(dir(nn))
     ours = {cls.__name__ for cls, _, _ in EVERY}
     assert ours <= set(networks.__all__) and not ours & theirs
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "instance", "group"])
+def test_resnet_generator_with_any_normalisation(norm: Any) -> None:
+    net = ResNetGenerator(width=16, norm=norm)
+    batch_norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert net(torch.randn(2, 128)).shape == (2, 3, 32, 32)
+    assert (len(batch_norms) == 7) is (norm == "batch")
+    if norm != "batch":
+        with pytest.raises(ValueError, match="norm must be 'batch'"):
+            ResNetGenerator(norm=norm, num_classes=10)

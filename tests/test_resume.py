@@ -122,9 +122,12 @@ class Interrupt(Exception):
     """Stops a run in the middle of a cycle."""
 
 
-@pytest.mark.parametrize("done", [1, 2])
-def test_resume_from_the_middle_of_a_cycle(tmp_path: Path, done: int) -> None:
-    """Stopped after ``done`` of the three discriminator updates of the fifth cycle, saved there, and gone on with."""
+@pytest.mark.parametrize("cycles, done", [(4, 1), (4, 2), (1, 1), (2, 2), (3, 1)])
+def test_resume_from_the_middle_of_a_cycle(tmp_path: Path, cycles: int, done: int) -> None:
+    """Stopped after ``cycles`` whole cycles and ``done`` of three discriminator updates, saved there, gone on with.
+
+    The third cycle is the last of its epoch of 11 batches.
+    """
 
     def prepare(folder: Path) -> tuple[GANModule, pl.Trainer]:
         pl.seed_everything(5, verbose=False)
@@ -143,7 +146,7 @@ def test_resume_from_the_middle_of_a_cycle(tmp_path: Path, done: int) -> None:
         updates += 1
 
     def interrupt() -> None:
-        if updates == 4 * 3 + done:
+        if updates == cycles * 3 + done:
             raise Interrupt
 
     module.after_discriminator_step = count  # type: ignore[method-assign]
@@ -161,12 +164,42 @@ def test_resume_from_the_middle_of_a_cycle(tmp_path: Path, done: int) -> None:
         assert equal(value, got[key]), key
 
 
+class Stateful(torch.utils.data.DataLoader):
+    """A loader that Lightning restores by itself, as torchdata's StatefulDataLoader."""
+
+    taken, start = 0, 0
+
+    def __iter__(self) -> Any:
+        start, self.start = self.start, 0
+        self.taken = 0
+        for batch in super().__iter__():
+            self.taken += 1
+            if self.taken > start:
+                yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"taken": self.taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.start = state["taken"]
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_a_stateful_loader_is_left_to_lightning(tmp_path: Path, stop: int) -> None:
+    data = torch.linspace(-1, 1, 88).view(44, 2)
+    LOADERS["stateful"] = lambda: Stateful(data, 4)
+    try:
+        compare(tmp_path, "gan", "stateful", stop=stop, total=7)
+    finally:
+        del LOADERS["stateful"]
+
+
 def test_resume_on_another_number_of_ranks_says_so(tmp_path: Path) -> None:
     _, t = run(tmp_path, "gan", LOADERS["plain"](), 3)
     t.save_checkpoint(tmp_path / "a.ckpt")
     checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
     checkpoint["gan"]["ranks"] *= 2
     torch.save(checkpoint, tmp_path / "b.ckpt")
-    with pytest.warns(UserWarning, match=r"written by 2 process\(es\) and is resumed by 1"):
+    with pytest.warns(UserWarning, match=r"written by 2 process\(es\) on cpu and is resumed by 1"):
         _, t = run(tmp_path, "gan", LOADERS["plain"](), 5, ckpt=tmp_path / "b.ckpt")
     assert t.global_step == 5

@@ -65,7 +65,9 @@ def knn_radii(x: Tensor, neighbours: int) -> Tensor:
     """Distance (N,) of each row of ``x`` (N, F) to its ``neighbours``-th nearest other row."""
     if not 1 <= neighbours < len(x):
         raise ValueError(f"neighbours must lie in 1..{len(x) - 1} for {len(x)} samples, got {neighbours}.")
-    return torch.cat([torch.cdist(rows, x).kthvalue(neighbours + 1).values for rows in x.split(_ROWS)])
+    return torch.cat(
+        [torch.cdist(rows, x).topk(neighbours + 1, largest=False).values[:, -1] for rows in x.split(_ROWS)]
+    )
 
 
 def _inside(x: Tensor, centres: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,13 +46,13 @@ def _generator_stages(shape: tuple[int, ...], who: str) -> int:
 class UpBlock(nn.Module):
     """Residual block that doubles H and W: norm, ReLU, up2 + conv3, norm, ReLU, conv3; skip: up2 + conv1.
 
-    up2 repeats pixels. Batch normalisation, by class if there are `num_classes`.
+    up2 repeats pixels. With `num_classes` the normalisation is batch norm by class.
     """
 
-    def __init__(self, channels: int, num_classes: int | None = None) -> None:
+    def __init__(self, channels: int, norm: Norm = "batch", num_classes: int | None = None) -> None:
         super().__init__()
         self.norm1, self.norm2 = (
-            nn.BatchNorm2d(channels) if num_classes is None else ConditionalBatchNorm2d(channels, num_classes)
+            make_norm(norm, channels) if num_classes is None else ConditionalBatchNorm2d(channels, num_classes)
             for _ in range(2)
         )
         self.conv1 = _conv3(channels, channels)
@@ -133,8 +133,12 @@ class ResNetGenerator(nn.Module):
         shape: ``(C, H, H)`` with H in 8, 10, 12, 14, 16, 20, 24, 28, 32, ... 64, ...
         latent_dim: length of z.
         width: channels of every hidden map.
+        norm: "batch" as in the code, "none", "layer", "instance" or "group" (see `make_norm`).
         num_classes: makes it conditional: ``forward(z, labels)``, by class-conditional batch normalisation in the
             blocks (not in the last one, as in the code).
+
+    Raises:
+        ValueError: for another normalisation than batch norm together with `num_classes`.
     """
 
     num_classes: int | None
@@ -144,16 +148,19 @@ class ResNetGenerator(nn.Module):
         shape: tuple[int, ...] = (3, 32, 32),
         latent_dim: int = 128,
         width: int = 128,
+        norm: Norm = "batch",
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
+        if num_classes is not None and norm != "batch":
+            raise ValueError(f"ResNetGenerator: norm must be 'batch' for a conditional generator, got {norm!r}.")
         stages = _generator_stages(shape, "ResNetGenerator")
         self.shape, self.latent_dim, self.num_classes = tuple(shape), latent_dim, num_classes
         bottom = self.shape[1] >> stages
         self.project = glorot_(nn.Linear(latent_dim, width * bottom * bottom))
         self.unflatten = nn.Unflatten(1, (width, bottom, bottom))
-        self.blocks = nn.ModuleList(UpBlock(width, num_classes) for _ in range(stages))
-        self.norm = nn.BatchNorm2d(width)
+        self.blocks = nn.ModuleList(UpBlock(width, norm, num_classes) for _ in range(stages))
+        self.norm = make_norm(norm, width)
         self.conv = _conv3(width, self.shape[0], gain=1)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
