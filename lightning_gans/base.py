@@ -351,7 +351,7 @@ class GANModule(pl.LightningModule):
         """Nothing to do per batch: scores are computed by callbacks (``GenerativeMetrics``)."""
 
     # ------------------------------------------------------------------ optimizers
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[dict[str, Any]]]:
+    def configure_optimizers(self) -> Any:
         """The discriminator's and the generator's optimizer, in this order, and their schedulers."""
         optimizers: list[Optimizer] = []
         schedulers: list[dict[str, Any]] = []
