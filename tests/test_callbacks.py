@@ -7,6 +7,7 @@ import json
 import math
 import random
 import struct
+import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -783,7 +784,9 @@ def test_an_offline_wandb_run_reads_back(tmp_path: Path, monkeypatch: pytest.Mon
     fit.fit(make_images("wgan_gp", d_steps=2), images())
     wandb.finish()
     (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    records = read_wandb(path)
+    deadline = time.monotonic() + 20
+    while not any(r.HasField("exit") for r in (records := read_wandb(path))) and time.monotonic() < deadline:
+        time.sleep(0.2)  # another process writes the file
 
     def key(item: Any) -> str:
         return item.key or "/".join(item.nested_key)
