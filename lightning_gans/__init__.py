@@ -6,12 +6,14 @@
 from lightning_gans import _torchvision  # noqa: F401  isort: skip  (before anything that imports torchvision)
 from lightning_gans import distributed, regularizers
 from lightning_gans.base import Batch, GANModule
-from lightning_gans.techniques import DCGAN, GAN, TECHNIQUES, WGAN, WGANGP
+from lightning_gans.techniques import CTGAN, DCGAN, GAN, PRCGAN, TECHNIQUES, WGAN, WGANGP
 from lightning_gans.version import __version__
 
 __all__ = [
+    "CTGAN",
     "DCGAN",
     "GAN",
+    "PRCGAN",
     "TECHNIQUES",
     "WGAN",
     "WGANGP",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial, reduce
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -20,7 +20,7 @@ from lightning_gans import checks, distributed, rng
 from lightning_gans._lightning import pl
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import conditional_call, score, takes_labels
-from lightning_gans.functional.penalties import no_autocast
+from lightning_gans.functional.input_gradient import DoubleBackward, double_backward, no_autocast
 from lightning_gans.regularizers import Regularizer
 from lightning_gans.stream import NO_BATCH, DataStream
 
@@ -36,6 +36,7 @@ for _message in (
     "your dataloader is not resumable",
 ):
     warnings.filterwarnings("ignore", message=f".*{_message}.*")
+PLAYERS = {"d": "discriminator", "g": "generator", "c": "classifier"}
 _PLAIN = (int, float, str, bool, type(None))
 
 
@@ -63,28 +64,35 @@ class _Cycle:
     """What changes from step to step: in an object of its own, since assigning to a module is slow."""
 
     d_done: int = 0  # discriminator updates of the cycle that is under way
-    stepping: Literal["d", "g"] = "d"
+    g_done: int = 0  # its generator updates
+    stepping: str = "d"
     labels: list[Tensor] = field(default_factory=list)  # of the cycle's real batches
+    pair: tuple[Tensor, ...] = ()  # the real and fake samples that are scored together
+    pair_scores: tuple[Tensor, ...] | None = None
+    kept: dict[str, Tensor] = field(default_factory=dict)  # what a technique keeps until the cycle ends
     last_batch: Batch | None = None
     last_fake: Tensor | None = None
     images_seen: int = 0
 
 
 class GANModule(pl.LightningModule):
-    """Alternates ``d_steps`` discriminator updates and one generator update; subclasses say what is minimised.
+    """Cycles of ``d_steps`` discriminator and ``g_steps`` generator updates; subclasses say what is minimised.
 
-    One ``training_step`` is one whole cycle, and Lightning's ``global_step`` counts generator updates. Any loader works
-    that yields ``x``, ``(x, labels)`` or ``(x, labels, weights)``, where labels and weights may be None.
+    One ``training_step`` is one generator update, the cycle's first one together with the discriminator updates before
+    it; Lightning's ``global_step`` counts generator updates. Any loader works that yields ``x``, ``(x, labels)`` or
+    ``(x, labels, weights)``, where labels and weights may be None.
 
     Override levels, smallest first: :meth:`discriminator_terms` and :meth:`generator_terms`;
-    :meth:`after_discriminator_step`; :meth:`minimise`; ``training_step``.
+    :meth:`after_discriminator_step`, :meth:`before_generator_step`, :meth:`generator_batch`; :meth:`minimise`;
+    ``training_step``. A third network takes part by its letter (``PLAYERS``) in ``players`` and its ``lr_<letter>``.
 
     Args:
         generator: maps noise (N, latent_dim) [, labels (N,)] to samples (N, ...).
         discriminator: maps samples [, labels (N,)] to raw scores (N,), high for real. No sigmoid.
         latent_dim: length of z.
         regularizers: terms added to the discriminator's loss (``lightning_gans.regularizers``).
-        d_steps: discriminator updates per generator update, >= 1.
+        d_steps: discriminator updates per cycle, >= 1.
+        g_steps: generator updates per cycle, >= 1.
         g_batch_factor: the generator step draws this many times the batch size of fakes, >= 1.
         order: ``d_first``, or ``g_first`` where the generator steps before the discriminator in a cycle.
         lr_g: learning rate of the generator's default optimizer.
@@ -96,6 +104,8 @@ class GANModule(pl.LightningModule):
         scheduler_d: the same for the discriminator, also once per generator update.
         clip_grad_g: largest norm of the generator's gradient; longer ones are scaled down (after unscaling).
         clip_grad_d: the same for the discriminator.
+        double_backward: how penalties on the input gradient are differentiated, all of them exactly: sparse, linear,
+            compiled or plain (see ``functional.double_backward``).
         accumulate_g: noise batches whose mean gradient makes one generator update.
         accumulate_d: data batches whose mean gradient makes one discriminator update.
 
@@ -111,6 +121,7 @@ class GANModule(pl.LightningModule):
         *,
         regularizers: Sequence[Regularizer] = (),
         d_steps: int = 1,
+        g_steps: int = 1,
         g_batch_factor: int = 1,
         order: Literal["d_first", "g_first"] = "d_first",
         lr_g: float = 2e-4,
@@ -122,20 +133,28 @@ class GANModule(pl.LightningModule):
         scheduler_d: SchedulerFactory | None = None,
         clip_grad_g: float | None = None,
         clip_grad_d: float | None = None,
+        double_backward: DoubleBackward = "sparse",
         accumulate_g: int = 1,
         accumulate_d: int = 1,
     ) -> None:
         super().__init__()
-        checks.at_least_one(latent_dim=latent_dim, d_steps=d_steps, g_batch_factor=g_batch_factor)
+        checks.at_least_one(latent_dim=latent_dim, d_steps=d_steps, g_steps=g_steps, g_batch_factor=g_batch_factor)
         checks.at_least_one(accumulate_g=accumulate_g, accumulate_d=accumulate_d)
         checks.positive(
             **{k: v for k, v in (("clip_grad_g", clip_grad_g), ("clip_grad_d", clip_grad_d)) if v is not None}
         )
         checks.one_of("order", order, ("d_first", "g_first"))
+        checks.one_of("double_backward", double_backward, get_args(DoubleBackward))
+        if order == "g_first" and g_steps > 1:
+            raise ValueError(f"g_steps: expected 1 with order='g_first', got {g_steps}.")
         self.automatic_optimization = False
         self._save_plain_hyperparameters()
         self.generator, self.discriminator = generator, discriminator
-        self.latent_dim, self.d_steps, self.g_batch_factor, self.order = latent_dim, d_steps, g_batch_factor, order
+        self.latent_dim, self.g_batch_factor, self.order = latent_dim, g_batch_factor, order
+        self.d_steps, self.g_steps = d_steps, g_steps
+        self.double_backward: DoubleBackward = double_backward
+        self.players: tuple[str, ...] = ("d", "g")
+        self.g_batches = 0  # real batches that each generator update takes for before_generator_step
         self.lr_g, self.lr_d, self.betas = lr_g, lr_d, (betas[0], betas[1])
         self._factories = {"d": (optimizer_d, scheduler_d), "g": (optimizer_g, scheduler_g)}
         self._clip = {"d": clip_grad_d, "g": clip_grad_g}
@@ -152,6 +171,7 @@ class GANModule(pl.LightningModule):
         self._rng: torch.Generator | None = None
         self._checked = False
         self._plain_transfer = False
+        self._buffered: dict[str, bool] = {}  # which players have buffers; looking takes long beside a small net's step
 
     # ------------------------------------------------------------------ what a technique defines
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
@@ -165,13 +185,39 @@ class GANModule(pl.LightningModule):
     def after_discriminator_step(self) -> None:
         """Called after each discriminator update (weight clipping lives here)."""
 
+    def before_generator_step(self, batches: Sequence[Batch]) -> None:
+        """Called before each generator update with ``g_batches`` fresh real batches (further players step here)."""
+
+    def generator_batch(self, last: Batch) -> Batch:
+        """The batch of a generator step, given the last discriminator step's: fresh noise, labels as in the data."""
+        n, labels = self.g_batch_factor * len(last.real), last.labels
+        if labels is not None and self.g_batch_factor > 1:  # the cycle's labels have the data's class frequencies
+            pool = distributed.interleave(torch.cat(self._cycle.labels or [labels]))
+            labels = pool[(draw.uniform(n, generator=self._rng, device=pool.device) * len(pool)).long()]
+        return Batch(last.real, labels, last.weights, self._noise(n), self._rng)
+
+    def player(self, name: str) -> nn.Module:
+        """The network that ``name`` in ``players`` stands for."""
+        return cast(nn.Module, getattr(self, PLAYERS[name]))
+
     def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         """The paper's optimizer, used where no factory is given: Adam with ``betas``."""
         return torch.optim.Adam(parameters, lr=lr, betas=self.betas, fused=self._may_fuse())
 
     def score(self, x: Tensor, batch: Batch) -> Tensor:
-        """Scores (N,) of ``x`` by the discriminator, with the batch's labels if it takes them."""
-        return score(self.discriminator, x, batch.labels)
+        """Scores (N,) of ``x`` by the discriminator, with the batch's labels if it takes them.
+
+        In a discriminator step the real and the fake samples are scored in one pass, by the first of the two calls, if
+        the discriminator has no buffers, hence no BatchNorm, that would tell the difference.
+        """
+        pair, labels = self._cycle.pair, batch.labels
+        which = [i for i, samples in enumerate(pair) if samples is x]
+        if not which or not torch.is_grad_enabled():
+            return score(self.discriminator, x, labels)
+        if self._cycle.pair_scores is None:
+            both = score(self.discriminator, torch.cat(pair), None if labels is None else torch.cat([labels, labels]))
+            self._cycle.pair_scores = both.chunk(2)
+        return self._cycle.pair_scores[which[0]]
 
     def note(self, **values: Tensor) -> None:
         """Have diagnostics logged beside the terms; ``d_name`` becomes ``d/name``, ``g_name`` ``g/name``."""
@@ -188,62 +234,93 @@ class GANModule(pl.LightningModule):
         return self._cycle.last_fake
 
     @property
+    def kept(self) -> dict[str, Tensor]:
+        """What a technique keeps from one generator update of a cycle to the next; emptied when the cycle ends.
+
+        It is per rank and part of the checkpoint.
+        """
+        return self._cycle.kept
+
+    @property
     def images_seen(self) -> int:
         """Real samples that all ranks have trained on, repetitions counted."""
         return self._cycle.images_seen
 
     # ------------------------------------------------------------------ one cycle
     def training_step(self, dataloader_iter: Iterator[Any]) -> None:
-        """``d_steps`` discriminator updates, each on a batch of its own, and one generator update."""
+        """One generator update; the first of a cycle with its discriminator updates, each on batches of its own."""
         cycle, pending, size = self._cycle, self._stream.pending, self._accumulate["d"]
-        if not self._stream.fill(dataloader_iter, (self.d_steps - cycle.d_done) * size):
+        whole = self.d_steps * size + self.g_batches
+        following = whole if cycle.g_done + 1 == self.g_steps else self.g_batches
+        if not self._stream.fill(dataloader_iter, whole - cycle.d_done * size, following):
             return  # the epoch ended inside the cycle; the next one goes on with it
         if self.order == "g_first" and cycle.d_done == 0:
             self._generator_step(self._as_batch(pending[0]))
         while cycle.d_done < self.d_steps:
             batches = [self._as_batch(pending[i]) for i in range(size)]
             self._discriminator_step(batches)
-            for _ in batches:
-                pending.popleft()
+            self._used(batches)
             cycle.d_done += 1
-        cycle.d_done = 0
         if self.order == "d_first":
-            self._generator_step(batches[-1])
-        cycle.labels.clear()
-        self._after_cycle()
+            batches = [self._as_batch(pending[i]) for i in range(self.g_batches)]
+            self.before_generator_step(batches)
+            self._used(batches)
+            assert cycle.last_batch is not None
+            self._generator_step(cycle.last_batch)
+        cycle.g_done += 1
+        if cycle.g_done == self.g_steps:
+            cycle.d_done = cycle.g_done = 0
+            cycle.labels.clear()
+            cycle.kept.clear()
+        self._after_generator_update()
 
     def _discriminator_step(self, batches: Sequence[Batch]) -> None:
         def terms(batch: Batch) -> Terms:
-            with torch.no_grad(), kept_buffers(self.generator):
+            with torch.no_grad(), kept_buffers(self.generator) if self._buffered["g"] else nullcontext():
                 fake = self(batch.z, batch.labels)
-            self._cycle.last_batch, self._cycle.last_fake = batch, fake
+            cycle = self._cycle
+            cycle.last_batch, cycle.last_fake = batch, fake
+            alike = not self._buffered["d"] and (batch.real.shape, batch.real.dtype) == (fake.shape, fake.dtype)
+            cycle.pair, cycle.pair_scores = ((batch.real, fake) if alike else ()), None
+            try:
+                adversarial = self.discriminator_terms(batch, fake)
+            finally:
+                cycle.pair, cycle.pair_scores = (), None
             named = {r.name: r.weight * r(self.discriminator, batch, fake) for r in self.regularizers}
-            return {**self.discriminator_terms(batch, fake), **named}
+            return {**adversarial, **named}
 
         self.minimise("d", [partial(terms, batch) for batch in batches])
         self.after_discriminator_step()
+
+    def _used(self, batches: Sequence[Batch]) -> None:
         self._cycle.images_seen += sum(len(batch.real) for batch in batches) * distributed.world_size()
+        for _ in batches:  # only now: until here they are part of a checkpoint
+            self._stream.pending.popleft()
 
     def _generator_step(self, last: Batch) -> None:
         def terms() -> Terms:
-            batch = self._generator_batch(last)
+            batch = self.generator_batch(last)
             return self.generator_terms(batch, self(batch.z, batch.labels))
 
-        with frozen(self.discriminator):
+        with ExitStack() as others:
+            for name in self.players:
+                if name != "g":
+                    others.enter_context(frozen(self.player(name), buffers=self._buffered[name]))
             self.minimise("g", [terms] * self._accumulate["g"])
 
-    def minimise(self, player: Literal["d", "g"], terms: Sequence[Callable[[], Terms]]) -> None:
-        """One optimizer step of ``player`` on the mean over ``terms`` of their sums; the other network is left alone.
+    def minimise(self, player: str, terms: Sequence[Callable[[], Terms]]) -> None:
+        """One optimizer step of ``player`` on the mean over ``terms`` of their sums; the other networks are left alone.
 
-        Gradients are asked for the player's parameters only and averaged over ranks as one flat buffer. The
-        discriminator's step goes past Lightning's counter, so that ``trainer.global_step`` counts generator updates.
+        Gradients are asked for the player's parameters only and averaged over ranks as one flat buffer. All but the
+        generator's steps go past Lightning's counter, so that ``trainer.global_step`` counts generator updates.
         """
-        optimizer = cast(list[Any], self.optimizers())[0 if player == "d" else 1]
+        optimizer = cast(list[Any], self.optimizers())[self.players.index(player)]
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         total: list[Tensor | None] = [None] * len(parameters)
         for evaluate in terms:
-            values = evaluate()
+            with double_backward(self.double_backward):
+                values = evaluate()
             loss = reduce(torch.add, values.values())
             self.values.update({f"{player}/{name}": value.detach() for name, value in values.items()})
             self.values[f"{player}/loss"] = loss.detach()
@@ -253,7 +330,7 @@ class GANModule(pl.LightningModule):
             total = [b if a is None else a if b is None else a + b for a, b in zip(total, new)]
         gradients = iter(distributed.average([g for g in total if g is not None]))
         for p, g in zip(parameters, total):
-            p.grad = None if g is None else next(gradients)
+            p.grad = None if g is None else like(next(gradients), p)
         self._cycle.stepping = player
         if player == "g":
             optimizer.step(lambda: loss)
@@ -264,7 +341,7 @@ class GANModule(pl.LightningModule):
         """Clip the gradient of the network that steps; Lightning has unscaled it by now."""
         player = self._cycle.stepping
         if (largest := self._clip[player]) is not None:
-            norm = nn.utils.clip_grad_norm_(self._player(player).parameters(), largest)
+            norm = nn.utils.clip_grad_norm_(self.player(player).parameters(), largest)
             self.values[f"{player}/grad_norm"] = norm.detach()
 
     # ------------------------------------------------------------------ batches and noise
@@ -285,19 +362,9 @@ class GANModule(pl.LightningModule):
             self._checked = True
         return batch
 
-    def _generator_batch(self, last: Batch) -> Batch:
-        n, labels = self.g_batch_factor * len(last.real), last.labels
-        if labels is not None and self.g_batch_factor > 1:  # the cycle's labels have the data's class frequencies
-            pool = distributed.interleave(torch.cat(self._cycle.labels or [labels]))
-            labels = pool[(draw.uniform(n, generator=self._rng, device=pool.device) * len(pool)).long()]
-        return Batch(last.real, labels, last.weights, self._noise(n), self._rng)
-
     def _noise(self, n: int) -> Tensor:
         dtype = next(self.generator.parameters()).dtype
         return draw.normal(n, self.latent_dim, generator=self._rng, device=self.device, dtype=dtype)
-
-    def _player(self, player: str) -> nn.Module:
-        return self.discriminator if player == "d" else self.generator
 
     # ------------------------------------------------------------------ samples
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -352,19 +419,20 @@ class GANModule(pl.LightningModule):
 
     # ------------------------------------------------------------------ optimizers
     def configure_optimizers(self) -> Any:
-        """The discriminator's and the generator's optimizer, in this order, and their schedulers."""
+        """The optimizers of ``players`` in their order (discriminator, generator), and their schedulers."""
         optimizers: list[Optimizer] = []
         schedulers: list[dict[str, Any]] = []
-        for player, lr in (("d", self.lr_d), ("g", self.lr_g)):
-            parameters = [p for p in self._player(player).parameters() if p.requires_grad]
+        for player in self.players:
+            parameters = [p for p in self.player(player).parameters() if p.requires_grad]
             make, schedule = self._factories[player]
-            optimizers.append(make(parameters) if make is not None else self.default_optimizer(parameters, lr))
+            default = partial(self.default_optimizer, lr=getattr(self, f"lr_{player}"))
+            optimizers.append((make or default)(parameters))
             if schedule is not None:
                 schedulers.append({"scheduler": schedule(optimizers[-1]), "interval": "step", "name": f"lr/{player}"})
         return optimizers, schedulers
 
     # ------------------------------------------------------------------ schedulers and logging
-    def _after_cycle(self) -> None:
+    def _after_generator_update(self) -> None:
         trainer: Any = self.trainer
         for config in trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ReduceLROnPlateau):
@@ -390,6 +458,7 @@ class GANModule(pl.LightningModule):
         seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
         self._rng = torch.Generator(self.device).manual_seed(seed)
         self._stream, self._cycle, self._checked = DataStream(seed), _Cycle(), False
+        self._buffered = {name: any(True for _ in self.player(name).buffers()) for name in self.players}
         self._plain_transfer = not any(
             getattr(type(owner), hook) is not getattr(base, hook)
             for owner, base in ((self, pl.LightningModule), (self._datamodule(), pl.LightningDataModule))
@@ -414,13 +483,18 @@ class GANModule(pl.LightningModule):
         if self.ema is not None:
             checkpoint["ema"] = self.ema.state_dict()
         if self._rng is not None:
-            rank_state = {"random": rng.capture(), "stream": self._stream.state_dict(), "labels": self._cycle.labels}
+            cycle = self._cycle
+            rank_state = {"random": rng.capture(), "stream": self._stream.state_dict(), "labels": cycle.labels}
+            if cycle.d_done == self.d_steps and cycle.last_batch is not None:  # the generator goes on from this batch
+                last = [getattr(cycle.last_batch, name) for name in ("real", "labels", "weights", "z")]
+                rank_state |= {"last": last, "fake": cycle.last_fake, "kept": cycle.kept, "values": self.values}
             rank_state = apply_to_collection(rank_state, Tensor, lambda t: t.cpu())
             checkpoint["gan"] = {
                 "ranks": distributed.gather_objects(rank_state),
                 "noise": self._rng.get_state(),
                 "device": self.device.type,
                 "d_done": self._cycle.d_done,
+                "g_done": self._cycle.g_done,
                 "images_seen": self._cycle.images_seen,
             }
 
@@ -445,11 +519,15 @@ class GANModule(pl.LightningModule):
                 ": weights and optimizers go on exactly, data order and noise start afresh."
             )
             return
-        self._cycle.d_done = state["d_done"]
+        self._cycle.d_done, self._cycle.g_done = state["d_done"], state["g_done"]
         mine = state["ranks"][distributed.rank()]
         self._rng.set_state(state["noise"])
         self._stream.load_state_dict(mine["stream"], mine["random"])
-        self._cycle.labels = [labels.to(self.device) for labels in mine["labels"]]
+        parts = [mine["labels"], mine.get("last"), mine.get("fake"), mine.get("kept", {}), mine.get("values", {})]
+        parts = apply_to_collection(parts, Tensor, lambda t: t.to(self.device))
+        self._cycle.labels, last, self._cycle.last_fake, self._cycle.kept, self.values = parts
+        if last is not None:
+            self._cycle.last_batch = Batch(*last, generator=self._rng)
 
     def _datamodule(self) -> Any:
         return getattr(self.trainer, "datamodule", None)
@@ -485,17 +563,22 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, _PLAIN)
 
 
+def like(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient in the memory layout of its parameter: fused optimizers read both element by element as they lie."""
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
+
+
 @contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
+def frozen(network: nn.Module, buffers: bool = True) -> Iterator[None]:
     """Let a network take part in the other's step: its parameters need no gradient, its buffers come back unchanged.
 
-    Buffers are BatchNorm's averages, power iteration vectors and the like.
+    Buffers are BatchNorm's averages, power iteration vectors and the like; `buffers` says whether there are any.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
     for p in parameters:
         p.requires_grad_(False)
     try:
-        with kept_buffers(network):
+        with kept_buffers(network) if buffers else nullcontext():
             yield
     finally:
         for p in parameters:

@@ -52,6 +52,21 @@ def regularizers(items: Sequence[Regularizer], discriminator: nn.Module) -> None
                 )
 
 
+def classifier(module: GANModule, network: nn.Module | None) -> nn.Module:
+    """``network``, if it is one and ``module`` can go on with the discriminator's noise in the generator's steps."""
+    if network is None:
+        raise ValueError("classifier must be a network with ratio_clip, got None (ratio_clip=None needs none).")
+    for name, value, only in (
+        ("accumulate_g", module._accumulate["g"], 1),
+        ("g_batch_factor", module.g_batch_factor, 1),
+        ("order", module.order, "d_first"),
+    ):
+        if value != only:
+            raise ValueError(f"{name} must be {only!r} with ratio_clip, which reuses the noise of D, got {value!r}.")
+    discriminator_output(network)
+    return network
+
+
 def discriminator_output(discriminator: nn.Module) -> None:
     """Warn if the discriminator's last layer is a sigmoid: all losses take raw scores."""
     reshape = (nn.Flatten, nn.Unflatten, nn.Identity)

@@ -55,15 +55,15 @@ class DataStream:
             self._training_state = rng.capture()
         self._seed_epoch(self._next_epoch, loaders)
 
-    def fill(self, iterator: Any, n: int) -> bool:
+    def fill(self, iterator: Any, n: int, following: int) -> bool:
         """Fetch until ``n`` batches are pending; False if the epoch ended before (what came stays pending).
 
-        Where the rest of an epoch is shorter than a cycle it is fetched together with the last whole cycle. Then the
-        epoch ends with a cycle, and no Lightning step passes without a generator update.
+        Where the rest of an epoch is shorter than the ``following`` step it is fetched too. Then the epoch ends with a
+        whole step, and no Lightning step passes without a generator update.
         """
         opening = iterator is not self._iterator
         if not opening and self._seeded_once:
-            return self._fill(iterator, n)
+            return self._fill(iterator, n, following)
         training = self._training_state or rng.capture()
         self._training_state = None
         try:
@@ -72,7 +72,7 @@ class DataStream:
             else:
                 assert self._data_state is not None
                 rng.restore(self._data_state)
-            complete = self._fill(iterator, n)
+            complete = self._fill(iterator, n, following)
             if not complete and self.position == 0:
                 raise ValueError(NO_BATCH)
             self._data_state = rng.capture(cuda=False)
@@ -80,9 +80,9 @@ class DataStream:
             rng.restore(training)
         return complete
 
-    def _fill(self, iterator: Any, n: int) -> bool:
+    def _fill(self, iterator: Any, n: int, following: int) -> bool:
         complete = self._take(iterator, n - len(self.pending))
-        if complete and iterator.length is not None and iterator.length - iterator.fetched < n:
+        if complete and iterator.length is not None and iterator.length - iterator.fetched < following:
             self._take(iterator, iterator.length - iterator.fetched)
         self._finished = iterator.done
         return complete

@@ -6,12 +6,18 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gans import TECHNIQUES, GANModule
 from lightning_gans._lightning import pl
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
+
+# Their per-sample penalty refuses BatchNorm in the discriminator.
+PENALISED = {"wgan_gp", "ct_gan", "prc_gan", "prc_gan_clip"}
+# What a technique needs to run by itself on nets without dropout, in cycles of one generator update.
+SETTINGS: dict[str, dict[str, Any]] = {"prc_gan": {"ct_weight": 0.0, "ratio_clip": None, "g_steps": 1}}
+VARIANTS = [*TECHNIQUES, "prc_gan_clip"]  # the last one with its classifier, and cycles of several generator updates
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",
@@ -29,16 +35,27 @@ def make(technique: str, **options: Any) -> GANModule:
     torch.manual_seed(1)
     generator = ToyGenerator(shape=(2,), latent_dim=3, width=8, depth=1)
     discriminator = ToyDiscriminator(shape=(2,), width=8, depth=1)
-    return TECHNIQUES[technique](generator, discriminator, 3, **options)
+    return build(technique, generator, discriminator, ToyDiscriminator(shape=(2,), width=8, depth=1), **options)
 
 
 def make_images(technique: str, **options: Any) -> GANModule:
     """A technique with tiny DCGAN nets on 1x8x8 images; BatchNorm in both where the technique allows it."""
     torch.manual_seed(1)
-    norm = "none" if technique == "wgan_gp" else "batch"
+    norm = "none" if technique in PENALISED else "batch"
     generator = DCGANGenerator(shape=(1, 8, 8), latent_dim=3, width=4)
     discriminator = DCGANDiscriminator(shape=(1, 8, 8), width=4, norm=norm)
-    return TECHNIQUES[technique](generator, discriminator, 3, **options)
+    classifier = DCGANDiscriminator(shape=(1, 8, 8), width=4)
+    return build(technique, generator, discriminator, classifier, **options)
+
+
+def build(
+    technique: str, generator: nn.Module, discriminator: nn.Module, classifier: nn.Module, /, **options: Any
+) -> GANModule:
+    """A technique or variant of one."""
+    if technique == "prc_gan_clip":
+        settings: dict[str, Any] = {"classifier": classifier, "ct_weight": 0.0, "d_steps": 2, "g_steps": 3}
+        return TECHNIQUES["prc_gan"](generator, discriminator, 3, **(settings | options))
+    return TECHNIQUES[technique](generator, discriminator, 3, **(SETTINGS.get(technique, {}) | options))
 
 
 def trainer(**options: Any) -> pl.Trainer:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from common import equal, make, noisy_loader, plain, state, trainer
+from common import PENALISED, VARIANTS, build, equal, make, noisy_loader, plain, state, trainer
 from torch import nn
 
-from lightning_gans import TECHNIQUES, GANModule, distributed
+from lightning_gans import GANModule, distributed
 from lightning_gans._lightning import callbacks, pl
 from lightning_gans.datamodules.memory import MemoryLoader
 from lightning_gans.functional import draw, mean_over_ranks
@@ -55,9 +55,11 @@ def with_batch_norm(name: str) -> GANModule:
     """A technique whose networks (the critic of WGAN-GP excepted) normalise over the global batch."""
     torch.manual_seed(1)
     generator = nn.Sequential(nn.Linear(3, 8), GlobalBatchNorm(8), nn.ReLU(), nn.Linear(8, 2))
-    norm = nn.Identity() if name == "wgan_gp" else GlobalBatchNorm(8)
-    discriminator = nn.Sequential(nn.Linear(2, 8), norm, nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0))
-    return TECHNIQUES[name](generator, discriminator, 3).double()
+    norm = nn.Identity() if name in PENALISED else GlobalBatchNorm(8)
+    nets = [
+        nn.Sequential(nn.Linear(2, 8), n, nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0)) for n in (norm, GlobalBatchNorm(8))
+    ]
+    return build(name, generator, *nets).double()
 
 
 def train(module: GANModule, data: Any, steps: int, strategy: str = "gan_ddp", **options: Any) -> GANModule:
@@ -98,7 +100,7 @@ def resume(folder: Path, strategy: str) -> bool:
 
 def main(folder: Path) -> None:
     found: dict[str, Any] = {}
-    for name in TECHNIQUES:
+    for name in VARIANTS:
         found[name] = state(train(make(name).double(), loader(4), 50))
         found[f"{name} batch norm"] = state(train(with_batch_norm(name), loader(4), 50))
         found[f"{name} float32"] = state(train(make(name, **SGD), loader(4, torch.float32), 50))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, make, make_images, plain, state, trainer
+from common import build, equal, make, make_images, plain, state, trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -107,7 +107,7 @@ def test_wrong_shape_for_the_discriminator_alone() -> None:
 
 @pytest.mark.parametrize("name", TECHNIQUES)
 def test_generator_output_that_does_not_match(name: str) -> None:
-    message = refused(TECHNIQUES[name](generator(5), discriminator(), 3), loader(X))
+    message = refused(build(name, generator(5), discriminator(), discriminator()), loader(X))
     assert "generator's output has shape (4, 5)" in message and "real samples have (4, 2)" in message
 
 
@@ -146,7 +146,7 @@ def test_no_warning_without_a_sigmoid_at_the_end(recwarn: pytest.WarningsRecorde
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
-@pytest.mark.parametrize("argument", ["d_steps", "g_batch_factor", "accumulate_d", "accumulate_g"])
+@pytest.mark.parametrize("argument", ["d_steps", "g_steps", "g_batch_factor", "accumulate_d", "accumulate_g"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
 def test_counts_below_one(name: str, argument: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{argument} must be an integer >= 1, got {value!r}"):
@@ -161,10 +161,10 @@ def test_latent_dim_below_one(value: int) -> None:
 
 @pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
 def test_negative_weight_of_a_penalty(weight: float) -> None:
-    for build in (lambda: make("wgan_gp", gp_weight=weight), lambda: GradientPenalty(weight=weight),
+    for start in (lambda: make("wgan_gp", gp_weight=weight), lambda: GradientPenalty(weight=weight),
                   lambda: R1(weight=weight)):  # fmt: skip
         with pytest.raises(ValueError, match=rf"weight: expected a finite number of at least 0, got {weight}"):
-            build()
+            start()
 
 
 def test_other_settings() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, make, make_images, noisy_loader, plain, state, trainer
+from common import VARIANTS, equal, make, make_images, noisy_loader, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import TECHNIQUES, GANModule
@@ -20,6 +20,7 @@ from lightning_gans.loggers import MetricsCSV
 from lightning_gans.regularizers import GradientPenalty
 
 all_techniques = pytest.mark.parametrize("name", TECHNIQUES)
+all_variants = pytest.mark.parametrize("name", VARIANTS)
 
 
 class Watch(callbacks.Callback):
@@ -181,7 +182,7 @@ def test_clipping_is_per_network() -> None:
     assert float(module.values["d/grad_norm"]) > 1e-2
 
 
-@pytest.mark.parametrize("name", TECHNIQUES)
+@all_variants
 def test_float16_with_a_gradient_scaler_trains(name: str) -> None:
     """16-mixed on the CPU: losses are scaled, gradients unscaled before clipping, penalties in float32."""
     precision = pytest.importorskip(f"{pl.__name__}.plugins.precision")
@@ -195,7 +196,7 @@ def test_float16_with_a_gradient_scaler_trains(name: str) -> None:
     assert float(module.values["d/grad_norm"]) < 2.0**10  # the norm of the unscaled gradient
 
 
-@all_techniques
+@all_variants
 def test_checkpoints_fall_on_every_multiple(tmp_path: Path, name: str) -> None:
     save = callbacks.ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=7)
     t = trainer(max_steps=24, callbacks=[save], enable_checkpointing=True)
@@ -285,7 +286,7 @@ def test_ema_is_in_the_checkpoint(tmp_path: Path, name: str) -> None:
     assert not equal(again.ema.state_dict(), again.generator.state_dict())
 
 
-@all_techniques
+@all_variants
 def test_bfloat16_mixed_precision_trains(name: str) -> None:
     module = make_images(name)
     t = trainer(max_steps=3, precision="bf16-mixed", log_every_n_steps=1)

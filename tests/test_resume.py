@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, make, noisy_loader, trainer
+from common import VARIANTS, equal, make, noisy_loader, trainer
 
-from lightning_gans import TECHNIQUES, GANModule
+from lightning_gans import GANModule
 from lightning_gans._lightning import callbacks, pl
 from lightning_gans.callbacks.ema import EMA
 from lightning_gans.datamodules.memory import MemoryLoader
@@ -94,7 +94,7 @@ def compare(tmp_path: Path, name: str, loader: str, stop: int, total: int, **opt
         assert equal(expected[key], got[key]), key
 
 
-@pytest.mark.parametrize("name", TECHNIQUES)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_resume_is_exact(tmp_path: Path, name: str) -> None:
     compare(tmp_path, name, "memory", stop=5, total=10)  # 15 batches: an epoch of 11, and 4 of the next
 

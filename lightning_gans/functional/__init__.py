@@ -2,6 +2,7 @@
 
 from lightning_gans.functional.conditional import check_scores, score, takes_labels
 from lightning_gans.functional.draw import normal, uniform
+from lightning_gans.functional.input_gradient import double_backward
 from lightning_gans.functional.losses import LOSSES, AdversarialLoss
 from lightning_gans.functional.penalties import (
     finite_difference_penalty,
@@ -17,6 +18,7 @@ __all__ = [
     "LOSSES",
     "AdversarialLoss",
     "check_scores",
+    "double_backward",
     "finite_difference_penalty",
     "gradient_norm",
     "gradient_penalty",

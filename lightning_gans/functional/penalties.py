@@ -7,37 +7,14 @@ for a conditional network pass `partial(score, network, labels=labels)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor
 
 from lightning_gans.functional.conditional import check_scores
 from lightning_gans.functional.draw import uniform
+from lightning_gans.functional.input_gradient import Discriminator, input_gradient, no_autocast
 from lightning_gans.functional.numerics import full_precision, row_norm
 from lightning_gans.functional.ranks import mean_over_ranks
-
-Discriminator = Callable[[Tensor], Tensor]
-
-
-def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool = True) -> Tensor:
-    """The gradient of each sample's score with respect to that sample, flattened: (N, ...) -> (N, D).
-
-    Samples must not see each other in the discriminator (no BatchNorm), since the gradient is of the summed scores.
-    With `create_graph` the result can itself be differentiated with respect to the discriminator's parameters.
-    """
-    x = full_precision(x.detach()).requires_grad_(True)
-    with torch.enable_grad(), no_autocast(x.device.type):
-        total = check_scores(discriminator(x), len(x)).sum()
-        (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph)
-    return gradient.flatten(1)
-
-
-def no_autocast(device_type: str) -> AbstractContextManager:
-    """Autocast switched off, at no cost where it is not on."""
-    on = torch.is_autocast_enabled(device_type)
-    return torch.autocast(device_type, enabled=False) if on else nullcontext()
 
 
 def gradient_norm(discriminator: Discriminator, x: Tensor, p: float = 2.0, create_graph: bool = True) -> Tensor:
@@ -91,7 +68,7 @@ def finite_difference_penalty(discriminator: Discriminator, x1: Tensor, x2: Tens
     if x1.shape != x2.shape:
         raise ValueError(f"x2: expected the shape of x1, {tuple(x1.shape)}, got {tuple(x2.shape)}.")
     x1, x2 = full_precision(x1.detach()), full_precision(x2.detach())
-    with torch.autocast(x1.device.type, enabled=False):
+    with no_autocast(x1.device.type):
         rise = (check_scores(discriminator(x1), len(x1)) - check_scores(discriminator(x2), len(x2))).abs()
     distance = row_norm((x1 - x2).flatten(1), p)
     near = distance <= 32 * torch.finfo(distance.dtype).eps * row_norm(x1.flatten(1), p)

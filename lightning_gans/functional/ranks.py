@@ -25,3 +25,12 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     from torch.distributed.nn.functional import all_reduce  # not importable where torch has no distributed backend
 
     return all_reduce(value, group=dist.group.WORLD) / world
+
+
+def max_over_ranks(value: Tensor) -> Tensor:
+    """Largest value of a tensor over all processes, detached. A collective, as `mean_over_ranks` is."""
+    value = value.detach()
+    if rank_and_world()[1] > 1:
+        value = value.clone()
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return value

@@ -7,10 +7,12 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_gans.networks.fold import DownConv2d, UpConv2d
 from lightning_gans.networks.layers import (
     ConditionalBatchNorm2d,
     Norm,
     ProjectionHead,
+    channels_last_,
     check_input,
     check_labels,
     glorot_,
@@ -23,10 +25,6 @@ HE = math.sqrt(2)  # the gain that the code's "he" flag stands for: 3 x 3 convol
 
 def _conv3(c_in: int, c_out: int, gain: float = HE) -> nn.Conv2d:
     return glorot_(nn.Conv2d(c_in, c_out, 3, padding=1), gain)
-
-
-def _conv1(c_in: int, c_out: int) -> nn.Conv2d:
-    return glorot_(nn.Conv2d(c_in, c_out, 1))
 
 
 def _halvings(side: int, least: int) -> int:
@@ -55,16 +53,15 @@ class UpBlock(nn.Module):
             make_norm(norm, channels) if num_classes is None else ConditionalBatchNorm2d(channels, num_classes)
             for _ in range(2)
         )
-        self.conv1 = _conv3(channels, channels)
+        self.conv1 = glorot_(UpConv2d(channels, channels, 3), HE)
         self.conv2 = _conv3(channels, channels)
-        self.skip = _conv1(channels, channels)
+        self.skip = glorot_(UpConv2d(channels, channels, 1))
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         given = () if labels is None else (labels,)
-        h = self.conv1(F.interpolate(F.relu(self.norm1(x, *given)), scale_factor=2))
+        h = self.conv1(F.relu(self.norm1(x, *given)))
         h = self.conv2(F.relu(self.norm2(h, *given)))
-        # a 1 x 1 convolution commutes with repeating pixels, and has a quarter of the work before it
-        return h + F.interpolate(self.skip(x), scale_factor=2)
+        return h + self.skip(x)
 
 
 class ImageBlock(nn.Module):
@@ -76,12 +73,11 @@ class ImageBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
         self.conv1 = _conv3(c_in, c_out)
-        self.conv2 = _conv3(c_out, c_out)
-        self.skip = _conv1(c_in, c_out)
+        self.conv2 = glorot_(DownConv2d(c_out, c_out, 3), HE)
+        self.skip = glorot_(DownConv2d(c_in, c_out, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.avg_pool2d(self.conv2(F.relu(self.conv1(x))), 2)
-        return h + self.skip(F.avg_pool2d(x, 2))
+        return self.conv2(F.relu(self.conv1(x))) + self.skip(x)
 
 
 class DownBlock(nn.Module):
@@ -91,14 +87,12 @@ class DownBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = make_norm(norm, channels), make_norm(norm, channels)
         self.conv1 = _conv3(channels, channels)
-        self.conv2 = _conv3(channels, channels)
-        self.skip = _conv1(channels, channels)
+        self.conv2 = glorot_(DownConv2d(channels, channels, 3), HE)
+        self.skip = glorot_(DownConv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.relu(self.norm1(x)))
-        h = F.avg_pool2d(self.conv2(F.relu(self.norm2(h))), 2)
-        # the code pools after this convolution; the mean commutes with 1 x 1, and has a quarter of the work before it
-        return h + self.skip(F.avg_pool2d(x, 2))
+        return self.conv2(F.relu(self.norm2(h))) + self.skip(x)
 
 
 class PlainBlock(nn.Module):
@@ -162,6 +156,7 @@ class ResNetGenerator(nn.Module):
         self.blocks = nn.ModuleList(UpBlock(width, norm, num_classes) for _ in range(stages))
         self.norm = make_norm(norm, width)
         self.conv = _conv3(width, self.shape[0], gain=1)
+        channels_last_(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """``(N, latent_dim)`` to ``(N, C, H, H)`` in [-1, 1]."""
@@ -170,7 +165,7 @@ class ResNetGenerator(nn.Module):
         h = self.unflatten(self.project(z))
         for block in self.blocks:
             h = block(h, labels)
-        return self.conv(F.relu(self.norm(h))).tanh()
+        return self.conv(F.relu(self.norm(h))).tanh().contiguous()  # a user's critic may call view
 
 
 class ResNetDiscriminator(nn.Module):
@@ -216,6 +211,7 @@ class ResNetDiscriminator(nn.Module):
             PlainBlock(width, norm),
         )
         self.head = ProjectionHead(width, num_classes)
+        channels_last_(self)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """``(N, C, H, H)`` to scores ``(N,)``."""

@@ -1,11 +1,20 @@
 """One file per paper. ``TECHNIQUES`` maps the name used in configs and tests to the class."""
 
 from lightning_gans.base import GANModule
+from lightning_gans.techniques.ct_gan import CTGAN
 from lightning_gans.techniques.dcgan import DCGAN
 from lightning_gans.techniques.gan import GAN
+from lightning_gans.techniques.prc_gan import PRCGAN
 from lightning_gans.techniques.wgan import WGAN
 from lightning_gans.techniques.wgan_gp import WGANGP
 
-TECHNIQUES: dict[str, type[GANModule]] = {"gan": GAN, "dcgan": DCGAN, "wgan": WGAN, "wgan_gp": WGANGP}
+TECHNIQUES: dict[str, type[GANModule]] = {
+    "gan": GAN,
+    "dcgan": DCGAN,
+    "wgan": WGAN,
+    "wgan_gp": WGANGP,
+    "ct_gan": CTGAN,
+    "prc_gan": PRCGAN,
+}
 
-__all__ = ["DCGAN", "GAN", "TECHNIQUES", "WGAN", "WGANGP"]
+__all__ = ["CTGAN", "DCGAN", "GAN", "PRCGAN", "TECHNIQUES", "WGAN", "WGANGP"]

@@ -1,0 +1,384 @@
+"""What the exact rewrites gain: ``trainer.fit`` beside plain loops of the same WGAN-GP by torch's own autograd.
+
+Run from the repository's root, on an otherwise idle machine::
+
+    python -m benchmarks.speed                               # every case, printed
+    python -m benchmarks.speed --case toy512 --case mnist    # some cases
+    python -m benchmarks.speed --out docs/results/speed.md
+    python -m benchmarks.speed --device cuda --case cifar128 # on a GPU, with TF32 on both sides
+
+Sides, which take turns in one process with one thread, each in turn the first:
+
+* *plain*: a hand-written loop, no logging, no hooks: fakes under no_grad, D(fake) and D(real) apart, the penalty by
+  autograd.grad with create_graph, one backward pass, torch.optim.Adam as it comes; networks with every convolution,
+  pooling and upsampling computed one after the other, in torch's default memory format;
+* *ours*: the library's WGAN-GP by ``trainer.fit`` with its defaults, logging every 50 updates to a CSV file; *ours,
+  bf16* with ``precision="bf16-mixed"``, which keeps the penalty in float32 (gradients then differ by some per cent);
+* *script*: as a popular collection of scripts has it: noise by numpy, the generator's graph kept in the critic's step,
+  the critic not frozen in the generator's;
+* *two steps*: as a popular framework has it: critic loss and penalty are two Adam updates, with one interpolation weight
+  and one norm per batch. Not the same algorithm.
+
+A ratio is the median over rounds of the ratio to *plain* within a round; the smallest and the largest stand beside it.
+Before the first round each side runs once, which is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks import overhead
+from benchmarks.overhead import BETAS, D_STEPS, GAMES, GP_WEIGHT, LR, Game, penalty, quiet, spread
+from lightning_gans import WGANGP
+from lightning_gans._lightning import pl
+from lightning_gans.callbacks import GANProgressBar
+from lightning_gans.datamodules.memory import MemoryLoader
+from lightning_gans.functional import double_backward, gradient_penalty
+from lightning_gans.loggers import MetricsCSV
+from lightning_gans.networks import ResNetDiscriminator, ResNetGenerator, ToyDiscriminator, ToyGenerator
+from lightning_gans.networks.fold import DownConv2d, UpConv2d
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A game, the sides that play it, and the largest ratios that are aimed at."""
+
+    game: Game
+    targets: dict[str, float | None]
+    memory: float | None = None
+
+
+def wide(width: int, updates: int, rounds: int) -> Game:
+    nets = lambda: (ResNetGenerator(width=width), ResNetDiscriminator(width=width))  # noqa: E731
+    title = f"CIFAR ResNet, width {width}, 5 D (64) + 1 G (128)"
+    return dataclasses.replace(GAMES["c"], title=title, nets=nets, updates=updates, rounds=rounds)
+
+
+CASES = {
+    "toy512": Case(
+        dataclasses.replace(
+            GAMES["a"], title="toy, 3 x 512 units, batch 256, 5 D + 1 G", updates=40, rounds=5,
+            nets=lambda: (ToyGenerator(), ToyDiscriminator()),
+        ),
+        {"ours": 0.90, "script": None, "two steps": None},
+    ),
+    "toy32": Case(
+        dataclasses.replace(GAMES["a"], title="toy, 3 x 32 units, batch 256, 5 D + 1 G", updates=1000, rounds=7),
+        {"ours": 1.00, "script": None, "two steps": None},
+    ),
+    "mnist": Case(
+        dataclasses.replace(GAMES["b"], title="MNIST nets, batch 50, D step alone", updates=3),
+        {"ours": 0.80, "ours, bf16": None},
+    ),
+    "cifar32": Case(
+        wide(32, updates=4, rounds=5), {"ours": 0.50, "ours, bf16": 0.32, "script": None, "two steps": None}, 0.85
+    ),
+    "cifar128": Case(wide(128, updates=1, rounds=3), {"ours": 0.50, "ours, bf16": 0.32}, 0.85),
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------------- networks taken apart
+class PlainDown(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(super().forward(x), 2)
+
+
+class PlainUp(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.interpolate(x, scale_factor=2))
+
+
+def unfolded(network: nn.Module) -> nn.Module:
+    """The same network and weights, each operation for itself, in the default memory format; 1 x 1 skips stay cheap."""
+    network = copy.deepcopy(network)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, (DownConv2d, UpConv2d)) and child.kernel_size == (3, 3):
+                apart = (PlainDown if isinstance(child, DownConv2d) else PlainUp)(
+                    child.in_channels, child.out_channels, 3, padding=1
+                )
+                apart.load_state_dict(child.state_dict())
+                setattr(module, name, apart)
+    for p in network.parameters():
+        p.data = p.data.contiguous()
+    return network
+
+
+# ---------------------------------------------------------------------- the sides: seconds of critic's steps and of all
+def plain(game: Game, updates: int, device: str, script: bool = False, two_steps: bool = False) -> tuple[float, float]:
+    """A loop written by hand."""
+    generator, critic, data = game.start()
+    generator, critic, data = unfolded(generator).to(device), unfolded(critic).to(device), data.to(device)
+    optimizer_g = torch.optim.Adam(generator.parameters(), lr=LR, betas=BETAS)
+    optimizer_d = torch.optim.Adam(critic.parameters(), lr=LR, betas=BETAS)
+    in_d, start = 0.0, clock(device)
+    for _ in range(updates):
+        begun = clock(device)
+        for _ in range(D_STEPS):
+            real = data[torch.randint(len(data), (game.batch,), device=device)]
+            if script:
+                noise = np.random.normal(0, 1, (game.batch, game.latent_dim)).astype("float32")
+                fake = generator(torch.from_numpy(noise).to(device))
+            else:
+                with torch.no_grad():
+                    fake = generator(torch.randn(game.batch, game.latent_dim, device=device))
+            optimizer_d.zero_grad(set_to_none=True)
+            loss = critic(fake).mean() - critic(real).mean()
+            if two_steps:
+                loss.backward()
+                optimizer_d.step()
+                optimizer_d.zero_grad(set_to_none=True)
+                x = torch.lerp(fake, real, float(torch.rand(()))).requires_grad_()
+                (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+                loss = GP_WEIGHT * (gradient.norm() - 1) ** 2
+            else:
+                loss = loss + GP_WEIGHT * penalty(critic, real, fake)
+            loss.backward()
+            optimizer_d.step()
+        in_d += clock(device) - begun
+        critic.requires_grad_(script)
+        optimizer_g.zero_grad(set_to_none=True)
+        noise = torch.randn(game.g_batch_factor * game.batch, game.latent_dim, device=device)
+        (-critic(generator(noise)).mean()).backward()
+        optimizer_g.step()
+        critic.requires_grad_(True)
+    return in_d, clock(device) - start
+
+
+class Timed(WGANGP):
+    """Times the critic's steps, fakes and data included."""
+
+    in_d = 0.0
+
+    def _discriminator_step(self, batches: Any) -> None:
+        begun = clock(self.device.type)
+        super()._discriminator_step(batches)
+        self.in_d += clock(self.device.type) - begun
+
+
+def ours(game: Game, updates: int, device: str, precision: Any = "32-true", **options: Any) -> tuple[float, float]:
+    """The library, as a user has it."""
+    generator, critic, data = game.start()
+    module = Timed(generator, critic, game.latent_dim, gp_weight=GP_WEIGHT, d_steps=D_STEPS, lr_g=LR, lr_d=LR,
+                   betas=BETAS, g_batch_factor=game.g_batch_factor, **options)  # fmt: skip
+    with overhead.tempfile.TemporaryDirectory() as folder, quiet():
+        start = clock(device)
+        trainer = pl.Trainer(max_steps=updates, max_epochs=-1, accelerator=device, devices=1, precision=precision,
+                             logger=MetricsCSV(folder), callbacks=[GANProgressBar()], enable_checkpointing=False,
+                             enable_model_summary=False)  # fmt: skip
+        trainer.fit(module, train_dataloaders=MemoryLoader(data, None, game.batch))
+    return module.in_d, clock(device) - start
+
+
+SIDES: dict[str, Callable[..., tuple[float, float]]] = {
+    "plain": plain,
+    "ours": ours,
+    "ours, bf16": partial(ours, precision="bf16-mixed"),
+    "ours, compiled": partial(ours, double_backward="compiled"),
+    "script": partial(plain, script=True),
+    "two steps": partial(plain, two_steps=True),
+}
+
+
+def clock(device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+# ---------------------------------------------------------------------- whole runs
+def compare(name: str, case: Case, rounds: int, updates: int, device: str) -> list[str]:
+    """Rows of the first table: one per side of a case."""
+    part = 0 if name == "mnist" else 1
+    sides = {"plain": None, **case.targets, **({"ours, compiled": None} if device == "cuda" else {})}
+    seen: dict[str, list[float]] = {side: [] for side in sides}
+    for i in range(-1, rounds):
+        order = [*sides][i % len(sides) :] + [*sides][: i % len(sides)]
+        for side in order:
+            seconds = SIDES[side](case.game, updates, device)[part] / updates
+            if i >= 0:
+                seen[side].append(seconds)
+    rows = []
+    for side, target in sides.items():
+        ratio = "1" if side == "plain" else spread([a / b for a, b in zip(seen[side], seen["plain"])])
+        ms = 1000 * statistics.median(seen[side])
+        aim = "" if target is None else f"{target:.2f}"
+        rows.append(f"| {case.game.title} | {side} | {rounds} x {updates} | {ms:.1f} | {ratio} | {aim} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+# ---------------------------------------------------------------------- one critic's gradient, idea by idea
+def steps(game: Game) -> dict[str, Callable[[], Any]]:
+    """The gradient of a critic's loss on one batch, by one idea after the other."""
+    _, critic, data = game.start()
+    apart, real, fake = unfolded(critic), data[: game.batch], data[-game.batch :]
+    x = torch.lerp(fake, real, 0.3)
+    folded = copy.deepcopy(critic)
+    for p in folded.parameters():
+        p.data = p.data.contiguous()
+
+    def gradient(net: nn.Module, method: Any) -> list[Tensor | None]:
+        with double_backward(method):
+            loss = net(fake).mean() - net(real).mean() + GP_WEIGHT * gradient_penalty(net, x)
+        return list(torch.autograd.grad(loss, list(net.parameters()), allow_unused=True, materialize_grads=True))
+
+    found = {"plain": partial(gradient, apart, "plain")}
+    if any(isinstance(m, DownConv2d) for m in critic.modules()):
+        found["folded"] = partial(gradient, folded, "plain")
+    found["sparse double backward"] = partial(gradient, apart, "sparse")
+    if any(isinstance(m, DownConv2d) for m in critic.modules()):
+        found["both"] = partial(gradient, folded, "sparse")
+        found["both, channels_last"] = partial(gradient, critic, "sparse")
+    found["linear, rest as shipped"] = partial(gradient, critic, "linear")
+    return found
+
+
+def largest_difference(game: Game, name: str) -> float:
+    """max |g - g_plain| / max |g_plain| over all parameters, in float64, of one idea."""
+    small = dataclasses.replace(game, items=16, batch=8)
+
+    def double() -> tuple[nn.Module, nn.Module]:
+        generator, critic = game.nets()
+        return generator.double(), critic.double()
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = steps(dataclasses.replace(small, nets=double))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    ours, plain = (torch.cat([g.flatten() for g in found[key]()]) for key in (name, "plain"))
+    return float((ours - plain).abs().max() / plain.abs().max())
+
+
+def breakdown(name: str, game: Game, rounds: int) -> list[str]:
+    """Rows of the second table."""
+    found, rows = steps(game), []
+    seen: dict[str, list[float]] = {key: [] for key in found}
+    repeat = 200 if name == "toy32" else 1
+    for i in range(-1, rounds):
+        order = [*found][i % len(found) :] + [*found][: i % len(found)]
+        for key in order:
+            start = time.perf_counter()
+            for _ in range(repeat):
+                found[key]()
+            if i >= 0:
+                seen[key].append((time.perf_counter() - start) / repeat)
+    for key, times in seen.items():
+        ratio = "1" if key == "plain" else spread([a / b for a, b in zip(times, seen["plain"])])
+        error = "" if key == "plain" else f"{largest_difference(game, key):.0e}"
+        rows.append(f"| {game.title} | {key} | {1000 * statistics.median(times):.2f} | {ratio} | {error} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+# ---------------------------------------------------------------------- memory
+def peak(task: str) -> list[float]:
+    """Peak memory before and after so many updates, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.speed", "--child", task]
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def memory(name: str, case: Case) -> str:
+    """A row of the third table."""
+    found = {side: peak(f"{side}/{name}") for side in ("plain", "ours")}
+    (before, plain_peak), (_, our_peak) = found["plain"], found["ours"]
+    row = (f"| {case.game.title} | {before:.0f} | {plain_peak:.0f} | {our_peak:.0f} | **{our_peak / plain_peak:.3f}** "
+           f"| {case.memory:.2f} | {(our_peak - before) / (plain_peak - before):.3f} |")  # fmt: skip
+    print(row, flush=True)
+    return row
+
+
+TABLES = {
+    "whole": ("## Whole runs", "| case | side | rounds x updates | ms per update | ratio to plain | at most |", 6),
+    "ideas": (
+        "## One critic's gradient, idea by idea",
+        "| case | how | ms | ratio to plain | largest difference, float64 |",
+        5,
+    ),
+    "memory": (
+        "## Peak memory of the process",
+        "| case | imports alone, MiB | plain, MiB | ours, MiB | ratio | at most | ratio without the imports |",
+        7,
+    ),
+}
+
+
+def main() -> None:
+    """Measure, print, and write the report if asked to."""
+    parser = argparse.ArgumentParser(description="What the exact rewrites gain.")
+    parser.add_argument("--case", action="append", choices=list(CASES), help="only these (repeat the option)")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--quick", action="store_true", help="few rounds: to see that it runs, not to measure")
+    parser.add_argument("--out", type=Path, help="write the report to this Markdown file")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.quick and options.out:
+        parser.error("--quick measures too little to be written down: leave out --quick or --out.")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: no CUDA device is there.")
+    torch.set_num_threads(1)
+    if options.device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    if options.child:
+        side, name = options.child.split("/")
+        before = overhead.peak_mib()
+        SIDES[side](CASES[name].game, 2, "cpu")
+        print(json.dumps([before, overhead.peak_mib()]))
+        return
+    rows: dict[str, list[str]] = {table: [] for table in TABLES}
+    for name in options.case or CASES:
+        case = CASES[name]
+        game = case.game
+        rounds, updates = (1, max(1, game.updates // 20)) if options.quick else (game.rounds, game.updates)
+        updates = updates if options.device == "cpu" else 100 * updates
+        rows["whole"] += compare(name, case, rounds, updates, options.device)
+        if options.device == "cpu":
+            rows["ideas"] += breakdown(name, game, rounds)
+            rows["memory"] += [memory(name, case)] if case.memory else []
+    print_or_write(rows, options.out)
+
+
+def print_or_write(rows: dict[str, list[str]], out: Path | None) -> None:
+    """The report, on the screen or in a file."""
+    parts = [
+        "\n".join([f"{title}\n", head, "|---" * columns + "|", *rows[table]])
+        for table, (title, head, columns) in TABLES.items()
+        if rows[table]
+    ]
+    command = " ".join(["python -m benchmarks.speed", *sys.argv[1:]])
+    protocol = (__doc__ or "").split("::\n", 1)[1].split("\n\n", 2)[2].strip().replace("``", "`")
+    report = "\n\n".join(["# What the exact rewrites gain", overhead.circumstances(command), protocol, *parts]) + "\n"
+    if out is None:
+        print("\n" + report)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_suffix(".tmp")
+    temporary.write_text(report)
+    os.replace(temporary, out)
+    print(f"Report: {out}")
+
+
+if __name__ == "__main__":
+    main()

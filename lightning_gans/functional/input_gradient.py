@@ -1,0 +1,107 @@
+"""The gradient of scores by samples, and how its own gradient is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import cache, partial
+from typing import Literal, get_args
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gans.functional.conditional import check_scores
+from lightning_gans.functional.first_order import linear_input_gradient
+from lightning_gans.functional.numerics import full_precision
+from lightning_gans.functional.sparse import sparse_double_backward
+
+Discriminator = Callable[[Tensor], Tensor]
+DoubleBackward = Literal["sparse", "linear", "compiled", "plain"]
+# Networks with the input shapes for which nothing in them was worth replacing: small MLPs, which the mode would slow.
+_nothing_to_gain: WeakKeyDictionary[nn.Module, set[torch.Size]] = WeakKeyDictionary()
+_method: ContextVar[DoubleBackward] = ContextVar("double_backward", default="sparse")
+
+
+@contextmanager
+def double_backward(method: DoubleBackward) -> Iterator[None]:
+    """Have `input_gradient` differentiated by another method; the values and gradients are the same.
+
+    ========== ====================================================================================================
+    "sparse"   the default: a double backward pass without the part that is zero in piecewise linear layers
+    "linear"   no double backward: a backward and a tangent pass with frozen masks, of piecewise linear critics only
+               (others are left to "sparse")
+    "compiled" the whole of it by torch.compile as one graph, anew for each network and shape; torch's limit of
+               recompilations (8) is also that of the number of networks and shapes
+    "plain"    torch's own
+    ========== ====================================================================================================
+    """
+    if method not in get_args(DoubleBackward):
+        raise ValueError(f"double_backward: expected one of {', '.join(get_args(DoubleBackward))}, got {method!r}.")
+    token = _method.set(method)
+    try:
+        yield
+    finally:
+        _method.reset(token)
+
+
+def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool = True) -> Tensor:
+    """The gradient of each sample's score with respect to that sample, flattened: (N, ...) -> (N, D).
+
+    Samples must not see each other in the discriminator (no BatchNorm), since the gradient is of the summed scores.
+    With `create_graph` the result can itself be differentiated with respect to the discriminator's parameters, by the
+    method of `double_backward`.
+    """
+    x = full_precision(x.detach()).requires_grad_(True)
+    method = _method.get() if create_graph else "plain"
+    network = _network(discriminator)
+    if method == "sparse" and network is not None and x.shape in _nothing_to_gain.get(network, ()):
+        method = "plain"
+    with torch.enable_grad(), no_autocast(x.device.type):
+        gradient = linear_input_gradient(partial(_scores, discriminator), x) if method == "linear" else None
+        if gradient is not None:
+            pass
+        elif method == "compiled":
+            gradient = _compiled()(discriminator, x.detach())
+        elif method == "plain":
+            total = check_scores(discriminator(x), len(x)).sum()
+            (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph)
+        else:
+            with sparse_double_backward(x) as session:
+                scores = discriminator(x)
+            total = check_scores(scores, len(x)).sum()
+            session.inner = True
+            try:
+                (gradient,) = torch.autograd.grad(total, x, create_graph=True)
+            finally:
+                session.inner = False
+            if network is not None and not session.replaced:
+                _nothing_to_gain.setdefault(network, set()).add(x.shape)
+    return gradient.flatten(1)
+
+
+def _network(discriminator: Discriminator) -> nn.Module | None:
+    """The module that is called in the end: a regularizer makes a new partial function of it every time."""
+    called = discriminator.args[0] if isinstance(discriminator, partial) and discriminator.args else discriminator
+    return called if isinstance(called, nn.Module) else None
+
+
+def _scores(discriminator: Discriminator, x: Tensor) -> Tensor:
+    return check_scores(discriminator(x), len(x))
+
+
+def _gradient(discriminator: Discriminator, x: Tensor) -> Tensor:
+    # torch.func, since dynamo traces no autograd.grad; outside of torch.compile it is no faster than that
+    return torch.func.grad(lambda x: _scores(discriminator, x).sum())(x)
+
+
+@cache
+def _compiled() -> Callable[[Discriminator, Tensor], Tensor]:
+    return torch.compile(_gradient, fullgraph=True, dynamic=False)  # not at import, which it would slow
+
+
+def no_autocast(device_type: str) -> AbstractContextManager:
+    """Autocast switched off, at no cost where it is not on."""
+    on = torch.is_autocast_enabled(device_type)
+    return torch.autocast(device_type, enabled=False) if on else nullcontext()

@@ -1,0 +1,86 @@
+"""The consistency term (arXiv:1803.01541)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_gans import CTGAN
+from lightning_gans.base import Batch
+from lightning_gans.networks import ToyGenerator
+from lightning_gans.regularizers import ConsistencyTerm
+
+
+class Dropped(nn.Module):
+    """f = w . h, h the samples with dropout: a linear head on dropped features."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.dropout, self.head = nn.Dropout(p), nn.Linear(3, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.dropout(x)).squeeze(1)
+
+
+def at(x: Tensor) -> Batch:
+    return Batch(x, None, None, torch.zeros(len(x), 2))
+
+
+X = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+
+
+def test_expectation_of_a_linear_head_on_dropped_features() -> None:
+    """E (f1 - f2)^2 = 2 p / (1 - p) sum (w h)^2, and E mean (h1 - h2)^2 = 2 p / (1 - p) mean h^2."""
+    torch.manual_seed(0)
+    critic, p, samples = Dropped(0.4).double(), 0.4, X.expand(400_000, 3)
+    w = critic.head.weight.detach()[0]
+    for a, expected in ((0.0, (w * X).square().sum()), (0.1, (w * X).square().sum() + 0.1 * X.square().mean())):
+        term = ConsistencyTerm(feature_weight=a)
+        values = torch.stack([term(critic, at(part), part).detach() for part in samples.chunk(20)])
+        error = values.std() / math.sqrt(20)
+        assert abs(float(values.mean() - 2 * p / (1 - p) * expected)) < 4 * error
+
+
+def test_without_dropout_it_is_zero_and_says_so() -> None:
+    x = X.expand(8, 3)
+    for critic in (Dropped(0.0).double(), Dropped(0.5).double().eval()):
+        term = ConsistencyTerm()
+        with pytest.warns(UserWarning, match="no active dropout"):
+            assert term(critic, at(x), x) == 0
+
+
+def test_a_margin_above_all_leaves_nothing() -> None:
+    """The hinge max(0, lambda d - M) of the code, lambda outside."""
+    critic, x = Dropped(0.5).double(), X.expand(64, 3)
+    term = ConsistencyTerm(weight=2.0, margin=1e4)(critic, at(x), x)
+    assert term == 0 and float(torch.autograd.grad(term, critic.head.weight)[0].abs().max()) == 0
+    found = []
+    for margin in (0.0, 0.3):
+        torch.manual_seed(0)
+        found.append(ConsistencyTerm(weight=2.0, margin=margin, feature_weight=0.0)(critic, at(x[:1]), x))
+    assert float(found[0]) > 0.15
+    torch.testing.assert_close(2 * found[1], 2 * found[0] - 0.3)
+
+
+def test_no_gradient_reaches_the_generator() -> None:
+    generator = ToyGenerator(shape=(3,), latent_dim=2, width=4)
+    module = CTGAN(generator, Dropped(0.5), 2)
+    batch = at(torch.randn(4, 3))
+    term = module.regularizers[1](module.discriminator, batch, generator(batch.z))
+    assert all(g is None for g in torch.autograd.grad(term, list(generator.parameters()), allow_unused=True))
+    assert [r.name for r in module.regularizers] == ["gradient_penalty", "consistency"]
+
+
+def test_bad_input() -> None:
+    with pytest.raises(ValueError, match="margin: expected a finite number of at least 0, got -1"):
+        ConsistencyTerm(margin=-1)
+
+    class Plain(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sum(1)
+
+    with pytest.raises(ValueError, match="expected 0 for a discriminator without a torch"):
+        ConsistencyTerm()(Plain(), at(torch.randn(2, 3)), torch.randn(2, 3))
