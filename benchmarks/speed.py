@@ -16,8 +16,8 @@ Sides, which take turns in one process with one thread, each in turn the first:
   bf16* with ``precision="bf16-mixed"``, which keeps the penalty in float32 (gradients then differ by some per cent);
 * *script*: as a popular collection of scripts has it: noise by numpy, the generator's graph kept in the critic's step,
   the critic not frozen in the generator's;
-* *two steps*: as a popular framework has it: critic loss and penalty are two Adam updates, with one interpolation weight
-  and one norm per batch. Not the same algorithm.
+* *two steps*: as a popular framework has it: critic loss and penalty are two Adam updates, with one interpolation
+  weight and one norm per batch. Not the same algorithm.
 
 A ratio is the median over rounds of the ratio to *plain* within a round; the smallest and the largest stand beside it.
 Before the first round each side runs once, which is left out.

@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from typing import Any, Literal, cast, get_args
 
@@ -21,6 +21,7 @@ from lightning_gans._lightning import pl
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import conditional_call, score, takes_labels
 from lightning_gans.functional.input_gradient import DoubleBackward, double_backward, no_autocast
+from lightning_gans.graphs import StepGraphs
 from lightning_gans.regularizers import Regularizer
 from lightning_gans.stream import NO_BATCH, DataStream
 
@@ -37,6 +38,7 @@ for _message in (
 ):
     warnings.filterwarnings("ignore", message=f".*{_message}.*")
 PLAYERS = {"d": "discriminator", "g": "generator", "c": "classifier"}
+_TENSORS = ("real", "labels", "weights", "z")  # of a Batch
 _PLAIN = (int, float, str, bool, type(None))
 
 
@@ -69,6 +71,7 @@ class _Cycle:
     labels: list[Tensor] = field(default_factory=list)  # of the cycle's real batches
     pair: tuple[Tensor, ...] = ()  # the real and fake samples that are scored together
     pair_scores: tuple[Tensor, ...] | None = None
+    held: list[Batch] = field(default_factory=list)  # the batches of a CUDA graph
     kept: dict[str, Tensor] = field(default_factory=dict)  # what a technique keeps until the cycle ends
     last_batch: Batch | None = None
     last_fake: Tensor | None = None
@@ -106,6 +109,9 @@ class GANModule(pl.LightningModule):
         clip_grad_d: the same for the discriminator.
         double_backward: how penalties on the input gradient are differentiated, all of them exactly: sparse, linear,
             compiled or plain (see ``functional.double_backward``).
+        cuda_graphs: on a GPU, record the gradients of each player's step as a CUDA graph, one per batch size, and
+            replay it. Terms must not hold Python numbers that change from step to step, nor wait for the GPU. The
+            optimizer's update and all callbacks run as ever. No effect elsewhere.
         accumulate_g: noise batches whose mean gradient makes one generator update.
         accumulate_d: data batches whose mean gradient makes one discriminator update.
 
@@ -134,6 +140,7 @@ class GANModule(pl.LightningModule):
         clip_grad_g: float | None = None,
         clip_grad_d: float | None = None,
         double_backward: DoubleBackward = "sparse",
+        cuda_graphs: bool = False,
         accumulate_g: int = 1,
         accumulate_d: int = 1,
     ) -> None:
@@ -153,6 +160,8 @@ class GANModule(pl.LightningModule):
         self.latent_dim, self.g_batch_factor, self.order = latent_dim, g_batch_factor, order
         self.d_steps, self.g_steps = d_steps, g_steps
         self.double_backward: DoubleBackward = double_backward
+        self.cuda_graphs = cuda_graphs
+        self._graphs: StepGraphs | None = None
         self.players: tuple[str, ...] = ("d", "g")
         self.g_batches = 0  # real batches that each generator update takes for before_generator_step
         self.lr_g, self.lr_d, self.betas = lr_g, lr_d, (betas[0], betas[1])
@@ -289,7 +298,7 @@ class GANModule(pl.LightningModule):
             named = {r.name: r.weight * r(self.discriminator, batch, fake) for r in self.regularizers}
             return {**adversarial, **named}
 
-        self.minimise("d", [partial(terms, batch) for batch in batches])
+        self.minimise("d", [partial(terms, batch) for batch in self._held("d", batches)])
         self.after_discriminator_step()
 
     def _used(self, batches: Sequence[Batch]) -> None:
@@ -298,15 +307,15 @@ class GANModule(pl.LightningModule):
             self._stream.pending.popleft()
 
     def _generator_step(self, last: Batch) -> None:
-        def terms() -> Terms:
-            batch = self.generator_batch(last)
+        def terms(batch: Batch) -> Terms:
             return self.generator_terms(batch, self(batch.z, batch.labels))
 
+        batches = self._held("g", [self.generator_batch(last) for _ in range(self._accumulate["g"])])
         with ExitStack() as others:
             for name in self.players:
                 if name != "g":
                     others.enter_context(frozen(self.player(name), buffers=self._buffered[name]))
-            self.minimise("g", [terms] * self._accumulate["g"])
+            self.minimise("g", [partial(terms, batch) for batch in batches])
 
     def minimise(self, player: str, terms: Sequence[Callable[[], Terms]]) -> None:
         """One optimizer step of ``player`` on the mean over ``terms`` of their sums; the other networks are left alone.
@@ -317,6 +326,23 @@ class GANModule(pl.LightningModule):
         optimizer = cast(list[Any], self.optimizers())[self.players.index(player)]
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        compute = partial(self._gradients, player, terms, parameters, scaler)
+        if self._graphs is None:
+            total, loss = compute()
+        else:
+            total, loss = self._replayed(player, compute)
+        gradients = iter(distributed.average([g for g in total if g is not None]))
+        for p, g in zip(parameters, total):
+            p.grad = None if g is None else like(next(gradients), p)
+        self._cycle.stepping = player
+        if player == "g":
+            optimizer.step(lambda: loss)
+        else:
+            self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: loss, model=self)
+
+    def _gradients(
+        self, player: str, terms: Sequence[Callable[[], Terms]], parameters: Sequence[nn.Parameter], scaler: Any
+    ) -> tuple[list[Tensor | None], Tensor]:
         total: list[Tensor | None] = [None] * len(parameters)
         for evaluate in terms:
             with double_backward(self.double_backward):
@@ -328,14 +354,33 @@ class GANModule(pl.LightningModule):
             with no_autocast(self.device.type):  # else the double backward of a penalty would be cast down again
                 new = torch.autograd.grad(scaler.scale(share) if scaler else share, parameters, allow_unused=True)
             total = [b if a is None else a if b is None else a + b for a, b in zip(total, new)]
-        gradients = iter(distributed.average([g for g in total if g is not None]))
-        for p, g in zip(parameters, total):
-            p.grad = None if g is None else like(next(gradients), p)
-        self._cycle.stepping = player
-        if player == "g":
-            optimizer.step(lambda: loss)
-        else:
-            self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: loss, model=self)
+        return total, loss
+
+    def _replayed(self, player: str, compute: Callable[[], Any]) -> Any:
+        """What ``compute`` gives and leaves behind, by a CUDA graph once there is one for batches of this shape."""
+        assert self._graphs is not None
+        cycle, before = self._cycle, self.values
+
+        def recorded() -> Any:
+            self.values = {}
+            return compute(), self.values, cycle.last_fake
+
+        key = (player, *(b.real.shape for b in cycle.held), *(v.shape for v in cycle.kept.values()))
+        found, values, cycle.last_fake = self._graphs.run(key, recorded)
+        self.values = {**before, **values}
+        return found
+
+    def _held(self, player: str, batches: Sequence[Batch]) -> list[Batch]:
+        """The batches and what the cycle keeps, for a CUDA graph in the places where it looks for them."""
+        if self._graphs is None:
+            return list(batches)
+        cycle, hold = self._cycle, self._graphs.hold
+        cycle.kept = {name: cast(Tensor, hold(name, value)) for name, value in cycle.kept.items()}
+        cycle.held = [
+            replace(b, **{name: hold((player, i, name), getattr(b, name)) for name in _TENSORS})
+            for i, b in enumerate(batches)
+        ]
+        return cycle.held
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradient of the network that steps; Lightning has unscaled it by now."""
@@ -458,6 +503,9 @@ class GANModule(pl.LightningModule):
         seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
         self._rng = torch.Generator(self.device).manual_seed(seed)
         self._stream, self._cycle, self._checked = DataStream(seed), _Cycle(), False
+        self._graphs = StepGraphs(self.device, [self._rng]) if self.cuda_graphs else None
+        if self.cuda_graphs and self.device.type != "cuda":
+            pl.utilities.rank_zero_warn(f"cuda_graphs has no effect on {self.device.type}.")
         self._buffered = {name: any(True for _ in self.player(name).buffers()) for name in self.players}
         self._plain_transfer = not any(
             getattr(type(owner), hook) is not getattr(base, hook)
@@ -484,9 +532,9 @@ class GANModule(pl.LightningModule):
             checkpoint["ema"] = self.ema.state_dict()
         if self._rng is not None:
             cycle = self._cycle
-            rank_state = {"random": rng.capture(), "stream": self._stream.state_dict(), "labels": cycle.labels}
+            rank_state: dict[str, Any] = {"random": rng.capture(), "stream": self._stream.state_dict(), "labels": cycle.labels}
             if cycle.d_done == self.d_steps and cycle.last_batch is not None:  # the generator goes on from this batch
-                last = [getattr(cycle.last_batch, name) for name in ("real", "labels", "weights", "z")]
+                last = [getattr(cycle.last_batch, name) for name in _TENSORS]
                 rank_state |= {"last": last, "fake": cycle.last_fake, "kept": cycle.kept, "values": self.values}
             rank_state = apply_to_collection(rank_state, Tensor, lambda t: t.cpu())
             checkpoint["gan"] = {
@@ -527,7 +575,7 @@ class GANModule(pl.LightningModule):
         parts = apply_to_collection(parts, Tensor, lambda t: t.to(self.device))
         self._cycle.labels, last, self._cycle.last_fake, self._cycle.kept, self.values = parts
         if last is not None:
-            self._cycle.last_batch = Batch(*last, generator=self._rng)
+            self._cycle.last_batch = Batch(**dict(zip(_TENSORS, last)), generator=self._rng)
 
     def _datamodule(self) -> Any:
         return getattr(self.trainer, "datamodule", None)

@@ -342,3 +342,17 @@ def test_frozen_gives_everything_back() -> None:
         assert not any(p.requires_grad for p in net.parameters())
     assert flags == [p.requires_grad for p in net.parameters()]
     assert all(a is b for a, b in zip(buffers, net.buffers())) and float(net[1].running_mean.abs().sum()) == 0
+
+
+def test_autocast_sees_the_weights_of_each_update() -> None:
+    """The steps of a cycle run in one autocast context; with a cache it would go on with the weights it cast first."""
+    module, seen = make_images("wgan_gp", d_steps=4, lr_d=0.1), []
+    terms = module.discriminator_terms
+
+    def recorded(batch: Any, fake: Tensor) -> Any:
+        seen.append(module.discriminator(torch.ones(1, 1, 8, 8)).item())
+        return terms(batch, fake)
+
+    module.discriminator_terms = recorded  # type: ignore[method-assign]
+    trainer(max_steps=2, precision="bf16-mixed").fit(module, train_dataloaders=plain(shape=(1, 8, 8)))
+    assert len(set(seen)) == len(seen) == 8

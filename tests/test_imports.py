@@ -21,7 +21,7 @@ FOLDERS = {"lightning_gans": ROOT / "lightning_gans", "lightning_gans.datamodule
            "lightning_gans.callbacks": ROOT / "callbacks"}  # fmt: skip
 
 # Part of the library -> parts of it that it may import, and other packages (beside Python's own).
-CORE = {"base", "checks", "checkpoints", "distributed", "loggers", "rng", "stream"}
+CORE = {"base", "graphs", "checks", "checkpoints", "distributed", "loggers", "rng", "stream"}
 LIGHTNING = {"_lightning"}
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "functional": (set(), {"torch"}),

@@ -128,7 +128,8 @@ class _ConvolutionInputGradient(torch.autograd.Function):
 
 def reaches(value: Tensor, x: Tensor, limit: int = 200) -> bool:
     """Whether `value` is computed from the leaf x; also true where the graph is too large to tell."""
-    waiting, seen = [value.grad_fn], set()
+    waiting: list[Any] = [value.grad_fn]
+    seen: set[Any] = set()
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
@@ -187,7 +188,7 @@ def _avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    settings = [_pair(kernel_size), _pair(stride) if stride else [], _pair(padding)]
+    settings: list[Any] = [_pair(kernel_size), _pair(stride) if stride else [], _pair(padding)]
     settings += [ceil_mode, count_include_pad, divisor_override]
     if not _own(input) or not input.requires_grad:
         return F.avg_pool2d(input, *settings)
