@@ -1,6 +1,6 @@
 PYTHON ?= python3
 
-.PHONY: help test test-slow test-lowest lint types bench clean
+.PHONY: help test test-slow test-lowest lint types bench bench-speed bench-gpu clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,13 @@ types:  ## mypy, on an installed copy (an editable one hides datamodules and cal
 
 bench:  ## speed against a plain loop (docs/results/overhead.md)
 	$(PYTHON) -m benchmarks.overhead
+
+bench-speed:  ## the exact rewrites against plain autograd (docs/results/speed.md)
+	$(PYTHON) -m benchmarks.speed
+
+bench-gpu:  ## CIFAR ResNet of width 128 on a GPU, TF32, against the plain loop; and the tests that need a GPU
+	$(PYTHON) -m benchmarks.speed --device cuda --case cifar128
+	$(PYTHON) -m pytest tests/test_graphs.py
 
 clean:  ## remove build products
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -532,7 +532,11 @@ class GANModule(pl.LightningModule):
             checkpoint["ema"] = self.ema.state_dict()
         if self._rng is not None:
             cycle = self._cycle
-            rank_state: dict[str, Any] = {"random": rng.capture(), "stream": self._stream.state_dict(), "labels": cycle.labels}
+            rank_state: dict[str, Any] = {
+                "random": rng.capture(),
+                "stream": self._stream.state_dict(),
+                "labels": cycle.labels,
+            }
             if cycle.d_done == self.d_steps and cycle.last_batch is not None:  # the generator goes on from this batch
                 last = [getattr(cycle.last_batch, name) for name in _TENSORS]
                 rank_state |= {"last": last, "fake": cycle.last_fake, "kept": cycle.kept, "values": self.values}

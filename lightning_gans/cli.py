@@ -459,7 +459,7 @@ def _fit_networks_to_data(options: Any) -> None:
         return
     module, name = data["class_path"].rsplit(".", 1)
     source = getattr(importlib.import_module(module), name)(**data["init_args"].as_dict())
-    for net in ("generator", "discriminator"):
+    for net in ("generator", "discriminator", "classifier"):
         config = model["init_args"].get(net)
         if config is None or "class_path" not in config:
             continue

@@ -389,6 +389,21 @@ def test_residual_blocks_follow_the_card() -> None:
     assert torch.allclose(first(x), conv(first.skip, F.avg_pool2d(x, 2)) + h, atol=1e-12)
 
 
+def test_resnet_dropout() -> None:
+    """In training only, after the last three blocks, without a trace in the state dict."""
+    torch.manual_seed(0)
+    net, plain = (
+        ResNetDiscriminator((3, 8, 8), width=4, dropout=(0.2, 0.5, 0.5)),
+        ResNetDiscriminator((3, 8, 8), width=4),
+    )
+    plain.load_state_dict(net.state_dict())
+    x = inputs(net, 2, torch.float32)
+    assert not torch.equal(net(x), net(x))
+    assert torch.equal(net.eval()(x), plain(x))
+    with pytest.raises(ValueError, match=r"three shares dropout in \[0, 1\), got \(1.0, 0.5, 0.5\)"):
+        ResNetDiscriminator((3, 8, 8), width=4, dropout=(1.0, 0.5, 0.5))
+
+
 @torch.no_grad()
 def test_resnet_head_is_a_mean_over_positions() -> None:
     net = ResNetDiscriminator((3, 32, 32), width=8).double()
