@@ -174,6 +174,10 @@ def test_other_settings() -> None:
         make("gan", loss="hinged")
     with pytest.raises(ValueError, match=r"order must be one of d_first, g_first, got 'g'"):
         make("gan", order="g")
+    with pytest.raises(ValueError, match="double_backward must be one of sparse, linear, compiled, plain, got 'fast'"):
+        make("gan", double_backward="fast")
+    with pytest.raises(ValueError, match="g_steps: expected 1 with order='g_first', got 2"):
+        make("gan", order="g_first", g_steps=2)
     with pytest.raises(ValueError, match=r"clip_grad_d must be > 0, got 0"):
         make("gan", clip_grad_d=0)
     with pytest.raises(ValueError, match=r"different names, got 'gradient_penalty' more than once"):

@@ -13,7 +13,7 @@ import torch
 from common import VARIANTS, equal, make, make_images, noisy_loader, plain, state, trainer
 from torch import Tensor, nn
 
-from lightning_gans import TECHNIQUES, GANModule
+from lightning_gans import TECHNIQUES, WGANGP, GANModule
 from lightning_gans._lightning import callbacks, pl
 from lightning_gans.base import frozen
 from lightning_gans.loggers import MetricsCSV
@@ -356,3 +356,61 @@ def test_autocast_sees_the_weights_of_each_update() -> None:
     module.discriminator_terms = recorded  # type: ignore[method-assign]
     trainer(max_steps=2, precision="bf16-mixed").fit(module, train_dataloaders=plain(shape=(1, 8, 8)))
     assert len(set(seen)) == len(seen) == 8
+
+
+@pytest.mark.parametrize("method", ["linear", "plain"])
+def test_double_backward_is_a_matter_of_speed(method: Any) -> None:
+    found = []
+    for chosen in ("sparse", method):
+        torch.manual_seed(0)
+        module = make_images("wgan_gp", double_backward=chosen).double()
+        trainer(max_steps=3).fit(module, train_dataloaders=plain(shape=(1, 8, 8), dtype=torch.float64))
+        found.append(state(module))
+    for a, b in zip(found[0].values(), found[1].values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-7)  # Adam amplifies rounding where a gradient is zero
+
+
+class Counted(torch.nn.Module):
+    """A linear discriminator that counts its passes, with or without a buffer."""
+
+    def __init__(self, buffer: bool) -> None:
+        super().__init__()
+        self.weight, self.passes = torch.nn.Parameter(torch.tensor([1.0, -0.5])), 0
+        if buffer:
+            self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        return (x @ self.weight).tanh()
+
+
+class Peeking(WGANGP):
+    """Scores the samples without a gradient first, as a diagnostic might."""
+
+    def discriminator_terms(self, batch: Any, fake: Tensor) -> Any:
+        with torch.no_grad():
+            self.note(d_peek=self.score(batch.real, batch).mean())
+        return super().discriminator_terms(batch, fake)
+
+
+@pytest.mark.parametrize(
+    ("technique", "buffer", "passes"), [(WGANGP, False, 1), (WGANGP, True, 2), (Peeking, False, 2)]
+)
+def test_real_and_fake_are_scored_in_one_pass(technique: type[WGANGP], buffer: bool, passes: int) -> None:
+    """One for both, unless a buffer could count; and one for the generator. The result is that of two passes."""
+    found = []
+    for joint in (True, False):
+        torch.manual_seed(0)
+        net = Counted(buffer)
+        module = technique(make("gan").generator, net, 3, gp_weight=0.0, d_steps=1, lr_d=0.1)
+        module.regularizers.clear()
+        if not joint:
+            module.score = lambda x, batch, net=net: net(x)  # type: ignore[method-assign]
+        trainer(max_steps=1).fit(module, train_dataloaders=plain())
+        before = net.passes
+        trainer(max_steps=4).fit(module, train_dataloaders=plain())
+        if joint:
+            checked = before - (passes + 1)  # what the check of the first batch takes
+            assert net.passes - before - checked == 4 * (passes + 1)
+        found.append(net.weight.detach().clone())
+    torch.testing.assert_close(*found)
