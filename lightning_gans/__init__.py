@@ -6,7 +6,7 @@
 from lightning_gans import _torchvision  # noqa: F401  isort: skip  (before anything that imports torchvision)
 from lightning_gans import distributed, regularizers
 from lightning_gans.base import Batch, GANModule
-from lightning_gans.techniques import CTGAN, DCGAN, GAN, PRCGAN, TECHNIQUES, WGAN, WGANGP
+from lightning_gans.techniques import CTGAN, DCGAN, GAN, PRCGAN, SNGAN, SRNGAN, TECHNIQUES, WGAN, WGANALP, WGANGP
 from lightning_gans.version import __version__
 
 __all__ = [
@@ -14,8 +14,11 @@ __all__ = [
     "DCGAN",
     "GAN",
     "PRCGAN",
+    "SNGAN",
+    "SRNGAN",
     "TECHNIQUES",
     "WGAN",
+    "WGANALP",
     "WGANGP",
     "Batch",
     "GANModule",

@@ -376,10 +376,10 @@ class GANModule(pl.LightningModule):
             return list(batches)
         cycle, hold = self._cycle, self._graphs.hold
         cycle.kept = {name: cast(Tensor, hold(name, value)) for name, value in cycle.kept.items()}
-        cycle.held = [
-            replace(b, **{name: hold((player, i, name), getattr(b, name)) for name in _TENSORS})
-            for i, b in enumerate(batches)
-        ]
+        cycle.held = []
+        for i, b in enumerate(batches):
+            tensors: dict[str, Any] = {name: hold((player, i, name), getattr(b, name)) for name in _TENSORS}
+            cycle.held.append(replace(b, **tensors))
         return cycle.held
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -55,7 +55,8 @@ def with_batch_norm(name: str) -> GANModule:
     """A technique whose networks (the critic of WGAN-GP excepted) normalise over the global batch."""
     torch.manual_seed(1)
     generator = nn.Sequential(nn.Linear(3, 8), GlobalBatchNorm(8), nn.ReLU(), nn.Linear(8, 2))
-    norm = nn.Identity() if name in PENALISED else GlobalBatchNorm(8)
+    # The search of wgan_alp normalises gradients that BatchNorm makes small, which amplifies rounding.
+    norm = nn.Identity() if name in PENALISED or name == "wgan_alp" else GlobalBatchNorm(8)
     nets = [
         nn.Sequential(nn.Linear(2, 8), n, nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0)) for n in (norm, GlobalBatchNorm(8))
     ]

@@ -1,9 +1,19 @@
 """Terms that any technique can add to its discriminator's loss."""
 
+from lightning_gans.regularizers.adversarial_lipschitz import AdversarialLipschitzPenalty
 from lightning_gans.regularizers.consistency import ConsistencyTerm
 from lightning_gans.regularizers.dragan import DRAGAN
 from lightning_gans.regularizers.finite_difference import FiniteDifferencePenalty
 from lightning_gans.regularizers.gradient_penalty import R1, R2, GradientPenalty
 from lightning_gans.regularizers.regularizer import Regularizer
 
-__all__ = ["DRAGAN", "R1", "R2", "ConsistencyTerm", "FiniteDifferencePenalty", "GradientPenalty", "Regularizer"]
+__all__ = [
+    "DRAGAN",
+    "R1",
+    "R2",
+    "AdversarialLipschitzPenalty",
+    "ConsistencyTerm",
+    "FiniteDifferencePenalty",
+    "GradientPenalty",
+    "Regularizer",
+]

@@ -5,7 +5,10 @@ from lightning_gans.techniques.ct_gan import CTGAN
 from lightning_gans.techniques.dcgan import DCGAN
 from lightning_gans.techniques.gan import GAN
 from lightning_gans.techniques.prc_gan import PRCGAN
+from lightning_gans.techniques.sn_gan import SNGAN
+from lightning_gans.techniques.srn_gan import SRNGAN
 from lightning_gans.techniques.wgan import WGAN
+from lightning_gans.techniques.wgan_alp import WGANALP
 from lightning_gans.techniques.wgan_gp import WGANGP
 
 TECHNIQUES: dict[str, type[GANModule]] = {
@@ -14,7 +17,10 @@ TECHNIQUES: dict[str, type[GANModule]] = {
     "wgan": WGAN,
     "wgan_gp": WGANGP,
     "ct_gan": CTGAN,
+    "sn_gan": SNGAN,
+    "srn_gan": SRNGAN,
+    "wgan_alp": WGANALP,
     "prc_gan": PRCGAN,
 }
 
-__all__ = ["CTGAN", "DCGAN", "GAN", "PRCGAN", "TECHNIQUES", "WGAN", "WGANGP"]
+__all__ = ["CTGAN", "DCGAN", "GAN", "PRCGAN", "SNGAN", "SRNGAN", "TECHNIQUES", "WGAN", "WGANALP", "WGANGP"]

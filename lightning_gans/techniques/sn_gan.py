@@ -1,0 +1,56 @@
+"""Spectral normalisation for GANs (Miyato et al. 2018, arXiv:1802.05957)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import nn
+
+from lightning_gans.techniques.gan import GAN
+from lightning_gans.wrappers import is_normalised, spectral_norm
+
+
+class SNGAN(GAN):
+    """The hinge game with every weight of D divided by its spectral norm, W / sigma(W).
+
+    The discriminator is wrapped here, in place, unless ``wrappers.spectral_norm`` has been there. The defaults are
+    those of the released CIFAR-10 code: the generator steps first and draws twice the batch. Departures: D's power
+    iterations do not move on in the generator's step.
+
+    Args:
+        generator: see :class:`GANModule`, as for the remaining arguments.
+        discriminator: raw scores (N,); without normalisation layers in the paper.
+        latent_dim: length of z.
+        power_iterations: per forward pass of D.
+        loss: name of the adversarial loss.
+        d_steps: discriminator updates per generator update.
+        g_batch_factor: fakes of a generator update, in batches.
+        order: which player begins.
+        lr_g: learning rate of the generator's Adam.
+        lr_d: learning rate of the discriminator's Adam.
+        betas: beta1, beta2 of Adam.
+    """
+
+    stable_rank: float | None = None
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        latent_dim: int,
+        *,
+        power_iterations: int = 1,
+        loss: Any = "hinge",
+        d_steps: int = 5,
+        g_batch_factor: int = 2,
+        order: Literal["d_first", "g_first"] = "g_first",
+        lr_g: float = 2e-4,
+        lr_d: float = 2e-4,
+        betas: tuple[float, float] = (0.0, 0.9),
+        **kwargs: Any,
+    ) -> None:
+        if not is_normalised(discriminator):
+            spectral_norm(discriminator, power_iterations, self.stable_rank)
+        kwargs |= {"d_steps": d_steps, "g_batch_factor": g_batch_factor, "order": order}
+        kwargs |= {"lr_g": lr_g, "lr_d": lr_d, "betas": betas}
+        super().__init__(generator, discriminator, latent_dim, loss=loss, **kwargs)

@@ -1,0 +1,28 @@
+"""Stable rank normalisation for GANs (Sanyal et al. 2020, arXiv:1906.04659)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from lightning_gans.techniques.sn_gan import SNGAN
+
+
+class SRNGAN(SNGAN):
+    """SN-GAN whose weights have, besides a spectral norm of 1, a stable rank of at most c min(rows, columns).
+
+    Everything else is :class:`SNGAN`; the normalisation is ``wrappers.SpectralNorm`` with ``stable_rank=c``.
+
+    Args:
+        generator: see :class:`SNGAN`, as for the remaining arguments.
+        discriminator: raw scores (N,).
+        latent_dim: length of z.
+        c: share of the full rank, in (0, 1].
+    """
+
+    def __init__(
+        self, generator: nn.Module, discriminator: nn.Module, latent_dim: int, *, c: float = 0.7, **kwargs: Any
+    ) -> None:
+        self.stable_rank = c  # a plain number, which may be set before Module.__init__
+        super().__init__(generator, discriminator, latent_dim, **kwargs)

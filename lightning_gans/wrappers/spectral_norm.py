@@ -1,0 +1,107 @@
+"""Spectral normalisation (arXiv:1802.05957) and stable rank normalisation (arXiv:1906.04659) of a network's weights."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+
+Network = TypeVar("Network", bound=nn.Module)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_LAYERS = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
+_START = 15  # power iterations before the first use
+
+
+class SpectralNorm(nn.Module):
+    """W to W / sigma, sigma = u' W v its largest singular value by power iteration, W as a matrix (outputs, rest).
+
+    u is a buffer, v is computed from it; both are constants of the gradient, sigma is differentiated through W. Each
+    forward pass takes ``power_iterations`` steps, in evaluation mode too, where their result is not kept.
+
+    With ``stable_rank`` = c the stable rank ||W||_F^2 / sigma^2 is brought down to r = c min(rows, columns), where it
+    is more: W / sigma = u v' + R becomes u v' + sqrt(r - 1) / ||R||_F R. This is why it is not torch's own spectral
+    norm, which does not hand out u and v.
+
+    Args:
+        weight: the weight as it is now.
+        dim: its axis of outputs.
+        power_iterations: >= 1.
+        stable_rank: c in (0, 1], or None.
+    """
+
+    u: Tensor
+
+    def __init__(
+        self, weight: Tensor, dim: int = 0, power_iterations: int = 1, stable_rank: float | None = None
+    ) -> None:
+        super().__init__()
+        if not isinstance(power_iterations, int) or power_iterations < 1:
+            raise ValueError(f"power_iterations: expected an integer of at least 1, got {power_iterations}.")
+        if stable_rank is not None and not 0 < stable_rank <= 1:
+            raise ValueError(f"stable_rank: expected a share in (0, 1] or None, got {stable_rank}.")
+        self.dim, self.power_iterations, self.stable_rank = dim, power_iterations, stable_rank
+        matrix = self._matrix(weight.detach())
+        u = F.normalize(torch.randn(len(matrix), dtype=matrix.dtype, device=matrix.device), dim=0)
+        self.register_buffer("u", self._iterate(matrix, u, _START)[0])
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.autocast(weight.device.type, enabled=False):
+            matrix = self._matrix(weight)
+            u, v = self._iterate(matrix.detach(), self.u, self.power_iterations)
+            if self.training:
+                with torch.no_grad():
+                    self.u.copy_(u)
+            sigma = torch.dot(u, matrix @ v)
+            smaller = min(matrix.shape)
+            if self.stable_rank is None or smaller == 1:
+                return weight / sigma
+            rest = matrix / sigma - torch.outer(u, v)
+            size = rest.norm().clamp_min(1e-12)
+            room = max(self.stable_rank * smaller - 1, 0.0) ** 0.5
+            matrix = torch.outer(u, v) + rest * (room / size).clamp_max(1)
+            shape = [weight.shape[self.dim], *weight.shape[: self.dim], *weight.shape[self.dim + 1 :]]
+            return matrix.view(shape).movedim(0, self.dim)
+
+    def _matrix(self, weight: Tensor) -> Tensor:
+        return weight.movedim(self.dim, 0).flatten(1)
+
+    @staticmethod
+    @torch.no_grad()
+    def _iterate(matrix: Tensor, u: Tensor, times: int) -> tuple[Tensor, Tensor]:
+        for _ in range(times):
+            v = F.normalize(matrix.mT @ u, dim=0, eps=1e-12)
+            u = F.normalize(matrix @ v, dim=0, eps=1e-12)
+        return u, v
+
+
+def spectral_norm(network: Network, power_iterations: int = 1, stable_rank: float | None = None) -> Network:
+    """Normalise the weights of all linear, convolutional and embedding layers of a network, in place; returns it.
+
+    Biases, and layers of normalisation, are left alone. Their keys in the state dict become
+    ``<layer>.parametrizations.weight.original`` and ``....weight.0.u``. u is drawn from torch's global generator.
+
+    Args:
+        network: any network, not yet normalised.
+        power_iterations: per forward pass.
+        stable_rank: c, see :class:`SpectralNorm`.
+
+    Raises:
+        ValueError: for an argument out of range, a network that is normalised already, or one without such layers.
+    """
+    if is_normalised(network):
+        raise ValueError("network: expected one without spectral norm, got one that has it already.")
+    layers = [module for module in network.modules() if isinstance(module, _LAYERS)]
+    if not layers:
+        raise ValueError("network: expected linear, convolutional or embedding layers, got none.")
+    for layer in layers:
+        norm = SpectralNorm(layer.weight, int(isinstance(layer, _TRANSPOSED)), power_iterations, stable_rank)
+        parametrize.register_parametrization(layer, "weight", norm)
+    return network
+
+
+def is_normalised(network: nn.Module) -> bool:
+    """Whether a network has a :class:`SpectralNorm`."""
+    return any(isinstance(module, SpectralNorm) for module in network.modules())

@@ -1,0 +1,178 @@
+"""Spectral and stable rank normalisation, and SN-GAN and SRN-GAN (arXiv:1802.05957, arXiv:1906.04659)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from common import equal, make, plain, state, trainer
+from torch import Tensor, nn
+
+from lightning_gans import SNGAN, SRNGAN
+from lightning_gans.base import kept_buffers
+from lightning_gans.networks import ResNetDiscriminator, ToyDiscriminator, ToyGenerator
+from lightning_gans.wrappers import SpectralNorm, is_normalised, spectral_norm
+
+
+def linear(weight: Tensor, **options: Any) -> nn.Linear:
+    torch.manual_seed(0)
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False).double()
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    return spectral_norm(layer, **options)
+
+
+def norm_of(layer: nn.Module) -> SpectralNorm:
+    return next(m for m in layer.modules() if isinstance(m, SpectralNorm))
+
+
+def diagonal(*values: float) -> Tensor:
+    return torch.diag(torch.tensor(values, dtype=torch.float64))
+
+
+def test_largest_singular_value_is_one_at_convergence() -> None:
+    torch.manual_seed(0)
+    layer = linear(torch.randn(20, 50, dtype=torch.float64))
+    for _ in range(200):
+        weight = layer.weight
+    assert abs(float(torch.linalg.matrix_norm(weight, 2)) - 1) < 1e-4
+    torch.testing.assert_close(linear(diagonal(3, 1), power_iterations=50).weight, diagonal(1, 1 / 3))
+
+
+def test_sigma_is_never_above_the_truth() -> None:
+    torch.manual_seed(0)
+    for _ in range(20):
+        layer = linear(torch.randn(6, 9, dtype=torch.float64))
+        norm_of(layer).u.copy_(nn.functional.normalize(torch.randn(6, dtype=torch.float64), dim=0))
+        assert float(torch.linalg.matrix_norm(layer.weight, 2)) > 1 - 1e-12
+
+
+def test_gradient() -> None:
+    """dL/dW = (G - <G, W_bar> u v') / sigma with G = dL/dW_bar, u and v constant."""
+    torch.manual_seed(0)
+    layer = linear(torch.randn(4, 5, dtype=torch.float64)).eval()
+    original = layer.parametrizations.weight.original
+    normalised, g = layer.weight, torch.randn(4, 5, dtype=torch.float64)
+    u, v = SpectralNorm._iterate(original.detach(), norm_of(layer).u, 1)
+    sigma = u @ original.detach() @ v
+    expected = (g - (g * normalised).sum() * torch.outer(u, v)) / sigma
+    torch.testing.assert_close(torch.autograd.grad((normalised * g).sum(), original)[0], expected.detach())
+
+
+def test_scale_of_the_weights_does_not_matter() -> None:
+    torch.manual_seed(0)
+    net = spectral_norm(nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 1, bias=False))).double()
+    x = torch.randn(5, 3, dtype=torch.float64)
+    before = net.eval()(x)
+    with torch.no_grad():
+        net[0].parametrizations.weight.original.mul_(5)
+    torch.testing.assert_close(net(x), before)
+
+
+LAYERS = [
+    (lambda: nn.Conv2d(3, 5, 3), (5, 27), 0),
+    (lambda: nn.ConvTranspose2d(3, 5, 4), (5, 48), 1),
+    (lambda: nn.Conv1d(3, 5, 3), (5, 9), 0),
+    (lambda: nn.Embedding(7, 4), (7, 4), 0),
+]
+
+
+@pytest.mark.parametrize("c", [None, 0.3])
+@pytest.mark.parametrize(("make_layer", "shape", "dim"), LAYERS)
+def test_layers(make_layer: Any, shape: tuple[int, int], dim: int, c: float | None) -> None:
+    torch.manual_seed(0)
+    layer = make_layer().double()
+    start = torch.linalg.svdvals(layer.weight.detach().movedim(dim, 0).flatten(1))
+    spectral_norm(layer, 100, c)
+    matrix = layer.weight.movedim(dim, 0).flatten(1)
+    assert matrix.shape == shape
+    values = torch.linalg.svdvals(matrix)
+    assert abs(float(values[0]) - 1) < 1e-6
+    stable = float(values.square().sum() / values[0] ** 2)
+    expected = max(0.3 * min(shape), 1.0) if c else float(start.square().sum() / start[0] ** 2)
+    assert stable == pytest.approx(expected, rel=1e-6)
+
+
+def test_stable_rank() -> None:
+    """diag(4, 2, 1) at r = 1.2 becomes diag(1, 0.4, 0.2); a matrix below its r is left alone."""
+    given = diagonal(4, 2, 1)
+    torch.testing.assert_close(linear(given, power_iterations=60, stable_rank=0.4).weight, diagonal(1, 0.4, 0.2))
+    torch.testing.assert_close(linear(given, power_iterations=60, stable_rank=0.9).weight, diagonal(1, 0.5, 0.25))
+    torch.testing.assert_close(linear(diagonal(1, 1, 1), stable_rank=1.0).weight, diagonal(1, 1, 1))
+    row = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+    torch.testing.assert_close(linear(row, stable_rank=0.1).weight, row / 5)
+
+
+def test_state() -> None:
+    """u moves on with each pass in training, not in evaluation; it is saved; two passes before a backward work."""
+    torch.manual_seed(0)
+    net = spectral_norm(ToyDiscriminator(width=8))
+    u, x = norm_of(net).u.clone(), torch.randn(4, 2)
+    net.eval()(x)
+    assert torch.equal(norm_of(net).u, u)
+    with kept_buffers(net.train()):
+        net(x)
+    assert torch.equal(norm_of(net).u, u)
+    (net(x).sum() + net(2 * x).sum()).backward()
+    assert not torch.equal(norm_of(net).u, u)
+    again = spectral_norm(ToyDiscriminator(width=8))
+    again.load_state_dict(net.state_dict())
+    assert torch.equal(again.eval()(x), net.eval()(x)) and torch.equal(copy.deepcopy(net)(x), net(x))
+
+
+def test_residual_net() -> None:
+    net = spectral_norm(ResNetDiscriminator((3, 8, 8), width=4, num_classes=3))
+    assert sum(isinstance(m, SpectralNorm) for m in net.modules()) == sum(
+        isinstance(m, (nn.Conv2d, nn.Linear, nn.Embedding)) for m in net.modules()
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        net(torch.randn(2, 3, 8, 8), torch.tensor([0, 2])).sum().backward()
+
+
+def test_techniques_wrap_the_discriminator_once() -> None:
+    nets = ToyGenerator(shape=(2,), latent_dim=3), spectral_norm(ToyDiscriminator(), 2)
+    SNGAN(*nets, 3)
+    assert norm_of(nets[1]).power_iterations == 2
+    assert is_normalised(SNGAN(nets[0], ToyDiscriminator(), 3).discriminator)
+    srn = SRNGAN(nets[0], ToyDiscriminator(), 3, c=0.3)
+    assert norm_of(srn.discriminator).stable_rank == 0.3 and srn.hparams["c"] == 0.3
+
+
+@pytest.mark.parametrize("name", ["sn_gan", "srn_gan"])
+def test_the_discriminator_stays_lipschitz(name: str) -> None:
+    """Of a three-layer MLP with 1-Lipschitz activations, no slope above 1."""
+    module = make(name, lr_d=0.05, power_iterations=5)
+    trainer(max_steps=40).fit(module, plain())
+    x = torch.randn(500, 2, requires_grad=True)
+    (slope,) = torch.autograd.grad(module.discriminator.eval()(x).sum(), x)
+    assert float(slope.norm(dim=1).max()) < 1.02
+    free = make("gan", loss="hinge", lr_d=0.05, d_steps=5, g_batch_factor=2)
+    trainer(max_steps=40).fit(free, plain())
+    (slope,) = torch.autograd.grad(free.discriminator(x).sum(), x)
+    assert float(slope.norm(dim=1).max()) > 1.5
+
+
+def test_the_generators_step_leaves_u_alone() -> None:
+    module = make("sn_gan", lr_d=0.0, lr_g=0.0, d_steps=1)
+    before = state(module)
+    trainer(max_steps=1).fit(module, plain())
+    moved = {k for k, v in state(module).items() if not equal(v, before[k])}
+    assert all(key.endswith(".u") for key in moved)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"power_iterations": 0}, "power_iterations: expected an integer of at least 1, got 0"),
+        ({"stable_rank": 0.0}, r"stable_rank: expected a share in \(0, 1\] or None, got 0.0"),
+    ],
+)
+def test_bad_input(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        spectral_norm(nn.Linear(2, 3), **options)
+    with pytest.raises(ValueError, match="got one that has it already"):
+        spectral_norm(spectral_norm(nn.Linear(2, 3)))
+    with pytest.raises(ValueError, match="got none"):
+        spectral_norm(nn.ReLU())
