@@ -44,7 +44,8 @@ class PRCGAN(GAN):
         ratio_clip: eps, or None for G's plain loss on fresh noise.
         temperature: T of the weights.
         surrogate: "code" or "paper", see ``functional.prc.surrogate_weights``.
-        center_scores: subtract the mean of f(G(z)), which D's loss leaves open, before G's reward is taken.
+        center_scores: subtract the mean of f(G(z)) before G's reward is taken: a Wasserstein critic leaves the level
+            of f open, and the surrogate depends on it. Off in the code.
         loss: name of the adversarial loss.
         gp_weight: weight of the two-sided gradient penalty, 0 for none.
         ct_weight: weight of the consistency term, 0 for none; it needs dropout in D.
