@@ -275,7 +275,7 @@ def play(module: PRCGAN, m: float, steps: int) -> None:
 
 @pytest.mark.parametrize("reweight", [True, False])
 def test_the_reweighted_critic_learns_the_log_ratio(reweight: bool) -> None:
-    """f* = log p_data / p_theta = 1.3 x + const, its value 0.845 the divergence; without weights the slope runs away."""
+    """f* = log p_data / p_theta = 1.3 x + const, of value 0.845; without weights the slope runs away."""
     options: dict[str, Any] = {
         "reweight": reweight,
         "ratio_clip": None,
