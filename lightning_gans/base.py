@@ -180,6 +180,7 @@ class GANModule(pl.LightningModule):
         self._rng: torch.Generator | None = None
         self._checked = False
         self._plain_transfer = False
+        self._joint = False
         self._buffered: dict[str, bool] = {}  # which players have buffers; looking takes long beside a small net's step
 
     # ------------------------------------------------------------------ what a technique defines
@@ -216,8 +217,8 @@ class GANModule(pl.LightningModule):
     def score(self, x: Tensor, batch: Batch) -> Tensor:
         """Scores (N,) of ``x`` by the discriminator, with the batch's labels if it takes them.
 
-        In a discriminator step the real and the fake samples are scored in one pass, by the first of the two calls, if
-        the discriminator has no buffers, hence no BatchNorm, that would tell the difference.
+        In a discriminator step the real and the fake samples are scored in one pass, by the first of the two calls,
+        where that makes no difference: without buffers, and if it made none on the first batch of the run.
         """
         pair, labels = self._cycle.pair, batch.labels
         which = [i for i, samples in enumerate(pair) if samples is x]
@@ -289,8 +290,7 @@ class GANModule(pl.LightningModule):
                 fake = self(batch.z, batch.labels)
             cycle = self._cycle
             cycle.last_batch, cycle.last_fake = batch, fake
-            alike = not self._buffered["d"] and (batch.real.shape, batch.real.dtype) == (fake.shape, fake.dtype)
-            cycle.pair, cycle.pair_scores = ((batch.real, fake) if alike else ()), None
+            cycle.pair, cycle.pair_scores = ((batch.real, fake) if self._joint else ()), None
             try:
                 adversarial = self.discriminator_terms(batch, fake)
             finally:
@@ -298,7 +298,9 @@ class GANModule(pl.LightningModule):
             named = {r.name: r.weight * r(self.discriminator, batch, fake) for r in self.regularizers}
             return {**adversarial, **named}
 
-        self.minimise("d", [partial(terms, batch) for batch in self._held("d", batches)])
+        held = self._held("d", batches)
+        self.minimise("d", [partial(terms, batch) for batch in held])
+        self._cycle.last_batch = held[-1]  # a replayed step runs no Python that would say so
         self.after_discriminator_step()
 
     def _used(self, batches: Sequence[Batch]) -> None:
@@ -327,10 +329,7 @@ class GANModule(pl.LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         compute = partial(self._gradients, player, terms, parameters, scaler)
-        if self._graphs is None:
-            total, loss = compute()
-        else:
-            total, loss = self._replayed(player, compute)
+        total, loss = self._replayed(player, compute) if self._cycle.held else compute()
         gradients = iter(distributed.average([g for g in total if g is not None]))
         for p, g in zip(parameters, total):
             p.grad = None if g is None else like(next(gradients), p)
@@ -367,6 +366,7 @@ class GANModule(pl.LightningModule):
 
         key = (player, *(b.real.shape for b in cycle.held), *(v.shape for v in cycle.kept.values()))
         found, values, cycle.last_fake = self._graphs.run(key, recorded)
+        cycle.held = []
         self.values = {**before, **values}
         return found
 
@@ -404,6 +404,7 @@ class GANModule(pl.LightningModule):
         if not self._checked:
             with rng.untouched(), frozen(self.generator), frozen(self.discriminator):
                 checks.batch(self, batch)
+                self._joint = not self._buffered["d"] and checks.scores_each_alone(self, batch)
             self._checked = True
         return batch
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.functional.conditional import conditional_call, takes_labels
+from lightning_gans.functional.conditional import conditional_call, score, takes_labels
+from lightning_gans.functional.input_gradient import no_autocast
 
 if TYPE_CHECKING:
     from lightning_gans.base import Batch, GANModule
@@ -50,6 +51,19 @@ def regularizers(items: Sequence[Regularizer], discriminator: nn.Module) -> None
                     f"The penalty {r.name!r} is per sample, but BatchNorm (discriminator layer {name!r}) makes each "
                     "score depend on the whole batch: use layer, instance, group or no normalisation there."
                 )
+
+
+@torch.no_grad()
+def scores_each_alone(module: GANModule, batch: Batch) -> bool:
+    """Whether real and fake samples get the same scores in one batch as in two (not with minibatch statistics, say)."""
+    fake = conditional_call(module.generator, batch.z, batch.labels)
+    if (batch.real.shape, batch.real.dtype) != (fake.shape, fake.dtype):
+        return False
+    labels = None if batch.labels is None else torch.cat([batch.labels, batch.labels])
+    with no_autocast(fake.device.type):
+        apart = torch.cat([score(module.discriminator, x, batch.labels) for x in (batch.real, fake)])
+        joint = score(module.discriminator, torch.cat([batch.real, fake]), labels)
+    return torch.allclose(joint, apart, rtol=0, atol=1e-3 * float(apart.abs().max()))
 
 
 def classifier(module: GANModule, network: nn.Module | None) -> nn.Module:

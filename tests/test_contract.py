@@ -394,24 +394,37 @@ class Peeking(WGANGP):
         return super().discriminator_terms(batch, fake)
 
 
+class Together(Counted):
+    """Looks at the whole batch, without a buffer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x.std(0).sum()
+
+
 @pytest.mark.parametrize(
-    ("technique", "buffer", "passes"), [(WGANGP, False, 1), (WGANGP, True, 2), (Peeking, False, 2)]
+    ("technique", "buffer", "net", "passes"),
+    [
+        (WGANGP, False, Counted, 1),
+        (WGANGP, True, Counted, 2),
+        (Peeking, False, Counted, 2),
+        (WGANGP, False, Together, 2),
+    ],
 )
-def test_real_and_fake_are_scored_in_one_pass(technique: type[WGANGP], buffer: bool, passes: int) -> None:
-    """One for both, unless a buffer could count; and one for the generator. The result is that of two passes."""
+def test_real_and_fake_are_scored_in_one_pass(technique: type[WGANGP], buffer: bool, net: Any, passes: int) -> None:
+    """One for both, unless it makes a difference; and one for the generator. The result is that of two passes."""
     found = []
     for joint in (True, False):
         torch.manual_seed(0)
-        net = Counted(buffer)
-        module = technique(make("gan").generator, net, 3, gp_weight=0.0, d_steps=1, lr_d=0.1)
+        critic = net(buffer)
+        module = technique(make("gan").generator, critic, 3, gp_weight=0.0, d_steps=1, lr_d=0.1)
         module.regularizers.clear()
         if not joint:
-            module.score = lambda x, batch, net=net: net(x)  # type: ignore[method-assign]
+            module.score = lambda x, batch, critic=critic: critic(x)  # type: ignore[method-assign]
         trainer(max_steps=1).fit(module, train_dataloaders=plain())
-        before = net.passes
+        before = critic.passes
         trainer(max_steps=4).fit(module, train_dataloaders=plain())
         if joint:
             checked = before - (passes + 1)  # what the check of the first batch takes
-            assert net.passes - before - checked == 4 * (passes + 1)
-        found.append(net.weight.detach().clone())
+            assert critic.passes - before - checked == 4 * (passes + 1)
+        found.append(critic.weight.detach().clone())
     torch.testing.assert_close(*found)
