@@ -22,8 +22,8 @@ Sides, which take turns in one process with one thread, each in turn the first:
   weight and one norm per batch. Not the same algorithm.
 
 A ratio is the median over rounds of the ratio to *plain* within a round; the smallest and the largest stand beside it.
-The toys are timed as a whole, from the call of ``fit`` or of the loop to its return, after a round that is left out; the
-others without their first update and what comes before it (some 0.4 seconds of ``fit``).
+The toys are timed as a whole, from the call of ``fit`` or of the loop to its return, after a round that is left out;
+the others without their first update and what comes before it (some 0.4 seconds of ``fit``).
 """
 
 from __future__ import annotations
