@@ -70,12 +70,12 @@ def table(configs: list[Path], seeds: list[int], runs: Path, extra: list[str]) -
     return rows
 
 
-def header(arguments: list[str]) -> list[str]:
-    """What every table has to say about where it comes from."""
+def header(command: str) -> list[str]:
+    """What every table has to say about where it comes from: the command, then commit, date and machine."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
     versions = f"lightning_gans {lightning_gans.__version__}, torch {torch.__version__}, {pl.__name__} {pl.__version__}"
-    return [f"- command: `python -m benchmarks.recipes {' '.join(arguments)}`", f"- commit: {commit.strip()}",
+    return [f"- command: `{command}`", f"- commit: {commit.strip()}",
             f"- date: {date.today()}", f"- hardware: {cpu or platform.processor()}, {os.cpu_count()} cores, "
             f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}", f"- versions: {versions}"]  # fmt: skip
 
@@ -96,7 +96,8 @@ def main() -> None:
     arguments.runs.mkdir(parents=True, exist_ok=True)
     rows = table(arguments.configs, arguments.seeds, arguments.runs, extra)
     seeds = f"- seeds: {', '.join(map(str, arguments.seeds))}; mean ± standard deviation over seeds"
-    text = "\n".join([f"# {arguments.title}", "", *header(sys.argv[1:]), seeds, "", *rows, ""])
+    told = header(f"python -m benchmarks.recipes {' '.join(sys.argv[1:])}")
+    text = "\n".join([f"# {arguments.title}", "", *told, seeds, "", *rows, ""])
     print(text)
     if arguments.out:
         temporary = arguments.out.with_suffix(".tmp")

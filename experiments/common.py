@@ -1,0 +1,356 @@
+"""What the experiments share: one game played and watched, many of them at once and remembered, tables and figures.
+
+A game is a dict of plain values, so that it can be hashed, kept as JSON and handed to another process: see `play`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import math
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from benchmarks.recipes import header
+from lightning_gans import TECHNIQUES, callbacks, datamodules, networks, regularizers, wrappers
+from lightning_gans._lightning import loggers, pl
+from lightning_gans.base import GANModule
+from lightning_gans.callbacks.image_logging import save_image_atomic
+
+Game = dict[str, Any]
+Result = dict[str, Any]
+Columns = dict[str, Callable[[Result], float]]
+TOYS = ("Ring", "Grid")
+
+
+class Rows(loggers.Logger):
+    """Keeps what is logged in memory, a dict per step, and the seconds of computing that training had taken by then."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.rows: dict[int, dict[str, float]] = {}
+        self.clock = clock
+
+    name = version = ""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add to the row of `step`."""
+        row = self.rows.setdefault(int(step or 0), {"step": int(step or 0)})
+        row |= {name: float(value) for name, value in metrics.items()}
+        row["seconds"] = self.clock.seconds
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the game says all."""
+
+
+class Clock(pl.Callback):
+    """Seconds spent in training steps alone, scores and diagnostics left out: of the processor, or of the GPU's host.
+
+    Processor time, since several games share the machine; on a GPU the wall's clock, after the device is done.
+    """
+
+    def __init__(self) -> None:
+        self.seconds, self.start = 0.0, 0.0
+
+    def _now(self) -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            return time.perf_counter()
+        return time.process_time()
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Before a cycle."""
+        self.start = self._now()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """After it, and before any callback behind this one."""
+        self.seconds += self._now() - self.start
+
+
+def build(game: Game) -> tuple[GANModule, Any]:
+    """The module and the data of a game."""
+    pl.seed_everything(game["seed"], verbose=False)
+    data_class = getattr(datamodules, game["data"])
+    data_options = {"batch_size": game["batch_size"], **game.get("data_options", {})}
+    data = data_class(**data_options)
+
+    def network(spec: Sequence[Any]) -> torch.nn.Module:
+        name, options = spec
+        fitted = {"shape": tuple(data.shape)} | ({"latent_dim": game["latent_dim"]} if "Gen" in name else {})
+        net = getattr(networks, name)(**fitted, **options)
+        for wrapper, wrapper_options in game.get("wrap", []) if "Disc" in name else []:
+            net = getattr(wrappers, wrapper)(net, **wrapper_options)
+        return net
+
+    options = dict(game.get("options", {}))
+    if "classifier" in game:
+        options["classifier"] = network(game["classifier"])
+    own = [getattr(regularizers, name)(**kwargs) for name, kwargs in game.get("regularizers", [])]
+    if own:
+        options["regularizers"] = own
+    nets = network(game["generator"]), network(game["discriminator"])
+    return TECHNIQUES[game["technique"]](*nets, game["latent_dim"], **options), data
+
+
+def play(game: Game) -> Result:
+    """Train one game and tell what was seen.
+
+    Args:
+        game: ``technique`` (of ``TECHNIQUES``) with ``options`` and ``regularizers``; ``data`` (a data module's class)
+            with ``data_options``; ``generator``, ``discriminator`` and perhaps ``classifier`` as [class, options] and
+            ``wrap`` as [[wrapper, options], ...] for the discriminator; ``latent_dim``, ``batch_size``, ``updates``,
+            ``seed``, ``ema`` (decay), ``every`` (updates between scores), ``log_every``, ``score`` (options of the
+            score), ``watch`` as [[callback, options], ...].
+
+    Returns:
+        ``rows``: what was logged, by generator update, scores and ``seconds`` of training among it; ``weights``: 201
+        quantiles of the discriminator's parameters; ``failed``: the error that ended it, or None; ``curves``: the
+        history of ``SurrogateObjective``, if it watched.
+    """
+    torch.set_num_threads(1)
+    _quiet()
+    module, data = build(game)
+    clock = Clock()
+    rows = Rows(clock)
+    watching = [getattr(callbacks, name)(**options) for name, options in game.get("watch", [])]
+    if game["data"] in TOYS:
+        score: Any = callbacks.ModeCoverage(game["every"], **game.get("score", {}))
+    else:
+        score = callbacks.GenerativeMetrics(game["every"], metrics=["fid"], **game["score"])
+    averaging = [callbacks.EMA(game["ema"])] if game.get("ema") else []
+    folder = Path(game["folder"])
+    trainer = pl.Trainer(
+        max_steps=game["updates"], max_epochs=-1, logger=rows, log_every_n_steps=game["log_every"], devices=1,
+        callbacks=[clock, *averaging, *watching, score], enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, limit_val_batches=0, default_root_dir=str(folder),
+    )  # fmt: skip
+    failed = None
+    try:
+        trainer.fit(module, datamodule=data)
+        if not all(bool(p.isfinite().all()) for p in module.parameters()):
+            failed = "not finite"
+    except (ValueError, RuntimeError) as error:
+        failed = str(error)
+    weights = torch.cat([p.detach().flatten() for p in module.discriminator.parameters()]).double().cpu()
+    spread = weights[torch.linspace(0, len(weights) - 1, 100_000).long()] if len(weights) > 100_000 else weights
+    sample = module.sample(100, generator=torch.Generator().manual_seed(0)).cpu()
+    curves = next((w.history for w in watching if type(w).__name__ == "SurrogateObjective"), [])
+    return {
+        "rows": [rows.rows[step] for step in sorted(rows.rows)],
+        "weights": torch.quantile(spread, torch.linspace(0, 1, 201).double()).tolist() if not failed else [],
+        "parameters": {
+            name: sum(p.numel() for p in net.parameters())
+            for name, net in (("g", module.generator), ("d", module.discriminator))
+        },
+        "failed": failed,
+        "curves": curves,
+        "sample": sample.tolist(),
+    }
+
+
+def _quiet() -> None:
+    warnings.filterwarnings("ignore")
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+# ---------------------------------------------------------------------------------------------- many games
+def sweep(games: Mapping[str, Game], seeds: Iterable[int], arguments: argparse.Namespace) -> dict[str, list[Result]]:
+    """Play every game with every seed, several at once; the results by name, in the order of the seeds.
+
+    A result is kept under ``--runs`` by the hash of its game, with the commit it was made at; what is there already is
+    not played again.
+    """
+    runs, seeds = Path(arguments.runs), list(seeds)
+    runs.mkdir(parents=True, exist_ok=True)
+    commit = header("")[1].removeprefix("- commit: ")
+    todo: dict[Path, Game] = {}
+    paths: dict[str, list[Path]] = {}
+    for name, game in games.items():
+        paths[name] = []
+        for seed in seeds:
+            seeded = {**game, "seed": seed}
+            path = runs / f"{_slug(name)}-{_key(seeded)}.json"
+            path = next(iter(sorted(runs.glob(f"*-{_key(seeded)}.json"))), path)
+            paths[name].append(path)
+            if not path.exists() and path not in todo:
+                todo[path] = {**seeded, "folder": str(path.with_suffix(""))}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.jobs, mp_context=context) as pool:
+        jobs = {pool.submit(play, game): path for path, game in todo.items()}
+        for job in tqdm(as_completed(jobs), total=len(jobs), desc="games", disable=not jobs):
+            _write(jobs[job], json.dumps({**job.result(), "game": todo[jobs[job]], "commit": commit}))
+    return {name: [json.loads(path.read_text()) for path in found] for name, found in paths.items()}
+
+
+def _key(game: Game) -> str:
+    return hashlib.sha256(json.dumps(game, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name.lower())
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+# ---------------------------------------------------------------------------------------------- the usual games
+def toy_game(data: str, updates: int, width: int = 128, **more: Any) -> Game:
+    """WGAN-GP's toy networks and values at a quarter of the width (configs/ring), learning rates of our recipes."""
+    return {
+        "data": data, "latent_dim": 2, "batch_size": 256, "updates": updates, "ema": 0.99,
+        "every": max(1, updates // 4), "log_every": 10,
+        "generator": ["ToyGenerator", {"width": width}], "discriminator": ["ToyDiscriminator", {"width": width}],
+        **more,
+    }  # fmt: skip
+
+
+def image_game(data: str, updates: int, width: int = 16, norm: str = "none", batch_size: int = 32, **more: Any) -> Game:
+    """DCGAN's networks, narrow; the score is FID by a small classifier trained on the data."""
+    extractor = "resnet" if data == "CIFAR10" else "lenet"
+    return {
+        "data": data, "latent_dim": 64, "batch_size": batch_size, "updates": updates, "ema": 0.99,
+        "every": max(1, updates // 4), "log_every": 10,
+        "score": {"extractor": extractor, "num_fake": 2000, "num_real": None if data == "Digits" else 10_000},
+        "generator": ["DCGANGenerator", {"width": width}],
+        "discriminator": ["DCGANDiscriminator", {"width": width, "norm": norm}],
+        **({"data_options": {"download": False}} if data != "Digits" else {}),
+        **more,
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- numbers
+def series(result: Result, name: str) -> list[tuple[int, float]]:
+    """(step, value) of everything that was logged under a name."""
+    return [(int(row["step"]), row[name]) for row in result["rows"] if name in row]
+
+
+def last(result: Result, name: str) -> float:
+    """The last value of a name; NaN if there is none, or the game failed."""
+    found = series(result, name)
+    return found[-1][1] if found and not result["failed"] else math.nan
+
+
+def best(result: Result, name: str) -> float:
+    """The best value: the lowest FID or divergence, the highest share or number of modes."""
+    found = [value for _, value in series(result, name) if not math.isnan(value)]
+    lower = any(part in ("fid", "kid", "reverse_kl", "w1") for part in name.split("/"))
+    return (min if lower else max)(found) if found and not result["failed"] else math.nan
+
+
+def late_mean(result: Result, name: str, share: float = 0.5) -> float:
+    """Mean over the last share of a run."""
+    found = [value for _, value in series(result, name)]
+    late = found[int(len(found) * (1 - share)) :]
+    return statistics.fmean(late) if late and not result["failed"] else math.nan
+
+
+def late_deviation(result: Result, name: str, share: float = 0.5) -> float:
+    """Standard deviation over the last share of a run, of what is left when its line of least squares is taken off."""
+    found = [value for _, value in series(result, name)]
+    late = found[int(len(found) * (1 - share)) :]
+    if len(late) < 3 or result["failed"]:
+        return math.nan
+    slope, intercept = statistics.linear_regression(range(len(late)), late)
+    return statistics.stdev(value - slope * i - intercept for i, value in enumerate(late))
+
+
+def milliseconds(result: Result) -> float:
+    """Seconds of training per generator update, times 1000."""
+    row = result["rows"][-1]
+    return 1000 * row["seconds"] / row["step"] if row["step"] else math.nan
+
+
+def at_time(result: Result, name: str, seconds: float) -> float:
+    """The last value that was there after so many seconds of training."""
+    found = [row[name] for row in result["rows"] if name in row and row["seconds"] <= seconds]
+    return found[-1] if found and not result["failed"] else math.nan
+
+
+def spread(values: Iterable[float]) -> str:
+    """Mean and standard deviation over seeds; a run without a value is told, not left out in silence."""
+    values = list(values)
+    known = [v for v in values if not math.isnan(v)]
+    if not known:
+        return "none" if values else ""
+    text = f"{statistics.fmean(known):.3g}" + (f" ± {statistics.stdev(known):.2g}" if len(known) > 1 else "")
+    return text if len(known) == len(values) else f"{text} ({len(known)} of {len(values)})"
+
+
+def table(results: Mapping[str, Sequence[Result]], columns: Columns, first: str = "game") -> list[str]:
+    """Markdown: a row per name, a column per number, each over the seeds."""
+    rows = [f"| {first} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, found in results.items():
+        rows.append(f"| {name} | {' | '.join(spread(map(number, found)) for number in columns.values())} |")
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------- the command line
+def parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
+    """What every experiment can be told."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="games played at once, one thread each")
+    made.add_argument("--runs", default="runs/experiments", help="folder that keeps what was played")
+    made.add_argument("--out", type=Path, default=None, help="Markdown file to write; a figure lies beside it")
+    for name, default in defaults.items():
+        many = {"nargs": "+"} if isinstance(default, list) else {}
+        kind = type(default[0] if isinstance(default, list) else default)
+        made.add_argument(f"--{name}", type=kind, default=default, **many)
+    return made
+
+
+MARK = "<!-- Below this line everything is written by the command. -->"
+
+
+def publish(
+    arguments: argparse.Namespace,
+    title: str,
+    results: Mapping[str, Sequence[Result]],
+    protocol: Sequence[str],
+    tables: Sequence[str],
+    figure: Image.Image | None = None,
+) -> None:
+    """Print the tables; write them, their protocol and the figure, and leave the words above `MARK` as they are."""
+    print("\n".join(tables))
+    if arguments.out is None:
+        return
+    script = Path(sys.argv[0]).stem
+    command = f"python -m experiments.{script} {' '.join(sys.argv[1:])}"
+    words = f"# {title}\n"
+    if arguments.out.exists():
+        words = arguments.out.read_text().split(MARK)[0].rstrip() + "\n"
+    seeds = f"- seeds: {', '.join(map(str, arguments.seeds))}; mean ± standard deviation over seeds"
+    told = header(command)
+    told[1] = f"- commit: {', '.join(sorted({r['commit'] for found in results.values() for r in found}))}"
+    lines = [words, MARK, "", *told, seeds, *(f"- {line}" for line in protocol), "", *tables]
+    if figure is not None:
+        picture = arguments.out.with_suffix(".png")
+        save_image_atomic(figure, picture)
+        lines += ["", f"![{title}]({picture.name})"]
+    _write(arguments.out, "\n".join([*lines, ""]))
+    print(f"written: {arguments.out}", file=sys.stderr)
+
+
+__all__ = [
+    "best", "image_game", "last", "late_deviation", "late_mean", "milliseconds", "parser", "play", "publish",
+    "series", "spread", "sweep", "table", "toy_game",
+]  # fmt: skip

@@ -1,0 +1,87 @@
+"""Figures of the experiments: curves over training with the spread of the seeds, small multiples side by side."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from experiments.common import Result, series
+from lightning_gans.callbacks.image_logging import INK, figure_image, grid_image, new_figure
+
+COLOURS = ("#1f6fa8", "#d1601f", "#3b8f4e", "#8a4fa3", "#b0912b", "#4bb0b5", "#a34a56", "#5b6470")
+Panels = Mapping[str, Mapping[str, Sequence[Result]]]
+
+
+def tidy(axes: Any, title: str, x: str, y: str) -> None:
+    """Labels in ink, no box, a faint grid."""
+    axes.set_title(title, color=INK, fontsize=10)
+    axes.set_xlabel(x, color=INK, fontsize=9)
+    axes.set_ylabel(y, color=INK, fontsize=9)
+    axes.tick_params(colors=INK, labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e4e6ea", linewidth=0.7)
+
+
+def curves(
+    panels: Panels, name: str | Mapping[str, str], label: str, log: bool = False, x: str = "step"
+) -> Image.Image:
+    """One panel per data set: the mean over seeds of a logged value, and the range from the lowest to the highest seed.
+
+    Args:
+        panels: results by panel and by line.
+        name: what was logged, the same for all panels or by panel.
+        label: of the vertical axis.
+        log: logarithmic vertical axis.
+        x: ``step`` or ``seconds``.
+    """
+    figure = new_figure(1.0 + 4.6 * len(panels), 4.4)
+    for i, (axes, (title, lines)) in enumerate(zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items())):
+        wanted = name if isinstance(name, str) else name[title]
+        for colour, (line, results) in zip(COLOURS * 9, lines.items()):
+            seen = [[(row[x], row[wanted]) for row in r["rows"] if wanted in row] for r in results if not r["failed"]]
+            if not (seen := [s for s in seen if s]):
+                continue
+            length = min(map(len, seen))
+            at = [statistics.fmean(s[k][0] for s in seen) for k in range(length)]
+            values = [[s[k][1] for s in seen] for k in range(length)]
+            axes.plot(at, [statistics.fmean(v) for v in values], color=colour, linewidth=1.5, label=line)
+            axes.fill_between(at, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.15, lw=0)
+        if log:
+            axes.set_yscale("log")
+        tidy(axes, title, "generator updates" if x == "step" else "seconds of training", label if i == 0 else "")
+        axes.legend(frameon=False, fontsize=7.5)
+    return figure_image(figure)
+
+
+def samples(lines: Mapping[str, Sequence[Result]], columns: int = 10) -> Image.Image:
+    """One row of samples per game, of its first seed."""
+    figure = new_figure(1.2 + 0.55 * columns, 0.62 * len(lines) + 0.2)
+    for axes, (name, results) in zip(figure.subplots(len(lines), 1, squeeze=False)[:, 0], lines.items()):
+        images = torch.tensor(results[0]["sample"][:columns])
+        axes.imshow(grid_image(images.nan_to_num(), columns, cell=56))
+        axes.set_axis_off()
+        axes.text(-0.01, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=8, color=INK)
+    return figure_image(figure)
+
+
+def stack(*pictures: Image.Image) -> Image.Image:
+    """Pictures one below the other, on white."""
+    sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        sheet.paste(picture, ((sheet.width - picture.width) // 2, top))
+        top += picture.height
+    return sheet
+
+
+def log10(value: float) -> float:
+    """log10 of a positive number, NaN otherwise."""
+    return math.log10(value) if value > 0 else math.nan
+
+
+__all__ = ["COLOURS", "curves", "log10", "samples", "series", "stack", "tidy"]
