@@ -81,8 +81,8 @@ def main() -> None:
         figures.samples(found),
     )
     protocol = [
-        f"data: {arguments.data}; DCGAN networks of width {arguments.width}, batch {arguments.batch_size}, BatchNorm in "
-        f"the discriminators of {' and '.join(BATCH_NORM)}, dropout of {arguments.dropout:g} in those of "
+        f"data: {arguments.data}; DCGAN networks of width {arguments.width}, batch {arguments.batch_size}; BatchNorm "
+        f"in the discriminators of {' and '.join(BATCH_NORM)}, dropout of {arguments.dropout:g} in those of "
         f"{' and '.join(DROPOUT)}",
         "each technique has the discriminator steps, betas, clipping and penalty weights of its paper's code",
         f"FID/{fid.rsplit('/', 1)[1]}: 2,000 samples of the EMA generator (0.99) against 10,000 training images",
