@@ -4,12 +4,14 @@ from lightning_gans.callbacks.ema import EMA
 from lightning_gans.callbacks.generative_metrics import GenerativeMetrics
 from lightning_gans.callbacks.gradient_norms import GradientNorms
 from lightning_gans.callbacks.image_logging import grid_image, save_image_atomic
+from lightning_gans.callbacks.loss_variance import LossVariance
 from lightning_gans.callbacks.mode_coverage import ModeCoverage
 from lightning_gans.callbacks.non_finite import NonFiniteError, NonFiniteGuard
 from lightning_gans.callbacks.overfit import OverfitAlarm
 from lightning_gans.callbacks.progress import GANProgressBar
 from lightning_gans.callbacks.rank_consistency import RankConsistency
 from lightning_gans.callbacks.sample_grid import SampleGrid
+from lightning_gans.callbacks.surrogate_objective import SurrogateObjective
 from lightning_gans.callbacks.wandb_setup import WandbSetup
 from lightning_gans.callbacks.weight_histogram import WeightHistogram
 
@@ -18,12 +20,14 @@ __all__ = [
     "GANProgressBar",
     "GenerativeMetrics",
     "GradientNorms",
+    "LossVariance",
     "ModeCoverage",
     "NonFiniteError",
     "NonFiniteGuard",
     "OverfitAlarm",
     "RankConsistency",
     "SampleGrid",
+    "SurrogateObjective",
     "WandbSetup",
     "WeightHistogram",
     "grid_image",

@@ -43,22 +43,35 @@ def at_ends(result: common.Result, c: float) -> float:
 
 
 def draw(found: Mapping[str, Sequence[common.Result]]) -> Image.Image:
-    """Left: gradient norm by layer. Right: where the parameters lie, in units of the largest."""
-    figure = new_figure(11.0, 4.6)
-    left, right = figure.subplots(1, 2)
-    for colour, (name, results) in zip(figures.COLOURS * 3, found.items()):
+    """Left: gradient norm by layer. Right: the first seed's histogram of the parameters, in units of the largest."""
+    from matplotlib import colormaps
+
+    figure = new_figure(12.0, 4.8)
+    left, right = figure.subfigures(1, 2, width_ratios=[1.0, 1.1])
+    axes, columns = left.subplots(), 4
+    panels = right.subplots(-(-len(found) // columns), columns, sharex=True, squeeze=False).flatten()
+    for i, (name, results) in enumerate(found.items()):
+        penalty = "=" not in name
+        colour = figures.COLOURS[1] if penalty else colormaps["viridis_r"](0.1 + 0.9 * i / len(found))
         norms = [layers(r) for r in results if not r["failed"]]
         if norms:
             means = [10 ** statistics.fmean(map(figures.log10, at)) for at in zip(*norms)]
-            left.plot(range(1, len(means) + 1), means, "o-", color=colour, markersize=3, linewidth=1.3, label=name)
+            line = "s--" if penalty else "o-"
+            axes.plot(range(1, len(means) + 1), means, line, color=colour, markersize=3, linewidth=1.3, label=name)
         weights = results[0]["weights"]
-        largest = max(map(abs, weights), default=0.0)
-        if largest:
-            right.plot([w / largest for w in weights], [i / 200 for i in range(201)], color=colour, linewidth=1.3)
-    left.set_yscale("log")
-    figures.tidy(left, "gradient norm by layer", "layer of the critic, from input to output", "norm")
-    figures.tidy(right, "where the parameters lie", "parameter / largest", "share below")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+        largest = max(map(abs, weights), default=0.0) or 1.0
+        panels[i].hist([w / largest for w in weights], bins=25, range=(-1.0, 1.0), color=colour)
+        panels[i].set_title(name, fontsize=8)
+    for panel in panels:
+        panel.set_yticks([])
+        panel.tick_params(labelsize=7)
+        panel.spines[["top", "right", "left"]].set_visible(False)
+    for panel in panels[len(found) :]:
+        panel.set_visible(False)
+    axes.set_yscale("log")
+    figures.tidy(axes, "gradient norm by layer", "layer of the critic, from input to output", "norm")
+    axes.legend(frameon=False, fontsize=7, ncols=2)
+    right.supxlabel("parameter / largest parameter", fontsize=9)
     return figure_image(figure)
 
 

@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,11 +190,19 @@ def sweep(games: Mapping[str, Game], seeds: Iterable[int], arguments: argparse.N
             paths[name].append(path)
             if not path.exists() and path not in todo:
                 todo[path] = {**seeded, "folder": str(path.with_suffix(""))}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.jobs, mp_context=context) as pool:
-        jobs = {pool.submit(play, game): path for path, game in todo.items()}
-        for job in tqdm(as_completed(jobs), total=len(jobs), desc="games", disable=not jobs):
-            _write(jobs[job], json.dumps({**job.result(), "game": todo[jobs[job]], "commit": commit}))
+
+    def keep(path: Path, result: Result) -> None:
+        _write(path, json.dumps({**result, "game": todo[path], "commit": commit}))
+
+    bar = partial(tqdm, total=len(todo), desc="games", disable=not todo)
+    if arguments.jobs == 1:
+        for path, game in bar(todo.items()):
+            keep(path, play(game))
+    else:
+        with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+            jobs = {pool.submit(play, game): path for path, game in todo.items()}
+            for job in bar(as_completed(jobs)):
+                keep(jobs[job], job.result())
     return {name: [json.loads(path.read_text()) for path in found] for name, found in paths.items()}
 
 

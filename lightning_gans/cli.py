@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import lightning_gans.callbacks as gan_callbacks
 import lightning_gans.datamodules as gan_datamodules
-from lightning_gans import checks, networks, regularizers, techniques
+from lightning_gans import checks, networks, regularizers, techniques, wrappers
 from lightning_gans._lightning import callbacks, loggers, pl, pl_cli, utilities
 from lightning_gans.base import GANModule
 from lightning_gans.callbacks.score import ScoreCallback
@@ -34,7 +34,7 @@ from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.loggers import MetricsCSV
 
 _BEST = "best-{step:06d}"
-_PACKAGES = (techniques, gan_datamodules, gan_callbacks, networks, regularizers)
+_PACKAGES = (techniques, gan_datamodules, gan_callbacks, networks, regularizers, wrappers)
 
 
 class _Parser(pl_cli.LightningArgumentParser):
@@ -459,10 +459,12 @@ def _fit_networks_to_data(options: Any) -> None:
         return
     module, name = data["class_path"].rsplit(".", 1)
     source = getattr(importlib.import_module(module), name)(**data["init_args"].as_dict())
-    for net in ("generator", "discriminator", "classifier"):
-        config = model["init_args"].get(net)
-        if config is None or "class_path" not in config:
+    nets = [model["init_args"].get(net) for net in ("generator", "discriminator", "classifier")]
+    while nets:
+        config = nets.pop()
+        if not hasattr(config, "as_dict") or "init_args" not in config:
             continue
+        nets += vars(config["init_args"]).values()  # a wrapper has a network of its own
         module, name = config["class_path"].rsplit(".", 1)
         taken = _parameters(getattr(importlib.import_module(module), name))
         if "shape" in taken:

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 from lightning_gans import networks
 from lightning_gans.networks import (
+    BottleneckDiscriminator,
+    BottleneckGenerator,
     CIFARCritic,
     CIFARGenerator,
     ConditionalBatchNorm2d,
@@ -30,11 +32,14 @@ from lightning_gans.networks import (
     ResNetClassifier,
     ResNetDiscriminator,
     ResNetGenerator,
+    TaperedResNetDiscriminator,
+    TaperedResNetGenerator,
     ToyDiscriminator,
     ToyGenerator,
     make_norm,
 )
-from lightning_gans.networks.layers import SameConv2d, SameConvTranspose2d, glorot_
+from lightning_gans.networks.deep_resnet import BottleneckBlock
+from lightning_gans.networks.layers import GatedTanh, SameConv2d, SameConvTranspose2d, glorot_
 from lightning_gans.networks.resnet import DownBlock, ImageBlock, PlainBlock, UpBlock
 
 NORMS = ["none", "batch", "layer", "instance", "group"]
@@ -47,8 +52,18 @@ GENERATORS: list[tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = [
     (MNISTGenerator, {"width": 4}, (1, 28, 28)),
     (MNISTGenerator, {"width": 4, "batch_norm": True}, (1, 28, 28)),
     (CIFARGenerator, {"width": 4}, (3, 32, 32)),
-    *[(DCGANGenerator, {"width": 4, "shape": [1, s, s]}, (1, s, s)) for s in (8, 28, 32, 64)],
+    *[(DCGANGenerator, {"width": 4, "shape": [1, s, s]}, (1, s, s)) for s in (8, 16, 28, 32, 64)],
     *[(DCGANGenerator, {"width": 4, "shape": [3, 8, 8], "norm": n}, (3, 8, 8)) for n in NORMS],
+    *[(DCGANGenerator, {"width": 4, "shape": [3, 8, 8], "activation": a}, (3, 8, 8)) for a in ("tanh", "gated")],
+    (DCGANGenerator, {"width": 4, "shape": [3, 32, 32], "norm": "none", "constant_width": True}, (3, 32, 32)),
+    *[(TaperedResNetGenerator, {"width": 4, "shape": [c, s, s]}, (c, s, s)) for c, s in ((1, 8), (1, 28), (3, 64))],
+    (TaperedResNetGenerator, {"width": 4, "shape": [3, 8, 8], "norm": "layer"}, (3, 8, 8)),
+    *[
+        (BottleneckGenerator, {"width": w, "shape": [c, s, s]}, (c, s, s))
+        for w, c, s in ((16, 1, 8), (16, 1, 28), (128, 3, 64))
+    ],
+    (BottleneckGenerator, {"width": 16, "shape": [3, 8, 8], "norm": "none"}, (3, 8, 8)),
+    (ResNetGenerator, {"width": 4, "shape": [3, 8, 8], "skip": "identity"}, (3, 8, 8)),
     *[(ResNetGenerator, {"width": 4, "shape": [c, s, s]}, (c, s, s)) for c, s in ((1, 8), (1, 28), (3, 32), (3, 64))],
 ]
 DISCRIMINATORS: list[tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = [
@@ -58,13 +73,28 @@ DISCRIMINATORS: list[tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = 
     (MNISTCritic, {"width": 4, "batch_norm": True}, (1, 28, 28)),
     (CIFARCritic, {"width": 4}, (3, 32, 32)),
     (CIFARCritic, {"width": 4, "batch_norm": True}, (3, 32, 32)),
-    *[(DCGANDiscriminator, {"width": 4, "shape": [1, s, s]}, (1, s, s)) for s in (8, 28, 32, 64)],
+    *[(DCGANDiscriminator, {"width": 4, "shape": [1, s, s]}, (1, s, s)) for s in (8, 16, 28, 32, 64)],
     *[(DCGANDiscriminator, {"width": 4, "shape": [3, 8, 8], "norm": n}, (3, 8, 8)) for n in NORMS],
     *[
         (ResNetDiscriminator, {"width": 4, "shape": [c, s, s]}, (c, s, s))
         for c, s in ((1, 8), (1, 28), (3, 32), (3, 64))
     ],
     *[(ResNetDiscriminator, {"width": 4, "shape": [3, 8, 8], "norm": n}, (3, 8, 8)) for n in NORMS],
+    (ResNetDiscriminator, {"width": 4, "shape": [3, 8, 8], "pool": "sum", "init": "kaiming"}, (3, 8, 8)),
+    *[
+        (DCGANDiscriminator, {"width": 4, "shape": [3, 8, 8], "activation": a, "norm": n}, (3, 8, 8))
+        for a, n in (("tanh", "none"), ("gated", "layer"))
+    ],
+    *[(TaperedResNetDiscriminator, {"width": 4, "shape": [c, s, s]}, (c, s, s)) for c, s in ((1, 28), (3, 64))],
+    *[(TaperedResNetDiscriminator, {"width": 4, "shape": [3, 8, 8], "norm": n}, (3, 8, 8)) for n in NORMS],
+    *[
+        (BottleneckDiscriminator, {"width": w, "shape": [c, s, s]}, (c, s, s))
+        for w, c, s in ((16, 1, 28), (128, 3, 64))
+    ],
+    *[
+        (BottleneckDiscriminator, {"width": 16, "shape": [3, 8, 8], "norm": n}, (3, 8, 8))
+        for n in ("none", "batch", "layer")
+    ],
 ]
 CLASSIFIERS: list[tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = [
     (cls, {"shape": [c, s, s], "num_classes": 7}, (c, s, s))
@@ -117,6 +147,15 @@ def _seed() -> None:
         (DCGANDiscriminator, 2_765_633),
         (ResNetGenerator, 1_204_483),
         (ResNetDiscriminator, 1_053_825),
+        (lambda: ResNetGenerator(width=256), 4_276_739),  # SN-GAN
+        (lambda: ResNetDiscriminator(pool="sum"), 1_053_824),
+        (lambda: ResNetGenerator(width=256, skip="identity"), 4_079_363),  # PRC-GAN: G, critic, classifier
+        (lambda: ResNetDiscriminator(width=332, dropout=(0.2, 0.5, 0.5)), 7_067_949),
+        (lambda: ResNetDiscriminator(width=332, norm="batch"), 7_071_933),
+        (TaperedResNetGenerator, 8_541_443),
+        (TaperedResNetDiscriminator, 7_492_801),
+        (BottleneckGenerator, 8_665_907),
+        (BottleneckDiscriminator, 7_618_801),
         (LeNet, 422_154),
         (ResNetClassifier, 308_650),
     ],
@@ -125,7 +164,20 @@ def test_parameter_counts(net: Callable[[], nn.Module], parameters: int) -> None
     assert count(net()) == parameters
 
 
-@pytest.mark.parametrize("cls", [ToyGenerator, ToyDiscriminator, MNISTGenerator, MNISTCritic, CIFARGenerator])
+@pytest.mark.parametrize(
+    "cls",
+    [
+        ToyGenerator,
+        ToyDiscriminator,
+        MNISTGenerator,
+        MNISTCritic,
+        CIFARGenerator,
+        TaperedResNetGenerator,
+        TaperedResNetDiscriminator,
+        BottleneckGenerator,
+        BottleneckDiscriminator,
+    ],
+)
 def test_docstring_states_the_parameter_count(cls: type[nn.Module]) -> None:
     assert f"{count(cls()):,}".replace(",", " ") in (cls.__doc__ or "")
 
@@ -190,6 +242,95 @@ def test_resnet_sides(side: int, generator_stages: int, last_map: int) -> None:
     assert discriminator.blocks(x).shape == (2, 2, last_map, last_map)
 
 
+def channels(layers: nn.Module) -> list[int]:
+    """Channels that the children of a network put out, where they say so."""
+    outs = []
+    for m in layers.children():
+        if isinstance(m, (UpBlock, DownBlock, BottleneckBlock)):
+            outs.append(m.conv2.out_channels if not isinstance(m, BottleneckBlock) else m.conv3.out_channels)
+        elif isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
+            outs.append(m.out_channels)
+    return outs
+
+
+@pytest.mark.parametrize(
+    ("side", "up", "down"),
+    [
+        (8, [4], [4, 4]),
+        (28, [8, 4], [4, 8, 8]),
+        (32, [16, 8, 4], [4, 8, 16, 16]),
+        (64, [32, 16, 8, 4], [4, 8, 16, 32, 32]),
+        (128, [32, 32, 16, 8, 4], [4, 8, 16, 32, 32, 32]),
+    ],
+)
+def test_tapered_widths(side: int, up: list[int], down: list[int]) -> None:
+    generator = TaperedResNetGenerator((3, side, side), width=4)
+    assert channels(generator.layers) == [*up, 3] and generator.layers[1].unflattened_size[0] == up[0]
+    assert channels(TaperedResNetDiscriminator((3, side, side), width=4).layers) == down
+
+
+@pytest.mark.parametrize("side", [8, 16, 28, 32, 64])
+@pytest.mark.parametrize("cls", [BottleneckGenerator, BottleneckDiscriminator])
+def test_bottleneck_networks_have_101_layers(cls: type[nn.Module], side: int) -> None:
+    net = cls((3, side, side), width=32)
+    main = [
+        m for name, m in net.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and not name.endswith(".skip")
+    ]
+    assert len(main) == 101
+    blocks = [m for m in net.modules() if isinstance(m, BottleneckBlock)]
+    changing = [m for m in blocks if not isinstance(m.skip, nn.Identity)]
+    assert len(blocks) == 33 and len(changing) == round(math.log2(side // (7 if side == 28 else 4)))
+
+
+@pytest.mark.parametrize(
+    ("side", "up"),
+    [
+        (64, [32] * 6 + [16] * 7 + [8] * 7 + [4] * 7 + [2] * 6),
+        (32, [32] * 8 + [16] * 9 + [8] * 8 + [4] * 8),
+        (8, [32] * 16 + [16] * 17),
+    ],
+)
+def test_bottleneck_widths(side: int, up: list[int]) -> None:
+    assert channels(BottleneckGenerator((3, side, side), width=32).layers) == [*up, 3]
+    down = channels(BottleneckDiscriminator((3, side, side), width=32).layers)
+    assert down == [*up[::-1], 32]  # what a generator's block puts out is what the critic's takes
+
+
+@pytest.mark.parametrize("cls", [BottleneckGenerator, BottleneckDiscriminator])
+def test_bottleneck_width_error(cls: type[nn.Module]) -> None:
+    message = rf"^{cls.__name__} takes a width that is a multiple of 32 for this shape, got (48|0)\.$"
+    for width in (48, 0):
+        with pytest.raises(ValueError, match=message):
+            cls(width=width)
+
+
+def test_dcgan_constant_width_and_gated_channels() -> None:
+    shape = (3, 32, 32)
+    assert channels(DCGANGenerator(shape, width=4).layers) == [8, 4, 3]
+    assert channels(DCGANGenerator(shape, width=4, constant_width=True).layers) == [4, 4, 3]
+    assert channels(DCGANGenerator(shape, width=4, activation="gated").layers) == [16, 8, 3]
+    assert channels(DCGANDiscriminator(shape, width=4, activation="gated").layers) == [8, 16, 32]
+    for cls in (DCGANGenerator, DCGANDiscriminator):
+        norms = [m for m in cls(shape, width=4, activation="gated").modules() if isinstance(m, nn.BatchNorm2d)]
+        assert [m.num_features for m in norms] == ([32, 16, 8] if cls is DCGANGenerator else [16, 32])
+
+
+@pytest.mark.parametrize("cls", [DCGANGenerator, DCGANDiscriminator])
+def test_dcgan_activations(cls: type[nn.Module]) -> None:
+    hidden = 3
+    for activation, kind in (("tanh", nn.Tanh), ("gated", GatedTanh)):
+        modules = list(cls((3, 32, 32), width=4, activation=activation).modules())
+        output = cls is DCGANGenerator and activation == "tanh"
+        assert sum(isinstance(m, kind) for m in modules) == hidden + output
+        assert not any(isinstance(m, (nn.ReLU, nn.LeakyReLU)) for m in modules)
+
+
+def test_gated_tanh() -> None:
+    x = torch.tensor([[[[0.0]], [[math.log(3)]], [[1.0]], [[-2.0]]]], dtype=torch.float64)  # sigmoid(ln 3) = 3/4
+    expected = torch.tensor([0.5 * math.tanh(1), -0.75 * math.tanh(2)], dtype=torch.float64)
+    assert torch.allclose(GatedTanh()(x).flatten(), expected, atol=1e-15)
+
+
 # ------------------------------------------------------------------------------------------------- initialisation
 
 
@@ -251,6 +392,30 @@ def test_resnet_initialisation(net: Callable[[], nn.Module]) -> None:
         elif isinstance(m, nn.Linear):
             assert_uniform(m.weight, math.sqrt(2 / (m.in_features + m.out_features)))
     assert seen == ({(9, True), (9, False), (1, False)} if net is ResNetGenerator else {(9, True), (1, False)})
+
+
+def test_resnet_kaiming_initialisation() -> None:
+    for name, m in ResNetDiscriminator(width=64, init="kaiming").named_modules():
+        if name.endswith(("conv1", "conv2")):
+            assert_uniform(m.weight, math.sqrt(2 / (9 * m.out_channels)))
+        elif isinstance(m, (nn.Conv2d, nn.Linear)):
+            taps = m.weight[0, 0].numel()
+            assert_uniform(m.weight, math.sqrt(2 / (taps * (m.weight.shape[0] + m.weight.shape[1]))))
+
+
+@pytest.mark.parametrize(
+    "net", [TaperedResNetGenerator, TaperedResNetDiscriminator, BottleneckGenerator, BottleneckDiscriminator]
+)
+def test_deep_resnet_initialisation(net: Callable[[], nn.Module]) -> None:
+    gains = set()
+    for name, m in net().named_modules():
+        if isinstance(m, (nn.Conv2d, nn.Linear)):
+            he = name.endswith(("conv1", "conv2", "conv3"))
+            taps = m.weight[0, 0].numel()
+            assert_uniform(m.weight, math.sqrt((4 if he else 2) / (taps * (m.weight.shape[0] + m.weight.shape[1]))))
+            assert (m.bias is None) == name.endswith("conv3") and (m.bias is None or not m.bias.any())
+            gains.add((isinstance(m, nn.Linear), he))
+    assert gains == {(True, False), (False, False), (False, True)}
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -363,7 +528,8 @@ def test_projection_head() -> None:
     assert head.embedding is not None
     expected = [head.score(h[i])[0] + head.embedding.weight[y] @ h[i] for i, y in enumerate(labels)]
     assert torch.allclose(head(h, labels), torch.stack(expected), atol=1e-12)
-    assert ProjectionHead(6).embedding is None
+    assert ProjectionHead(6).embedding is None and ProjectionHead(6).score.bias is not None
+    assert ProjectionHead(6, bias=False).score.bias is None
 
 
 def conv(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -375,10 +541,13 @@ def conv(layer: nn.Conv2d, x: Tensor) -> Tensor:
 def test_residual_blocks_follow_the_card() -> None:
     x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
     up2 = nn.Upsample(scale_factor=2)
-    up = UpBlock(4).double().eval()
+    up = UpBlock(4, 3).double().eval()
     h = up.conv2(up.norm2(conv(up.conv1, up2(up.norm1(x).relu()))).relu())
-    assert torch.allclose(up(x), conv(up.skip, up2(x)) + h, atol=1e-12)
-    down = DownBlock(4, "layer").double()
+    assert h.shape == (2, 3, 16, 16) and torch.allclose(up(x), conv(up.skip, up2(x)) + h, atol=1e-12)
+    up = UpBlock(4, 4, "layer", skip="identity").double()
+    h = up.conv2(up.norm2(conv(up.conv1, up2(up.norm1(x).relu()))).relu())
+    assert torch.allclose(up(x), up2(x) + h, atol=1e-12)
+    down = DownBlock(4, 6, "layer").double()
     h = F.avg_pool2d(conv(down.conv2, down.norm2(down.conv1(down.norm1(x).relu())).relu()), 2)
     assert torch.allclose(down(x), F.avg_pool2d(conv(down.skip, x), 2) + h, atol=1e-12)
     plain = PlainBlock(4, "instance").double()
@@ -387,6 +556,43 @@ def test_residual_blocks_follow_the_card() -> None:
     first = ImageBlock(4, 6).double()
     h = F.avg_pool2d(conv(first.conv2, first.conv1(x).relu()), 2)
     assert torch.allclose(first(x), conv(first.skip, F.avg_pool2d(x, 2)) + h, atol=1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("c_out", [2, 4, 8])
+def test_bottleneck_block_follows_the_card(c_out: int) -> None:
+    x, block = torch.randn(2, 4, 8, 8, dtype=torch.float64), BottleneckBlock(4, c_out, "layer").double()
+    nn.init.normal_(block.norm.weight)
+    before, after = nn.Identity(), nn.Identity()
+    if c_out == 2:
+        before = nn.Upsample(scale_factor=2)
+    if c_out == 8:
+        after = nn.AvgPool2d(2)
+    assert block.conv1.out_channels == 2 and block.conv2.out_channels == c_out // 2
+    h = after(conv(block.conv2, before(block.conv1(x.relu()).relu())))
+    h = block.norm(block.conv3(h.relu()))
+    skip = x if c_out == 4 else after(conv(block.skip, before(x)))
+    assert torch.allclose(block(x), skip + 0.3 * h, atol=1e-12)
+
+
+@torch.no_grad()
+def test_bottleneck_outputs_are_divided_by_five() -> None:
+    generator, critic = BottleneckGenerator((3, 8, 8), width=8).double(), BottleneckDiscriminator((3, 8, 8), width=8)
+    z, x = inputs(generator, 2, torch.float64), inputs(critic.double(), 2, torch.float64)
+    assert torch.allclose(generator(z), (generator.layers(z) / 5).tanh(), atol=1e-12)
+    assert torch.allclose(critic(x), critic.head.score(critic.layers(x).flatten(1))[:, 0] / 5, atol=1e-12)
+
+
+def test_dcgan_dropout() -> None:
+    """After every activation, in training only; none by default."""
+    net = DCGANDiscriminator(shape=(1, 8, 8), width=4, norm="none", dropout=0.5)
+    kinds = [type(m) for m in net.layers if isinstance(m, (nn.LeakyReLU, nn.Dropout))]
+    assert kinds == [nn.LeakyReLU, nn.Dropout] * 2
+    x = torch.randn(16, 1, 8, 8)
+    assert not torch.equal(net(x), net(x)) and torch.equal(net.eval()(x), net(x))
+    assert not any(isinstance(m, nn.Dropout) for m in DCGANDiscriminator(shape=(1, 8, 8)).modules())
+    with pytest.raises(ValueError, match=r"dropout must be a share in \[0, 1\), got 1"):
+        DCGANDiscriminator(dropout=1.0)
 
 
 def test_resnet_dropout() -> None:
@@ -410,6 +616,17 @@ def test_resnet_head_is_a_mean_over_positions() -> None:
     x = inputs(net, 2, torch.float64)
     h = net.blocks(x).relu().mean((2, 3))
     assert torch.allclose(net(x), net.head.score(h)[:, 0], atol=1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_classes", [None, 5])
+def test_resnet_sum_pooling_is_64_times_the_mean_at_8_by_8(num_classes: int | None) -> None:
+    mean, total = (ResNetDiscriminator(width=8, pool=p, num_classes=num_classes).double() for p in ("mean", "sum"))
+    missing, unexpected = total.load_state_dict(mean.state_dict(), strict=False)
+    assert (missing, unexpected) == ([], ["head.score.bias"])
+    x = inputs(mean, 3, torch.float64)
+    labels = () if num_classes is None else (torch.arange(3),)
+    assert torch.allclose(total(x, *labels), 64 * mean(x, *labels), rtol=1e-12)  # the bias is 0 at first
 
 
 # ------------------------------------------------------------------------------------------------- normalisation
@@ -439,6 +656,10 @@ def test_samples_are_coupled_by_batch_norm_only(
         (DCGANDiscriminator((1, 64, 64), width=2), 3),
         (ResNetGenerator(width=2), 7),
         (ResNetDiscriminator(width=2, norm="batch"), 6),
+        (TaperedResNetGenerator(width=2), 9),
+        (TaperedResNetDiscriminator(width=2, norm="batch"), 8),
+        (BottleneckGenerator(width=32), 33),
+        (BottleneckDiscriminator(width=32, norm="batch"), 33),
     ],
 )
 def test_number_of_batch_norms(net: nn.Module, expected: int) -> None:
@@ -526,13 +747,17 @@ def test_wrong_input_shape_is_one_sentence(
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: DCGANGenerator((3, 48, 48)), r"^DCGANGenerator takes shape=\(C, H, H\) with H in 8, 28, 32, 64, got"),
+        (lambda: DCGANGenerator((3, 48, 48)), r"^DCGANGenerator takes .* with H in 8, 16, 28, 32, 64, got"),
         (lambda: DCGANDiscriminator((3, 32, 28)), r"^DCGANDiscriminator takes .* 64, got \(3, 32, 28\)\.$"),
         (lambda: DCGANDiscriminator((32, 32)), r"^DCGANDiscriminator takes .* 64, got \(32, 32\)\.$"),
         (lambda: DCGANGenerator((3, 8, 8), norm="spectral"), r"^norm must be one of"),  # type: ignore[arg-type]
         (lambda: ResNetGenerator((3, 18, 18)), r"^ResNetGenerator takes shape=\(C, H, H\) .* got \(3, 18, 18\)\.$"),
         (lambda: ResNetDiscriminator((3, 7, 7)), r"^ResNetDiscriminator takes shape=.* got \(3, 7, 7\)\.$"),
         (lambda: ResNetDiscriminator((3, 32, 64)), r"^ResNetDiscriminator takes shape=.* got \(3, 32, 64\)\.$"),
+        (lambda: TaperedResNetGenerator((3, 18, 18)), r"^TaperedResNetGenerator takes .* got \(3, 18, 18\)\.$"),
+        (lambda: TaperedResNetDiscriminator((3, 7, 7)), r"^TaperedResNetDiscriminator takes .* got \(3, 7, 7\)\.$"),
+        (lambda: BottleneckGenerator((3, 4, 4)), r"^BottleneckGenerator takes shape=.* got \(3, 4, 4\)\.$"),
+        (lambda: BottleneckDiscriminator((3, 8)), r"^BottleneckDiscriminator takes shape=.* got \(3, 8\)\.$"),
         (lambda: LeNet((28, 28)), r"^LeNet takes shape=\(C, H, W\) .* got \(28, 28\)\.$"),
         (lambda: ResNetClassifier((1, 2, 8)), r"^ResNetClassifier takes shape=.* got \(1, 2, 8\)\.$"),
     ],
@@ -541,6 +766,21 @@ def test_impossible_shapes_are_one_sentence(build: Callable[[], nn.Module], mess
     with pytest.raises(ValueError, match=message) as error:
         build()
     assert str(error.value).count("\n") == 0 and str(error.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("cls", "argument", "choices"),
+    [
+        (ResNetGenerator, "skip", "conv, identity"),
+        (ResNetDiscriminator, "pool", "mean, sum"),
+        (ResNetDiscriminator, "init", "glorot, kaiming"),
+        (DCGANGenerator, "activation", "relu, tanh, gated"),
+        (DCGANDiscriminator, "activation", "relu, tanh, gated"),
+    ],
+)
+def test_unknown_choices_are_one_sentence(cls: type[nn.Module], argument: str, choices: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{cls.__name__}: {argument} must be one of {choices}, got 'other'\.$"):
+        cls(**{argument: "other"})
 
 
 @pytest.mark.parametrize(**named(EVERY))

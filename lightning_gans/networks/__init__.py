@@ -5,12 +5,20 @@ from __future__ import annotations
 from lightning_gans.networks.cifar import CIFARCritic, CIFARGenerator
 from lightning_gans.networks.classifiers import LeNet, ResNetClassifier
 from lightning_gans.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from lightning_gans.networks.deep_resnet import (
+    BottleneckDiscriminator,
+    BottleneckGenerator,
+    TaperedResNetDiscriminator,
+    TaperedResNetGenerator,
+)
 from lightning_gans.networks.layers import ConditionalBatchNorm2d, LayerNorm, ProjectionHead, make_norm
 from lightning_gans.networks.mlp import ToyDiscriminator, ToyGenerator
 from lightning_gans.networks.mnist import MNISTCritic, MNISTGenerator
 from lightning_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
 
 __all__ = [
+    "BottleneckDiscriminator",
+    "BottleneckGenerator",
     "CIFARCritic",
     "CIFARGenerator",
     "ConditionalBatchNorm2d",
@@ -24,6 +32,8 @@ __all__ = [
     "ResNetClassifier",
     "ResNetDiscriminator",
     "ResNetGenerator",
+    "TaperedResNetDiscriminator",
+    "TaperedResNetGenerator",
     "ToyDiscriminator",
     "ToyGenerator",
     "make_norm",

@@ -1,22 +1,26 @@
-"""DCGAN (arXiv:1511.06434) for square images of 8, 28, 32 or 64 pixels."""
+"""DCGAN (arXiv:1511.06434) for square images of 8, 16, 28, 32 or 64 pixels."""
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
 from lightning_gans.networks.layers import (
+    GatedTanh,
     Norm,
     ProjectionHead,
     append_one_hot,
+    check_choice,
     check_input,
     check_labels,
     image_shape,
     make_norm,
 )
 
-STAGES = {8: 2, 28: 2, 32: 3, 64: 4}  # side of the image -> how often it is halved, down to 2, 7, 4 and 4 pixels
+STAGES = {8: 2, 16: 2, 28: 2, 32: 3, 64: 4}  # side of the image -> how often it is halved, to 2, 4, 7, 4 and 4 pixels
+Activation = Literal["relu", "tanh", "gated"]
 
 
 def _initialise(module: nn.Module) -> None:
@@ -27,6 +31,13 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(parameter)
         else:
             nn.init.normal_(parameter, mean=float(scaling), std=0.02)
+
+
+def _activation(name: Activation, slope: float) -> nn.Module:
+    """The activation by name; `slope` is that of the negative side of "relu"."""
+    if name == "relu":
+        return nn.LeakyReLU(slope) if slope else nn.ReLU()
+    return nn.Tanh() if name == "tanh" else GatedTanh()
 
 
 class DCGANGenerator(nn.Module):
@@ -43,15 +54,18 @@ class DCGANGenerator(nn.Module):
     deconv4 s2, tanh                              (N, 3, 64, 64)
     ============================================= ===================
 
-    3 576 707 parameters. Smaller images have fewer stages: 32 starts at (4 width, 4, 4), 28 at (2 width, 7, 7), 8 at
-    (2 width, 2, 2). The output carries no normalisation. Weights start as N(0, 0.02).
+    3 576 707 parameters. Smaller images have fewer stages: 32 starts at (4 width, 4, 4), 28 at (2 width, 7, 7), 16 at
+    (2 width, 4, 4), 8 at (2 width, 2, 2). The output carries no normalisation. Weights start as N(0, 0.02).
 
     Args:
-        shape: ``(C, H, H)`` with H in 8, 28, 32, 64.
+        shape: ``(C, H, H)`` with H in 8, 16, 28, 32, 64.
         latent_dim: length of z.
         width: channels of the last hidden map; each earlier one has twice as many.
         norm: "none", "batch", "layer", "instance" or "group" (see `make_norm`).
         num_classes: makes it conditional: ``forward(z, labels)``, the label appended to z as a one-hot vector.
+        activation: "relu", "tanh", or "gated" for sigmoid(a) tanh(b), where the layer and the normalisation before it
+            have twice the channels (see `GatedTanh`).
+        constant_width: `width` channels in every hidden map.
     """
 
     num_classes: int | None
@@ -63,22 +77,27 @@ class DCGANGenerator(nn.Module):
         width: int = 64,
         norm: Norm = "batch",
         num_classes: int | None = None,
+        activation: Activation = "relu",
+        constant_width: bool = False,
     ) -> None:
         super().__init__()
+        check_choice(activation, get_args(Activation), "activation", "DCGANGenerator")
         self.shape = image_shape(shape, "DCGANGenerator", tuple(STAGES))
         self.latent_dim, self.num_classes = latent_dim, num_classes
         stages, bias = STAGES[self.shape[1]], norm == "none"  # a normalisation has a bias of its own
-        channels = [width * 2**i for i in reversed(range(stages))]
-        bottom = (channels[0], self.shape[1] >> stages, self.shape[2] >> stages)
+        channels = [width if constant_width else width * 2**i for i in reversed(range(stages))]
+        halves = 2 if activation == "gated" else 1
+        bottom = (halves * channels[0], self.shape[1] >> stages, self.shape[2] >> stages)
         self.project = nn.Sequential(
             nn.Linear(latent_dim + (num_classes or 0), bottom[0] * bottom[1] * bottom[2], bias=bias),
             nn.Unflatten(1, bottom),
-            make_norm(norm, channels[0]),
-            nn.ReLU(),
+            make_norm(norm, bottom[0]),
+            _activation(activation, 0),
         )
         self.layers = nn.Sequential()
         for c_in, c_out in pairwise(channels):
-            self.layers.extend([nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=bias), make_norm(norm, c_out), nn.ReLU()])
+            self.layers.append(nn.ConvTranspose2d(c_in, halves * c_out, 4, 2, 1, bias=bias))
+            self.layers.extend([make_norm(norm, halves * c_out), _activation(activation, 0)])
         self.layers.extend([nn.ConvTranspose2d(channels[-1], self.shape[0], 4, 2, 1), nn.Tanh()])
         self.apply(_initialise)
 
@@ -106,11 +125,13 @@ class DCGANDiscriminator(nn.Module):
     Weights start as N(0, 0.02).
 
     Args:
-        shape: ``(C, H, H)`` with H in 8, 28, 32, 64.
+        shape: ``(C, H, H)`` with H in 8, 16, 28, 32, 64.
         width: channels of the first map; each later one has twice as many.
         norm: "batch" as in the paper, which a per-sample penalty (WGAN-GP) does not allow: then "none", "layer",
             "instance" or "group" (see `make_norm`).
         num_classes: makes it conditional: ``forward(x, labels)``, a projection discriminator (see `ProjectionHead`).
+        activation: "relu" for LeakyReLU(0.2), "tanh" or "gated", as in `DCGANGenerator`.
+        dropout: share of what each activation puts out that is dropped (CT-GAN, arXiv:1803.01541, needs some).
     """
 
     num_classes: int | None
@@ -121,14 +142,24 @@ class DCGANDiscriminator(nn.Module):
         width: int = 64,
         norm: Norm = "batch",
         num_classes: int | None = None,
+        activation: Activation = "relu",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_choice(activation, get_args(Activation), "activation", "DCGANDiscriminator")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"DCGANDiscriminator: dropout must be a share in [0, 1), got {dropout!r}.")
         self.shape, self.num_classes = image_shape(shape, "DCGANDiscriminator", tuple(STAGES)), num_classes
         stages, bias = STAGES[self.shape[1]], norm == "none"
         channels = [width * 2**i for i in range(stages)]
-        self.layers = nn.Sequential(nn.Conv2d(self.shape[0], width, 4, 2, 1), nn.LeakyReLU(0.2))
+        halves = 2 if activation == "gated" else 1
+        drop = [nn.Dropout(dropout)] if dropout else []
+        self.layers = nn.Sequential(
+            nn.Conv2d(self.shape[0], halves * width, 4, 2, 1), _activation(activation, 0.2), *drop
+        )
         for c_in, c_out in pairwise(channels):
-            self.layers.extend([nn.Conv2d(c_in, c_out, 4, 2, 1, bias=bias), make_norm(norm, c_out), nn.LeakyReLU(0.2)])
+            self.layers.append(nn.Conv2d(c_in, halves * c_out, 4, 2, 1, bias=bias))
+            self.layers.extend([make_norm(norm, halves * c_out), _activation(activation, 0.2), *drop])
         self.head = ProjectionHead(channels[-1] * (self.shape[1] >> stages) ** 2, num_classes)
         self.apply(_initialise)
 

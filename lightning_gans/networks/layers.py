@@ -46,6 +46,12 @@ def image_shape(shape: Sequence[int], who: str, sizes: Sequence[int] | None = No
     return shape[0], shape[1], shape[2]
 
 
+def check_choice(value: str, choices: Sequence[str], name: str, who: str) -> None:
+    """Raise ``ValueError`` unless `value`, the argument `name` of the network `who`, is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{who}: {name} must be one of {', '.join(choices)}, got {value!r}.")
+
+
 # ------------------------------------------------------------------------------------------------- conditioning
 
 
@@ -59,12 +65,13 @@ def append_one_hot(x: Tensor, labels: Tensor | None, num_classes: int | None) ->
 class ProjectionHead(nn.Module):
     """Features h (N, F) to scores (N,): ``f = <w, h> + b``, and ``+ <e_y, h>`` with one embedding e_y per class.
 
-    The projection discriminator of Miyato & Koyama (arXiv:1802.05637). Glorot initialisation.
+    The projection discriminator of Miyato & Koyama (arXiv:1802.05637), without b if `bias` is False. Glorot
+    initialisation.
     """
 
-    def __init__(self, features: int, num_classes: int | None = None) -> None:
+    def __init__(self, features: int, num_classes: int | None = None, bias: bool = True) -> None:
         super().__init__()
-        self.score = glorot_(nn.Linear(features, 1))
+        self.score = glorot_(nn.Linear(features, 1, bias=bias))
         self.embedding: nn.Embedding | None = None
         if num_classes is not None:
             self.embedding = nn.Embedding(num_classes, features)
@@ -162,6 +169,17 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         return super().forward(input, output_size)[..., :-1, :-1]
+
+
+# ------------------------------------------------------------------------------------------------- activations
+
+
+class GatedTanh(nn.Module):
+    """``(N, 2 C, ...)`` to ``sigmoid(a) * tanh(b)``, of shape ``(N, C, ...)``: a is the first half, b the second."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, 1)
+        return a.sigmoid() * b.tanh()
 
 
 # ------------------------------------------------------------------------------------------------- initialisation

@@ -1,8 +1,22 @@
-"""The CIFAR-10 residual networks of the WGAN-GP code (arXiv:1704.00028), also for other square images."""
+"""The CIFAR-10 residual networks of the WGAN-GP code (arXiv:1704.00028), also for other square images.
+
+The same blocks make the networks of two later papers, at other widths:
+
+====================================== ======================================= ========================================
+code                                   generator                               discriminator
+====================================== ======================================= ========================================
+WGAN-GP (arXiv:1704.00028)             the defaults                            the defaults
+SN-GAN (arXiv:1802.05957)              width 256                               pool "sum"
+PRC-GAN (arXiv:2006.06900)             width 256, skip "identity"              width 332, dropout (0.2, 0.5, 0.5),
+                                                                               init "kaiming"; its classifier has norm
+                                                                               "batch" in place of dropout
+====================================== ======================================= ========================================
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +27,7 @@ from lightning_gans.networks.layers import (
     Norm,
     ProjectionHead,
     channels_last_,
+    check_choice,
     check_input,
     check_labels,
     glorot_,
@@ -21,41 +36,48 @@ from lightning_gans.networks.layers import (
 )
 
 HE = math.sqrt(2)  # the gain that the code's "he" flag stands for: 3 x 3 convolutions of the blocks
+Skip = Literal["conv", "identity"]
+Init = Literal["glorot", "kaiming"]
+Pool = Literal["mean", "sum"]
 
 
-def _conv3(c_in: int, c_out: int, gain: float = HE) -> nn.Conv2d:
+def conv3(c_in: int, c_out: int, gain: float = HE) -> nn.Conv2d:
+    """A 3 x 3 convolution that keeps H and W, initialised by `glorot_`."""
     return glorot_(nn.Conv2d(c_in, c_out, 3, padding=1), gain)
 
 
-def _halvings(side: int, least: int) -> int:
+def halvings(side: int, least: int) -> int:
     """How often `side` can be halved without becoming fractional or less than `least`."""
-    return 0 if side % 2 or side // 2 < least else 1 + _halvings(side // 2, least)
+    return 0 if side % 2 or side // 2 < least else 1 + halvings(side // 2, least)
 
 
-def _generator_stages(shape: tuple[int, ...], who: str) -> int:
+def generator_stages(shape: tuple[int, ...], who: str) -> int:
     """Doublings from a bottom of 4 to 7 pixels to the side of `shape`; ``ValueError`` if there is no such bottom."""
     side = image_shape(shape, who)[1]
-    stages = _halvings(side, 4)
+    stages = halvings(side, 4)
     if stages == 0 or side >> stages > 7:
         raise ValueError(f"{who} takes shape=(C, H, H) with H = 4, 5, 6 or 7 times 2, 4, 8 ..., got {tuple(shape)}.")
     return stages
 
 
 class UpBlock(nn.Module):
-    """Residual block that doubles H and W: norm, ReLU, up2 + conv3, norm, ReLU, conv3; skip: up2 + conv1.
+    """Residual block that doubles H and W: norm, ReLU, up2 + conv3, norm, ReLU, conv3; skip: up2 + conv1, or up2 alone.
 
-    up2 repeats pixels. With `num_classes` the normalisation is batch norm by class.
+    up2 repeats pixels; the first convolution changes `c_in` to `c_out` channels, which a `skip` without convolution
+    ("identity") needs to be the same. With `num_classes` the normalisation is batch norm by class.
     """
 
-    def __init__(self, channels: int, norm: Norm = "batch", num_classes: int | None = None) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, norm: Norm = "batch", num_classes: int | None = None, skip: Skip = "conv"
+    ) -> None:
         super().__init__()
         self.norm1, self.norm2 = (
             make_norm(norm, channels) if num_classes is None else ConditionalBatchNorm2d(channels, num_classes)
-            for _ in range(2)
+            for channels in (c_in, c_out)
         )
-        self.conv1 = glorot_(UpConv2d(channels, channels, 3), HE)
-        self.conv2 = _conv3(channels, channels)
-        self.skip = glorot_(UpConv2d(channels, channels, 1))
+        self.conv1 = glorot_(UpConv2d(c_in, c_out, 3), HE)
+        self.conv2 = conv3(c_out, c_out)
+        self.skip = nn.Upsample(scale_factor=2) if skip == "identity" else glorot_(UpConv2d(c_in, c_out, 1))
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         given = () if labels is None else (labels,)
@@ -72,7 +94,7 @@ class ImageBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
-        self.conv1 = _conv3(c_in, c_out)
+        self.conv1 = conv3(c_in, c_out)
         self.conv2 = glorot_(DownConv2d(c_out, c_out, 3), HE)
         self.skip = glorot_(DownConv2d(c_in, c_out, 1))
 
@@ -81,14 +103,17 @@ class ImageBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Residual block that halves H and W: norm, ReLU, conv3, norm, ReLU, conv3 + pool2; skip: pool2 + conv1."""
+    """Residual block that halves H and W: norm, ReLU, conv3, norm, ReLU, conv3 + pool2; skip: pool2 + conv1.
 
-    def __init__(self, channels: int, norm: Norm) -> None:
+    The second convolution changes `c_in` to `c_out` channels.
+    """
+
+    def __init__(self, c_in: int, c_out: int, norm: Norm) -> None:
         super().__init__()
-        self.norm1, self.norm2 = make_norm(norm, channels), make_norm(norm, channels)
-        self.conv1 = _conv3(channels, channels)
-        self.conv2 = glorot_(DownConv2d(channels, channels, 3), HE)
-        self.skip = glorot_(DownConv2d(channels, channels, 1))
+        self.norm1, self.norm2 = make_norm(norm, c_in), make_norm(norm, c_in)
+        self.conv1 = conv3(c_in, c_in)
+        self.conv2 = glorot_(DownConv2d(c_in, c_out, 3), HE)
+        self.skip = glorot_(DownConv2d(c_in, c_out, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.relu(self.norm1(x)))
@@ -101,8 +126,8 @@ class PlainBlock(nn.Module):
     def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__()
         self.norm1, self.norm2 = make_norm(norm, channels), make_norm(norm, channels)
-        self.conv1 = _conv3(channels, channels)
-        self.conv2 = _conv3(channels, channels)
+        self.conv1 = conv3(channels, channels)
+        self.conv2 = conv3(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.relu(self.norm1(x)))
@@ -130,9 +155,11 @@ class ResNetGenerator(nn.Module):
         norm: "batch" as in the code, "none", "layer", "instance" or "group" (see `make_norm`).
         num_classes: makes it conditional: ``forward(z, labels)``, by class-conditional batch normalisation in the
             blocks (not in the last one, as in the code).
+        skip: "conv" for skips with a 1 x 1 convolution, "identity" for skips that only repeat pixels.
 
     Raises:
-        ValueError: for another normalisation than batch norm together with `num_classes`.
+        ValueError: for another normalisation than batch norm together with `num_classes`; for an unknown `skip`; for
+            sides of no such form.
     """
 
     num_classes: int | None
@@ -144,18 +171,20 @@ class ResNetGenerator(nn.Module):
         width: int = 128,
         norm: Norm = "batch",
         num_classes: int | None = None,
+        skip: Skip = "conv",
     ) -> None:
         super().__init__()
+        check_choice(skip, get_args(Skip), "skip", "ResNetGenerator")
         if num_classes is not None and norm != "batch":
             raise ValueError(f"ResNetGenerator: norm must be 'batch' for a conditional generator, got {norm!r}.")
-        stages = _generator_stages(shape, "ResNetGenerator")
+        stages = generator_stages(shape, "ResNetGenerator")
         self.shape, self.latent_dim, self.num_classes = tuple(shape), latent_dim, num_classes
         bottom = self.shape[1] >> stages
         self.project = glorot_(nn.Linear(latent_dim, width * bottom * bottom))
         self.unflatten = nn.Unflatten(1, (width, bottom, bottom))
-        self.blocks = nn.ModuleList(UpBlock(width, norm, num_classes) for _ in range(stages))
+        self.blocks = nn.ModuleList(UpBlock(width, width, norm, num_classes, skip) for _ in range(stages))
         self.norm = make_norm(norm, width)
-        self.conv = _conv3(width, self.shape[0], gain=1)
+        self.conv = conv3(width, self.shape[0], gain=1)
         channels_last_(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -177,7 +206,7 @@ class ResNetDiscriminator(nn.Module):
     `ImageBlock`                                   (N, 128, 16, 16)
     `DownBlock`                                    (N, 128, 8, 8)
     2 x `PlainBlock`                               (N, 128, 8, 8)
-    ReLU, mean over H and W                        (N, 128)
+    ReLU, mean (or sum) over H and W               (N, 128)
     linear (plus projection on the label)          (N,)
     ============================================== ===================
 
@@ -192,6 +221,12 @@ class ResNetDiscriminator(nn.Module):
         dropout: shares of what the last three blocks put out that are dropped, before the next ReLU; the code of
             CT-GAN (arXiv:1803.01541) has 0.2, 0.5, 0.5.
         num_classes: makes it conditional: ``forward(x, labels)``, a projection discriminator (see `ProjectionHead`).
+        pool: "mean" over H and W, or "sum" as in the code of SN-GAN (arXiv:1802.05957), whose linear layer has no bias.
+        init: "glorot", or "kaiming" as in the code of PRC-GAN (arXiv:2006.06900): the 3 x 3 convolutions in the blocks
+            have a std of sqrt(2 / n_out), which is another law for the very first one only.
+
+    Raises:
+        ValueError: for shares outside [0, 1); for an unknown `pool` or `init`; for sides of no such form.
     """
 
     num_classes: int | None
@@ -203,20 +238,27 @@ class ResNetDiscriminator(nn.Module):
         norm: Norm = "none",
         num_classes: int | None = None,
         dropout: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        pool: Pool = "mean",
+        init: Init = "glorot",
     ) -> None:
         super().__init__()
+        check_choice(pool, get_args(Pool), "pool", "ResNetDiscriminator")
+        check_choice(init, get_args(Init), "init", "ResNetDiscriminator")
         if len(dropout) != 3 or not all(0 <= p < 1 for p in dropout):
             raise ValueError(f"ResNetDiscriminator takes three shares dropout in [0, 1), got {dropout}.")
-        _generator_stages(shape, "ResNetDiscriminator")
-        self.shape, self.num_classes = tuple(shape), num_classes
+        generator_stages(shape, "ResNetDiscriminator")
+        self.shape, self.num_classes, self.pool = tuple(shape), num_classes, pool
+        first = ImageBlock(self.shape[0], width)
         self.blocks = nn.Sequential(
-            ImageBlock(self.shape[0], width),
-            *(DownBlock(width, norm) for _ in range(_halvings(self.shape[1], 5) - 1)),
+            first,
+            *(DownBlock(width, width, norm) for _ in range(halvings(self.shape[1], 5) - 1)),
             PlainBlock(width, norm),
             PlainBlock(width, norm),
         )
         self.dropout = [0.0] * (len(self.blocks) - 3) + list(dropout)
-        self.head = ProjectionHead(width, num_classes)
+        self.head = ProjectionHead(width, num_classes, bias=pool == "mean")
+        if init == "kaiming":
+            nn.init.kaiming_uniform_(first.conv1.weight, mode="fan_out", nonlinearity="relu")
         channels_last_(self)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -225,4 +267,5 @@ class ResNetDiscriminator(nn.Module):
         check_labels(labels, self.num_classes, len(x), "ResNetDiscriminator")
         for block, p in zip(self.blocks, self.dropout):
             x = F.dropout(block(x), p, self.training) if p > 0 else block(x)
-        return self.head(F.relu(x).mean((2, 3)), labels)
+        h = F.relu(x)
+        return self.head(h.mean((2, 3)) if self.pool == "mean" else h.sum((2, 3)), labels)

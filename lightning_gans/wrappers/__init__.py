@@ -1,5 +1,7 @@
-"""Networks to networks: normalisation of weights."""
+"""Networks to networks: normalisation of weights, augmentation of what a discriminator sees."""
 
+from lightning_gans.wrappers.diff_augment import DiffAugment
 from lightning_gans.wrappers.spectral_norm import SpectralNorm, is_normalised, spectral_norm
+from lightning_gans.wrappers.weight_norm import weight_norm
 
-__all__ = ["SpectralNorm", "is_normalised", "spectral_norm"]
+__all__ = ["DiffAugment", "SpectralNorm", "is_normalised", "spectral_norm", "weight_norm"]

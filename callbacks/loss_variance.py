@@ -1,0 +1,69 @@
+"""How much do the losses jump from update to update?"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_gans import distributed
+from lightning_gans._lightning import pl
+from lightning_gans.base import GANModule
+from lightning_gans.callbacks.gradient_norms import _steps
+from lightning_gans.callbacks.image_logging import log_metrics
+from lightning_gans.callbacks.probe import EveryNSteps, as_gan
+
+_TERMS = ("loss", "adversarial")
+
+
+class LossVariance(EveryNSteps):
+    r"""Logs the variance of each player's loss over its last updates.
+
+    Of arXiv:2006.06900, whose reweighted fakes are said to lower the variance of both losses. Logged are
+    ``variance/d/loss`` and ``variance/g/loss``, of all terms together, and ``variance/d/adversarial`` and
+    ``variance/g/adversarial``, without the penalties:
+
+    .. math:: \frac{1}{n - 1} \sum_{i=1}^n (L_i - \bar L)^2
+
+    over the player's last n = ``window`` updates, or as many as there were. :math:`L_i` is the mean over all ranks.
+    Each update counts once: the discriminator's ``d_steps`` of a cycle are as many values. A drift of the loss counts
+    too, and with it that of the level of a Wasserstein critic, which nothing fixes. The values wait on the device; a
+    resumed run starts with none.
+
+    Args:
+        every_n_steps: generator updates between logs.
+        window: n, an integer >= 2.
+    """
+
+    def __init__(self, every_n_steps: int = 100, window: int = 100) -> None:
+        super().__init__(every_n_steps)
+        if isinstance(window, bool) or not isinstance(window, int) or window < 2:
+            raise ValueError(f"LossVariance: window must be an integer >= 2, got {window!r}.")
+        self.window = window
+        self.held: dict[str, deque[Tensor]] = {}  # by name, of this rank
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget an earlier training."""
+        super().on_train_start(trainer, pl_module)
+        self.held = {}
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Keep the values of the network that is about to step."""
+        module = as_gan(self, pl_module)
+        for player, network in (("d", module.discriminator), ("g", module.generator)):
+            if _steps(optimizer, network):
+                for name in (f"{player}/{term}" for term in _TERMS):
+                    if name in module.values:  # copied, since a CUDA graph puts the next value in the same place
+                        self.held.setdefault(name, deque(maxlen=self.window)).append(module.values[name].clone())
+
+    def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
+        """Log the variances; on every rank, since the values are averaged over them."""
+        held = {name: torch.stack(list(values)) for name, values in sorted(self.held.items()) if len(values) > 1}
+        if held:
+            means = distributed.average(list(held.values()))
+            variances = torch.stack([values.var().float() for values in means]).tolist()
+            log_metrics(trainer, {f"variance/{name}": v for name, v in zip(held, variances)}, step)

@@ -1,0 +1,114 @@
+"""Differentiable augmentation of what a discriminator sees (Zhao et al. 2020, arXiv:2006.10738)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gans.functional.conditional import conditional_call, takes_labels
+from lightning_gans.functional.numerics import full_precision
+
+_SHIFT, _HOLE = 1 / 8, 1 / 2  # shares of a side
+
+
+class DiffAugment(nn.Module):
+    """D(T(x)) with a random T of its own for each sample: real and fake samples, in D's step and in G's.
+
+    T is differentiable, so G learns through it, and penalties are taken of D o T. The policy is a choice of these, done
+    in the order given:
+
+    =========== ========================================================================================
+    color       brightness: x + b, b ~ U[-0.5, 0.5); saturation: m + s (x - m), m the mean over channels,
+                s ~ U[0, 2); contrast: m + c (x - m), m the mean of the whole image, c ~ U[0.5, 1.5)
+    translation by whole pixels, up to 1/8 of each side either way; what comes in is 0
+    cutout      a rectangle of half of each side, centred at a random pixel, becomes 0
+    =========== ========================================================================================
+
+    Values may leave the range of the data. In evaluation mode T is the identity, so metrics and diagnostics see plain
+    scores. Draws come from torch's global generator, as those of dropout. A regularizer that compares two passes
+    (consistency, finite difference, adversarial Lipschitz) has a T for each.
+
+    Args:
+        discriminator: maps images (N, C, H, W) [, labels (N,)] to scores (N,); conditional or not, so is the wrapper.
+        policy: names, as a sequence or as one string with commas.
+
+    Raises:
+        ValueError: for an unknown name or none; when called, for samples that are no images.
+    """
+
+    num_classes: int | None
+    shape: tuple[int, ...]
+
+    def __init__(self, discriminator: nn.Module, policy: str | Sequence[str] = "color,translation,cutout") -> None:
+        super().__init__()
+        names = [name.strip() for name in (policy.split(",") if isinstance(policy, str) else policy)]
+        if not names or not set(names) <= _POLICIES.keys():
+            raise ValueError(f"policy: expected one or several of {', '.join(_POLICIES)}, got {policy!r}.")
+        self.discriminator, self.policy = discriminator, tuple(names)
+        known: Any = discriminator
+        if not takes_labels(discriminator):
+            self.num_classes = None
+        elif hasattr(known, "num_classes"):  # a conditional network need not say it
+            self.num_classes = known.num_classes
+        if hasattr(known, "shape"):
+            self.shape = known.shape
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``(N, C, H, W)`` to scores ``(N,)``."""
+        if x.ndim != 4:
+            raise ValueError(f"x: expected images of shape (N, C, H, W) for DiffAugment, got {tuple(x.shape)}.")
+        return conditional_call(self.discriminator, self.augment(x) if self.training else x, labels)
+
+    def augment(self, x: Tensor) -> Tensor:
+        """T(x) of images (N, C, H, W), in their precision but computed in float32 or better."""
+        y = full_precision(x)
+        for name in self.policy:
+            y = _POLICIES[name](y)
+        return y if y.dtype == x.dtype else y.to(x.dtype)
+
+
+def _uniform(low: float, high: float, like: Tensor) -> Tensor:
+    return low + (high - low) * torch.rand(len(like), 1, 1, 1, dtype=like.dtype, device=like.device)
+
+
+def _color(x: Tensor) -> Tensor:
+    x = x + _uniform(-0.5, 0.5, x)
+    for axes, low, high in ((1, 0.0, 2.0), ((1, 2, 3), 0.5, 1.5)):
+        mean = x.mean(axes, keepdim=True)
+        x = mean + _uniform(low, high, x) * (x - mean)
+    return x
+
+
+def _translation(x: Tensor) -> Tensor:
+    (rows, rows_inside), (columns, columns_inside) = (_shifted(x, axis) for axis in (2, 3))
+    n, c = (torch.arange(size, device=x.device) for size in x.shape[:2])
+    moved = x[n[:, None, None, None], c[:, None, None], rows[:, None, :, None], columns[:, None, None]]
+    return moved * (rows_inside[:, None, :, None] & columns_inside[:, None, None]).to(x.dtype)
+
+
+def _shifted(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Where the pixels along an axis come from (N, side), and whether from inside of the image."""
+    side = x.shape[axis]
+    most = int(side * _SHIFT + 0.5)
+    source = torch.arange(side, device=x.device) - torch.randint(-most, most + 1, (len(x), 1), device=x.device)
+    return source.clamp(0, side - 1), (source >= 0) & (source < side)
+
+
+def _cutout(x: Tensor) -> Tensor:
+    rows, columns = (_covered(x, axis) for axis in (2, 3))
+    return x * (~(rows[:, None, :, None] & columns[:, None, None])).to(x.dtype)
+
+
+def _covered(x: Tensor, axis: int) -> Tensor:
+    """Which places along an axis (N, side) lie in a hole that may reach beyond the edge."""
+    side = x.shape[axis]
+    hole = int(side * _HOLE + 0.5)
+    start = torch.randint(side, (len(x), 1), device=x.device) - hole // 2
+    place = torch.arange(side, device=x.device)
+    return (place >= start) & (place < start + hole)
+
+
+_POLICIES: dict[str, Callable[[Tensor], Tensor]] = {"color": _color, "translation": _translation, "cutout": _cutout}
