@@ -23,7 +23,7 @@ from lightning_gans.callbacks.image_logging import (
     run_dir,
     save_image_atomic,
 )
-from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores
+from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, steps
 
 _FLOOR = 1e-12  # a logarithm has no place for zero
 _CURVES = 6
@@ -108,7 +108,7 @@ class GradientNorms(EveryNSteps):
         """Take the norms of the network that is about to step."""
         if self.cycle_is_due:
             module = as_gan(self, pl_module)
-            player: Literal["d", "g"] = "g" if _steps(optimizer, module.generator) else "d"
+            player: Literal["d", "g"] = "g" if steps(optimizer, module.generator) else "d"
             self.held[player] = layer_norms(module.generator if player == "g" else module.discriminator)
 
     def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
@@ -156,11 +156,6 @@ class GradientNorms(EveryNSteps):
             image = layer_picture(self.history)
             save_image_atomic(image, self.path)
             log_image(trainer, "grad/layers", image, step)
-
-
-def _steps(optimizer: Optimizer, net: nn.Module) -> bool:
-    first = optimizer.param_groups[0]["params"][0]
-    return any(p is first for p in net.parameters())
 
 
 def layer_picture(history: list[tuple[int, dict[str, dict[str, float]]]]) -> Image.Image:

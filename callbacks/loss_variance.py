@@ -11,9 +11,8 @@ from torch.optim import Optimizer
 from lightning_gans import distributed
 from lightning_gans._lightning import pl
 from lightning_gans.base import GANModule
-from lightning_gans.callbacks.gradient_norms import _steps
 from lightning_gans.callbacks.image_logging import log_metrics
-from lightning_gans.callbacks.probe import EveryNSteps, as_gan
+from lightning_gans.callbacks.probe import EveryNSteps, as_gan, steps
 
 _TERMS = ("loss", "adversarial")
 
@@ -55,7 +54,7 @@ class LossVariance(EveryNSteps):
         """Keep the values of the network that is about to step."""
         module = as_gan(self, pl_module)
         for player, network in (("d", module.discriminator), ("g", module.generator)):
-            if _steps(optimizer, network):
+            if steps(optimizer, network):
                 for name in (f"{player}/{term}" for term in _TERMS):
                     if name in module.values:  # copied, since a CUDA graph puts the next value in the same place
                         self.held.setdefault(name, deque(maxlen=self.window)).append(module.values[name].clone())

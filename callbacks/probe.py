@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lightning_gans import rng
 from lightning_gans._lightning import pl
@@ -36,6 +37,12 @@ def untouched(module: GANModule) -> Iterator[None]:
     """
     with rng.untouched(), evaluating(module.generator), evaluating(module.discriminator):
         yield
+
+
+def steps(optimizer: Optimizer, net: nn.Module) -> bool:
+    """Whether it is this network that an optimizer steps."""
+    first = optimizer.param_groups[0]["params"][0]
+    return any(p is first for p in net.parameters())
 
 
 def scores(module: GANModule, x: Tensor, labels: Tensor | None = None) -> Tensor:

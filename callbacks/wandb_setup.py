@@ -10,7 +10,7 @@ from lightning_gans import __version__
 from lightning_gans._lightning import loggers, pl
 from lightning_gans.callbacks.probe import as_gan
 
-GROUPS = ("d", "g", "grad", "metrics", "samples", "time")
+GROUPS = ("c", "d", "g", "grad", "metrics", "samples", "surrogate", "time", "variance")
 _AXIS = "trainer/global_step"  # Lightning's name; here it counts generator updates
 _LOWER_IS_BETTER = ("metrics/fid/*", "metrics/kid/*")
 
@@ -32,7 +32,7 @@ def git_commit(folder: str | Path = ".") -> str | None:
 class WandbSetup(pl.Callback):
     """Prepares W&B runs; does nothing with other loggers, and never needs ``wandb`` installed.
 
-    Every group of metrics (``d/ g/ grad/ metrics/ samples/ time/``) gets generator updates as its x-axis, and FID and
+    Every group of metrics (``d/ g/ grad/ metrics/ ...``) gets generator updates as its x-axis, and FID and
     KID are summarised by their least value. Into the run's config go the git commit of the working folder, the version
     of this package, the technique, its penalties and networks, and the data, beside the hyper-parameters that Lightning
     puts there. ``WANDB_MODE=offline`` works as ever.

@@ -138,6 +138,9 @@ def test_techniques_wrap_the_discriminator_once() -> None:
     assert is_normalised(SNGAN(nets[0], ToyDiscriminator(), 3).discriminator)
     srn = SRNGAN(nets[0], ToyDiscriminator(), 3, c=0.3)
     assert norm_of(srn.discriminator).stable_rank == 0.3 and srn.hparams["c"] == 0.3
+    SRNGAN(nets[0], srn.discriminator, 3, c=0.3)
+    with pytest.raises(ValueError, match=r"or one with stable_rank=0\.3, got None"):
+        SRNGAN(nets[0], spectral_norm(ToyDiscriminator()), 3, c=0.3)
 
 
 @pytest.mark.parametrize("name", ["sn_gan", "srn_gan"])

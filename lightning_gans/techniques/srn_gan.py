@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from lightning_gans.techniques.sn_gan import SNGAN
+from lightning_gans.wrappers import SpectralNorm
 
 
 class SRNGAN(SNGAN):
@@ -19,10 +20,18 @@ class SRNGAN(SNGAN):
         discriminator: raw scores (N,).
         latent_dim: length of z.
         c: share of the full rank, in (0, 1].
+
+    Raises:
+        ValueError: for a discriminator that is normalised already, to another share.
     """
 
     def __init__(
         self, generator: nn.Module, discriminator: nn.Module, latent_dim: int, *, c: float = 0.7, **kwargs: Any
     ) -> None:
+        for layer in discriminator.modules():
+            if isinstance(layer, SpectralNorm) and layer.stable_rank != c:
+                raise ValueError(
+                    f"discriminator: expected no normalisation, or one with stable_rank={c}, got {layer.stable_rank}."
+                )
         self.stable_rank = c  # a plain number, which may be set before Module.__init__
         super().__init__(generator, discriminator, latent_dim, **kwargs)
