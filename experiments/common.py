@@ -191,6 +191,9 @@ def sweep(games: Mapping[str, Game], seeds: Iterable[int], arguments: argparse.N
             if not path.exists() and path not in todo:
                 todo[path] = {**seeded, "folder": str(path.with_suffix(""))}
 
+    for name in sorted({game["data"] for game in todo.values()}):
+        getattr(datamodules, name)().prepare_data()  # once, so that no two games download it
+
     def keep(path: Path, result: Result) -> None:
         _write(path, json.dumps({**result, "game": todo[path], "commit": commit}))
 

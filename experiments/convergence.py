@@ -3,7 +3,7 @@
     python -m experiments.convergence --out docs/results/convergence.md
 
 DCGAN, WGAN, WGAN-GP, SN-GAN, CT-GAN, WGAN-ALP, SRN-GAN and PRC-GAN, each with its paper's steps, betas and penalties,
-on MNIST (which must lie in ``$LIGHTNING_GANS_DATA``; ``--data Digits`` needs no files, ``--data CIFAR10 --width 64`` is
+on MNIST (downloaded to ``$LIGHTNING_GANS_DATA``; ``--data Digits`` needs no files, ``--data CIFAR10 --width 64`` is
 the same at scale). Learning rates: the better of 2e-4 and 1e-3 on seed 0 (``--seeds 0 --rates`` plays that choice).
 """
 

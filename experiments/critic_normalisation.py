@@ -2,7 +2,7 @@
 
     python -m experiments.critic_normalisation --out docs/results/critic-normalisation.md
 
-MNIST must lie in ``$LIGHTNING_GANS_DATA``; ``--data Digits`` needs no files.
+MNIST is downloaded to ``$LIGHTNING_GANS_DATA``; ``--data Digits`` needs no files.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 (||grad f(x^)|| - 1)^2 at one interpolate, against (|f(x1) - f(x2)| / ||x1 - x2|| - 1)^2 for two independent ones, which
 needs no gradient of a gradient. Its author tried it on MNIST with MLPs; here also toys and a convolutional critic, and
-the true gradient norm is reported for both. MNIST must lie in ``$LIGHTNING_GANS_DATA``.
+the true gradient norm is reported for both. MNIST is downloaded to ``$LIGHTNING_GANS_DATA``.
 """
 
 from __future__ import annotations

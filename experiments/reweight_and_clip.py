@@ -3,7 +3,7 @@
     python -m experiments.reweight_and_clip --out docs/results/reweight-and-clip.md
 
 At matched updates, in cycles of five discriminator and five generator updates: mode coverage, FID, the variance of the
-losses, gradient norms, time; and whether the surrogate peaks at theta_new. MNIST must lie in ``$LIGHTNING_GANS_DATA``.
+losses, gradient norms, time; and whether the surrogate peaks at theta_new. MNIST is downloaded to ``$LIGHTNING_GANS_DATA``.
 """
 
 from __future__ import annotations
