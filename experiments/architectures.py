@@ -18,7 +18,6 @@ from PIL import Image
 from experiments import common, figures
 from lightning_gans.callbacks.image_logging import figure_image, new_figure
 
-FID = "metrics/fid/lenet"
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "GAN": {"technique": "gan", "options": {"loss": "non_saturating", "betas": [0.5, 0.999]}},
@@ -67,16 +66,21 @@ ARCHITECTURES: dict[str, Callable[[int, str], dict[str, Any]]] = {
 DEEP = "101-layer ResNet"
 
 
+def fid(result: common.Result) -> float:
+    """The last FID; NaN if the game failed."""
+    return common.last(result, common.score_of(result["game"]["data"]))
+
+
 def success(result: common.Result, below: float) -> bool:
-    """Whether the last FID is below a bound."""
-    return common.last(result, FID) < below  # not, for the NaN of a run that failed
+    """Whether the last FID is below a bound: not, if the game failed."""
+    return fid(result) < below
 
 
 def map_of(found: dict[str, list[common.Result]], rows: list[str], columns: list[str], below: float) -> Image.Image:
     """Last FID of every pair on a logarithmic colour scale, with the number of successes."""
     figure = new_figure(2.6 + 1.35 * len(columns), 0.8 + 0.5 * len(rows))
     axes = figure.subplots()
-    cells = [[[common.last(r, FID) for r in found[f"{a} | {o}"]] for o in columns] for a in rows]
+    cells = [[[fid(r) for r in found[f"{a} | {o}"]] for o in columns] for a in rows]
     heat = [
         [figures.log10(statistics.fmean(v)) if not any(map(math.isnan, v)) else math.nan for v in row] for row in cells
     ]
@@ -89,7 +93,7 @@ def map_of(found: dict[str, list[common.Result]], rows: list[str], columns: list
             axes.text(j, i, text, ha="center", va="center", fontsize=7.5, color="white" if dark else "#202020")
     axes.set_xticks(range(len(columns)), columns, fontsize=9)
     axes.set_yticks(range(len(rows)), rows, fontsize=9)
-    axes.set_title("last FID/lenet, and how many seeds succeed", fontsize=10)
+    axes.set_title("last FID, and how many seeds succeed", fontsize=10)
     return figure_image(figure)
 
 
@@ -100,7 +104,7 @@ def main() -> None:
         architectures=list(ARCHITECTURES), objectives=list(OBJECTIVES),
     )  # fmt: skip
     arguments = p.parse_args()
-    games = {}
+    score, games = common.score_of(arguments.data), {}
     for architecture in arguments.architectures:
         for objective in arguments.objectives:
             chosen = OBJECTIVES[objective]
@@ -117,21 +121,21 @@ def main() -> None:
         cells = []
         for o in arguments.objectives:
             results = found[f"{a} | {o}"]
-            last, best = (common.spread(number(r, FID) for r in results) for number in (common.last, common.best))
+            last, best = common.spread(map(fid, results)), common.spread(common.best(r, score) for r in results)
             cells.append(f"{sum(success(r, arguments.success) for r in results)}/{len(results)}: {last} (best {best})")
         rows.append(f"| {a} | {' | '.join(cells)} |")
     counts = {a: found[f"{a} | {arguments.objectives[0]}"][0]["parameters"] for a in arguments.architectures}
     rows += ["", "Parameters of generator and critic: "
              + "; ".join(f"{a} {n['g']:,} and {n['d']:,}" for a, n in counts.items()) + "."]  # fmt: skip
     protocol = [
-        "cells: seeds that succeed, last FID/lenet, best in brackets; success: last FID below "
+        "cells: seeds that succeed, last FID, best in brackets; success: last FID below "
         f"{arguments.success:g} (untrained DCGAN generators are at about 2,000)",
         f"data: {arguments.data}; width {arguments.width}, batch 32, {arguments.updates} generator updates ("
         f"{arguments.deep_updates} with 101 layers) of 5 discriminator updates for each; EMA generator (0.99)",
         f"learning rate {arguments.rate:g}, {arguments.deep_rate:g} for the 101 layers: Adam(0.5, 0.999) for GAN (non-"
         "saturating) and LSGAN, RMSprop with c = 0.01 for WGAN, Adam(0.5, 0.9) and weight 10 for WGAN-GP",
         "critic: layer norm under the gradient penalty, batch norm otherwise, none in its own row",
-        "FID/lenet: 2,000 samples against all training images",
+        f"FID/{score.rsplit('/', 1)[1]}: 2,000 samples of the EMA generator",
     ]
     picture = map_of(found, arguments.architectures, arguments.objectives, arguments.success)
     common.publish(arguments, "Architecture against objective", found, protocol, rows, picture)

@@ -235,9 +235,16 @@ def toy_game(data: str, updates: int, width: int = 128, **more: Any) -> Game:
     }  # fmt: skip
 
 
+def score_of(data: str) -> str:
+    """Under which name the one score of a data set is logged."""
+    if data in TOYS:
+        return "metrics/high_quality"
+    return "metrics/fid/resnet" if data == "CIFAR10" else "metrics/fid/lenet"
+
+
 def image_game(data: str, updates: int, width: int = 16, norm: str = "none", batch_size: int = 32, **more: Any) -> Game:
     """DCGAN's networks, narrow; the score is FID by a small classifier trained on the data."""
-    extractor = "resnet" if data == "CIFAR10" else "lenet"
+    extractor = score_of(data).rsplit("/", 1)[1]
     return {
         "data": data, "latent_dim": 64, "batch_size": batch_size, "updates": updates, "ema": 0.99,
         "every": max(1, updates // 4), "log_every": 10,

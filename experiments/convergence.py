@@ -55,7 +55,7 @@ def main() -> None:
     )
     p.add_argument("--rates", nargs="*", type=float, default=None, help="compare learning rates instead")
     arguments = p.parse_args()
-    fid = "metrics/fid/resnet" if arguments.data == "CIFAR10" else "metrics/fid/lenet"
+    fid = common.score_of(arguments.data)
     if arguments.rates is not None:
         games = {f"{t} {r:g}": game(t, r, arguments) for t in arguments.only for r in arguments.rates or [2e-4, 1e-3]}
     else:

@@ -45,7 +45,7 @@ def main() -> None:
     found = common.sweep(games, arguments.seeds, arguments)
     tables = common.table(found, quality(arguments.data) | NORMS, "normalisation")
     tables += ["", *(f"{norm}: refused. *{said}*" for norm, said in refused.items())]
-    figure = figures.stack(figures.curves({arguments.data: found}, "metrics/fid/lenet", "FID/lenet", log=True),
+    figure = figures.stack(figures.curves({arguments.data: found}, common.score_of(arguments.data), "FID", log=True),
                            figures.samples(found))  # fmt: skip
     protocol = [
         f"WGAN-GP on {arguments.data}, DCGAN networks of width {arguments.width}, batch 32; {arguments.updates} "

@@ -3,8 +3,8 @@
     python -m experiments.one_or_two_sided --out docs/results/one-or-two-sided.md
 
 Three forms of the penalty on ||grad f(x^)||: two-sided (n - 1)^2, as WGAN-GP has it; one-sided max(0, n - 1)^2; and
-one-sided without the square, max(0, n - 1). Same networks, data, seeds and learning rates. MNIST must lie in
-``$LIGHTNING_GANS_DATA``; leave it out with ``--data Ring Grid``.
+one-sided without the square, max(0, n - 1). Same networks, data, seeds and learning rates. MNIST is downloaded to
+``$LIGHTNING_GANS_DATA``; ``--data Ring Grid`` leaves it out.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def quality(data: str) -> common.Columns:
             "best": lambda r: common.best(r, "metrics/high_quality"),
             "reverse KL, last": lambda r: common.last(r, "metrics/reverse_kl"),
         }
-    name = "metrics/fid/resnet" if data == "CIFAR10" else "metrics/fid/lenet"
+    name = common.score_of(data)
     return {"FID, last": lambda r: common.last(r, name), "FID, best": lambda r: common.best(r, name)}
 
 

@@ -3,7 +3,8 @@
     python -m experiments.reweight_and_clip --out docs/results/reweight-and-clip.md
 
 At matched updates, in cycles of five discriminator and five generator updates: mode coverage, FID, the variance of the
-losses, gradient norms, time; and whether the surrogate peaks at theta_new. MNIST is downloaded to ``$LIGHTNING_GANS_DATA``.
+losses, gradient norms, time; and whether the surrogate peaks at theta_new. MNIST is downloaded to
+``$LIGHTNING_GANS_DATA``.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def main() -> None:
             "ms per update": common.milliseconds,
         }
         tables += ["", f"## {data}", "", *common.table(found, columns, "switches")]
-    scores = {d: "metrics/high_quality" if d in common.TOYS else "metrics/fid/lenet" for d in arguments.data}
+    scores = {data: common.score_of(data) for data in arguments.data}
     both = {data: [*found["clip"], *found["both"]] for data, found in panels.items()}
     figure = figures.stack(figures.curves(panels, scores, "high quality, or FID"), objectives(both))
     results = {f"{data}: {name}": found for data, lines in panels.items() for name, found in lines.items()}
