@@ -18,7 +18,6 @@ from PIL import Image
 from experiments import common, figures
 from lightning_gans.callbacks.image_logging import figure_image, new_figure
 
-
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "GAN": {"technique": "gan", "options": {"loss": "non_saturating", "betas": [0.5, 0.999]}},
     "LSGAN": {"technique": "gan", "options": {"loss": "least_squares", "betas": [0.5, 0.999]}},
