@@ -357,7 +357,8 @@ def publish(
     words = f"# {title}\n"
     if arguments.out.exists():
         words = arguments.out.read_text().split(MARK)[0].rstrip() + "\n"
-    seeds = f"- seeds: {', '.join(map(str, arguments.seeds))}; mean ± standard deviation over seeds"
+    seeds = f"- seeds: {', '.join(map(str, arguments.seeds))}; mean ± standard deviation over seeds; "
+    seeds += f"{arguments.jobs} games at once"
     told = header(command)
     told[1] = f"- commit: {', '.join(sorted({r['commit'] for found in results.values() for r in found}))}"
     lines = [words, MARK, "", *told, seeds, *(f"- {line}" for line in protocol), "", *tables]

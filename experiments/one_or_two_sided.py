@@ -85,6 +85,7 @@ def main() -> None:
         {data: {n.split(": ")[1]: r for n, r in everything.items() if n.startswith(data)} for data in arguments.data},
         "grad/input/interpolated",
         "mean gradient norm on interpolates",
+        log=True,
     )
     protocol = [
         "WGAN losses, 5 critic updates per generator update, Adam(1e-3; 0.5, 0.9), EMA generator (0.99)",
