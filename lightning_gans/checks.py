@@ -81,6 +81,15 @@ def classifier(module: GANModule, network: nn.Module | None) -> nn.Module:
     return network
 
 
+def real_in_generator_step(module: GANModule) -> None:
+    """ValueError if the generator's step cannot score real samples, since its labels are not theirs."""
+    if module.g_batch_factor > 1 and takes_labels(module.discriminator):
+        raise ValueError(
+            "g_batch_factor must be 1 with a conditional discriminator that scores real samples in the generator's "
+            f"step, got {module.g_batch_factor!r}."
+        )
+
+
 def discriminator_output(discriminator: nn.Module) -> None:
     """Warn if the discriminator's last layer is a sigmoid: all losses take raw scores."""
     reshape = (nn.Flatten, nn.Unflatten, nn.Identity)

@@ -17,6 +17,7 @@ Everything is computed in at least float32 and stays exact for scores of any siz
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -150,6 +151,33 @@ least_squares = _separable(_half_square_to_one, _half_square, _half_square_to_on
 wasserstein = _separable(_up, _down, _up)
 relativistic_average = AdversarialLoss(_relativistic, _relativistic_generator)
 
+
+class SaddlePair(NamedTuple):
+    """f0 and f1 of max_D E_{x~p_d} f0(D(x)) + E_{x~p_g} f1(D(x)), element by element on raw scores.
+
+    ============= ======================= ======================================================
+    name          D                       f0, f1
+    ============= ======================= ======================================================
+    "js"          sigmoid of the score    log D, log(2 (1 - D)); both players' value is 0 at 1/2
+    "wasserstein" the score               D, -D
+    ============= ======================= ======================================================
+
+    The first pair plays `minimax` up to a constant, the second `wasserstein` (arXiv:1802.01765).
+    """
+
+    f0: Term
+    f1: Term
+    d: Term
+
+
+def _log_two_one_minus_sigmoid(x: Tensor) -> Tensor:
+    return math.log(2) + F.logsigmoid(-x)
+
+
+PAIRS: dict[str, SaddlePair] = {
+    "js": SaddlePair(F.logsigmoid, _log_two_one_minus_sigmoid, torch.sigmoid),
+    "wasserstein": SaddlePair(_down, _up, _down),
+}
 LOSSES: dict[str, AdversarialLoss] = {
     "minimax": minimax,
     "non_saturating": non_saturating,
