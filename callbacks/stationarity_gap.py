@@ -56,9 +56,8 @@ class StationarityGap(EveryNSteps):
                 gaps[f"gap/{player}"] = torch.stack(moved).norm()
         self.before = {}
         if gaps:
-            total = {"gap": sum(gaps.values())} if len(gaps) > 1 else {}
-            values = {**gaps, **total}
-            log_metrics(trainer, dict(zip(values, torch.stack(list(values.values())).tolist())), step)
+            values = dict(zip(gaps, torch.stack(list(gaps.values())).tolist()))
+            log_metrics(trainer, {**values, "gap": sum(values.values())}, step)
 
     @staticmethod
     def optimizers(trainer: pl.Trainer, module: Any) -> list[tuple[str, Any]]:
