@@ -77,7 +77,12 @@ def test_a_parameter_without_gradients_is_no_trouble_for_adam() -> None:
     """The square root of a second moment of zero has no derivative."""
     g = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
     start = {"d": torch.tensor([0.3, 0.4], dtype=DOUBLE)}
-    phi = unroll(lambda phi: -g * phi["d"][0] * (1 + phi["d"][0]), start, 3, 0.1, rule="adam")["d"]
+
+    def loss(phi: dict[str, Tensor]) -> Tensor:
+        alive, dead = phi["d"]
+        return -g * (alive + alive.square() + (dead - 5).relu())
+
+    phi = unroll(loss, start, 3, 0.1, rule="adam")["d"]
     assert phi[1] == 0.4 and phi[0] > 0.4
     assert torch.isfinite(torch.autograd.grad(phi.sum(), g)[0])
 

@@ -88,9 +88,10 @@ class UnrolledGAN(GAN):
         if not self.unroll_steps:
             return super().generator_terms(batch, fake)
 
-        def minus_value(parameters: dict[str, Tensor], fake: Tensor) -> Tensor:
-            x = (batch.real, fake)
-            on_real, on_fake = (score_with(self.discriminator, parameters, samples, batch.labels) for samples in x)
+        fake = full_precision(fake)
+
+        def minus_value(phi: dict[str, Tensor]) -> Tensor:
+            on_real, on_fake = (score_with(self.discriminator, phi, x, batch.labels) for x in (batch.real, fake))
             return self.loss.discriminator(on_real, on_fake, real_weight=batch.weights)
 
         parameters, slots = self._trained()
@@ -98,19 +99,11 @@ class UnrolledGAN(GAN):
         if self.unroll_optimizer == "adam" and slots:
             flat = (torch.cat([slot[name].reshape(-1) for slot in slots]) for name in ("exp_avg", "exp_avg_sq"))
             moments = Moments(self.d_updates, *flat)
-        options: Any = {"betas": self.betas, "moments": moments, "first_order": self.first_order}
-        fake = full_precision(fake)
-        seen = fake.detach() if self.first_order else fake
+        options: Any = {"rule": self.unroll_optimizer, "betas": self.betas, "moments": moments}
+        options |= {"first_order": self.first_order}
         with no_autocast(self.device.type):
-            phi = unroll(
-                lambda phi: minus_value(phi, seen),
-                parameters,
-                self.unroll_steps,
-                self.unroll_lr,
-                rule=self.unroll_optimizer,
-                **options,
-            )
-            return {"adversarial": -minus_value(phi, fake)}
+            phi = unroll(minus_value, parameters, self.unroll_steps, self.unroll_lr, **options)
+            return {"adversarial": -minus_value(phi)}
 
     def _trained(self) -> tuple[dict[str, Tensor], list[Any]]:
         """D's parameters that its optimizer moves, by name, and Adam's state of each, if it is Adam's and complete."""
