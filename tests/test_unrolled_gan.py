@@ -80,7 +80,7 @@ def test_a_parameter_without_gradients_is_no_trouble_for_adam() -> None:
 
     def loss(phi: dict[str, Tensor]) -> Tensor:
         alive, dead = phi["d"]
-        return -g * (alive + alive.square() + (dead - 5).relu())
+        return -g * (alive + alive.square() + 0 * dead)  # as of an input that is always 0
 
     phi = unroll(loss, start, 3, 0.1, rule="adam")["d"]
     assert phi[1] == 0.4 and phi[0] > 0.4

@@ -78,9 +78,8 @@ class UnrolledGAN(GAN):
 
     def generator_batch(self, last: Batch) -> Batch:
         """Notes where D's Adam stands."""
-        _, slots = self._trained()
-        if self.unroll_optimizer == "adam" and slots:
-            self.d_updates.copy_(slots[0]["step"])
+        if self.unroll_optimizer == "adam" and (slots := self._trained()[1]):
+            self.d_updates.fill_(slots[0]["step"])
         return super().generator_batch(last)
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
