@@ -44,7 +44,8 @@ class AdversarialLoss(NamedTuple):
     generator: Callable[..., Tensor]
 
 
-def _mean(loss: Tensor, weight: Tensor | None, name: str) -> Tensor:
+def weighted_mean(loss: Tensor, weight: Tensor | None, name: str = "weights") -> Tensor:
+    """mean(weight * loss) of (N,) values, the plain mean without weights; a weight of another shape is a ValueError."""
     if weight is None:
         return loss.mean()
     if weight.shape != loss.shape:
@@ -100,8 +101,8 @@ def _two_terms(
     real_weight: Tensor | None = None,
     fake_weight: Tensor | None = None,
 ) -> Tensor:
-    real_term = _mean(on_real(full_precision(real)), real_weight, "real_weight")
-    return real_term + _mean(on_fake(full_precision(fake)), fake_weight, "fake_weight")
+    real_term = weighted_mean(on_real(full_precision(real)), real_weight, "real_weight")
+    return real_term + weighted_mean(on_fake(full_precision(fake)), fake_weight, "fake_weight")
 
 
 def _one_term(
@@ -111,7 +112,7 @@ def _one_term(
     fake_weight: Tensor | None = None,
     real_weight: Tensor | None = None,
 ) -> Tensor:
-    return _mean(on_fake(full_precision(fake)), fake_weight, "fake_weight")
+    return weighted_mean(on_fake(full_precision(fake)), fake_weight, "fake_weight")
 
 
 def _relativistic(
@@ -122,10 +123,10 @@ def _relativistic(
     names: tuple[str, str] = ("real_weight", "fake_weight"),
 ) -> Tensor:
     real, fake = full_precision(real), full_precision(fake)
-    means = torch.stack([_mean(real, real_weight, names[0]), _mean(fake, fake_weight, names[1])])
+    means = torch.stack([weighted_mean(real, real_weight, names[0]), weighted_mean(fake, fake_weight, names[1])])
     real_mean, fake_mean = mean_over_ranks(means).unbind()
-    real_term = _mean(_minus_log_sigmoid(real - fake_mean), real_weight, names[0])
-    return real_term + _mean(_minus_log_one_minus_sigmoid(fake - real_mean), fake_weight, names[1])
+    real_term = weighted_mean(_minus_log_sigmoid(real - fake_mean), real_weight, names[0])
+    return real_term + weighted_mean(_minus_log_one_minus_sigmoid(fake - real_mean), fake_weight, names[1])
 
 
 def _relativistic_generator(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +10,8 @@ from torch import Tensor, nn
 from lightning_gans import checks
 from lightning_gans.base import Batch, GANModule, Terms, evaluating
 from lightning_gans.functional.kernels import log_kernel_density, median_distance
-from lightning_gans.functional.losses import PAIRS
-from lightning_gans.functional.numerics import full_precision
-
-INACTIVE = 1e-6  # a largest p_g below which the kernel term moves nothing
+from lightning_gans.functional.losses import PAIRS, weighted_mean
+from lightning_gans.functional.numerics import full_precision, tell_gradient_norm
 
 
 class PrimalDualGAN(GANModule):
@@ -89,7 +86,7 @@ class PrimalDualGAN(GANModule):
         checks.real_in_generator_step(self)
         self.pair, self.alpha, self.project, self.saturating = PAIRS[pair], alpha, project, saturating
         self.schedule = (sigma, sigma_end, sigma_steps)
-        self.features = None if features is None else features.requires_grad_(False)
+        self.features = (features or nn.Identity()).requires_grad_(False)
         # Tensors, since a CUDA graph would go on with numbers; the unit is 0 until the first batch tells it.
         self.sigma: Tensor
         self.unit: Tensor
@@ -101,7 +98,7 @@ class PrimalDualGAN(GANModule):
         """-E w(x) f0(D(x)) - E f1(D(G(z)))."""
         on_real, on_fake = (full_precision(self.score(x, batch)) for x in (batch.real, fake))
         self.note(d_real=on_real.mean(), d_fake=on_fake.mean())
-        return {"adversarial": -_mean(self.pair.f0(on_real), batch.weights) - self.pair.f1(on_fake).mean()}
+        return {"adversarial": -weighted_mean(self.pair.f0(on_real), batch.weights) - self.pair.f1(on_fake).mean()}
 
     def generator_batch(self, last: Batch) -> Batch:
         """Moves sigma along its schedule."""
@@ -116,7 +113,8 @@ class PrimalDualGAN(GANModule):
         on_fake = full_precision(self.score(ways[0], batch))
         with torch.no_grad():
             on_real = full_precision(self.score(batch.real, batch))
-        x, y = self._embed(batch.real), self._embed(ways[1])
+        with evaluating(self.features):
+            x, y = self.features(batch.real), self.features(ways[1])
         if not self._looked:
             self._look(x, y)
         log_p = log_kernel_density(x, y, self.sigma * self.unit)
@@ -126,41 +124,16 @@ class PrimalDualGAN(GANModule):
         means = {"p_g": p, "log_p_g": log_p, "p_target": target, "d_real": self.pair.d(on_real)}
         self.note(**{f"g_{name}": value.mean() for name, value in means.items()})
         first = self.pair.f1(on_fake) if self.saturating else -self.pair.f0(on_fake)
-        terms = {"adversarial": first.mean(), "kernel": _mean((target - p).square(), batch.weights)}
+        terms = {"adversarial": first.mean(), "kernel": weighted_mean((target - p).square(), batch.weights)}
         for (name, term), way in zip(terms.items(), ways):
-            self._note_gradient(f"g_{name}_gradient", term, way)
+            tell_gradient_norm(self.note, f"g_{name}_gradient", term, way)
         return terms
-
-    def _embed(self, x: Tensor) -> Tensor:
-        if self.features is None:
-            return x
-        with evaluating(self.features):
-            return cast(Tensor, self.features(x))
 
     @torch.no_grad()
     def _look(self, x: Tensor, y: Tensor) -> None:
         """Look at the run's first batch: measure the unit of sigma, and warn if all samples are out of reach."""
         if self.unit == 0:
-            self.unit.copy_(median_distance(x))
-            if not self.unit > 0:
-                raise ValueError(
-                    f"relative must be False for data whose median distance is not above 0, got {float(self.unit)}."
-                )
-        largest = float(log_kernel_density(x, y, self.sigma * self.unit).max().exp())
-        if largest < INACTIVE:
-            warnings.warn(
-                f"The kernel term is inactive: the largest p_g of the first batch is {largest:.2g}, since all samples "
-                f"are many times sigma = {float(self.sigma * self.unit):.3g} away from the data: raise sigma.",
-                stacklevel=2,
-            )
+            self.unit.copy_(checks.unit_of_sigma(median_distance(x)))
+        sigma = self.sigma * self.unit
+        checks.kernel_reaches(log_kernel_density(x, y, sigma), sigma)
         self._looked = True
-
-    def _note_gradient(self, name: str, term: Tensor, at: Tensor) -> None:
-        if at.requires_grad:
-            scale: list[Tensor] = []  # of the term itself, where a gradient scaler or accumulation has one
-            term.register_hook(scale.append)
-            at.register_hook(lambda gradient: self.note(**{name: full_precision(gradient).norm() / scale[0]}))
-
-
-def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
-    return values.mean() if weights is None else (weights * values).mean()
