@@ -11,6 +11,7 @@ from lightning_gans.callbacks.overfit import OverfitAlarm
 from lightning_gans.callbacks.progress import GANProgressBar
 from lightning_gans.callbacks.rank_consistency import RankConsistency
 from lightning_gans.callbacks.sample_grid import SampleGrid
+from lightning_gans.callbacks.stationarity_gap import StationarityGap
 from lightning_gans.callbacks.surrogate_objective import SurrogateObjective
 from lightning_gans.callbacks.wandb_setup import WandbSetup
 from lightning_gans.callbacks.weight_histogram import WeightHistogram
@@ -27,6 +28,7 @@ __all__ = [
     "OverfitAlarm",
     "RankConsistency",
     "SampleGrid",
+    "StationarityGap",
     "SurrogateObjective",
     "WandbSetup",
     "WeightHistogram",

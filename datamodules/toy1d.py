@@ -49,7 +49,8 @@ class Gaussian1D(Mixture1D):
 
     Args:
         mean: of the Gaussian.
-        std: its standard deviation (not the variance).
+        std: its standard deviation, not the variance: the N(1, 1e-3) of the primal-dual study (arXiv:1802.01765) is the
+            default if 1e-3 is one, and std=0.0316228 if it is the variance; `PointMass` is its degenerate case.
         batch_size: items per batch and process.
         batches_per_epoch: batches that are called an epoch.
     """

@@ -6,7 +6,20 @@
 from lightning_gans import _torchvision  # noqa: F401  isort: skip  (before anything that imports torchvision)
 from lightning_gans import distributed, regularizers
 from lightning_gans.base import Batch, GANModule
-from lightning_gans.techniques import CTGAN, DCGAN, GAN, PRCGAN, SNGAN, SRNGAN, TECHNIQUES, WGAN, WGANALP, WGANGP
+from lightning_gans.techniques import (
+    CTGAN,
+    DCGAN,
+    GAN,
+    PRCGAN,
+    SNGAN,
+    SRNGAN,
+    TECHNIQUES,
+    WGAN,
+    WGANALP,
+    WGANGP,
+    PrimalDualGAN,
+    UnrolledGAN,
+)
 from lightning_gans.version import __version__
 
 __all__ = [
@@ -22,6 +35,8 @@ __all__ = [
     "WGANGP",
     "Batch",
     "GANModule",
+    "PrimalDualGAN",
+    "UnrolledGAN",
     "__version__",
     "distributed",
     "regularizers",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lightning_gans.regularizers import Regularizer
 
 _BATCH_NORMS = nn.modules.batchnorm._BatchNorm
+_INACTIVE = 1e-6  # a p_g below which the kernel term of the primal-dual game moves nothing
 
 
 def at_least_one(**values: int) -> None:
@@ -79,6 +80,35 @@ def classifier(module: GANModule, network: nn.Module | None) -> nn.Module:
             raise ValueError(f"{name} must be {only!r} with ratio_clip, which reuses the noise of D, got {value!r}.")
     discriminator_output(network)
     return network
+
+
+def real_in_generator_step(module: GANModule) -> None:
+    """ValueError if the generator's step cannot score real samples, since its labels are not theirs."""
+    if module.g_batch_factor > 1 and takes_labels(module.discriminator):
+        raise ValueError(
+            "g_batch_factor must be 1 with a conditional discriminator that scores real samples in the generator's "
+            f"step, got {module.g_batch_factor!r}."
+        )
+
+
+def unit_of_sigma(distance: Tensor) -> Tensor:
+    """``distance``, the median one between real samples, if it can be the unit of a kernel's width."""
+    if not distance > 0:
+        raise ValueError(
+            f"relative must be False for data whose median distance is not above 0, got {float(distance):g}."
+        )
+    return distance
+
+
+def kernel_reaches(log_p: Tensor, sigma: Tensor) -> None:
+    """Warn if no generated sample is near enough to a real one for the kernel to move it."""
+    largest = float(log_p.max().exp())
+    if largest < _INACTIVE:
+        warnings.warn(
+            f"The kernel term is inactive: the largest p_g of the first batch is {largest:.2g}, since all generated "
+            f"samples are many times sigma = {float(sigma):.3g} away from the real ones: raise sigma.",
+            stacklevel=5,
+        )
 
 
 def discriminator_output(discriminator: nn.Module) -> None:

@@ -16,8 +16,13 @@ from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscr
 # Their per-sample penalty refuses BatchNorm in the discriminator.
 PENALISED = {"wgan_gp", "ct_gan", "prc_gan", "prc_gan_clip"}
 # What a technique needs to run by itself on nets without dropout, in cycles of one generator update.
-SETTINGS: dict[str, dict[str, Any]] = {"prc_gan": {"ct_weight": 0.0, "ratio_clip": None, "g_steps": 1}}
-VARIANTS = [*TECHNIQUES, "prc_gan_clip"]  # the last one with its classifier, and cycles of several generator updates
+SETTINGS: dict[str, dict[str, Any]] = {
+    "prc_gan": {"ct_weight": 0.0, "ratio_clip": None, "g_steps": 1},
+    "unrolled": {"unroll_steps": 2, "unroll_optimizer": "sgd", "unroll_lr": 0.1},
+    "unrolled_adam": {"unroll_steps": 2},
+}
+# Beside the techniques: one with its classifier, in cycles of several generator updates; one by another rule.
+VARIANTS = [*TECHNIQUES, "prc_gan_clip", "unrolled_adam"]
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",
@@ -53,9 +58,10 @@ def build(
 ) -> GANModule:
     """A technique or variant of one."""
     if technique == "prc_gan_clip":
-        settings: dict[str, Any] = {"classifier": classifier, "ct_weight": 0.0, "d_steps": 2, "g_steps": 3}
-        return TECHNIQUES["prc_gan"](generator, discriminator, 3, **(settings | options))
-    return TECHNIQUES[technique](generator, discriminator, 3, **(SETTINGS.get(technique, {}) | options))
+        own: dict[str, Any] = {"classifier": classifier, "ct_weight": 0.0, "d_steps": 2, "g_steps": 3}
+        return TECHNIQUES["prc_gan"](generator, discriminator, 3, **(own | options))
+    settings = SETTINGS.get(technique, {}) | options
+    return TECHNIQUES[technique.removesuffix("_adam")](generator, discriminator, 3, **settings)
 
 
 def trainer(**options: Any) -> pl.Trainer:

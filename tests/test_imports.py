@@ -27,6 +27,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "functional": (set(), {"torch"}),
     "networks": (set(), {"torch"}),
     "wrappers": ({"functional"}, {"torch"}),
+    "optim": (set(), {"torch"}),
     "regularizers": ({"functional"}, {"torch"}),
     "metrics": ({"networks"}, {"numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"}),
     "samplers": ({"functional"}, {"torch"}),

@@ -9,7 +9,7 @@ import torch
 from common import make, trainer
 from torch import Tensor, nn
 
-from lightning_gans import DCGAN, GAN, WGAN, WGANGP, GANModule
+from lightning_gans import DCGAN, GAN, WGAN, WGANGP, GANModule, UnrolledGAN
 from lightning_gans._lightning import pl
 from lightning_gans.callbacks import EMA
 from lightning_gans.datamodules import Ring
@@ -118,6 +118,28 @@ def optimal_slope() -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if slope_of_loss(middle) < 0 else (low, middle)
     return low
+
+
+class Dirac(nn.Module):
+    """One point on the line, or the slope of a linear discriminator."""
+
+    def __init__(self, value: float, generates: bool) -> None:
+        super().__init__()
+        self.value, self.generates = nn.Parameter(torch.tensor(value)), generates
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.value.expand(len(x), 1) if self.generates else self.value * x[:, 0]
+
+
+@pytest.mark.parametrize(("unroll_steps", "settles"), [(0, False), (5, True)])
+def test_unrolling_settles_the_dirac_game(unroll_steps: int, settles: bool) -> None:
+    """All data at 0, a point against a slope: gradient steps go round the equilibrium (0, 0) for ever."""
+    sgd = lambda parameters: torch.optim.SGD(parameters, 0.3)  # noqa: E731
+    options: Any = {"unroll_optimizer": "sgd", "unroll_lr": 0.3, "optimizer_g": sgd, "optimizer_d": sgd}
+    module = UnrolledGAN(Dirac(1.0, True), Dirac(0.0, False), 1, unroll_steps=unroll_steps, **options)
+    trainer(max_steps=150).fit(module, torch.utils.data.DataLoader(torch.zeros(300, 1), 2))
+    distance = torch.stack([p.detach() for p in module.parameters()]).norm()
+    assert (distance < 0.01) if settles else (distance > 0.5)
 
 
 def on_the_ring(module: GANModule, steps: int) -> tuple[int, float]:

@@ -28,6 +28,8 @@ from lightning_gans.networks import (
     LeNet,
     MNISTCritic,
     MNISTGenerator,
+    PrimalDualDiscriminator,
+    PrimalDualGenerator,
     ProjectionHead,
     ResNetClassifier,
     ResNetDiscriminator,
@@ -51,6 +53,7 @@ GENERATORS: list[tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = [
     (ToyGenerator, {"width": 16, "depth": 1, "shape": [1, 8, 8]}, (1, 8, 8)),
     (MNISTGenerator, {"width": 4}, (1, 28, 28)),
     (MNISTGenerator, {"width": 4, "batch_norm": True}, (1, 28, 28)),
+    (PrimalDualGenerator, {"width": 4, "dropout": 0.0, "activations": True}, (1, 28, 28)),
     (CIFARGenerator, {"width": 4}, (3, 32, 32)),
     *[(DCGANGenerator, {"width": 4, "shape": [1, s, s]}, (1, s, s)) for s in (8, 16, 28, 32, 64)],
     *[(DCGANGenerator, {"width": 4, "shape": [3, 8, 8], "norm": n}, (3, 8, 8)) for n in NORMS],
@@ -71,6 +74,7 @@ DISCRIMINATORS: list[tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = 
     (ToyDiscriminator, {"width": 16, "depth": 1, "shape": [1, 8, 8]}, (1, 8, 8)),
     (MNISTCritic, {"width": 4}, (1, 28, 28)),
     (MNISTCritic, {"width": 4, "batch_norm": True}, (1, 28, 28)),
+    (PrimalDualDiscriminator, {"width": 4, "dropout": 0.0}, (1, 28, 28)),
     (CIFARCritic, {"width": 4}, (3, 32, 32)),
     (CIFARCritic, {"width": 4, "batch_norm": True}, (3, 32, 32)),
     *[(DCGANDiscriminator, {"width": 4, "shape": [1, s, s]}, (1, s, s)) for s in (8, 16, 28, 32, 64)],
@@ -141,6 +145,8 @@ def _seed() -> None:
         (lambda: ToyDiscriminator(shape=(1,), width=32, depth=1), 97),
         (MNISTGenerator, 1_554_177),
         (MNISTCritic, 1_030_145),
+        (PrimalDualGenerator, 71_361),
+        (PrimalDualDiscriminator, 155_137),
         (CIFARGenerator, 5_179_907),
         (CIFARCritic, 4_114_689),
         (DCGANGenerator, 3_576_707),
@@ -164,20 +170,12 @@ def test_parameter_counts(net: Callable[[], nn.Module], parameters: int) -> None
     assert count(net()) == parameters
 
 
-@pytest.mark.parametrize(
-    "cls",
-    [
-        ToyGenerator,
-        ToyDiscriminator,
-        MNISTGenerator,
-        MNISTCritic,
-        CIFARGenerator,
-        TaperedResNetGenerator,
-        TaperedResNetDiscriminator,
-        BottleneckGenerator,
-        BottleneckDiscriminator,
-    ],
-)
+COUNTED = [ToyGenerator, ToyDiscriminator, MNISTGenerator, MNISTCritic, CIFARGenerator]
+COUNTED += [PrimalDualGenerator, PrimalDualDiscriminator, TaperedResNetGenerator, TaperedResNetDiscriminator]
+COUNTED += [BottleneckGenerator, BottleneckDiscriminator]
+
+
+@pytest.mark.parametrize("cls", COUNTED)
 def test_docstring_states_the_parameter_count(cls: type[nn.Module]) -> None:
     assert f"{count(cls()):,}".replace(",", " ") in (cls.__doc__ or "")
 
@@ -867,3 +865,29 @@ def test_resnet_generator_with_any_normalisation(norm: Any) -> None:
     if norm != "batch":
         with pytest.raises(ValueError, match="norm must be 'batch'"):
             ResNetGenerator(norm=norm, num_classes=10)
+
+
+# ------------------------------------------------------------------------------------------------- primal-dual study
+
+
+def test_the_printed_generator_is_affine_but_for_dropout() -> None:
+    """And with activations it is not."""
+    z = torch.randn(2, 4)
+    for activations in (False, True):
+        net = PrimalDualGenerator(activations=activations).eval()
+        with torch.no_grad():
+            middle, mean = net(z.mean(0, keepdim=True)), net(z).mean(0, keepdim=True)
+        assert torch.allclose(middle, mean, atol=1e-5) is not activations
+        assert len([m for m in net.modules() if isinstance(m, nn.Dropout)]) == 3
+
+
+def test_maps_of_the_study_have_the_printed_sizes() -> None:
+    """Its table 2, both columns."""
+    sizes: dict[str, list[tuple[int, ...]]] = {"g": [], "d": []}
+    for key, net in (("g", PrimalDualGenerator()), ("d", PrimalDualDiscriminator())):
+        for layer in net.layers:
+            layer.register_forward_hook(lambda _, __, y, key=key: sizes[key].append(tuple(y.shape[1:])))
+        net(inputs(net, 2))
+    assert list(dict.fromkeys(sizes["d"])) == [(128, 14, 14), (128, 7, 7)]
+    g = [(3136,), (64, 7, 7), (64, 14, 14), (32, 14, 14), (32, 28, 28), (1, 28, 28)]
+    assert list(dict.fromkeys(sizes["g"])) == g

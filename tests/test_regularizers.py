@@ -27,11 +27,12 @@ from lightning_gans.regularizers import (
     FiniteDifferencePenalty,
     GradientPenalty,
     Regularizer,
+    ScorePenalty,
 )
 
 EVERY = [cls for _, cls in inspect.getmembers(regularizers, inspect.isclass) if cls is not Regularizer]
 ALL = [  # the others have tests of their own
-    cls for cls in EVERY if cls not in (ConsistencyTerm, AdversarialLipschitzPenalty)
+    cls for cls in EVERY if cls not in (ConsistencyTerm, AdversarialLipschitzPenalty, ScorePenalty)
 ]
 
 
@@ -194,7 +195,7 @@ def test_interface(cls: type[Regularizer], critic: Critic, batch: Batch) -> None
 
 
 def test_names_differ() -> None:
-    assert len({cls.name for cls in EVERY}) == len(EVERY) == 7
+    assert len({cls.name for cls in EVERY}) == len(EVERY) == 8
 
 
 @pytest.mark.parametrize("cls", ALL)

@@ -3,7 +3,8 @@
 from lightning_gans.functional.conditional import check_scores, score, takes_labels
 from lightning_gans.functional.draw import normal, uniform
 from lightning_gans.functional.input_gradient import double_backward
-from lightning_gans.functional.losses import LOSSES, AdversarialLoss
+from lightning_gans.functional.kernels import log_kernel_density, median_distance
+from lightning_gans.functional.losses import LOSSES, PAIRS, AdversarialLoss, SaddlePair
 from lightning_gans.functional.penalties import (
     finite_difference_penalty,
     gradient_norm,
@@ -12,23 +13,31 @@ from lightning_gans.functional.penalties import (
     interpolate,
     perturb,
 )
-from lightning_gans.functional.ranks import mean_over_ranks, rank_and_world
+from lightning_gans.functional.ranks import gather_rows, mean_over_ranks, rank_and_world
+from lightning_gans.functional.unroll import score_with, unroll
 
 __all__ = [
     "LOSSES",
+    "PAIRS",
     "AdversarialLoss",
+    "SaddlePair",
     "check_scores",
     "double_backward",
     "finite_difference_penalty",
+    "gather_rows",
     "gradient_norm",
     "gradient_penalty",
     "input_gradient",
     "interpolate",
+    "log_kernel_density",
     "mean_over_ranks",
+    "median_distance",
     "normal",
     "perturb",
     "rank_and_world",
     "score",
+    "score_with",
     "takes_labels",
     "uniform",
+    "unroll",
 ]

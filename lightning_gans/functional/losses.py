@@ -17,6 +17,7 @@ Everything is computed in at least float32 and stays exact for scores of any siz
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -43,7 +44,8 @@ class AdversarialLoss(NamedTuple):
     generator: Callable[..., Tensor]
 
 
-def _mean(loss: Tensor, weight: Tensor | None, name: str) -> Tensor:
+def weighted_mean(loss: Tensor, weight: Tensor | None, name: str = "weights") -> Tensor:
+    """mean(weight * loss) of (N,) values, the plain mean without weights; a weight of another shape is a ValueError."""
     if weight is None:
         return loss.mean()
     if weight.shape != loss.shape:
@@ -99,8 +101,8 @@ def _two_terms(
     real_weight: Tensor | None = None,
     fake_weight: Tensor | None = None,
 ) -> Tensor:
-    real_term = _mean(on_real(full_precision(real)), real_weight, "real_weight")
-    return real_term + _mean(on_fake(full_precision(fake)), fake_weight, "fake_weight")
+    real_term = weighted_mean(on_real(full_precision(real)), real_weight, "real_weight")
+    return real_term + weighted_mean(on_fake(full_precision(fake)), fake_weight, "fake_weight")
 
 
 def _one_term(
@@ -110,7 +112,7 @@ def _one_term(
     fake_weight: Tensor | None = None,
     real_weight: Tensor | None = None,
 ) -> Tensor:
-    return _mean(on_fake(full_precision(fake)), fake_weight, "fake_weight")
+    return weighted_mean(on_fake(full_precision(fake)), fake_weight, "fake_weight")
 
 
 def _relativistic(
@@ -121,10 +123,10 @@ def _relativistic(
     names: tuple[str, str] = ("real_weight", "fake_weight"),
 ) -> Tensor:
     real, fake = full_precision(real), full_precision(fake)
-    means = torch.stack([_mean(real, real_weight, names[0]), _mean(fake, fake_weight, names[1])])
+    means = torch.stack([weighted_mean(real, real_weight, names[0]), weighted_mean(fake, fake_weight, names[1])])
     real_mean, fake_mean = mean_over_ranks(means).unbind()
-    real_term = _mean(_minus_log_sigmoid(real - fake_mean), real_weight, names[0])
-    return real_term + _mean(_minus_log_one_minus_sigmoid(fake - real_mean), fake_weight, names[1])
+    real_term = weighted_mean(_minus_log_sigmoid(real - fake_mean), real_weight, names[0])
+    return real_term + weighted_mean(_minus_log_one_minus_sigmoid(fake - real_mean), fake_weight, names[1])
 
 
 def _relativistic_generator(
@@ -150,6 +152,33 @@ least_squares = _separable(_half_square_to_one, _half_square, _half_square_to_on
 wasserstein = _separable(_up, _down, _up)
 relativistic_average = AdversarialLoss(_relativistic, _relativistic_generator)
 
+
+class SaddlePair(NamedTuple):
+    """f0 and f1 of max_D E_{x~p_d} f0(D(x)) + E_{x~p_g} f1(D(x)), element by element on raw scores.
+
+    ============= ======================= ======================================================
+    name          D                       f0, f1
+    ============= ======================= ======================================================
+    "js"          sigmoid of the score    log D, log(2 (1 - D)); both players' value is 0 at 1/2
+    "wasserstein" the score               D, -D
+    ============= ======================= ======================================================
+
+    The first pair plays `minimax` up to a constant, the second `wasserstein` (arXiv:1802.01765).
+    """
+
+    f0: Term
+    f1: Term
+    d: Term
+
+
+def _log_two_one_minus_sigmoid(x: Tensor) -> Tensor:
+    return math.log(2) + F.logsigmoid(-x)
+
+
+PAIRS: dict[str, SaddlePair] = {
+    "js": SaddlePair(F.logsigmoid, _log_two_one_minus_sigmoid, torch.sigmoid),
+    "wasserstein": SaddlePair(_down, _up, _down),
+}
 LOSSES: dict[str, AdversarialLoss] = {
     "minimax": minimax,
     "non_saturating": non_saturating,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -23,3 +25,16 @@ def row_norm(x: Tensor, p: float = 2.0) -> Tensor:
     zero = (x.detach() == 0).all(1)
     # A zero row is replaced before the norm: masking only the result would leave 0/0 in the second derivative.
     return torch.linalg.vector_norm(x.masked_fill(zero[:, None], 1), p, dim=1).masked_fill(zero, 0)
+
+
+def tell_gradient_norm(tell: Callable[..., None], name: str, term: Tensor, at: Tensor) -> None:
+    """When a backward pass goes from `term` through `at`, call `tell(<name>=norm of d term / d at)`: no other cost.
+
+    Give each term an alias of its own (``x.view_as(x)``) to tell their gradients apart. What `term` is multiplied by
+    before the pass, by a gradient scaler say, is divided out. Nothing happens if `at` has no graph.
+    """
+    if not at.requires_grad:
+        return
+    scale: list[Tensor] = []
+    term.register_hook(scale.append)
+    at.register_hook(lambda gradient: tell(**{name: full_precision(gradient).norm() / full_precision(scale[-1])}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -25,6 +26,19 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     from torch.distributed.nn.functional import all_reduce  # not importable where torch has no distributed backend
 
     return all_reduce(value, group=dist.group.WORLD) / world
+
+
+def gather_rows(value: Tensor) -> Tensor:
+    """The rows (N, ...) of all W processes, differentiable: (W N, ...), row i W + r being row i of process r.
+
+    With gradients averaged over the processes afterwards, a mean of losses that each process takes of all rows has the
+    same gradient as in one process. A collective, as `mean_over_ranks` is.
+    """
+    if rank_and_world()[1] == 1:
+        return value
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.stack(all_gather(value.contiguous(), group=dist.group.WORLD), 1).flatten(0, 1)
 
 
 def max_over_ranks(value: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from lightning_gans.networks.deep_resnet import (
 from lightning_gans.networks.layers import ConditionalBatchNorm2d, LayerNorm, ProjectionHead, make_norm
 from lightning_gans.networks.mlp import ToyDiscriminator, ToyGenerator
 from lightning_gans.networks.mnist import MNISTCritic, MNISTGenerator
+from lightning_gans.networks.primal_dual import PrimalDualDiscriminator, PrimalDualGenerator
 from lightning_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "LeNet",
     "MNISTCritic",
     "MNISTGenerator",
+    "PrimalDualDiscriminator",
+    "PrimalDualGenerator",
     "ProjectionHead",
     "ResNetClassifier",
     "ResNetDiscriminator",

@@ -6,6 +6,7 @@ from lightning_gans.regularizers.dragan import DRAGAN
 from lightning_gans.regularizers.finite_difference import FiniteDifferencePenalty
 from lightning_gans.regularizers.gradient_penalty import R1, R2, GradientPenalty
 from lightning_gans.regularizers.regularizer import Regularizer
+from lightning_gans.regularizers.score_penalty import ScorePenalty
 
 __all__ = [
     "DRAGAN",
@@ -16,4 +17,5 @@ __all__ = [
     "FiniteDifferencePenalty",
     "GradientPenalty",
     "Regularizer",
+    "ScorePenalty",
 ]

@@ -5,8 +5,10 @@ from lightning_gans.techniques.ct_gan import CTGAN
 from lightning_gans.techniques.dcgan import DCGAN
 from lightning_gans.techniques.gan import GAN
 from lightning_gans.techniques.prc_gan import PRCGAN
+from lightning_gans.techniques.primal_dual_gan import PrimalDualGAN
 from lightning_gans.techniques.sn_gan import SNGAN
 from lightning_gans.techniques.srn_gan import SRNGAN
+from lightning_gans.techniques.unrolled_gan import UnrolledGAN
 from lightning_gans.techniques.wgan import WGAN
 from lightning_gans.techniques.wgan_alp import WGANALP
 from lightning_gans.techniques.wgan_gp import WGANGP
@@ -21,6 +23,21 @@ TECHNIQUES: dict[str, type[GANModule]] = {
     "srn_gan": SRNGAN,
     "wgan_alp": WGANALP,
     "prc_gan": PRCGAN,
+    "primal_dual": PrimalDualGAN,
+    "unrolled": UnrolledGAN,
 }
 
-__all__ = ["CTGAN", "DCGAN", "GAN", "PRCGAN", "SNGAN", "SRNGAN", "TECHNIQUES", "WGAN", "WGANALP", "WGANGP"]
+__all__ = [
+    "CTGAN",
+    "DCGAN",
+    "GAN",
+    "PRCGAN",
+    "SNGAN",
+    "SRNGAN",
+    "TECHNIQUES",
+    "WGAN",
+    "WGANALP",
+    "WGANGP",
+    "PrimalDualGAN",
+    "UnrolledGAN",
+]

@@ -1,0 +1,65 @@
+"""Is the game coming to rest?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_gans._lightning import pl
+from lightning_gans.base import GANModule
+from lightning_gans.callbacks.image_logging import log_metrics
+from lightning_gans.callbacks.probe import EveryNSteps
+
+
+class StationarityGap(EveryNSteps):
+    r"""Logs how far a cycle moved each player, in units of its learning rate.
+
+    ``gap/g`` :math:`= \|\theta_{t+1} - \theta_t\| / \eta_G`, ``gap/d`` :math:`= \|\phi_{t+1} - \phi_t\| / \eta_D`, and
+    their sum ``gap``, the stationarity gap of Lu et al. ("Understand the dynamics of GANs via primal-dual
+    optimization"): 0 at a stationary point, and for a step of plain gradient descent the norm of the gradient. A cycle
+    moves D ``d_steps`` times. For Adam it is the norm of what Adam makes of the gradient, about the root of the number
+    of parameters as long as gradients keep their signs.
+
+    The learning rates are those before the cycle; parameters whose rate is 0 are left out. Costs a copy of the trained
+    parameters in the cycles that are looked at.
+
+    Args:
+        every_n_steps: generator updates between logs.
+    """
+
+    def __init__(self, every_n_steps: int = 100) -> None:
+        super().__init__(every_n_steps)
+        self.before: dict[str, list[tuple[float, list[Tensor]]]] = {}  # by player: rate and copies of each group
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Copy the parameters, if the generator update that is about to come is due."""
+        if (pl_module.global_step + 1) % self.every_n_steps == 0:
+            self.before = {
+                player: [(float(g["lr"]), [p.detach().clone() for p in g["params"]]) for g in optimizer.param_groups]
+                for player, optimizer in self.optimizers(trainer, pl_module)
+            }
+
+    def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
+        """Log how far the parameters have come."""
+        gaps: dict[str, Tensor] = {}
+        for player, optimizer in self.optimizers(trainer, module):
+            moved = [
+                torch.stack([(p.detach() - old).float().norm() for p, old in zip(group["params"], copies)]).norm() / lr
+                for group, (lr, copies) in zip(optimizer.param_groups, self.before.get(player, []))
+                if lr > 0
+            ]
+            if moved:
+                gaps[f"gap/{player}"] = torch.stack(moved).norm()
+        self.before = {}
+        if gaps:
+            values = dict(zip(gaps, torch.stack(list(gaps.values())).tolist()))
+            log_metrics(trainer, {**values, "gap": sum(values.values())}, step)
+
+    @staticmethod
+    def optimizers(trainer: pl.Trainer, module: Any) -> list[tuple[str, Any]]:
+        """Each player's letter and optimizer."""
+        return list(zip(module.players, trainer.optimizers))

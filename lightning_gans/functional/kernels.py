@@ -1,0 +1,34 @@
+"""Densities of generated samples at data points, smoothed by a kernel (arXiv:1802.01765)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lightning_gans.functional.numerics import full_precision
+from lightning_gans.functional.ranks import gather_rows
+
+
+def log_kernel_density(points: Tensor, samples: Tensor, sigma: Tensor | float) -> Tensor:
+    """log p_i (N,) at points x (N, ...), p_i = (1/M) sum_j exp(-||y_j - x_i||^2 / sigma^2), of samples y (M, ...).
+
+    The kernel has no factor 2 and no normalisation, so p_i is in [0, 1]. Samples are those of all processes. Finite and
+    differentiable however far the samples are, and where they coincide with a point.
+
+    Args:
+        points: x.
+        samples: y, of the same shape but for M.
+        sigma: width, > 0; a tensor of no dimensions or a number.
+    """
+    x, y = full_precision(points).flatten(1), full_precision(gather_rows(samples)).flatten(1)
+    # Not ||x||^2 - 2 x.y + ||y||^2, which loses all digits of distances that are small beside the points themselves.
+    distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.logsumexp(-(distance / sigma).square(), dim=1) - math.log(len(y))
+
+
+def median_distance(points: Tensor) -> Tensor:
+    """Median of the distances between any two of the points (N, ...) of all processes, detached; nan for one point."""
+    rows = full_precision(gather_rows(points.detach())).flatten(1)
+    return torch.pdist(rows).median()

@@ -1,0 +1,139 @@
+"""GAN training by primal-dual subgradient steps (Chen, Wang and Ge 2018, arXiv:1802.01765)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gans import checks
+from lightning_gans.base import Batch, GANModule, Terms, evaluating
+from lightning_gans.functional.kernels import log_kernel_density, median_distance
+from lightning_gans.functional.losses import PAIRS, weighted_mean
+from lightning_gans.functional.numerics import full_precision, tell_gradient_norm
+
+
+class PrimalDualGAN(GANModule):
+    """D's values are the primal variables and p_g the dual one of max_D E_{p_d} f0(D(x)) + E_{p_g} f1(D(x)).
+
+    D ascends (1/m1) sum_i f0(D(x_i)) + (1/m2) sum_j f1(D(G(z_j))), k_0 times. With
+    p_g(x_i) = (1/m2) sum_j exp(-||G(z_j) - x_i||^2 / sigma^2) and the target of a dual subgradient step
+    p~(x_i) = p_g(x_i) - alpha f1(D(x_i)), held fixed, G then descends
+
+    (1/m2) sum_j f1(D(G(z_j))) + (1/m1) sum_i w_i (p~(x_i) - p_g(x_i))^2,
+
+    ``g/adversarial`` and ``g/kernel``: where D takes the data for real, generated samples are drawn to them, whether
+    or not any is there yet. The x_i are the real samples of D's last batch, w_i their weights (1 without), and p_g is
+    over the fakes of all processes. The gradient of the second term is that of (2 alpha / m1) sum_i f1(D(x_i)) p_g(x_i)
+    with f1 fixed, and vanishes both for samples many sigmas away and for sigma far above the spread of the data. For
+    "js" the first term is the saturating one, and f1 is unbounded below, so that p~ may exceed p_g's largest value, 1.
+    "wasserstein" wants a Lipschitz D: give it a ``GradientPenalty``, or weight normalisation.
+
+    Also logged, as means: ``g/p_g``, its logarithm ``g/log_p_g``, ``g/p_target`` (p~) and ``g/d_real`` (D(x_i)); and
+    ``g/adversarial_gradient`` and ``g/kernel_gradient``, the norms of the two terms' gradients by the batch of fakes,
+    caught on their way back at no cost.
+
+    With ``alpha=0`` it is :class:`GAN` by its minimax or Wasserstein loss. Departures: Adam; sigma and alpha are our
+    choice, since no value was found; ``relative``, ``features``, ``saturating=False`` and the schedule are additions.
+
+    Args:
+        generator: see :class:`GANModule`, as for the remaining arguments.
+        discriminator: raw scores (N,).
+        latent_dim: length of z.
+        pair: f0 and f1, see ``functional.SaddlePair``: "js" or "wasserstein".
+        alpha: dual step size, >= 0.
+        sigma: width of the kernel, > 0. A tensor ``self.sigma`` holds it, for a callback to change.
+        relative: sigma is in units of the median distance between two real samples of the run's first batch; that
+            unit, ``self.unit``, is part of the checkpoint.
+        sigma_end: let sigma go there linearly; None keeps it.
+        sigma_steps: over this many generator updates.
+        project: keep p~ at 0 or above, where the dual variable belongs.
+        saturating: False has G minimise -f0(D(G(z))) in the first term.
+        features: network in whose (flattened) output distances are measured, frozen and in evaluation mode; None for
+            the samples themselves.
+        d_steps: k_0.
+
+    Raises:
+        ValueError: for settings out of range, for a conditional D with ``g_batch_factor`` above 1; in the first step,
+            with ``relative``, for data of which half coincide.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        latent_dim: int,
+        *,
+        pair: Literal["js", "wasserstein"] = "js",
+        alpha: float = 0.1,
+        sigma: float = 1.0,
+        relative: bool = True,
+        sigma_end: float | None = None,
+        sigma_steps: int = 10_000,
+        project: bool = False,
+        saturating: bool = True,
+        features: nn.Module | None = None,
+        d_steps: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        checks.one_of("pair", pair, PAIRS)
+        checks.positive(sigma=sigma, **({} if sigma_end is None else {"sigma_end": sigma_end}))
+        checks.at_least_one(sigma_steps=sigma_steps)
+        if not 0 <= alpha < float("inf"):
+            raise ValueError(f"alpha must be a finite number >= 0, got {alpha!r}.")
+        super().__init__(generator, discriminator, latent_dim, d_steps=d_steps, **kwargs)
+        checks.real_in_generator_step(self)
+        self.pair, self.alpha, self.project, self.saturating = PAIRS[pair], alpha, project, saturating
+        self.schedule = (sigma, sigma_end, sigma_steps)
+        self.features = (features or nn.Identity()).requires_grad_(False)
+        # Tensors, since a CUDA graph would go on with numbers; the unit is 0 until the first batch tells it.
+        self.sigma: Tensor
+        self.unit: Tensor
+        self.register_buffer("sigma", torch.tensor(float(sigma)), persistent=False)
+        self.register_buffer("unit", torch.tensor(0.0 if relative else 1.0), persistent=relative)
+        self._looked = False
+
+    def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
+        """-E w(x) f0(D(x)) - E f1(D(G(z)))."""
+        on_real, on_fake = (full_precision(self.score(x, batch)) for x in (batch.real, fake))
+        self.note(d_real=on_real.mean(), d_fake=on_fake.mean())
+        return {"adversarial": -weighted_mean(self.pair.f0(on_real), batch.weights) - self.pair.f1(on_fake).mean()}
+
+    def generator_batch(self, last: Batch) -> Batch:
+        """Moves sigma along its schedule."""
+        start, end, steps = self.schedule
+        if end is not None:
+            self.sigma.fill_(start + min(1.0, self.global_step / steps) * (end - start))
+        return super().generator_batch(last)
+
+    def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
+        """E f1(D(G(z))), and the mean of w (p~ - p_g)^2."""
+        ways = fake.view_as(fake), fake.view_as(fake)  # one for each term, so that their gradients can be told apart
+        on_fake = full_precision(self.score(ways[0], batch))
+        with torch.no_grad():
+            on_real = full_precision(self.score(batch.real, batch))
+        with evaluating(self.features):
+            x, y = self.features(batch.real), self.features(ways[1])
+        if not self._looked:
+            self._look(x, y)
+        log_p = log_kernel_density(x, y, self.sigma * self.unit)
+        p = log_p.exp()
+        target = p.detach() - self.alpha * self.pair.f1(on_real)
+        target = target.clamp_min(0) if self.project else target
+        means = {"p_g": p, "log_p_g": log_p, "p_target": target, "d_real": self.pair.d(on_real)}
+        self.note(**{f"g_{name}": value.mean() for name, value in means.items()})
+        first = self.pair.f1(on_fake) if self.saturating else -self.pair.f0(on_fake)
+        terms = {"adversarial": first.mean(), "kernel": weighted_mean((target - p).square(), batch.weights)}
+        for (name, term), way in zip(terms.items(), ways):
+            tell_gradient_norm(self.note, f"g_{name}_gradient", term, way)
+        return terms
+
+    @torch.no_grad()
+    def _look(self, x: Tensor, y: Tensor) -> None:
+        """Look at the run's first batch: measure the unit of sigma, and warn if all samples are out of reach."""
+        if self.unit == 0:
+            self.unit.copy_(checks.unit_of_sigma(median_distance(x)))
+        sigma = self.sigma * self.unit
+        checks.kernel_reaches(log_kernel_density(x, y, sigma), sigma)
+        self._looked = True

@@ -1,0 +1,142 @@
+"""Optimizers for games, and the game x y that plain gradient steps lose."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from common import equal, make, plain, state, trainer
+from torch import Tensor
+
+from lightning_gans.cli import main
+from lightning_gans.optim import ExtraAdam, ExtraSGD, OptimisticAdam, OptimisticSGD
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def play(make_optimizer: Any, steps: int) -> list[float]:
+    """Distances from the saddle of min_x max_y x y, in simultaneous steps from (1, 1)."""
+    x, y = (torch.ones((), dtype=torch.float64, requires_grad=True) for _ in range(2))
+    players = make_optimizer([x]), make_optimizer([y])
+    distances = [math.sqrt(2)]
+    for _ in range(steps):
+        x.grad, y.grad = y.detach().clone(), -x.detach().clone()
+        for player in players:
+            player.step()
+        distances.append(math.hypot(x.item(), y.item()))
+    return distances
+
+
+def test_plain_steps_spiral_out() -> None:
+    d = play(lambda p: torch.optim.SGD(p, 0.3), 50)
+    assert [b / a for a, b in pairwise(d)] == pytest.approx([math.sqrt(1 + 0.3**2)] * 50)
+
+
+def test_optimistic_steps_converge() -> None:
+    """By the larger root of z^2 - (1 + 2 i eta) z + i eta, the eigenvalues of the two-step recursion, per step."""
+    root = torch.linalg.eigvals(torch.tensor([[1 + 0.6j, -0.3j], [1, 0]], dtype=torch.complex128)).abs().max()
+    d = play(lambda p: OptimisticSGD(p, 0.3), 300)
+    assert float(root) < 0.95
+    assert (d[300] / d[200]) ** 0.01 == pytest.approx(float(root), rel=1e-6)
+
+
+def test_optimistic_steps_are_extrapolation_from_the_past() -> None:
+    """v_t = w_t - lr grad(v_{t-1}), w_{t+1} = w_t - lr grad(v_t): the parameters are the v_t."""
+    w = torch.tensor([1.0, 1.0], dtype=torch.float64)
+    field = lambda v: torch.stack([v[1], -v[0]])  # noqa: E731
+    last, distances = torch.zeros(2, dtype=torch.float64), []
+    for _ in range(21):
+        v = w - 0.3 * last
+        distances.append(float(v.norm()))
+        last = field(v)
+        w = w - 0.3 * last
+    assert play(lambda p: OptimisticSGD(p, 0.3), 20) == pytest.approx(distances, rel=1e-12)
+
+
+def test_extra_gradient_converges_at_its_rate() -> None:
+    """w <- w - eta J (w - eta J w): a factor sqrt((1 - eta^2)^2 + eta^2) each two updates."""
+    d = play(lambda p: ExtraSGD(p, 0.3), 100)[::2]
+    factor = math.sqrt((1 - 0.3**2) ** 2 + 0.3**2)
+    assert factor < 1 and [b / a for a, b in pairwise(d)] == pytest.approx([factor] * 50)
+
+
+@pytest.mark.parametrize("optimizer", [OptimisticAdam, ExtraAdam])
+def test_adams_that_look_ahead_come_closer(optimizer: Any) -> None:
+    """Adam's step does not shrink with the gradient, so none goes all the way; by looking ahead they come near."""
+    ahead = play(lambda p: optimizer(p, 0.03, betas=(0.0, 0.99)), 2000)
+    plain = play(lambda p: torch.optim.Adam(p, 0.03, betas=(0.0, 0.99)), 2000)
+    assert max(ahead[-200:]) < 0.2 and min(plain[-200:]) > 0.8
+
+
+@pytest.mark.parametrize("optimizer", [OptimisticAdam, ExtraAdam])
+def test_the_direction_is_adams(optimizer: Any) -> None:
+    """From the positions of torch's Adam: twice its step less the last one, or ahead, back and on."""
+    torch.manual_seed(0)
+    gradients = torch.randn(4, 5, dtype=torch.float64)
+    theirs, ours = (torch.zeros(5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    adam, own = torch.optim.Adam([theirs], 0.1, betas=(0.5, 0.9)), optimizer([ours], 0.1)
+    positions, found = [theirs.detach().clone()], []
+    for gradient in gradients:
+        theirs.grad, ours.grad = gradient, gradient.clone()
+        adam.step()
+        own.step()
+        positions.append(theirs.detach().clone())
+        found.append(ours.detach().clone())
+    s = [a - b for a, b in pairwise(positions)]
+    if optimizer is OptimisticAdam:
+        steps = [2 * s[0], 2 * s[1] - s[0], 2 * s[2] - s[1], 2 * s[3] - s[2]]
+        want = [-sum(steps[: i + 1]) for i in range(4)]
+    else:
+        want = [-s[0], -s[1], -s[1] - s[2], -s[1] - s[3]]
+    for a, b in zip(found, want):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("optimizer", [OptimisticSGD, OptimisticAdam, ExtraSGD, ExtraAdam])
+def test_they_train_resume_and_count(tmp_path: Path, optimizer: Any) -> None:
+    def build() -> Any:
+        make_it = lambda parameters: optimizer(parameters, lr=0.01)  # noqa: E731
+        return make("gan", optimizer_g=make_it, optimizer_d=make_it)
+
+    def run(module: Any, steps: int, **options: Any) -> Any:
+        torch.manual_seed(3)
+        t = trainer(max_steps=steps)
+        t.fit(module, plain(), **options)
+        assert t.global_step == steps
+        return t
+
+    whole, half, rest = build(), build(), build()
+    run(whole, 7)
+    run(half, 3).save_checkpoint(tmp_path / "a.ckpt")
+    torch.load(tmp_path / "a.ckpt", weights_only=True)
+    run(rest, 7, ckpt_path=tmp_path / "a.ckpt")
+    assert equal(state(whole), state(rest)) and not equal(state(whole), state(half))
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda p: OptimisticSGD(p, -1.0), "lr must be a finite number >= 0, got -1.0"),
+        (lambda p: OptimisticAdam(p, betas=(0.5, 1.0)), r"betas must be two numbers in \[0, 1\)"),
+        (lambda p: ExtraAdam(p, eps=0.0), "eps must be a finite number > 0, got 0.0"),
+    ],
+)
+def test_bad_settings(build: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        build([torch.zeros(1, requires_grad=True)])
+
+
+def test_by_class_path_on_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text = (CONFIGS / "ring" / "gan.yaml").read_text()
+    line = "    lr_g: 0.001\n"
+    assert line in text
+    factory = "    optimizer_g: {class_path: lightning_gans.optim.OptimisticAdam, init_args: {lr: 0.01}}\n"
+    (tmp_path / "a.yaml").write_text(text.replace(line, line + factory))
+    main(["fit", f"--config={tmp_path / 'a.yaml'}", "--trainer.max_steps=2", "--trainer.accelerator=cpu", "--name=a"])
+    saved = torch.load("runs/a/checkpoints/last.ckpt", weights_only=True, map_location="cpu")
+    slots: list[dict[str, Tensor]] = list(saved["optimizer_states"][1]["state"].values())
+    assert all({"last_step", "exp_avg"} <= slot.keys() for slot in slots) and len(slots) == 8
