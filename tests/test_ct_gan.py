@@ -6,7 +6,9 @@ import math
 
 import pytest
 import torch
+from common import trainer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from lightning_gans import CTGAN
 from lightning_gans.base import Batch
@@ -72,6 +74,43 @@ def test_no_gradient_reaches_the_generator() -> None:
     term = module.regularizers[1](module.discriminator, batch, generator(batch.z))
     assert all(g is None for g in torch.autograd.grad(term, list(generator.parameters()), allow_unused=True))
     assert [r.name for r in module.regularizers] == ["gradient_penalty", "consistency"]
+
+
+def test_features_are_what_the_last_linear_layer_is_given() -> None:
+    """The input of an earlier linear layer is the same in both passes; the scores of a last layer of zeros are too."""
+    critic = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1), nn.Flatten(0)).double()
+    nn.init.zeros_(critic[2].weight)
+    x = X.expand(16, 3)
+    assert float(ConsistencyTerm()(critic, at(x), x)) > 1e-3
+    with pytest.warns(UserWarning, match="no active dropout"):
+        assert ConsistencyTerm(feature_weight=0.0)(critic, at(x), x) == 0
+
+
+class Nothing(nn.Module):
+    """A generator of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.zeros(3))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z.new_zeros(len(z), 3) * self.theta
+
+
+@pytest.mark.parametrize("weight", [2.0, 0.5, 1e-9])
+def test_the_critic_finds_the_known_optimum(weight: float) -> None:
+    """Data at x, fakes at 0: -w.x + lambda 2p/(1-p) sum (w x)^2 is least at w_i x_i = (1-p) / (4 p lambda).
+
+    Without the term there is nothing to stop w.
+    """
+    torch.manual_seed(0)
+    module = CTGAN(Nothing(), Dropped(0.5), 2, gp_weight=0.0, ct_weight=weight, lr_d=0.01, lr_g=0.0, betas=(0.5, 0.9))
+    trainer(max_steps=80).fit(module, DataLoader([X.float().expand(512, 3)] * 400, batch_size=None))
+    found = (module.discriminator.head.weight[0].detach() * X).tolist()
+    if weight > 1e-3:
+        assert found == pytest.approx([0.25 / weight] * 3, rel=0.15)
+    else:
+        assert min(found) > 1.0
 
 
 def test_bad_input() -> None:
