@@ -1,9 +1,10 @@
 PYTHON ?= python3
+SECONDS_EACH ?= 3600
 
-.PHONY: help test test-slow test-lowest lint types bench bench-speed bench-gpu clean
+.PHONY: help test test-slow test-lowest lint types bench bench-speed bench-gpu cifar10-gpu clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 test:  ## the default suite
 	$(PYTHON) -m pytest
@@ -33,6 +34,14 @@ bench-speed:  ## the exact rewrites against plain autograd (docs/results/speed.m
 bench-gpu:  ## CIFAR ResNet of width 128 on a GPU, TF32, against the plain loop; and the tests that need a GPU
 	$(PYTHON) -m benchmarks.speed --device cuda --case cifar128
 	$(PYTHON) -m pytest tests/test_graphs.py
+
+cifar10-gpu:  ## every CIFAR-10 recipe for an hour each on a GPU, scored by our classifier; run again to go on
+	for r in dcgan wgan_gp ct_gan sn_gan wgan_alp srn_gan prc; do \
+		if [ -e runs/cifar10-$$r/checkpoints/last.ckpt ]; then from="--ckpt_path runs/cifar10-$$r"; else \
+			from="--config configs/cifar10/$$r.yaml --name cifar10-$$r --trainer.callbacks.extractor=resnet \
+			--checkpoint.monitor=metrics/fid/resnet --checkpoint.every_n_train_steps=1000"; fi; \
+		timeout $(SECONDS_EACH) $(PYTHON) train.py fit $$from || [ $$? -eq 124 ] || exit 1; \
+	done
 
 clean:  ## remove build products
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
