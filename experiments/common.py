@@ -12,6 +12,7 @@ import logging
 import math
 import multiprocessing
 import os
+import shlex
 import statistics
 import sys
 import time
@@ -19,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +99,13 @@ def build(game: Game) -> tuple[GANModule, Any]:
             net = getattr(wrappers, wrapper)(net, **wrapper_options)
         return net
 
+    nets = network(game["generator"]), network(game["discriminator"])
     options = dict(game.get("options", {}))
-    if "classifier" in game:
+    if "classifier" in game:  # last, so that the others start from the same weights with and without it
         options["classifier"] = network(game["classifier"])
     own = [getattr(regularizers, name)(**kwargs) for name, kwargs in game.get("regularizers", [])]
     if own:
         options["regularizers"] = own
-    nets = network(game["generator"]), network(game["discriminator"])
     return TECHNIQUES[game["technique"]](*nets, game["latent_dim"], **options), data
 
 
@@ -299,9 +301,12 @@ def milliseconds(result: Result) -> float:
 
 
 def at_time(result: Result, name: str, seconds: float) -> float:
-    """The last value that was there after so many seconds of training."""
-    found = [row[name] for row in result["rows"] if name in row and row["seconds"] <= seconds]
-    return found[-1] if found and not result["failed"] else math.nan
+    """A positive value after so many seconds of training: on the line, in its logarithm, between two measurements."""
+    found = [(row["seconds"], row[name]) for row in result["rows"] if name in row]
+    for (t0, a), (t1, b) in pairwise(found):
+        if t0 <= seconds <= t1 and not result["failed"]:
+            return a * (b / a) ** ((seconds - t0) / (t1 - t0))
+    return math.nan
 
 
 def spread(values: Iterable[float]) -> str:
@@ -353,7 +358,7 @@ def publish(
     if arguments.out is None:
         return
     script = Path(sys.argv[0]).stem
-    command = f"python -m experiments.{script} {' '.join(sys.argv[1:])}"
+    command = f"python -m experiments.{script} {shlex.join(sys.argv[1:])}"
     words = f"# {title}\n"
     if arguments.out.exists():
         words = arguments.out.read_text().split(MARK)[0].rstrip() + "\n"

@@ -9,6 +9,7 @@ the same at scale). Learning rates: the better of 2e-4 and 1e-3 on seed 0 (``--s
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from experiments import common, figures
@@ -61,8 +62,8 @@ def main() -> None:
     else:
         games = {t: game(t, PAPERS[t][1], arguments) for t in arguments.only}
     found = common.sweep(games, arguments.seeds, arguments)
-    lengths = [r["rows"][-1]["seconds"] for results in found.values() for r in results]
-    seconds = arguments.seconds or min(lengths)
+    lengths = [r["rows"][-1]["seconds"] for results in found.values() for r in results if not r["failed"]]
+    seconds = arguments.seconds or math.floor(min(lengths))
     columns = {
         f"FID after {arguments.updates} G updates": lambda r: next(
             (row[fid] for row in r["rows"] if row["step"] == arguments.updates and fid in row), float("nan")
@@ -84,10 +85,11 @@ def main() -> None:
         f"data: {arguments.data}; DCGAN networks of width {arguments.width}, batch {arguments.batch_size}; BatchNorm "
         f"in the discriminators of {' and '.join(BATCH_NORM)}, dropout of {arguments.dropout:g} in those of "
         f"{' and '.join(DROPOUT)}",
-        "learning rate of each: 1e-3, better than 2e-4 for every one on seed 0 (`--seeds 0 --rates --updates 400`)",
+        f"learning rates: {', '.join(f'{t} {PAPERS[t][1]:g}' for t in arguments.only)}; by time: between two "
+        "measurements, on the line of the logarithm",
         "each technique has the discriminator steps, betas, clipping and penalty weights of its paper's code",
-        f"FID/{fid.rsplit('/', 1)[1]}: 2,000 samples of the EMA generator (0.99) against 10,000 training images",
-        "seconds: of the processor, one thread, training steps alone; two games at a time shared the machine",
+        f"FID/{fid.rsplit('/', 1)[1]}: 2,000 samples of the EMA generator (0.99)",
+        "seconds: of the processor, one thread, training steps alone",
     ]
     common.publish(arguments, "Convergence of the Lipschitz family", found, protocol, tables, figure)
 

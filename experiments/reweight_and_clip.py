@@ -53,10 +53,10 @@ def game(data: str, switches: dict[str, Any], arguments: Any) -> common.Game:
     return made
 
 
-def peaks(result: common.Result, which: str) -> float:
-    """Median over cycles of the place of a curve's maximum on the way from theta_old (0) through theta_new (1) to 2."""
+def peaks(result: common.Result, which: str, low: float, high: float) -> float:
+    """Share of the cycles in which a curve is highest between two places on the way from theta_old, 0, to 2."""
     found = [value for _, value in common.series(result, which)]
-    return statistics.median(found) if found else float("nan")
+    return sum(low <= value <= high for value in found) / len(found) if found else float("nan")
 
 
 def objectives(panels: dict[str, Sequence[common.Result]]) -> Image.Image:
@@ -93,9 +93,12 @@ def main() -> None:
             "gradient of D on fakes": lambda r: common.late_mean(r, "grad/input/fake"),
             "its deviation": lambda r: common.late_deviation(r, "grad/input/fake"),
             "effective share": lambda r: common.late_mean(r, "d/effective_share"),
+            "accuracy of C": lambda r: common.late_mean(r, "c/accuracy"),
             "clipped": lambda r: common.late_mean(r, "g/clipped"),
-            "peak of surrogate": lambda r: peaks(r, "surrogate/peak"),
-            "of conventional": lambda r: peaks(r, "surrogate/conventional_peak"),
+            "surrogate highest at .5 to 1.5": lambda r: peaks(r, "surrogate/peak", 0.5, 1.5),
+            "conventional there": lambda r: peaks(r, "surrogate/conventional_peak", 0.5, 1.5),
+            "surrogate highest beyond": lambda r: peaks(r, "surrogate/peak", 1.51, 2),
+            "conventional there, too": lambda r: peaks(r, "surrogate/conventional_peak", 1.51, 2),
             "ms per update": common.milliseconds,
         }
         tables += ["", f"## {data}", "", *common.table(found, columns, "switches")]
@@ -110,7 +113,8 @@ def main() -> None:
         f"{arguments.rate:g}",
         "eps 0.4, temperature 1, the surrogate of the code; EMA generator (0.998)",
         "deviation: root of the mean variance over windows of 50 generator updates, second half of a run",
-        "peaks: place of the maximum on theta_old + s (theta_new - theta_old), s in [0, 2]; median over cycles",
+        "highest: share of the looked-at cycles in which the maximum on theta_old + s (theta_new - theta_old), s in "
+        "[0, 2], lies there",
     ]
     common.publish(arguments, "Reweighting and clipping", results, protocol, tables, figure)
 

@@ -123,3 +123,10 @@ def test_bad_input() -> None:
 
     with pytest.raises(ValueError, match="expected 0 for a discriminator without a torch"):
         ConsistencyTerm()(Plain(), at(torch.randn(2, 3)), torch.randn(2, 3))
+
+
+def test_the_technique_passes_its_values_to_the_term() -> None:
+    module = CTGAN(ToyGenerator(shape=(3,), latent_dim=2, width=4), Dropped(0.5), 2, ct_weight=3.0, margin=0.2)
+    term = module.regularizers[1]
+    assert isinstance(term, ConsistencyTerm)
+    assert (term.weight, term.margin, term.feature_weight) == (3.0, 0.2, 0.1)

@@ -9,7 +9,7 @@ import torch
 from common import make, trainer
 from torch import Tensor, nn
 
-from lightning_gans import DCGAN, GAN, WGAN, WGANGP, GANModule, UnrolledGAN
+from lightning_gans import DCGAN, GAN, WGAN, WGANALP, WGANGP, GANModule, UnrolledGAN
 from lightning_gans._lightning import pl
 from lightning_gans.callbacks import EMA
 from lightning_gans.datamodules import Ring
@@ -182,3 +182,10 @@ def test_wgan_moves_to_the_ring() -> None:
 def test_make_is_deterministic() -> None:
     a, b = make("gan"), make("gan")
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters()))
+
+
+@pytest.mark.parametrize("weight, met", [(10.0, True), (0.0, False)])
+def test_adversarial_lipschitz_penalty_finds_the_known_optimum(weight: float, met: bool) -> None:
+    """The quotient of a linear critic is ||w|| in the worst direction: the optimum is that of the gradient penalty."""
+    module = WGANALP(Shift(), Linear(), 2, alp_weight=weight, clip=None, g_batch_factor=1, lr_d=2e-3, lr_g=0.0)
+    assert meets_the_optimum(*trained_critic(module, 150)) is met

@@ -195,25 +195,6 @@ def test_the_ratio_is_one_where_nothing_has_moved() -> None:
     assert float(module.values["g/clipped"]) == 0.0
 
 
-@pytest.mark.parametrize("plain_one", [GAN, WGANGP])
-def test_with_both_switches_off_it_is_the_plain_technique(plain_one: type) -> None:
-    nets = [(ToyGenerator(shape=(2,), latent_dim=3, width=8), ToyDiscriminator(shape=(2,), width=8)) for _ in "ab"]
-    for a, b in zip(*nets, strict=True):
-        b.load_state_dict(a.state_dict())
-    same: dict[str, Any] = {"d_steps": 2, "lr_d": 1e-3, "lr_g": 1e-3, "betas": (0.0, 0.9)}
-    if plain_one is GAN:
-        reference = GAN(*nets[0], 3, loss="wasserstein", regularizers=[GradientPenalty(5.0)], **same)
-    else:
-        reference = WGANGP(*nets[0], 3, gp_weight=5.0, **same)
-    ours = PRCGAN(*nets[1], 3, reweight=False, ratio_clip=None, g_steps=1, ct_weight=0.0, **same)
-    assert not hasattr(ours, "classifier")
-    for module in (reference, ours):
-        torch.manual_seed(5)
-        trainer(max_steps=6).fit(module, plain(batch_size=4))
-    assert equal(state(reference), state(ours))
-    assert equal(reference._rng.get_state(), ours._rng.get_state())
-
-
 def test_the_classifier_learns_label_one_for_real() -> None:
     module = game(lr_g=0.0, lr_c=0.02, d_steps=1, g_steps=5)
     trainer(max_steps=150).fit(module, plain(batch_size=64))
@@ -273,24 +254,6 @@ def play(module: PRCGAN, m: float, steps: int) -> None:
     trainer(max_steps=steps).fit(module, torch.utils.data.DataLoader(Shifted(m), batch_size=None))
 
 
-@pytest.mark.parametrize("reweight", [True, False])
-def test_the_reweighted_critic_learns_the_log_ratio(reweight: bool) -> None:
-    """f* = log p_data / p_theta = 1.3 x + const, of value 0.845; without weights the slope runs away."""
-    options: dict[str, Any] = {
-        "reweight": reweight,
-        "ratio_clip": None,
-        "g_steps": 1,
-        "gp_weight": 0.0,
-        "ct_weight": 0.0,
-    }
-    module = PRCGAN(Shift(), Linear(0.3).float(), 1, lr_g=0.0, lr_d=0.02, betas=(0.5, 0.9), **options)
-    play(module, 1.3, 60)
-    slope = float(module.discriminator.a)
-    assert abs(slope - 1.3) < 0.15 if reweight else slope > 3
-    if reweight:
-        assert abs(float(module.values["d/donsker_varadhan"]) - 1.3**2 / 2) < 0.25
-
-
 def test_clipped_updates_reach_the_data() -> None:
     """From 0 to the data's mean of 1.5."""
     torch.manual_seed(0)
@@ -301,6 +264,103 @@ def test_clipped_updates_reach_the_data() -> None:
     assert abs(float(module.generator.theta) - 1.5) < 0.3
 
 
+@pytest.mark.parametrize(("reweight", "temperature"), [(True, 1.0), (True, 2.0), (False, 1.0)])
+def test_the_reweighted_critic_learns_the_log_ratio(reweight: bool, temperature: float) -> None:
+    """f* = T log p_data / p_theta = 1.3 T x + const, at T = 1 of value 0.845; without weights the slope runs away."""
+    options: dict[str, Any] = {"ratio_clip": None, "g_steps": 1, "gp_weight": 0.0, "ct_weight": 0.0, "lr_g": 0.0}
+    options |= {"reweight": reweight, "temperature": temperature, "betas": (0.5, 0.9)}
+    module = PRCGAN(Shift(), Linear(0.3).float(), 1, lr_d=0.02, **options)
+    play(module, 1.3, 60)
+    slope = float(module.discriminator.a.detach())
+    assert abs(slope - 1.3 * temperature) < 0.15 * temperature if reweight else slope > 3
+    if reweight and temperature == 1:
+        assert abs(float(module.values["d/donsker_varadhan"]) - 1.3**2 / 2) < 0.25
+
+
+def test_the_old_logits_are_from_before_the_classifiers_update() -> None:
+    """G stands still: the ratio of the first generator update is what C's own update made of it."""
+    module = game(lr_g=0.0, lr_c=0.05, d_steps=1, g_steps=1)
+    before = {name: p.detach().clone() for name, p in module.classifier.named_parameters()}
+    trainer(max_steps=1).fit(module, plain(batch_size=9))
+    assert module.last_fake is not None
+    with torch.no_grad():
+        old = torch.func.functional_call(module.classifier, before, (module.last_fake,))
+        ratio = (old - module.classifier(module.last_fake)).exp()
+    assert float((ratio - 1).abs().min()) > 1e-3
+    torch.testing.assert_close(module.values["g/ratio_q50"], ratio.median())
+
+
+def test_the_classifiers_gradient_is_clipped() -> None:
+    norms = []
+    for largest in (1e-3, None):
+        module = game(clip_grad_c=largest, d_steps=1, g_steps=1)
+        trainer(max_steps=1).fit(module, plain())
+        norms.append(float(torch.cat([p.grad.flatten() for p in module.classifier.parameters()]).norm()))
+    assert norms[0] == pytest.approx(1e-3, rel=1e-3) and norms[1] > 1e-2
+
+
+class Point(nn.Module):
+    """theta, whatever z."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.zeros(()))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.theta.expand(len(z), 1)
+
+
+@pytest.mark.parametrize(("surrogate", "level"), [("code", 2.0), ("code", -2.0), ("paper", 2.0), ("paper", -2.0)])
+def test_a_cycle_moves_the_generator_by_the_clipped_surrogate(surrogate: prc.Surrogate, level: float) -> None:
+    """f = x + b and l = -+x, so that r = e^{+-theta}; three steps of SGD on min(r f, clip(r) f), or the code's max.
+
+    Without the clip the first case ends at 8.56 and not 1.16.
+    """
+    eta, slope = 0.2, -1.0 if level > 0 else 1.0
+    nets, sgd = (Linear(1.0, level).float(), Linear(slope).float()), lambda p: torch.optim.SGD(p, eta)
+    options: dict[str, Any] = {"surrogate": surrogate, "gp_weight": 0.0, "ct_weight": 0.0, "lr_d": 0.0, "lr_c": 0.0}
+    module = PRCGAN(Point(), nets[0], 1, classifier=nets[1], d_steps=1, g_steps=3, optimizer_g=sgd, **options)
+    trainer(max_steps=3).fit(module, plain(shape=(1,)))
+    theta = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    for _ in range(3):
+        f, r = theta + level, (-slope * theta).exp()
+        least = torch.maximum if surrogate == "code" and level < 0 else torch.minimum
+        (gradient,) = torch.autograd.grad(least(r * f, r.clamp(0.6, 1.4) * f), theta)
+        theta = (theta + eta * gradient).detach().requires_grad_()
+    assert float(module.generator.theta.detach()) == pytest.approx(float(theta.detach()), rel=1e-5)
+
+
+class Untouched(nn.Module):
+    """A classifier that must not be asked."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise AssertionError("the classifier was fed")
+
+
+@pytest.mark.parametrize("plain_one", [GAN, WGANGP])
+@pytest.mark.parametrize("classifier", [None, Untouched()])
+def test_with_both_switches_off_it_is_the_plain_technique(plain_one: type, classifier: nn.Module | None) -> None:
+    nets = [(ToyGenerator(shape=(2,), latent_dim=3, width=8), ToyDiscriminator(shape=(2,), width=8)) for _ in "ab"]
+    for a, b in zip(*nets, strict=True):
+        b.load_state_dict(a.state_dict())
+    same: dict[str, Any] = {"d_steps": 2, "lr_d": 1e-3, "lr_g": 1e-3, "betas": (0.0, 0.9)}
+    if plain_one is GAN:
+        reference = GAN(*nets[0], 3, loss="wasserstein", regularizers=[GradientPenalty(5.0)], **same)
+    else:
+        reference = WGANGP(*nets[0], 3, gp_weight=5.0, **same)
+    off: dict[str, Any] = {"reweight": False, "ratio_clip": None, "g_steps": 1, "ct_weight": 0.0}
+    ours = PRCGAN(*nets[1], 3, classifier=classifier, **off, **same)
+    assert not hasattr(ours, "classifier") and ours.players == ("d", "g")
+    drawn = []
+    for module in (reference, ours):
+        torch.manual_seed(5)
+        trainer(max_steps=6).fit(module, plain(batch_size=4))
+        drawn.append(torch.get_rng_state())
+    assert equal(state(reference), state(ours)) and equal(*drawn)
+    assert equal(reference._rng.get_state(), ours._rng.get_state())
+    assert reference.images_seen == ours.images_seen
+
+
 # ---------------------------------------------------------------------- bad input
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -308,6 +368,7 @@ def test_clipped_updates_reach_the_data() -> None:
         ({"classifier": None}, "classifier must be a network with ratio_clip"),
         ({"ratio_clip": 0.0}, "ratio_clip: expected"),
         ({"temperature": 0.0}, "temperature: expected"),
+        ({"clip_grad_c": -1.0}, "clip_grad_c must be > 0"),
         ({"surrogate": "ppo"}, "surrogate: expected"),
         ({"accumulate_g": 2}, "accumulate_g must be 1 with ratio_clip"),
         ({"g_batch_factor": 2}, "g_batch_factor must be 1 with ratio_clip"),

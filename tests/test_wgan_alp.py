@@ -125,10 +125,41 @@ def test_it_keeps_a_critic_lipschitz() -> None:
         ({"target": -1.0}, "target: expected"),
         ({"epsilon": (0.0, 1.0)}, "epsilon: expected 0 < least <= most"),
         ({"epsilon": (2.0, 1.0)}, "epsilon: expected 0 < least <= most"),
-        ({"xi": 0.0}, "xi: expected a number above 0"),
+        ({"xi": 0.0}, "xi: expected a finite number above 0"),
         ({"power_iterations": 0}, "power_iterations: expected an integer of at least 1"),
     ],
 )
 def test_bad_input(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AdversarialLipschitzPenalty(**options)
+
+
+class Ramp(nn.Module):
+    """f = 3 max(0, x_0)"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(3.0, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a * x[:, 0].relu()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_pairs_start_at_real_and_at_fake_samples(flip: bool) -> None:
+    """Slope 3 around one half of the points, 0 around the other: ((3 - 1)^2 + 0) / 2."""
+    flat, steep = (torch.full((8, 2), level, dtype=torch.float64) for level in (-5.0, 5.0))
+    real, fake = (steep, flat) if flip else (flat, steep)
+    term = AdversarialLipschitzPenalty(clip=None, epsilon=(0.1, 0.2), xi=0.1)(Ramp(), at(real), fake)
+    assert term.item() == pytest.approx(2.0, abs=1e-10)
+
+
+def test_the_technique_passes_its_values_to_the_penalty() -> None:
+    nets = ToyGenerator(shape=(3,), latent_dim=2, width=4), ToyDiscriminator(shape=(3,), width=4)
+    for options, expected in (
+        ({}, (10.0, (0.1, 10.0), 10.0, (-1.0, 1.0), 1.0)),
+        ({"alp_weight": 3.0, "epsilon": (0.2, 0.3), "xi": 0.5, "clip": None}, (3.0, (0.2, 0.3), 0.5, None, 1.0)),
+    ):
+        term = WGANALP(*nets, 2, **options).regularizers[0]  # type: ignore[arg-type]
+        assert isinstance(term, AdversarialLipschitzPenalty)
+        assert (term.weight, term.epsilon, term.xi, term.clip, term.target) == expected

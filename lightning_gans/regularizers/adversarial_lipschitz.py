@@ -51,8 +51,10 @@ class AdversarialLipschitzPenalty(Regularizer):
             raise ValueError(f"target: expected a finite number of at least 0, got {target}.")
         if not 0 < epsilon[0] <= epsilon[1] < float("inf"):
             raise ValueError(f"epsilon: expected 0 < least <= most, got {epsilon}.")
-        if not xi > 0:
-            raise ValueError(f"xi: expected a number above 0, got {xi}.")
+        if not 0 < xi < float("inf"):
+            raise ValueError(f"xi: expected a finite number above 0, got {xi}.")
+        if clip is not None and not clip[0] < clip[1]:
+            raise ValueError(f"clip: expected (low, high) with low < high or None, got {clip}.")
         if not isinstance(power_iterations, int) or power_iterations < 1:
             raise ValueError(f"power_iterations: expected an integer of at least 1, got {power_iterations}.")
         self.target, self.epsilon, self.xi, self.power_iterations = target, epsilon, xi, power_iterations

@@ -37,6 +37,8 @@ class ConsistencyTerm(Regularizer):
         for name, value in (("margin", margin), ("feature_weight", feature_weight)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name}: expected a finite number of at least 0, got {value}.")
+        if margin and not weight:
+            raise ValueError(f"margin: expected 0 with weight=0, got {margin}.")
         self.margin, self.feature_weight, self._checked = margin, feature_weight, False
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:

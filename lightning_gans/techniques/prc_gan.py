@@ -89,6 +89,8 @@ class PRCGAN(GAN):
     ) -> None:
         prc.check_prc(ratio_clip, temperature, surrogate)
         checks.at_least_one(c_steps=c_steps)
+        if clip_grad_c is not None:
+            checks.positive(clip_grad_c=clip_grad_c)
         own = [make(weight) for make, weight in ((GradientPenalty, gp_weight), (ConsistencyTerm, ct_weight)) if weight]
         kwargs |= {"d_steps": d_steps, "g_steps": g_steps, "lr_d": lr_d, "lr_g": lr_g, "betas": betas}
         super().__init__(generator, discriminator, latent_dim, loss=loss, regularizers=[*own, *regularizers], **kwargs)
