@@ -126,6 +126,7 @@ def test_it_keeps_a_critic_lipschitz() -> None:
         ({"epsilon": (0.0, 1.0)}, "epsilon: expected 0 < least <= most"),
         ({"epsilon": (2.0, 1.0)}, "epsilon: expected 0 < least <= most"),
         ({"xi": 0.0}, "xi: expected a finite number above 0"),
+        ({"clip": (1.0, -1.0)}, "clip: expected \\(low, high\\) with low < high"),
         ({"power_iterations": 0}, "power_iterations: expected an integer of at least 1"),
     ],
 )
