@@ -22,7 +22,7 @@ from lightning_gans.callbacks.image_logging import figure_image, new_figure
 def layers(result: common.Result) -> list[float]:
     """Gradient norm by layer of the critic, from input to output; geometric mean over the second half of the run."""
     late = result["rows"][len(result["rows"]) // 2 :]
-    names = [name for row in late[-1:] for name in row if name.startswith("grad/d/")]
+    names = list(dict.fromkeys(name for row in late for name in row if name.startswith("grad/d/")))
     floor = 1e-30
     return [10 ** statistics.fmean(math.log10(max(r[n], floor)) for r in late if n in r) for n in names]
 

@@ -91,15 +91,15 @@ def build(game: Game) -> tuple[GANModule, Any]:
     data_options = {"batch_size": game["batch_size"], **game.get("data_options", {})}
     data = data_class(**data_options)
 
-    def network(spec: Sequence[Any]) -> torch.nn.Module:
+    def network(spec: Sequence[Any], wrap: Sequence[Any] = ()) -> torch.nn.Module:
         name, options = spec
         fitted = {"shape": tuple(data.shape)} | ({"latent_dim": game["latent_dim"]} if "Gen" in name else {})
         net = getattr(networks, name)(**fitted, **options)
-        for wrapper, wrapper_options in game.get("wrap", []) if "Disc" in name else []:
+        for wrapper, wrapper_options in wrap:
             net = getattr(wrappers, wrapper)(net, **wrapper_options)
         return net
 
-    nets = network(game["generator"]), network(game["discriminator"])
+    nets = network(game["generator"]), network(game["discriminator"], game.get("wrap", ()))
     options = dict(game.get("options", {}))
     if "classifier" in game:  # last, so that the others start from the same weights with and without it
         options["classifier"] = network(game["classifier"])
@@ -207,7 +207,10 @@ def sweep(games: Mapping[str, Game], seeds: Iterable[int], arguments: argparse.N
         with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
             jobs = {pool.submit(play, game): path for path, game in todo.items()}
             for job in bar(as_completed(jobs)):
-                keep(jobs[job], job.result())
+                if job.exception() is None:
+                    keep(jobs[job], job.result())
+        for job in jobs:
+            job.result()  # raises what went wrong, now that all the others are kept
     return {name: [json.loads(path.read_text()) for path in found] for name, found in paths.items()}
 
 

@@ -22,8 +22,9 @@ from lightning_gans.techniques.gan import GAN
 class PRCGAN(GAN):
     """Two independent switches over any adversarial loss: reweighted fakes for D, a clipped surrogate for G.
 
-    ``reweight``: the fakes of D's loss have weights W = N softmax(f(G(z)) / T) over the batch of all ranks, without
-    gradient; for the Wasserstein loss D then maximises the Donsker-Varadhan bound E f(x) - log E exp f(G(z)).
+    ``reweight``: the fakes of D's loss have weights W = N softmax(f(G(z)) / T) over the batch of all ranks (each of
+    ``accumulate_d`` batches by itself), without gradient; for the Wasserstein loss D then maximises the
+    Donsker-Varadhan bound E f(x) - log E exp f(G(z)).
 
     ``ratio_clip``: G maximises E w A with A the reward (f(G(z)) for the Wasserstein loss) and w the ratio
     r = p_theta / p_theta_t clipped at 1 + eps (``functional.prc.surrogate_weights``). A classifier C with logits l and
