@@ -220,9 +220,9 @@ def test_resume_in_the_middle_of_a_cycle(tmp_path: Path) -> None:
     half = trainer(max_steps=5)
     half.fit(first, plain(40, 4))
     half.save_checkpoint(tmp_path / "c.ckpt")
-    assert "logits" in torch.load(tmp_path / "c.ckpt", weights_only=False)["gan"]["ranks"][0]["kept"]
+    assert "logits" in torch.load(tmp_path / "c.ckpt", weights_only=True)["gan"]["ranks"][0]["kept"]
     torch.manual_seed(99)
-    trainer(max_steps=8).fit(rest, plain(40, 4), ckpt_path=tmp_path / "c.ckpt", weights_only=False)
+    trainer(max_steps=8).fit(rest, plain(40, 4), ckpt_path=tmp_path / "c.ckpt")
     assert equal(state(whole), state(rest))
 
 
