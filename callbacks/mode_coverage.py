@@ -28,8 +28,8 @@ class ModeCoverage(ScoreCallback):
 
     * With ``datamodule.modes`` (K, d) in two and more dimensions: ``metrics/modes`` (number covered),
       ``metrics/high_quality`` (share of samples within ``radius`` of a mode) and ``metrics/reverse_kl`` (nats).
-    * On the line: ``metrics/w1``, the exact W1 between samples and as many draws of ``datamodule.sample_exact``; and,
-      with ``datamodule.tail_threshold``, ``metrics/tail_mass``, the share of samples beyond it.
+    * On the line: ``metrics/w1``, the exact W1 between samples and as many draws of ``datamodule.sample_exact``; their
+      ``metrics/mean`` and ``metrics/std``; and, with ``datamodule.tail_threshold``, ``metrics/tail_mass``, the share of samples beyond it.
     * For stacked digits (three channels, 1000 classes ``100 a + 10 b + c``): ``metrics/modes/lenet`` and
       ``metrics/reverse_kl/lenet``, by a classifier trained on the data set's digits at first use, then cached.
 
@@ -105,6 +105,7 @@ class ModeCoverage(ScoreCallback):
     def _line(self, data: Any, points: Tensor, own: torch.Generator) -> dict[str, float]:
         exact = data.sample_exact(self.num_samples, own)
         values = {"metrics/w1": float(wasserstein1(points, exact))}
+        values |= {"metrics/mean": float(points.mean()), "metrics/std": float(points.std())}
         if (threshold := getattr(data, "tail_threshold", None)) is not None:
             values["metrics/tail_mass"] = tail_mass(points, threshold)
             self.protocol |= {"tail_threshold": float(threshold), "exact_tail_mass": getattr(data, "tail_mass", None)}

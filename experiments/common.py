@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import logging
 import math
@@ -26,6 +27,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.recipes import header
@@ -38,6 +40,7 @@ Game = dict[str, Any]
 Result = dict[str, Any]
 Columns = dict[str, Callable[[Result], float]]
 TOYS = ("Ring", "Grid")
+LINES = ("Gaussian1D", "PointMass")
 
 
 class Rows(loggers.Logger):
@@ -84,6 +87,59 @@ class Clock(pl.Callback):
         self.seconds += self._now() - self.start
 
 
+class Uniform(nn.Module):
+    """Makes U(-1, 1) of the normal noise, 2 Phi(z) - 1, for a generator behind it."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Of z (N, latent_dim)."""
+        return 2 * torch.special.ndtr(z) - 1
+
+
+class Memory(pl.Callback):
+    """The most bytes that autograd held at once for backward passes, storages counted once, in one early cycle."""
+
+    def __init__(self) -> None:
+        self.bytes, self.live = 0, 0
+        self.counts: dict[int, int] = {}
+        self.hooks: Any = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
+        """The third cycle, when optimizers have their state."""
+        if module.global_step == 2:
+            self.hooks = torch.autograd.graph.saved_tensors_hooks(partial(_Held, self), lambda held: held.tensor)
+            self.hooks.__enter__()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Done."""
+        if self.hooks is not None:
+            self.hooks.__exit__(None, None, None)
+            self.hooks = None
+
+
+class _Held:
+    """A saved tensor, counted as long as it lives."""
+
+    def __init__(self, memory: Memory, tensor: Tensor) -> None:
+        self.memory, self.tensor = memory, tensor.detach()  # with its graph it would keep itself alive
+        storage = tensor.untyped_storage()
+        self.key, self.size = storage.data_ptr(), storage.nbytes()
+        if self.key not in memory.counts:
+            memory.live += self.size
+            memory.bytes = max(memory.bytes, memory.live)
+        memory.counts[self.key] = memory.counts.get(self.key, 0) + 1
+
+    def __del__(self) -> None:
+        self.memory.counts[self.key] -= 1
+        if not self.memory.counts[self.key]:
+            del self.memory.counts[self.key]
+            self.memory.live -= self.size
+
+
+def _optimizer(path: str, options: dict[str, Any]) -> Callable[..., torch.optim.Optimizer]:
+    module, _, name = path.rpartition(".")
+    return partial(getattr(importlib.import_module(module), name), **options)
+
+
 def build(game: Game) -> tuple[GANModule, Any]:
     """The module and the data of a game."""
     pl.seed_everything(game["seed"], verbose=False)
@@ -91,7 +147,7 @@ def build(game: Game) -> tuple[GANModule, Any]:
     data_options = {"batch_size": game["batch_size"], **game.get("data_options", {})}
     data = data_class(**data_options)
 
-    def network(spec: Sequence[Any], wrap: Sequence[Any] = ()) -> torch.nn.Module:
+    def network(spec: Sequence[Any], wrap: Sequence[Any] = ()) -> nn.Module:
         name, options = spec
         fitted = {"shape": tuple(data.shape)} | ({"latent_dim": game["latent_dim"]} if "Gen" in name else {})
         net = getattr(networks, name)(**fitted, **options)
@@ -99,8 +155,14 @@ def build(game: Game) -> tuple[GANModule, Any]:
             net = getattr(wrappers, wrapper)(net, **wrapper_options)
         return net
 
-    nets = network(game["generator"]), network(game["discriminator"], game.get("wrap", ()))
+    generator, discriminator = network(game["generator"]), network(game["discriminator"], game.get("wrap", ()))
+    nets = nn.Sequential(Uniform(), generator) if game.get("uniform_noise") else generator, discriminator
     options = dict(game.get("options", {}))
+    for player, spec in game.get("optimizers", {}).items():
+        options[f"optimizer_{player}"] = _optimizer(*spec)
+    if game.get("decay"):  # the learning rates fall to nothing
+        fall = partial(torch.optim.lr_scheduler.LinearLR, start_factor=1, end_factor=0, total_iters=game["updates"])
+        options |= {"scheduler_g": fall, "scheduler_d": fall}
     if "classifier" in game:  # last, so that the others start from the same weights with and without it
         options["classifier"] = network(game["classifier"])
     own = [getattr(regularizers, name)(**kwargs) for name, kwargs in game.get("regularizers", [])]
@@ -115,22 +177,23 @@ def play(game: Game) -> Result:
     Args:
         game: ``technique`` (of ``TECHNIQUES``) with ``options`` and ``regularizers``; ``data`` (a data module's class)
             with ``data_options``; ``generator``, ``discriminator`` and perhaps ``classifier`` as [class, options] and
-            ``wrap`` as [[wrapper, options], ...] for the discriminator; ``latent_dim``, ``batch_size``, ``updates``,
-            ``seed``, ``ema`` (decay), ``every`` (updates between scores), ``log_every``, ``score`` (options of the
-            score), ``watch`` as [[callback, options], ...].
+            ``wrap`` as [[wrapper, options], ...] for the discriminator; perhaps ``optimizers`` as {"g": [class path,
+            options], "d": ...}, ``decay`` (of both learning rates, to 0), ``uniform_noise``; ``latent_dim``,
+            ``batch_size``, ``updates``, ``seed``, ``ema`` (decay), ``every`` (updates between scores), ``log_every``,
+            ``score`` (options of the score), ``watch`` as [[callback, options], ...].
 
     Returns:
         ``rows``: what was logged, by generator update, scores and ``seconds`` of training among it; ``weights``: 201
         quantiles of the discriminator's parameters; ``failed``: the error that ended it, or None; ``curves``: the
-        history of ``SurrogateObjective``, if it watched.
+        history of ``SurrogateObjective``, if it watched; ``bytes``: the most that autograd held, see `Memory`.
     """
     torch.set_num_threads(1)
     _quiet()
     module, data = build(game)
-    clock = Clock()
+    clock, memory = Clock(), Memory()
     rows = Rows(clock)
     watching = [getattr(callbacks, name)(**options) for name, options in game.get("watch", [])]
-    if game["data"] in TOYS:
+    if game["data"] in (*TOYS, *LINES, "StackedMNIST"):
         score: Any = callbacks.ModeCoverage(game["every"], **game.get("score", {}))
     else:
         score = callbacks.GenerativeMetrics(game["every"], metrics=["fid"], **game["score"])
@@ -138,7 +201,7 @@ def play(game: Game) -> Result:
     folder = Path(game["folder"])
     trainer = pl.Trainer(
         max_steps=game["updates"], max_epochs=-1, logger=rows, log_every_n_steps=game["log_every"], devices=1,
-        callbacks=[clock, *averaging, *watching, score], enable_checkpointing=False, enable_progress_bar=False,
+        callbacks=[clock, memory, *averaging, *watching, score], enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, limit_val_batches=0, default_root_dir=str(folder),
     )  # fmt: skip
     failed = None
@@ -160,6 +223,7 @@ def play(game: Game) -> Result:
             for name, net in (("g", module.generator), ("d", module.discriminator))
         },
         "failed": failed,
+        "bytes": memory.bytes,
         "curves": curves,
         "sample": sample.tolist(),
     }
@@ -240,10 +304,25 @@ def toy_game(data: str, updates: int, width: int = 128, **more: Any) -> Game:
     }  # fmt: skip
 
 
+def line_game(data: str, updates: int, width: int = 32, **more: Any) -> Game:
+    """The 1-width-1 nets of a study of the primal-dual GAN (configs/toy1d); no EMA."""
+    return {
+        "data": data, "latent_dim": 1, "batch_size": 256, "updates": updates,
+        "every": max(1, updates // 20), "log_every": max(1, updates // 100),
+        "generator": ["ToyGenerator", {"width": width, "depth": 1}],
+        "discriminator": ["ToyDiscriminator", {"width": width, "depth": 1}],
+        **more,
+    }  # fmt: skip
+
+
 def score_of(data: str) -> str:
     """Under which name the one score of a data set is logged."""
     if data in TOYS:
         return "metrics/high_quality"
+    if data in LINES:
+        return "metrics/w1"
+    if data == "StackedMNIST":
+        return "metrics/modes/lenet"
     return "metrics/fid/resnet" if data == "CIFAR10" else "metrics/fid/lenet"
 
 
@@ -301,6 +380,11 @@ def milliseconds(result: Result) -> float:
     """Seconds of training per generator update, times 1000."""
     row = result["rows"][-1]
     return 1000 * row["seconds"] / row["step"] if row["step"] else math.nan
+
+
+def megabytes(result: Result) -> float:
+    """The most that autograd held for backward passes in one cycle, in units of 10^6 bytes."""
+    return float(result["bytes"]) / 1e6
 
 
 def at_time(result: Result, name: str, seconds: float) -> float:
@@ -379,6 +463,6 @@ def publish(
 
 
 __all__ = [
-    "best", "image_game", "last", "late_deviation", "late_mean", "milliseconds", "parser", "play", "publish",
-    "series", "spread", "sweep", "table", "toy_game",
+    "best", "image_game", "last", "late_deviation", "late_mean", "line_game", "megabytes", "milliseconds", "parser",
+    "play", "publish", "series", "spread", "sweep", "table", "toy_game",
 ]  # fmt: skip

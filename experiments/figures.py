@@ -69,6 +69,23 @@ def samples(lines: Mapping[str, Sequence[Result]], columns: int = 10) -> Image.I
     return figure_image(figure)
 
 
+def bars(panels: Mapping[str, Mapping[str, Sequence[float]]], label: str) -> Image.Image:
+    """One panel per data set, a bar per game: the mean over seeds, with a point for each seed; NaN is left out."""
+    rows = max(map(len, panels.values()))
+    figure = new_figure(2.6 + 3.4 * len(panels), 0.9 + 0.3 * rows)
+    for i, (axes, (title, lines)) in enumerate(zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items())):
+        for at, values in enumerate(lines.values()):
+            known = [v for v in values if not math.isnan(v)]
+            if known:
+                axes.barh(at, statistics.fmean(known), color=COLOURS[0], alpha=0.35, height=0.7)
+                axes.plot(known, [at] * len(known), "o", color=COLOURS[0], markersize=3.5)
+        axes.set_yticks(range(len(lines)), list(lines) if i == 0 else [""] * len(lines), fontsize=8)
+        axes.invert_yaxis()
+        tidy(axes, title, label, "")
+        axes.grid(axis="y", visible=False)
+    return figure_image(figure)
+
+
 def stack(*pictures: Image.Image) -> Image.Image:
     """Pictures one below the other, on white."""
     sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
@@ -84,4 +101,4 @@ def log10(value: float) -> float:
     return math.log10(value) if value > 0 else math.nan
 
 
-__all__ = ["COLOURS", "curves", "log10", "samples", "series", "stack", "tidy"]
+__all__ = ["COLOURS", "bars", "curves", "log10", "samples", "series", "stack", "tidy"]

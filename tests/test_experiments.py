@@ -85,6 +85,23 @@ EXPERIMENTS: dict[str, list[str]] = {
     "reweight_and_clip": ["--data", "Ring", "--updates", "10"],
     "critic_normalisation": ["--data", "Digits", "--width", "4"],
     "convergence": ["--data", "Digits", "--width", "4", "--batch_size", "8"],
+    "primal_dual_gaussian": [
+        "--deviations",
+        "0",
+        "0.0316228",
+        "--sigmas",
+        "1",
+        "--alphas",
+        "1",
+        "--steps",
+        "4",
+        "--changes",
+        "SGD 0.1",
+    ],
+    "mode_collapse": ["--data", "Ring", "--width", "8", "--ks", "1"],
+    "unrolling": ["--width", "8", "--ks", "1"],
+    "optimizers": ["--data", "Gaussian1D", "--optimizers", "extra-Adam"],
+    "primal_dual_mnist": ["--width", "2"],
     "architectures": ["--data", "Digits", "--width", "4", "--deep_updates", "1"],
 }
 

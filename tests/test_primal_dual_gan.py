@@ -195,6 +195,7 @@ def test_one_step_by_hand() -> None:
         "g/d_real": 0.731059,
         "g/adversarial_gradient": 0.5 / 2,  # four samples of a quarter each
         "g/kernel_gradient": 0.241472 / 2,
+        "g/gradient_cosine": 1.0,
         "d/adversarial": math.log(2),
     }
     assert {name: logged[name] for name in expected} == pytest.approx(expected, abs=2e-6)
@@ -231,17 +232,20 @@ def test_the_discriminator_gets_no_gradient_from_the_kernel_term() -> None:
     assert torch.autograd.grad(kernel, module.discriminator.a, allow_unused=True)[0] is None
 
 
-def test_gradient_norms_are_those_of_the_terms() -> None:
+def test_gradients_are_those_of_the_terms() -> None:
     """Whatever the loss is multiplied by on its way back, as a gradient scaler does."""
     module = game(Slope(1.5))
     real, fake = torch.randn(4, 1, dtype=DOUBLE), torch.randn(5, 1, dtype=DOUBLE).requires_grad_()
     found = terms(module, real, fake)
-    want = {k: torch.autograd.grad(v, fake, retain_graph=True)[0].norm() for k, v in found.items()}
+    want = {k: torch.autograd.grad(v, fake, retain_graph=True)[0] for k, v in found.items()}
     found = terms(module, real, fake)
     (1024 * sum(found.values())).backward()
-    for name, norm in want.items():
-        torch.testing.assert_close(module.values[f"g/{name}_gradient"], norm)
-        assert norm > 0
+    for name, gradient in want.items():
+        torch.testing.assert_close(module.values[f"g/{name}_gradient"], gradient.norm())
+        assert gradient.norm() > 0
+    cosine = torch.nn.functional.cosine_similarity(*(g.flatten() for g in want.values()), dim=0)
+    torch.testing.assert_close(module.values["g/gradient_cosine"], cosine)
+    assert 0.01 < abs(cosine) < 0.99
 
 
 # ---------------------------------------------------------------------- sigma and features

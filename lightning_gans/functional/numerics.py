@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,14 +28,31 @@ def row_norm(x: Tensor, p: float = 2.0) -> Tensor:
     return torch.linalg.vector_norm(x.masked_fill(zero[:, None], 1), p, dim=1).masked_fill(zero, 0)
 
 
-def tell_gradient_norm(tell: Callable[..., None], name: str, term: Tensor, at: Tensor) -> None:
-    """When a backward pass goes from `term` through `at`, call `tell(<name>=norm of d term / d at)`: no other cost.
+def tell_gradients(tell: Callable[..., None], prefix: str, terms: Mapping[str, Tensor], at: Sequence[Tensor]) -> None:
+    """When a backward pass goes from two terms through `at`, tell their gradients there apart: no other cost.
 
-    Give each term an alias of its own (``x.view_as(x)``) to tell their gradients apart. What `term` is multiplied by
-    before the pass, by a gradient scaler say, is divided out. Nothing happens if `at` has no graph.
+    Calls `tell` with ``<prefix><name>_gradient``, the norm of d term / d at, of each, and with
+    ``<prefix>gradient_cosine``, the cosine of the angle between the two (0 if one vanishes). What a term is multiplied
+    by before the pass, by a gradient scaler say, is divided out. Nothing happens if `at` has no graph.
+
+    Args:
+        tell: takes what was found as keywords.
+        prefix: of the keywords.
+        terms: two scalars by name.
+        at: an alias of the same tensor (``x.view_as(x)``) for each term, through which it goes and the other does not.
     """
-    if not at.requires_grad:
-        return
-    scale: list[Tensor] = []
-    term.register_hook(scale.append)
-    at.register_hook(lambda gradient: tell(**{name: full_precision(gradient).norm() / full_precision(scale[-1])}))
+    found: dict[str, Tensor] = {}
+
+    def caught(name: str, scale: list[Tensor], gradient: Tensor) -> None:
+        found[name] = full_precision(gradient).flatten() / full_precision(scale[-1])
+        tell(**{f"{prefix}{name}_gradient": found[name].norm()})
+        if len(found) == 2:
+            cosine = torch.nn.functional.cosine_similarity(*found.values(), dim=0, eps=0)
+            tell(**{f"{prefix}gradient_cosine": cosine.nan_to_num()})
+            found.clear()
+
+    for (name, term), alias in zip(terms.items(), at):
+        if alias.requires_grad:
+            scale: list[Tensor] = []
+            term.register_hook(scale.append)
+            alias.register_hook(partial(caught, name, scale))

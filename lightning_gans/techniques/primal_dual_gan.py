@@ -11,7 +11,7 @@ from lightning_gans import checks
 from lightning_gans.base import Batch, GANModule, Terms, evaluating
 from lightning_gans.functional.kernels import log_kernel_density, median_distance
 from lightning_gans.functional.losses import PAIRS, weighted_mean
-from lightning_gans.functional.numerics import full_precision, tell_gradient_norm
+from lightning_gans.functional.numerics import full_precision, tell_gradients
 
 
 class PrimalDualGAN(GANModule):
@@ -32,7 +32,7 @@ class PrimalDualGAN(GANModule):
 
     Also logged, as means: ``g/p_g``, its logarithm ``g/log_p_g``, ``g/p_target`` (p~) and ``g/d_real`` (D(x_i)); and
     ``g/adversarial_gradient`` and ``g/kernel_gradient``, the norms of the two terms' gradients by the batch of fakes,
-    caught on their way back at no cost.
+    and ``g/gradient_cosine``, of the angle between them, caught on their way back at no cost.
 
     With ``alpha=0`` it is :class:`GAN` by its minimax or Wasserstein loss. Departures: Adam; sigma and alpha are our
     choice, since no value was found; ``relative``, ``features``, ``saturating=False`` and the schedule are additions.
@@ -125,8 +125,7 @@ class PrimalDualGAN(GANModule):
         self.note(**{f"g_{name}": value.mean() for name, value in means.items()})
         first = self.pair.f1(on_fake) if self.saturating else -self.pair.f0(on_fake)
         terms = {"adversarial": first.mean(), "kernel": weighted_mean((target - p).square(), batch.weights)}
-        for (name, term), way in zip(terms.items(), ways):
-            tell_gradient_norm(self.note, f"g_{name}_gradient", term, way)
+        tell_gradients(self.note, "g_", terms, ways)
         return terms
 
     @torch.no_grad()
