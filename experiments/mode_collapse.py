@@ -4,7 +4,8 @@
 
 The ring of 8, the grid of 25 and the 1,000 modes of StackedMNIST: the plain game, unrolled discriminators (first and
 second order), primal-dual steps, a gradient penalty; same networks and data. A seed succeeds on a toy if all modes are
-covered and the reverse KL divergence, of samples over modes, is at most ``--success`` nats. MNIST is downloaded to ``$LIGHTNING_GANS_DATA``.
+covered and the reverse KL divergence, of samples over modes, is at most ``--success`` nats. MNIST is downloaded to
+``$LIGHTNING_GANS_DATA``.
 """
 
 from __future__ import annotations

@@ -144,6 +144,7 @@ NETS = {"generator": "ToyGenerator", "discriminator": "ToyDiscriminator"}
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "as above": ({}, {}), "k_0 = 5": ({}, {"d_steps": 5}), "k_0 = 20": ({}, {"d_steps": 20}),
     "64 samples": ({"batch_size": 64}, {}), "1024 samples": ({"batch_size": 1024}, {}),
+    "four times the noise": ({}, {"g_batch_factor": 4}),
     "uniform noise": ({"uniform_noise": True}, {}),
     "rates 1e-4": ({}, {"lr_g": 1e-4, "lr_d": 1e-4}), "rates fall to 0": ({"decay": True}, {}),
     "1-256-1 nets": ({k: [kind, {"width": 256, "depth": 1}] for k, kind in NETS.items()}, {}),

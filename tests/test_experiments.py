@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from experiments import common
+from lightning_gans.datamodules.downloaded import default_root
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,7 +78,12 @@ def test_words_stay_when_a_table_is_written_anew(tmp_path: Path, monkeypatch: py
 
 
 TINY = ["--seeds", "1", "--jobs", "1", "--updates", "8"]
-ON_IMAGES = ("critic_normalisation", "convergence", "architectures")  # scores of 2,000 images take their time
+ON_IMAGES = (
+    "critic_normalisation",
+    "convergence",
+    "architectures",
+    "primal_dual_mnist",
+)  # scores of 2,000 images take their time
 EXPERIMENTS: dict[str, list[str]] = {
     "one_or_two_sided": ["--data", "Ring", "--weights", "0.1"],
     "finite_difference": ["--data", "Ring"],
@@ -118,6 +124,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_from_beginning_to_end(name: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table with a row per game, a figure beside it, and nothing left half-written."""
     monkeypatch.setenv("LIGHTNING_GANS_CACHE", str(cache))
+    if name == "primal_dual_mnist" and not list(default_root().glob("MNIST/raw/*")):
+        pytest.skip("needs MNIST in $LIGHTNING_GANS_DATA")
     out = tmp_path / "result.md"
     rest: list[Any] = [*TINY, *EXPERIMENTS[name], "--runs", str(tmp_path / "runs"), "--out", str(out)]
     monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", *rest])
