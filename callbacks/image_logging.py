@@ -67,7 +67,7 @@ def new_figure(width: float, height: float, layout: Literal["constrained", "none
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=130, layout=layout)  # type: ignore[arg-type]  # matplotlib knows "none", its stubs do not
+    figure = Figure(figsize=(width, height), dpi=130, layout=layout)  # type: ignore[arg-type]
     FigureCanvasAgg(figure)
     return figure
 
@@ -99,7 +99,7 @@ def read_images(paths: Mapping[int, Path], longest: int | None = None) -> dict[i
         try:
             with Image.open(path) as file:
                 image = file.convert("RGB")
-        except (OSError, SyntaxError, ValueError):  # what Pillow raises for files that are not, or half, a picture
+        except Exception:  # no file may end a training, and Pillow raises many kinds of errors
             continue
         size = size or image.size
         if image.size == size:
