@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from lightning_gans._lightning import loggers, pl
@@ -61,12 +62,12 @@ def grid_image(
     return Image.fromarray(sheet.numpy())
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, apart from pyplot's state."""
+def new_figure(width: float, height: float, layout: Literal["constrained", "none"] = "constrained") -> Figure:
+    """An empty figure of so many inches, apart from pyplot's state; "none" has the axes stay where they are put."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=130, layout=layout)  # type: ignore[arg-type]
     FigureCanvasAgg(figure)
     return figure
 
@@ -77,13 +78,88 @@ def figure_image(figure: Figure) -> Image.Image:
     return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())  # type: ignore[attr-defined]
 
 
-def save_image_atomic(image: Image.Image, path: str | Path) -> Path:
-    """Write a PNG under a temporary name, then rename it, so that no reader meets half a picture."""
+def evenly(paths: Mapping[int, Path], most: int) -> dict[int, Path]:
+    """At most ``most`` >= 2 of the paths by step, evenly spaced in their order, the first and the last among them."""
+    steps = sorted(paths)
+    if len(steps) > most:
+        steps = [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
+    return {step: paths[step] for step in steps}
+
+
+def read_images(paths: Mapping[int, Path], longest: int | None = None) -> dict[int, Image.Image]:
+    """The pictures (RGB) by step, without those that cannot be read or are not as large as the first that can.
+
+    Args:
+        paths: the files by step.
+        longest: larger pictures are reduced until their longer side has so many pixels; None keeps them.
+    """
+    found: dict[int, Image.Image] = {}
+    size: tuple[int, int] | None = None
+    for step, path in paths.items():
+        try:
+            with Image.open(path) as file:
+                image = file.convert("RGB")
+        except Exception:  # no file may end a training, and Pillow raises many kinds of errors
+            continue
+        size = size or image.size
+        if image.size == size:
+            if longest is not None:
+                image.thumbnail((longest, longest))
+            found[step] = image
+    return found
+
+
+def save_film(frames: Sequence[Image.Image], path: str | Path) -> Path:
+    """Write two or more pictures (RGB) of one size as a GIF: each with its own palette, looping, the last held for 2 s.
+
+    A film lasts ten seconds and the last frame, but no frame is shown for longer than half a second.
+    """
+    first, *others = [frame.quantize(dither=Image.Dither.NONE) for frame in frames]
+    durations = [min(500, 10_000 // len(frames))] * len(others) + [2000]
+    return save_image_atomic(first, path, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+
+
+def contact_sheet(images: Mapping[str, Image.Image], columns: int = 3, gap: int = 16) -> Image.Image:
+    """Pictures of one size side by side, row by row, each below its name; reduced if the sheet were wider than 2000.
+
+    Args:
+        images: one or more pictures (RGB) by name.
+        columns: pictures in a row, >= 1; the last row may stay incomplete.
+        gap: pixels between the pictures and around them.
+    """
+    width, height = next(iter(images.values())).size
+    columns = min(columns, len(images))
+    scale = min(1.0, (2000 - gap * (columns + 1)) / columns / width)
+    width, height = max(1, int(scale * width)), max(1, int(scale * height))
+    size = max(8, min(24, width // 10))
+    font = ImageFont.load_default(size)
+    head = 2 * size
+    rows = -(-len(images) // columns)
+    whole = columns * (width + gap) + gap, rows * (head + height + gap) + gap
+    sheet = Image.new("RGB", whole, "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (name, image) in enumerate(images.items()):
+        left, top = gap + i % columns * (width + gap), gap + i // columns * (head + height + gap)
+        draw.text((left + width // 2, top + head // 2), name, fill=INK, font=font, anchor="mm")
+        small = image if scale == 1 else image.resize((width, height), Image.Resampling.LANCZOS)
+        sheet.paste(small, (left, top + head))
+    return sheet
+
+
+def save_image_atomic(image: Image.Image, path: str | Path, format: str = "PNG", **options: Any) -> Path:
+    """Write a picture under a temporary name, then rename it, so that no reader meets half of it.
+
+    Args:
+        image: the picture.
+        path: where to; the folder is made if it is not there.
+        format: Pillow's name of the format, whatever the path ends in.
+        options: of that format, for Pillow.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        image.save(part, format="PNG")
+        image.save(part, format=format, **options)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

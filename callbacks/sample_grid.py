@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +18,24 @@ from lightning_gans.callbacks.image_logging import (
     FAKE_COLOUR,
     INK,
     REAL_COLOUR,
+    contact_sheet,
+    evenly,
     figure_image,
     grid_image,
     log_image,
     new_figure,
+    read_images,
     require_writable,
     run_dir,
+    save_film,
     save_image_atomic,
     to_uint8,
 )
 from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, untouched
+from lightning_gans.distributed import world_size
+
+FRAMES, SHOWN = 100, 9  # at most so many pictures in the film and on the sheet
+LONGEST = 860  # pixels of a frame's longer side: the film is held in memory
 
 
 def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
@@ -69,9 +78,15 @@ class SampleGrid(EveryNSteps):
     """Draws samples of one fixed noise every n generator updates, at the start and at the end.
 
     Images become a grid (a conditional generator shows one class per row). Points in the plane are shown with the real
-    ones over the discriminator's contour; numbers as two densities with the discriminator's curve. EMA weights are used
-    where there are any. Pictures go to ``<folder>/samples/step_000100.png`` (``latest.png`` is the newest) and, as
-    ``samples/...``, to W&B and TensorBoard.
+    ones over the discriminator's contour; numbers as two densities with the discriminator's curve and, of a technique
+    with ``dual(points, fakes)``, p_g and its target (in one process), on axes that the first picture of a run decides.
+    EMA weights are used where there are any. Pictures go to ``<folder>/samples/step_000100.png`` (``latest.png`` is the
+    newest) and, as ``samples/...``, to W&B and TensorBoard.
+
+    When training ends, and there are two pictures or more, those of the folder up to the last step (a resumed run's
+    earlier ones too) become a film, ``samples/animation.gif``, of at most 100 frames, and a sheet of at most nine,
+    ``samples/over_training.png``, each with its number of generator updates; both evenly spaced from the first to the
+    last. Pictures that cannot be read or have another size than the first are left out.
 
     Args:
         every_n_steps: generator updates between pictures.
@@ -112,6 +127,7 @@ class SampleGrid(EveryNSteps):
         self.folder = Path()
         self.reference: Callable[[str], tuple[Tensor, Tensor | None]] | None = None
         self.items: Tensor | None = None  # clean training items: uint8 images or points
+        self.limits: tuple[float, float] | None = None  # of the axis of numbers, once there are real ones
         self.drawn_step = -1
 
     # ------------------------------------------------------------------ when
@@ -124,7 +140,7 @@ class SampleGrid(EveryNSteps):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw what the untrained generator makes."""
         super().on_train_start(trainer, pl_module)
-        self.drawn_step, self.items = -1, None
+        self.drawn_step, self.items, self.limits = -1, None, None
         module = as_gan(self, pl_module)
         self.reference = getattr(getattr(trainer, "datamodule", None), "reference", None)
         if self.neighbours and self.reference is None:
@@ -134,11 +150,13 @@ class SampleGrid(EveryNSteps):
                 self.act(trainer, module, 0)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the last state, if it was not drawn just now."""
+        """Draw the last state, if it was not drawn just now, and show the whole training on the first rank."""
         module = as_gan(self, pl_module)
         if self.drawn_step != module.global_step:
             with untouched(module):
                 self.act(trainer, module, module.global_step)
+        if trainer.is_global_zero:
+            self.show_training(trainer, module.global_step)
 
     def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
         """Draw, write and log the pictures, on the first rank only."""
@@ -153,6 +171,19 @@ class SampleGrid(EveryNSteps):
                 save_image_atomic(image, self.folder / "latest.png")
             log_image(trainer, f"samples/{name}", image, step)
 
+    def show_training(self, trainer: pl.Trainer, last_step: int) -> None:
+        """Write the film and the sheet of the folder's pictures up to ``last_step``, and log the sheet."""
+        names = ((re.fullmatch(r"step_(\d+)\.png", path.name), path) for path in self.folder.glob("step_*.png"))
+        paths = {int(name[1]): path for name, path in names if name and int(name[1]) <= last_step}
+        frames = list(read_images(evenly(paths, FRAMES), LONGEST).values())
+        if len(frames) > 1:
+            save_film(frames, self.folder / "animation.gif")
+        shown = {f"update {step}": image for step, image in read_images(evenly(paths, SHOWN)).items()}
+        if len(shown) > 1:
+            sheet = contact_sheet(shown)
+            save_image_atomic(sheet, self.folder / "over_training.png")
+            log_image(trainer, "samples/over_training", sheet, last_step)
+
     # ------------------------------------------------------------------ what
     def pictures(self, module: GANModule, value_range: tuple[float, float] = (-1.0, 1.0)) -> dict[str, Image.Image]:
         """The pictures of the module as it is, by name: ``grid``, and ``interpolation`` and ``neighbours`` if asked."""
@@ -162,8 +193,12 @@ class SampleGrid(EveryNSteps):
         samples = self.sample(module, rows * self.columns, labels)
         shape = tuple(samples.shape[1:])
         if shape in ((1,), (2,)):
-            draw = density_picture if shape == (1,) else contour_picture
-            return {"grid": draw(module, self.sample(module, self.points), self.real_points(module))}
+            fake, real = self.sample(module, self.points), self.real_points(module)
+            if shape == (2,):
+                return {"grid": contour_picture(module, fake, real)}
+            limits = self.limits or _common_bounds(fake, real)
+            self.limits = None if real is None else limits
+            return {"grid": density_picture(module, fake, real, limits)}
         if len(shape) != 3 or shape[0] not in (1, 3):
             message = f"SampleGrid draws images of 1 or 3 channels, and points in 1-D and 2-D; not samples of {shape}."
             warnings.warn(message, stacklevel=2)
@@ -221,6 +256,13 @@ def _bounds(points: Tensor, margin: float = 0.25) -> tuple[float, float]:
     return low - room, high + room
 
 
+def _fixed_figure(width: float, height: float) -> Any:
+    """An empty figure whose axes do not move with the length of the labels, so that a film is steady."""
+    figure = new_figure(width, height, layout="none")
+    figure.subplots_adjust(left=0.11, right=0.89, bottom=0.08, top=0.91, hspace=0.4)
+    return figure
+
+
 def _tidy(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=INK, labelsize=8)
@@ -238,7 +280,7 @@ def contour_picture(module: GANModule, fake: Tensor, real: Tensor | None) -> Ima
     """Samples (N, 2) and real points (M, 2) over the discriminator's contour."""
     shown = fake if real is None else real
     low, high = _bounds(shown)
-    figure = new_figure(6.6, 5.7)
+    figure = _fixed_figure(6.6, 5.7)
     axes = figure.subplots()
     if not module.conditional:  # a score needs a class there, and toy data have none
         side = torch.linspace(low, high, 121, device=fake.device)
@@ -266,32 +308,100 @@ def contour_picture(module: GANModule, fake: Tensor, real: Tensor | None) -> Ima
     return figure_image(figure)
 
 
-@torch.no_grad()
-def density_picture(module: GANModule, fake: Tensor, real: Tensor | None) -> Image.Image:
-    """Densities of samples (N, 1) and real numbers (M, 1), and the discriminator's curve."""
-    low, high = _bounds(fake if real is None else real)
-    figure = new_figure(6.4, 4.2)
-    axes = figure.subplots()
-    handles: list[Any] = []
+def _common_bounds(fake: Tensor, real: Tensor | None) -> tuple[float, float]:
+    """:func:`_bounds` of the data and 98% of the samples, which are finite; those of -1 and 1 if none is."""
+    found = [x[x.isfinite()].double().cpu() for x in (fake, real) if x is not None]
+    if len(found[0]):
+        found[0] = found[0].quantile(torch.tensor([0.01, 0.99], dtype=torch.double))  # the axis is not a few samples'
+    points = torch.cat(found)
+    return _bounds(points if len(points) else torch.tensor([-1.0, 1.0]), 0.1)
+
+
+def _close_up(real: Tensor | None, limits: tuple[float, float]) -> tuple[float, float] | None:
+    """Six standard deviations around the mean of data that are narrow (a twentieth) beside the limits; else None."""
+    if real is None:
+        return None
+    span = limits[1] - limits[0]
+    mean, std = float(real.double().mean()), float(real.double().std(correction=0))
+    if std >= span / 20:
+        return None
+    room = 6 * std if std > 1e-6 * span else span / 100  # a point has no width, and float32 no digits for less
+    return mean - room, mean + room
+
+
+def _densities(axes: Any, fake: Tensor, real: Tensor | None, limits: tuple[float, float], title: str) -> list[Any]:
+    """Histograms of samples and data, of which those outside count in the whole; the title tells the samples' share."""
+    handles = []
     for points, colour, label in ((real, REAL_COLOUR, "real"), (fake, FAKE_COLOUR, "generated")):
         if points is not None:
-            inside = points.flatten().cpu()
-            density, edges = torch.histogram(inside[(inside >= low) & (inside <= high)], 80, range=(low, high))
-            density = density / (max(len(inside), 1) * (edges[1] - edges[0]))  # points outside count in the whole
+            values = points.flatten().double().cpu()
+            inside = values[(values >= limits[0]) & (values <= limits[1])]
+            density, edges = torch.histogram(inside, 80, range=limits)
+            density = density / (max(len(values), 1) * (edges[1] - edges[0]))
             handles.append(axes.stairs(density, edges, fill=True, alpha=0.4, color=colour, label=label, linewidth=0))
             axes.stairs(density, edges, color=colour, linewidth=1.2)
-    axes.set(xlim=(low, high))
-    axes.set_xlabel("x", color=INK)
+    outside = 1 - len(inside) / len(values)  # of the samples, which come last
+    if outside:
+        title = f"{title}{', ' if title else ''}{100 * outside:.3g}% of the samples outside"
+    axes.set_title(title, color=INK, fontsize=9, loc="left")
+    axes.set(xlim=limits)
     axes.set_ylabel("density", color=INK)
     _tidy(axes)
-    if not module.conditional:
-        x = torch.linspace(low, high, 400)
-        level = scores(module, x[:, None].to(next(module.discriminator.parameters()))).float().cpu()
+    return handles
+
+
+def _curves(axes: Any, module: GANModule, fake: Tensor, limits: tuple[float, float]) -> list[Any]:
+    """The discriminator's score and, on an axis of their own, the values that the module's ``dual`` gives."""
+    x = torch.linspace(*limits, 400)
+    points = x[:, None].to(next(module.discriminator.parameters()))
+    dashed = {"color": INK, "linewidth": 1.3, "linestyle": (0, (4, 2))}
+    handles = axes.plot(x, scores(module, points).float().cpu(), label="score D(x)", **dashed)
+    axes.set(xlim=limits)
+    axes.set_ylabel("score D(x)", color=INK)
+    _tidy(axes)
+    dual = getattr(module, "dual", None)
+    if dual is None or world_size() > 1:  # there p_g is over the samples of all ranks, and only one of them draws
+        return handles
+    p, target = (value.float().cpu() for value in dual(points, fake.to(points)))
+    if p.isfinite().all():
         other = axes.twinx()
-        (curve,) = other.plot(x, level, color=INK, linewidth=1.3, linestyle=(0, (4, 2)), label="score D(x)")
-        other.set_ylabel("discriminator score D(x)", color=INK)
+        handles += other.plot(x, p, color=FAKE_COLOUR, linewidth=1.3, label="$p_g(x)$")
+        handles += other.plot(
+            x, target, color=FAKE_COLOUR, linewidth=1.3, linestyle=":", label=r"target $\tilde{p}(x)$"
+        )
+        other.set_ylabel(r"$p_g$ and $\tilde{p}$", color=INK)
         other.spines["top"].set_visible(False)
         other.tick_params(colors=INK, labelsize=8)
-        handles.append(curve)
+    return handles
+
+
+@torch.no_grad()
+def density_picture(
+    module: GANModule, fake: Tensor, real: Tensor | None, limits: tuple[float, float] | None = None
+) -> Image.Image:
+    """Densities of samples (N, 1) and real numbers (M, 1), and below them the discriminator's curve.
+
+    Data much narrower than the axis are shown once more from close up. The picture's size is always the same.
+
+    Args:
+        module: its discriminator is shown, and p_g and its target if it has ``dual``.
+        fake: samples.
+        real: data, if there are any.
+        limits: ends of the axis; None takes what holds data and samples.
+    """
+    limits = limits or _common_bounds(fake, real)
+    window = _close_up(real, limits)
+    figure = _fixed_figure(6.4, 6.4)
+    rows = 1 + (not module.conditional) + (window is not None)
+    top, *others = figure.subplots(rows, squeeze=False)[:, 0]
+    handles = _densities(top, fake, real, limits, "")
+    if not module.conditional:  # a score needs a class there, and toy data have none
+        others[0].sharex(top)
+        top.tick_params(labelbottom=False)
+        handles += _curves(others[0], module, fake, limits)
+    if window is not None:
+        _densities(others[-1], fake, real, window, "around the data")
+    others = others or [top]
+    others[-1].set_xlabel("x", color=INK)
     _legend_above(figure, handles)
     return figure_image(figure)

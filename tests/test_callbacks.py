@@ -341,7 +341,8 @@ def test_grid_is_drawn_at_start_every_n_updates_and_at_the_end(tmp_path: Path) -
     trainer(max_steps=5, callbacks=[grid]).fit(make_images("wgan_gp", d_steps=2), images())
     folder = tmp_path / "samples"
     steps = [0, 2, 4, 5]
-    expected = {f"{kind}_{step:06d}.png" for kind in ("step", "interpolation") for step in steps} | {"latest.png"}
+    expected = {f"{kind}_{step:06d}.png" for kind in ("step", "interpolation") for step in steps}
+    expected |= {"latest.png", "animation.gif", "over_training.png"}
     assert {p.name for p in folder.iterdir()} == expected
     with Image.open(folder / "latest.png") as latest, Image.open(folder / "step_000005.png") as last:
         assert latest.size == (3 * 68 + 4, 2 * 68 + 4)
@@ -748,7 +749,7 @@ def test_tensorboard_shows_the_pictures(tmp_path: Path) -> None:
     callbacks = [SampleGrid(2, rows=1, columns=2), GradientNorms(2), WeightHistogram(2)]
     trainer(max_steps=2, logger=log, callbacks=callbacks).fit(make_images("wgan_gp", d_steps=1), images())
     events = EventAccumulator(log.log_dir).Reload()
-    assert set(events.Tags()["images"]) == {"samples/grid", "grad/layers", "d/weights"}
+    assert set(events.Tags()["images"]) == {"samples/grid", "samples/over_training", "grad/layers", "d/weights"}
     grids = events.Images("samples/grid")
     assert [g.step for g in grids] == [0, 2]
     assert (grids[0].width, grids[0].height) == (2 * 68 + 4, 68 + 4)

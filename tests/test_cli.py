@@ -112,6 +112,7 @@ def test_what_a_run_leaves_behind(image_run: Path, capsys: pytest.CaptureFixture
     assert files(image_run) == {
         "config.yaml", "metrics.csv", "checkpoints/last.ckpt",
         "samples/latest.png", "samples/step_000000.png", "samples/step_000002.png",
+        "samples/animation.gif", "samples/over_training.png",
     }  # fmt: skip
     assert [row["step"] for row in rows(image_run)] == ["1", "2"]
     assert {"d/loss", "d/gradient_penalty", "g/loss", "time/images_seen"} <= rows(image_run)[0].keys()

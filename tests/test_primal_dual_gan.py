@@ -248,6 +248,36 @@ def test_gradients_are_those_of_the_terms() -> None:
     assert 0.01 < abs(cosine) < 0.99
 
 
+def test_dual_is_p_g_and_its_target_at_any_points() -> None:
+    """Of samples 0 and 2 at x = 1, sigma 2: exp(-1/4); D(x) = s(1.5 x); and at x = -1: (exp(-1/4) + exp(-9/4)) / 2."""
+    fakes = torch.tensor([[0.0], [2.0]], dtype=DOUBLE).requires_grad_()
+    points = torch.tensor([[1.0], [-1.0]], dtype=DOUBLE)
+    p_g = torch.tensor([math.exp(-0.25), (math.exp(-0.25) + math.exp(-2.25)) / 2], dtype=DOUBLE)
+    step = 0.9 * (2 * (1 - torch.sigmoid(1.5 * points[:, 0]))).log()
+    for project in (False, True):
+        p, target = game(Slope(1.5), sigma=2.0, alpha=0.9, project=project).dual(points, fakes)
+        torch.testing.assert_close(p, p_g)
+        torch.testing.assert_close(target, (p_g - step).clamp_min(0) if project else p_g - step)
+        assert p.requires_grad and not target.requires_grad
+    assert float((p_g - step).min()) < 0
+
+
+def test_the_kernel_term_is_that_of_dual() -> None:
+    module = game(Slope(1.5), sigma=0.8, features=nn.Linear(2, 3))
+    real, fake = torch.randn(4, 2, dtype=DOUBLE), torch.randn(5, 2, dtype=DOUBLE)
+    p, target = module.dual(real, fake)
+    torch.testing.assert_close(terms(module, real, fake)["kernel"], (target - p).square().mean())
+    torch.testing.assert_close(module.values["g/p_target"], target.mean().detach())
+
+
+def test_dual_is_unknown_until_sigma_has_its_unit() -> None:
+    module = game(Constant(0.7), relative=True)
+    real, fake = torch.randn(4, 1, dtype=DOUBLE), torch.randn(5, 1, dtype=DOUBLE)
+    assert all(value.isnan().all() for value in module.dual(real, fake))
+    terms(module, real, fake)
+    assert all(value.isfinite().all() for value in module.dual(real, fake))
+
+
 # ---------------------------------------------------------------------- sigma and features
 def image_game(shape: tuple[int, ...] = (1, 28, 28), **options: Any) -> PrimalDualGAN:
     generator = ToyGenerator(shape=shape, latent_dim=3, width=8, depth=1)

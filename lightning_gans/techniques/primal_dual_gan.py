@@ -111,26 +111,44 @@ class PrimalDualGAN(GANModule):
         """E f1(D(G(z))), and the mean of w (p~ - p_g)^2."""
         ways = fake.view_as(fake), fake.view_as(fake)  # one for each term, so that their gradients can be told apart
         on_fake = full_precision(self.score(ways[0], batch))
-        with torch.no_grad():
-            on_real = full_precision(self.score(batch.real, batch))
-        with evaluating(self.features):
-            x, y = self.features(batch.real), self.features(ways[1])
         if not self._looked:
-            self._look(x, y)
-        log_p = log_kernel_density(x, y, self.sigma * self.unit)
+            self._look(batch.real, fake)
+        log_p, target, d = self._dual(batch, ways[1])
         p = log_p.exp()
-        target = p.detach() - self.alpha * self.pair.f1(on_real)
-        target = target.clamp_min(0) if self.project else target
-        means = {"p_g": p, "log_p_g": log_p, "p_target": target, "d_real": self.pair.d(on_real)}
-        self.note(**{f"g_{name}": value.mean() for name, value in means.items()})
+        self.note(g_p_g=p.mean(), g_log_p_g=log_p.mean(), g_p_target=target.mean(), g_d_real=d.mean())
         first = self.pair.f1(on_fake) if self.saturating else -self.pair.f0(on_fake)
         terms = {"adversarial": first.mean(), "kernel": weighted_mean((target - p).square(), batch.weights)}
         tell_gradients(self.note, "g_", terms, ways)
         return terms
 
+    def dual(self, points: Tensor, fakes: Tensor) -> tuple[Tensor, Tensor]:
+        """p_g and its target p~ as they are now, (N,) each, for an unconditional D. A collective, as p_g is over ranks.
+
+        Args:
+            points: x, (N, ...): any, not only data.
+            fakes: G(z), (M, ...), by which p_g is differentiable; p~ is held fixed.
+
+        Returns:
+            Both nan as long as a relative sigma has no unit, before the first step.
+        """
+        log_p, target, _ = self._dual(Batch(points, None, None, points), fakes)
+        return log_p.exp(), target
+
+    def _dual(self, batch: Batch, fakes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log p_g, p~ and D at the batch's real samples."""
+        with torch.no_grad():
+            on_real = full_precision(self.score(batch.real, batch))
+        with evaluating(self.features):
+            x, y = self.features(batch.real), self.features(fakes)
+        log_p = log_kernel_density(x, y, self.sigma * self.unit.where(self.unit > 0, float("nan")))
+        target = log_p.detach().exp() - self.alpha * self.pair.f1(on_real)
+        return log_p, target.clamp_min(0.0) if self.project else target, self.pair.d(on_real)
+
     @torch.no_grad()
-    def _look(self, x: Tensor, y: Tensor) -> None:
+    def _look(self, real: Tensor, fake: Tensor) -> None:
         """Look at the run's first batch: measure the unit of sigma, and warn if all samples are out of reach."""
+        with evaluating(self.features):
+            x, y = self.features(real), self.features(fake)
         if self.unit == 0:
             self.unit.copy_(checks.unit_of_sigma(median_distance(x)))
         sigma = self.sigma * self.unit
