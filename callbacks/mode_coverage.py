@@ -28,8 +28,9 @@ class ModeCoverage(ScoreCallback):
 
     * With ``datamodule.modes`` (K, d) in two and more dimensions: ``metrics/modes`` (number covered),
       ``metrics/high_quality`` (share of samples within ``radius`` of a mode) and ``metrics/reverse_kl`` (nats).
-    * On the line: ``metrics/w1``, the exact W1 between samples and as many draws of ``datamodule.sample_exact``; their
-      ``metrics/mean`` and ``metrics/std``; and, with ``datamodule.tail_threshold``, ``metrics/tail_mass``, the share of samples beyond it.
+    * On the line: ``metrics/w1``, the exact W1 between samples and as many draws of ``datamodule.sample_exact``; the
+      samples' ``metrics/mean`` and ``metrics/std``; and, with ``datamodule.tail_threshold``, ``metrics/tail_mass``, the
+      share of samples beyond it.
     * For stacked digits (three channels, 1000 classes ``100 a + 10 b + c``): ``metrics/modes/lenet`` and
       ``metrics/reverse_kl/lenet``, by a classifier trained on the data set's digits at first use, then cached.
 

@@ -9,7 +9,7 @@ import torch
 from common import make, trainer
 from torch import Tensor, nn
 
-from lightning_gans import DCGAN, GAN, WGAN, WGANALP, WGANGP, GANModule, UnrolledGAN
+from lightning_gans import DCGAN, GAN, WGAN, WGANALP, WGANGP, GANModule, PrimalDualGAN, UnrolledGAN
 from lightning_gans._lightning import pl
 from lightning_gans.callbacks import EMA
 from lightning_gans.datamodules import Ring
@@ -189,3 +189,25 @@ def test_adversarial_lipschitz_penalty_finds_the_known_optimum(weight: float, me
     """The quotient of a linear critic is ||w|| in the worst direction: the optimum is that of the gradient penalty."""
     module = WGANALP(Shift(), Linear(), 2, alp_weight=weight, clip=None, g_batch_factor=1, lr_d=2e-3, lr_g=0.0)
     assert meets_the_optimum(*trained_critic(module, 150)) is met
+
+
+class Spot(nn.Module):
+    """A discriminator that sees nothing beyond half a unit from 3, where all data are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.height, self.level = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.height * torch.exp(-(((x - 3) / 0.5) ** 2)).sum(1) + self.level
+
+
+@pytest.mark.parametrize(("alpha", "distance"), [(1.0, 0.0), (0.0, 3.0)])
+def test_the_kernel_term_finds_data_where_there_are_no_samples(alpha: float, distance: float) -> None:
+    """The optimum is the point 3. The plain game (alpha = 0) has no gradient at 0, where the samples are, and stays."""
+    pl.seed_everything(0, verbose=False)
+    options: Any = {"sigma": 2.0, "relative": False, "lr_g": 5e-3, "lr_d": 2e-2}
+    generator = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 1))
+    module = PrimalDualGAN(generator, Spot(), 1, alpha=alpha, **options)
+    trainer(max_steps=400).fit(module, torch.utils.data.DataLoader(torch.full((512, 1), 3.0), 64))
+    assert float((module.sample(1000) - 3).abs().mean()) == pytest.approx(distance, abs=0.3)
