@@ -99,7 +99,7 @@ def map_of(found: dict[str, list[common.Result]], rows: list[str], columns: list
 def main() -> None:
     """Play, print, write."""
     p = common.parser(
-        __doc__, data="Digits", updates=500, deep_updates=150, width=16, rate=1e-3, deep_rate=1e-3, success=100.0,
+        __doc__, data="Digits", updates=1000, deep_updates=300, width=16, rate=1e-3, deep_rate=1e-3, success=100.0,
         architectures=list(ARCHITECTURES), objectives=list(OBJECTIVES),
     )  # fmt: skip
     arguments = p.parse_args()
