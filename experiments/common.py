@@ -406,11 +406,24 @@ def spread(values: Iterable[float]) -> str:
     return text if len(known) == len(values) else f"{text} ({len(known)} of {len(values)})"
 
 
-def table(results: Mapping[str, Sequence[Result]], columns: Columns, first: str = "game") -> list[str]:
+def middle(values: Iterable[float]) -> str:
+    """Median, lowest and highest over seeds, for numbers of which one may be far away from the others."""
+    known = sorted(v for v in values if not math.isnan(v))
+    if not known:
+        return "-"
+    return f"{statistics.median(known):.3g} ({known[0]:.2g} to {known[-1]:.2g})"
+
+
+def table(
+    results: Mapping[str, Sequence[Result]],
+    columns: Columns,
+    first: str = "game",
+    cell: Callable[[Iterable[float]], str] = spread,
+) -> list[str]:
     """Markdown: a row per name, a column per number, each over the seeds."""
     rows = [f"| {first} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, found in results.items():
-        rows.append(f"| {name} | {' | '.join(spread(map(number, found)) for number in columns.values())} |")
+        rows.append(f"| {name} | {' | '.join(cell(map(number, found)) for number in columns.values())} |")
     return rows
 
 
@@ -463,6 +476,6 @@ def publish(
 
 
 __all__ = [
-    "best", "image_game", "last", "late_deviation", "late_mean", "line_game", "megabytes", "milliseconds", "parser",
-    "play", "publish", "series", "spread", "sweep", "table", "toy_game",
+    "best", "image_game", "last", "late_deviation", "late_mean", "line_game", "megabytes", "middle", "milliseconds",
+    "parser", "play", "publish", "series", "spread", "sweep", "table", "toy_game",
 ]  # fmt: skip

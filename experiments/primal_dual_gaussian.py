@@ -153,18 +153,22 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def game(method: str, std: float, updates: int, more: dict[str, Any] | None = None, **options: Any) -> common.Game:
-    """One of the three methods on N(1, std^2), a point mass for 0."""
+    """One of `METHODS` on N(1, std^2), a point mass for 0."""
     data = {"data": "PointMass"} if std == 0 else {"data": "Gaussian1D", "data_options": {"mean": MEAN, "std": std}}
     own: dict[str, Any] = {"loss": "minimax"}
     if method != "GAN":
         own = {"relative": False, "alpha": 0.1, "sigma": 1.0}
-    if method == "rule":  # sigma: from where all samples see the data to the data's deviation
+    if method == "wide":
+        own |= {"alpha": 10.0, "sigma": 3.0}
+    if method == "narrow":  # sigma: from where all samples see the data to the data's deviation
         own |= {"alpha": 1.0, "sigma_end": max(std, 1e-3), "sigma_steps": max(1, updates // 2)}
     play = {"technique": "gan" if method == "GAN" else "primal_dual", "options": RATES | own | options}
     return {**common.line_game("Gaussian1D", updates), **play, **data, **(more or {})}
 
 
-METHODS = {"GAN": "GAN", "primal-dual, sigma 1": "naive", "primal-dual, by the rule": "rule"}
+METHODS = {
+    "GAN": "GAN", "sigma 1, alpha 0.1": "naive", "sigma to tau, alpha 1": "narrow", "sigma 3, alpha 10": "wide",
+}  # fmt: skip
 
 
 def groups(arguments: Any) -> dict[str, dict[str, common.Game]]:
@@ -242,7 +246,7 @@ def picture(found: dict[str, dict[str, list[common.Result]]], arguments: Any) ->
     def band(axes: Any, at: Sequence[float], runs: Sequence[Sequence[common.Result]], colour: str, label: str) -> None:
         values = [[share(r, "metrics/std") for r in results] for results in runs]
         axes.plot(
-            at, [statistics.fmean(v) for v in values], "o-", color=colour, markersize=3.5, linewidth=1.4, label=label
+            at, [statistics.median(v) for v in values], "o-", color=colour, markersize=3.5, linewidth=1.4, label=label
         )
         axes.fill_between(at, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.15, lw=0)
 
@@ -274,7 +278,7 @@ def main() -> None:
     """Compute, play, print, write."""
     p = common.parser(
         __doc__, updates=2000, std=0.0316228, deviations=[0.0, 0.001, 0.01, 0.0316228, 0.1, 0.3, 1.0],
-        sigmas=[0.01, 0.0316228, 0.1, 0.3, 1.0, 3.0], alphas=[0.1, 1.0, 10.0], changes=list(CHANGES),
+        sigmas=[0.01, 0.0316228, 0.1, 0.3, 1.0, 3.0, 10.0], alphas=[0.1, 1.0, 10.0, 100.0], changes=list(CHANGES),
         steps=800,
     )  # fmt: skip
     arguments = p.parse_args()
@@ -305,16 +309,16 @@ def main() -> None:
     for group, lines in played.items():
         found[group] = {name: flat[f"{group}: {name}"] for name in lines}
         everything |= {f"{group}: {name}": results for name, results in found[group].items()}
-        tables += ["", f"## Learned: {group}", "", *common.table(found[group], COLUMNS, "game")]
+        tables += ["", f"## Learned: {group}", "", *common.table(found[group], COLUMNS, "game", common.middle)]
     protocol = [
         "computed: G = m + s z with z ~ N(0, 1), by quadrature; s is stopped at 0.05; see the text",
         f"learned: {arguments.updates} generator updates; G and D 1-32-1 ReLU, batch 256, z ~ N(0, 1), Adam(0.5, "
         "0.999) at 1e-3 and saturating losses unless said otherwise",
-        "primal-dual, sigma 1: alpha 0.1; by the rule: alpha 1, sigma from 1 to tau (to 0.001 for the point mass) over "
-        "the first half",
+        "GAN: the saturating game; the others primal-dual, sigma absolute; to tau: from 1 to tau (0.001 for the point "
+        "mass) over the first half",
         f"sigma and alpha, and what else: tau = {arguments.std:g}",
-        "means over the second half of a run, but for the best W1; W1 of 10,000 samples; tau is the data's deviation "
-        "(1 for the point mass, whose std and W1 are absolute)",
+        "cells: median (lowest to highest seed) of means over the second half of a run, but for the best W1; W1 of "
+        "10,000 samples; tau is the data's deviation (1 for the point mass, whose std and W1 are absolute)",
         "gradients: by the fakes; p_g / true: mean kernel density at the data over that of the right law, with the "
         "last sigma",
     ]
