@@ -26,7 +26,7 @@ OPTIMIZERS: dict[str, list[Any]] = {
 }
 TECHNIQUES: dict[str, dict[str, Any]] = {
     "GAN": {"technique": "gan", "options": {"loss": "non_saturating"}},
-    "UnrolledGAN, K = 5": {"technique": "unrolled", "options": {"unroll_steps": 5, "unroll_lr": 1e-3}},
+    "UnrolledGAN, K = 1": {"technique": "unrolled", "options": {"unroll_steps": 1, "unroll_lr": 1e-3}},
     "PrimalDualGAN": {"technique": "primal_dual", "options": {"alpha": 1.0, "saturating": False}},
     "WGANGP": {"technique": "wgan_gp", "options": {"gp_weight": 0.1}},
 }
@@ -118,7 +118,7 @@ def main() -> None:
         "mean deviation of samples, all in units of the data's deviation tau",
         f"Ring: 3 x {arguments.width} units, EMA generator (0.99); cells: last share of high quality, the best, and "
         "the modes covered",
-        "GAN non-saturating; UnrolledGAN saturating with five Adam steps at 0.001; PrimalDualGAN non-saturating, alpha "
+        "GAN non-saturating; UnrolledGAN saturating with one Adam step at 0.001; PrimalDualGAN non-saturating, alpha "
         "1, sigma 0.3 (1D: from 30 to 1) times the median distance of two real samples; WGANGP with weight 0.1",
         "two updates of extra-Adam make one step: at equal updates it has made half as many",
     ]
