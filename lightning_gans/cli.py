@@ -27,7 +27,7 @@ import lightning_gans.callbacks as gan_callbacks
 import lightning_gans.datamodules as gan_datamodules
 from lightning_gans import checks, networks, regularizers, techniques, wrappers
 from lightning_gans._lightning import callbacks, loggers, pl, pl_cli, utilities
-from lightning_gans.base import GANModule
+from lightning_gans.base import PLAYERS, GANModule
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.datamodules.base import GANDataModule
@@ -459,7 +459,7 @@ def _fit_networks_to_data(options: Any) -> None:
         return
     module, name = data["class_path"].rsplit(".", 1)
     source = getattr(importlib.import_module(module), name)(**data["init_args"].as_dict())
-    nets = [model["init_args"].get(net) for net in ("generator", "discriminator", "classifier")]
+    nets = [model["init_args"].get(net) for net in PLAYERS.values()]
     while nets:
         config = nets.pop()
         if not hasattr(config, "as_dict") or "init_args" not in config:

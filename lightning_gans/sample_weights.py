@@ -1,0 +1,76 @@
+"""``SampleWeighted``: games that keep a weight for each training sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_gans.base import Batch, GANModule, evaluating
+from lightning_gans.functional.numerics import full_precision
+from lightning_gans.functional.ranks import gather_rows
+
+
+class SampleWeighted(GANModule):
+    """Multiplies the weights of each batch by those of its samples, one for each item of the training data.
+
+    It needs a ``datamodules.MemoryLoader``, which knows what item a row of a batch is. The weights are one at first,
+    and part of the checkpoint; a batch has those of the time when it was fetched.
+
+    Attributes:
+        weighs_samples: whether the game does; set it in the constructor.
+        sample_weights: (N,) the weights, in the loader's order, or None before training starts.
+
+    Raises:
+        ValueError: when training starts, if another loader is given.
+    """
+
+    weighs_samples = False
+    sample_weights: Tensor | None = None
+
+    def sample_scores(self) -> tuple[Tensor, Tensor | None]:
+        """D's scores (N,) of all training samples, in evaluation mode, and the weights that the data came with."""
+        loader: Any = self.trainer.train_dataloader
+        rows = []
+        with torch.no_grad(), evaluating(self.discriminator):
+            for raw in loader.in_order():
+                real, labels, _ = self.trainer.precision_plugin.convert_input(raw)
+                rows.append(self.score(real, Batch(real, labels if self.conditional else None, None, real)))
+        return full_precision(gather_rows(torch.cat(rows)))[: len(loader.data)], loader.weights
+
+    def set_sample_weights(self, weights: Tensor) -> None:
+        """Let the batches to come have these weights (N,), of mean one."""
+        assert self.sample_weights is not None
+        self.sample_weights.copy_(weights)
+
+    def on_train_start(self) -> None:
+        """Give the loader the weights of its samples: all one, or those of the checkpoint."""
+        if not self.weighs_samples:
+            return
+        loader: Any = self.trainer.train_dataloader
+        if not hasattr(loader, "factors"):
+            raise ValueError(
+                f"The training data must be in a MemoryLoader, got a {type(loader).__name__}: without a network of its "
+                f"own {type(self).__name__} keeps a weight for each sample."
+            )
+        known = self.sample_weights
+        if known is None or len(known) != len(loader.data):
+            known = torch.ones(len(loader.data))
+        loader.factors = self.sample_weights = known.to(loader.device)
+
+    def on_train_end(self) -> None:
+        """Take the weights back: the loader may be another game's next."""
+        if self.weighs_samples:
+            self.trainer.train_dataloader.factors = None  # type: ignore[union-attr]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the samples' weights."""
+        super().on_save_checkpoint(checkpoint)
+        if self.sample_weights is not None:
+            checkpoint["sample_weights"] = self.sample_weights.cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the samples' weights back."""
+        super().on_load_checkpoint(checkpoint)
+        self.sample_weights = checkpoint.get("sample_weights")
