@@ -21,6 +21,7 @@ class SampleWeighted(GANModule):
     Attributes:
         weighs_samples: whether the game does; set it in the constructor.
         sample_weights: (N,) the weights, in the loader's order, or None before training starts.
+        sample_scores: (N,) running average of D's scores, or None before they were asked for.
 
     Raises:
         ValueError: when training starts, if another loader is given.
@@ -28,16 +29,24 @@ class SampleWeighted(GANModule):
 
     weighs_samples = False
     sample_weights: Tensor | None = None
+    sample_scores: Tensor | None = None
 
-    def sample_scores(self) -> tuple[Tensor, Tensor | None]:
-        """D's scores (N,) of all training samples, in evaluation mode, and the weights that the data came with."""
+    def score_samples(self, momentum: float) -> tuple[Tensor, Tensor | None]:
+        """Score all training samples by D, in evaluation mode, and average: m times the old average + (1 - m) score.
+
+        Returns:
+            the average (N,), which is the score at first, and the weights (N,) that the data came with, or None.
+        """
         loader: Any = self.trainer.train_dataloader
         rows = []
         with torch.no_grad(), evaluating(self.discriminator):
             for raw in loader.in_order():
                 real, labels, _ = self.trainer.precision_plugin.convert_input(raw)
                 rows.append(self.score(real, Batch(real, labels if self.conditional else None, None, real)))
-        return full_precision(gather_rows(torch.cat(rows)))[: len(loader.data)], loader.weights
+        found, known = full_precision(gather_rows(torch.cat(rows)))[: len(loader.data)], self.sample_scores
+        average = found if known is None else momentum * known.to(found) + (1 - momentum) * found
+        self.sample_scores = average
+        return average, loader.weights
 
     def set_sample_weights(self, weights: Tensor) -> None:
         """Let the batches to come have these weights (N,), of mean one."""
@@ -57,6 +66,7 @@ class SampleWeighted(GANModule):
         known = self.sample_weights
         if known is None or len(known) != len(loader.data):
             known = torch.ones(len(loader.data))
+            self.sample_scores = None
         loader.factors = self.sample_weights = known.to(loader.device)
 
     def on_train_end(self) -> None:
@@ -65,12 +75,12 @@ class SampleWeighted(GANModule):
             self.trainer.train_dataloader.factors = None  # type: ignore[union-attr]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the samples' weights."""
+        """Add what is known of the samples."""
         super().on_save_checkpoint(checkpoint)
-        if self.sample_weights is not None:
-            checkpoint["sample_weights"] = self.sample_weights.cpu()
+        known = {"sample_weights": self.sample_weights, "sample_scores": self.sample_scores}
+        checkpoint |= {name: value.cpu() for name, value in known.items() if value is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the samples' weights back."""
+        """Take it back."""
         super().on_load_checkpoint(checkpoint)
-        self.sample_weights = checkpoint.get("sample_weights")
+        self.sample_weights, self.sample_scores = (checkpoint.get(f"sample_{what}") for what in ("weights", "scores"))

@@ -291,6 +291,25 @@ def test_each_sample_gets_the_optimal_weight_for_its_score(weighted: bool) -> No
         torch.testing.assert_close(weights, expected if own is None else own[rows] * expected, rtol=0, atol=1e-5)
 
 
+def test_the_scores_are_averaged_over_the_updates_of_the_weights() -> None:
+    data, momentum = normal(40, 2, seed=9).float(), 0.7
+    module, scores = discrete(rho=0.2, lr_d=0.05, momentum=momentum), []
+    score_samples = module.score_samples
+
+    def recorded(m: float) -> Any:
+        scores.append(module.discriminator(data).detach())
+        return score_samples(m)
+
+    module.score_samples = recorded  # type: ignore[method-assign]
+    trainer(max_steps=4).fit(module, MemoryLoader(data, None, 4))
+    average = scores[0]
+    for found in scores[1:]:
+        average = momentum * average + (1 - momentum) * found
+    assert len(scores) == 4 and float((scores[0] - scores[-1]).abs().max()) > 0.05
+    torch.testing.assert_close(module.sample_scores, average)
+    torch.testing.assert_close(module.sample_weights, robust_weights(average, 0.2), rtol=0, atol=1e-4)
+
+
 def test_augmentations_of_the_pass_over_the_data_take_nothing_from_training() -> None:
     """Nor does a dropout: with a ball so small that the weights stay at one, the game is WGAN-GP's."""
     data, jitter = normal(40, 2).float(), lambda x, g: x + 0.1 * torch.rand(x.shape, generator=g)
@@ -313,7 +332,8 @@ def test_the_weights_of_the_samples_are_resumed(tmp_path: Path) -> None:
     half = trainer(max_steps=4)
     half.fit(first, MemoryLoader(data, None, 4))
     half.save_checkpoint(tmp_path / "d.ckpt")
-    assert len(torch.load(tmp_path / "d.ckpt", weights_only=True)["sample_weights"]) == 44
+    saved = torch.load(tmp_path / "d.ckpt", weights_only=True)
+    assert len(saved["sample_weights"]) == len(saved["sample_scores"]) == 44
     torch.manual_seed(99)
     trainer(max_steps=9).fit(rest, MemoryLoader(data, None, 4), ckpt_path=tmp_path / "d.ckpt")
     assert equal(state(whole), state(rest)) and equal(whole.sample_weights, rest.sample_weights)
@@ -330,6 +350,7 @@ def test_the_weights_of_the_samples_are_resumed(tmp_path: Path) -> None:
         ({"constraint_weight": 0.0}, "constraint_weight must be > 0"),
         ({"w_every": 0}, "w_every must be an integer >= 1, got 0"),
         ({"w_start": -1}, "w_start must be >= 0, got -1"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
     ],
 )
 def test_bad_input(options: dict[str, Any], message: str) -> None:

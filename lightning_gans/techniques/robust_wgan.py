@@ -33,13 +33,14 @@ class RobustWGAN(SampleWeighted, GAN):
     ("non_saturating"), or -max(0, 1 - f) ("hinge"). The penalty is not weighted.
 
     Without one it is the discrete form: one weight for each training sample, the exact solution
-    (``functional.robust.robust_weights``) for the scores that D now gives to all of them. That takes a pass over the
-    data, and a ``MemoryLoader``, which hands the weights to the batches.
+    (``functional.robust.robust_weights``) for the scores of all of them, averaged over the updates of the weights,
+    since the best weights against one critic swing to and fro with the next. That takes a pass over the data, and a
+    ``MemoryLoader``, which hands the weights to the batches.
 
     With ``rho=0`` there are no weights, the network is not kept, and for the Wasserstein loss it is :class:`WGANGP`.
     Departures from the released code: the weight stands outside the nonlinearity in each loss, softplus is never 0 nor
-    negative, "non_saturating" is zero-sum, W is held fixed in D's step, and the discrete form scores all samples anew
-    instead of averaging old scores.
+    negative, "non_saturating" is zero-sum, W is held fixed in D's step, and the discrete form averages scores of all
+    samples by one D, not of each batch as it comes (there with momentum 0.99).
 
     Overrides :meth:`after_discriminator_step`.
 
@@ -54,6 +55,7 @@ class RobustWGAN(SampleWeighted, GAN):
         constraint_weight: of the soft constraint on the network's weights.
         w_start: generator updates before the weights are first updated (300 updates of D in the code).
         w_every: cycles between updates of the weights; None: 1 with a network, else 200.
+        momentum: of the average of scores in the discrete form, in [0, 1).
         d_steps: updates of D per cycle.
         regularizers: further terms.
 
@@ -74,6 +76,7 @@ class RobustWGAN(SampleWeighted, GAN):
         constraint_weight: float = 100.0,
         w_start: int = 60,
         w_every: int | None = None,
+        momentum: float = 0.9,
         d_steps: int = 5,
         lr_d: float = 1e-4,
         lr_g: float = 1e-4,
@@ -85,6 +88,8 @@ class RobustWGAN(SampleWeighted, GAN):
         checks.one_of("loss", loss, robust.VALUES)
         checks.positive(constraint_weight=constraint_weight)
         checks.at_least_one(w_every=1 if w_every is None else w_every)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum!r}.")
         if w_start < 0:
             raise ValueError(f"w_start must be >= 0, got {w_start!r}.")
         own = [GradientPenalty(weight=gp_weight)] if gp_weight else []
@@ -93,6 +98,7 @@ class RobustWGAN(SampleWeighted, GAN):
         self.rho, self.constraint_weight, self.value = rho, constraint_weight, robust.VALUES[loss]
         self.weighs_samples = rho > 0 and weight_network is None
         self.w_start, self.w_every = w_start, w_every or (200 if self.weighs_samples else 1)
+        self.momentum = momentum
         if rho > 0 and weight_network is not None:
             checks.discriminator_output(weight_network)
             self.weight_network, self.lr_w, self.players = weight_network, lr_d, (*self.players, "w")
@@ -117,7 +123,7 @@ class RobustWGAN(SampleWeighted, GAN):
         if self.rho == 0 or not due or self._cycle.d_done + 1 < self.d_steps:
             return
         if self.weighs_samples:
-            scores, base = self.sample_scores()
+            scores, base = self.score_samples(self.momentum)
             self.set_sample_weights(robust.robust_weights(self.value(scores), self.rho, base))
         else:
             assert self.last_batch is not None
