@@ -5,18 +5,21 @@ Each says its `shape`, `num_classes` and `value_range` before any file is read.
 
 from lightning_gans.datamodules.base import GANDataModule, ImageDataModule
 from lightning_gans.datamodules.cifar import CIFAR10, CIFAR100
+from lightning_gans.datamodules.contaminated import Contaminated
 from lightning_gans.datamodules.digits import Digits
 from lightning_gans.datamodules.folder import Images
 from lightning_gans.datamodules.memory import FreshLoader, MemoryLoader
 from lightning_gans.datamodules.mnist import MNIST, FashionMNIST, StackedMNIST
 from lightning_gans.datamodules.toy import Mixture, ToyDataModule
 from lightning_gans.datamodules.toy1d import Gaussian1D, PointMass, RareTail1D
-from lightning_gans.datamodules.toy2d import Grid, Ring, SwissRoll
+from lightning_gans.datamodules.toy2d import Blob, Grid, Ring, SwissRoll
 
 __all__ = [
     "CIFAR10",
     "CIFAR100",
     "MNIST",
+    "Blob",
+    "Contaminated",
     "Digits",
     "FashionMNIST",
     "FreshLoader",

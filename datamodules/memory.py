@@ -12,6 +12,8 @@ Both loaders follow the same rules about randomness:
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -53,6 +55,10 @@ class MemoryLoader:
         device: where the data are kept and the batches made; default: where ``data`` is.
         weights: (N,) importance weight of each item, or None.
 
+    Attributes:
+        factors: (N,) numbers that the weights are multiplied by, or None; a technique that learns a weight for each
+            item sets them, and changes them in place as it trains.
+
     Raises:
         ValueError: empty data, NaN or infinite data, lengths that differ, a batch larger than the data set.
     """
@@ -84,6 +90,7 @@ class MemoryLoader:
         self.data = data.to(self.device)
         self.labels = None if labels is None else labels.to(self.device)
         self.weights = None if weights is None else weights.to(self.device)
+        self.factors: Tensor | None = None
         self._num_rows()  # a batch that is too large is reported here, not at the first batch
 
     def _num_rows(self) -> int:
@@ -96,6 +103,12 @@ class MemoryLoader:
             processes = f" on {world} processes (together {batch})" if world > 1 else ""
             raise ValueError(f"batch_size {self.batch_size}{processes} is larger than the data set of {n} items.")
         return n - n % batch
+
+    def in_order(self) -> MemoryLoader:
+        """The same items in their order, all of them, with the same random numbers in every pass."""
+        other = copy.copy(self)
+        other.shuffle = other.drop_last = False
+        return other
 
     def __len__(self) -> int:
         """Batches per epoch on each process."""
@@ -114,11 +127,13 @@ class MemoryLoader:
             real = self.data.index_select(0, index)
             if self.transform is not None:
                 real = self.transform(real, generator)
-            if self.labels is None and self.weights is None:
+            columns = [column for column in (self.weights, self.factors) if column is not None]
+            if self.labels is None and not columns:
                 yield real
                 continue
             labels = None if self.labels is None else self.labels.index_select(0, index)
-            yield (real, labels) if self.weights is None else (real, labels, self.weights.index_select(0, index))
+            weights = [column.index_select(0, index) for column in columns]
+            yield (real, labels, math.prod(weights[1:], start=weights[0])) if weights else (real, labels)
 
 
 class FreshLoader:

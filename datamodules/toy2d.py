@@ -1,4 +1,4 @@
-"""Toys in the plane: the three sets of the WGAN-GP paper (arXiv:1704.00028), each coordinate of about unit std."""
+"""Toys in the plane: the three sets of the WGAN-GP paper (arXiv:1704.00028), of about unit std; and a far blob."""
 
 from __future__ import annotations
 
@@ -77,6 +77,31 @@ class Grid(Mixture):
         centres = torch.cartesian_prod(line, line)
         super().__init__(batch_size, batches_per_epoch)
         self.set_components(centres, [std / scale] * modes, [1 / modes] * modes)
+
+
+class Blob(Mixture):
+    """One Gaussian, by default far from the other toys: outliers for `Contaminated`.
+
+    Args:
+        centre: of the Gaussian.
+        std: of each coordinate.
+        batch_size: items per batch and process.
+        batches_per_epoch: batches that are called an epoch.
+    """
+
+    name = "Blob"
+    shape = (2,)
+
+    def __init__(
+        self,
+        centre: tuple[float, float] = (4.0, 4.0),
+        std: float = 0.05,
+        batch_size: int = 256,
+        batches_per_epoch: int = 1000,
+    ) -> None:
+        check_positive(std=std)
+        super().__init__(batch_size, batches_per_epoch)
+        self.set_components(torch.tensor([list(centre)]), [float(std)], [1.0])
 
 
 class SwissRoll(ToyDataModule):

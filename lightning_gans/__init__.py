@@ -18,6 +18,7 @@ from lightning_gans.techniques import (
     WGANALP,
     WGANGP,
     PrimalDualGAN,
+    RobustWGAN,
     UnrolledGAN,
 )
 from lightning_gans.version import __version__
@@ -36,6 +37,7 @@ __all__ = [
     "Batch",
     "GANModule",
     "PrimalDualGAN",
+    "RobustWGAN",
     "UnrolledGAN",
     "__version__",
     "distributed",

@@ -37,7 +37,7 @@ for _message in (
     "your dataloader is not resumable",
 ):
     warnings.filterwarnings("ignore", message=f".*{_message}.*")
-PLAYERS = {"d": "discriminator", "g": "generator", "c": "classifier"}
+PLAYERS = {"d": "discriminator", "g": "generator", "c": "classifier", "w": "weight_network"}
 _TENSORS = ("real", "labels", "weights", "z")  # of a Batch
 _LARGE = 2**14  # elements of a batch
 _PLAIN = (int, float, str, bool, type(None))

@@ -27,7 +27,7 @@ import lightning_gans.callbacks as gan_callbacks
 import lightning_gans.datamodules as gan_datamodules
 from lightning_gans import checks, networks, regularizers, techniques, wrappers
 from lightning_gans._lightning import callbacks, loggers, pl, pl_cli, utilities
-from lightning_gans.base import GANModule
+from lightning_gans.base import PLAYERS, GANModule
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.datamodules.base import GANDataModule
@@ -457,9 +457,8 @@ def _fit_networks_to_data(options: Any) -> None:
     model, data = options.get("model"), options.get("data")
     if not model or not data:
         return
-    module, name = data["class_path"].rsplit(".", 1)
-    source = getattr(importlib.import_module(module), name)(**data["init_args"].as_dict())
-    nets = [model["init_args"].get(net) for net in ("generator", "discriminator", "classifier")]
+    source = _built(data.as_dict())
+    nets = [model["init_args"].get(net) for net in PLAYERS.values()]
     while nets:
         config = nets.pop()
         if not hasattr(config, "as_dict") or "init_args" not in config:
@@ -473,6 +472,15 @@ def _fit_networks_to_data(options: Any) -> None:
             config["init_args"]["latent_dim"] = model["init_args"]["latent_dim"]
         if config["init_args"].get("num_classes") is not None:
             config["init_args"]["num_classes"] = source.num_classes
+
+
+def _built(config: Any) -> Any:
+    """The object that a class path with its arguments stands for, which may be such objects in their turn."""
+    if not isinstance(config, dict) or "class_path" not in config:
+        return config
+    module, name = config["class_path"].rsplit(".", 1)
+    arguments = {key: _built(value) for key, value in config.get("init_args", {}).items()}
+    return getattr(importlib.import_module(module), name)(**arguments)
 
 
 def _parameters(obj: Any) -> list[str]:

@@ -11,15 +11,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_gans import TECHNIQUES, GANModule
 from lightning_gans._lightning import pl
+from lightning_gans.base import PLAYERS
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
 
 # Their per-sample penalty refuses BatchNorm in the discriminator.
-PENALISED = {"wgan_gp", "ct_gan", "prc_gan", "prc_gan_clip"}
+PENALISED = {"wgan_gp", "ct_gan", "prc_gan", "prc_gan_clip", "robust_wgan"}
 # What a technique needs to run by itself on nets without dropout, in cycles of one generator update.
 SETTINGS: dict[str, dict[str, Any]] = {
     "prc_gan": {"ct_weight": 0.0, "ratio_clip": None, "g_steps": 1},
     "unrolled": {"unroll_steps": 2, "unroll_optimizer": "sgd", "unroll_lr": 0.1},
     "unrolled_adam": {"unroll_steps": 2},
+    "robust_wgan": {"w_start": 0},
 }
 # Beside the techniques: one with its classifier, in cycles of several generator updates; one by another rule.
 VARIANTS = [*TECHNIQUES, "prc_gan_clip", "unrolled_adam"]
@@ -60,8 +62,14 @@ def build(
     if technique == "prc_gan_clip":
         own: dict[str, Any] = {"classifier": classifier, "ct_weight": 0.0, "d_steps": 2, "g_steps": 3}
         return TECHNIQUES["prc_gan"](generator, discriminator, 3, **(own | options))
-    settings = SETTINGS.get(technique, {}) | options
+    third = {"weight_network": classifier} if technique == "robust_wgan" else {}
+    settings = SETTINGS.get(technique, {}) | third | options
     return TECHNIQUES[technique.removesuffix("_adam")](generator, discriminator, 3, **settings)
+
+
+def networks(module: GANModule) -> dict[str, nn.Module]:
+    """The networks of a module by the names of its arguments."""
+    return {PLAYERS[player]: module.player(player) for player in module.players}
 
 
 def trainer(**options: Any) -> pl.Trainer:

@@ -63,6 +63,11 @@ def with_batch_norm(name: str) -> GANModule:
     return build(name, generator, *nets).double()
 
 
+def weighs_samples() -> GANModule:
+    """The technique that keeps a weight for each training sample, and solves for them anew every three updates."""
+    return make("robust_wgan", weight_network=None, rho=0.1, w_every=3).double()
+
+
 def train(module: GANModule, data: Any, steps: int, strategy: str = "gan_ddp", **options: Any) -> GANModule:
     pl.seed_everything(11, verbose=False)
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -105,6 +110,7 @@ def main(folder: Path) -> None:
         found[name] = state(train(make(name).double(), loader(4), 50))
         found[f"{name} batch norm"] = state(train(with_batch_norm(name), loader(4), 50))
         found[f"{name} float32"] = state(train(make(name, **SGD), loader(4, torch.float32), 50))
+    found["weights of samples"] = state(train(weighs_samples(), loader(4), 50))
     for strategy in ("auto", "ddp", "ddp_find_unused_parameters_true"):
         found[strategy] = state(train(make("wgan_gp").double(), loader(4), 5, strategy=strategy))
     module = make("wgan_gp")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import VARIANTS, equal, make, make_images, noisy_loader, plain, state, trainer
+from common import VARIANTS, equal, make, make_images, networks, noisy_loader, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import TECHNIQUES, WGANGP, GANModule
@@ -24,7 +24,7 @@ all_variants = pytest.mark.parametrize("name", VARIANTS)
 
 
 class Watch(callbacks.Callback):
-    """Counts the optimizer steps of each network, and records what a step changed in the other one."""
+    """Counts the optimizer steps of the two networks, and records what a step changed in the other one."""
 
     def __init__(self) -> None:
         self.steps = {"d": 0, "g": 0}
@@ -43,8 +43,9 @@ class Watch(callbacks.Callback):
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         first = optimizer.param_groups[0]["params"][0]
-        player = "d" if any(first is p for p in pl_module.discriminator.parameters()) else "g"
-        self.steps[player] += 1
+        player = next(name for name in pl_module.players if first is next(pl_module.player(name).parameters()))
+        if player in self.steps:
+            self.steps[player] += 1
         assert all(torch.isfinite(p.grad).all() for p in optimizer.param_groups[0]["params"] if p.grad is not None)
 
 
@@ -101,10 +102,7 @@ def test_checkpoint_round_trip(tmp_path: Path, name: str) -> None:
     t.fit(module, train_dataloaders=plain())
     t.save_checkpoint(tmp_path / "a.ckpt")
     torch.load(tmp_path / "a.ckpt", weights_only=True)
-    other = make(name)
-    again = type(module).load_from_checkpoint(
-        tmp_path / "a.ckpt", generator=other.generator, discriminator=other.discriminator
-    )
+    again = type(module).load_from_checkpoint(tmp_path / "a.ckpt", **networks(make(name)))
     assert equal(state(module), state(again))
     assert dict(module.hparams) == dict(again.hparams)
     assert again.latent_dim == 3
@@ -280,8 +278,7 @@ def test_ema_is_in_the_checkpoint(tmp_path: Path, name: str) -> None:
     t = trainer(max_steps=2)
     t.fit(module, train_dataloaders=plain())
     t.save_checkpoint(tmp_path / "a.ckpt")
-    nets = {"generator": make(name).generator, "discriminator": make(name).discriminator}
-    again = type(module).load_from_checkpoint(tmp_path / "a.ckpt", **nets)
+    again = type(module).load_from_checkpoint(tmp_path / "a.ckpt", **networks(make(name)))
     assert again.ema is not None
     assert equal(module.start_ema().state_dict(), again.ema.state_dict())
     assert not equal(again.ema.state_dict(), again.generator.state_dict())

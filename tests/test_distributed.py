@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from common import VARIANTS, make, state
-from ranks_worker import SGD, loader, train, with_batch_norm
+from ranks_worker import SGD, loader, train, weighs_samples, with_batch_norm
 
 from lightning_gans import TECHNIQUES
 
@@ -53,6 +53,12 @@ def test_two_ranks_equal_one_process_with_global_batch_statistics(two_ranks: dic
     start, one = state(with_batch_norm(name)), state(train(with_batch_norm(name), loader(8), 50, strategy="auto"))
     assert largest_difference(start, one) > 1e-4
     assert largest_difference(one, two_ranks[f"{name} batch norm"]) < 1e-10
+
+
+def test_two_ranks_weigh_the_samples_as_one_process_does(two_ranks: dict[str, Any]) -> None:
+    one = train(weighs_samples(), loader(8), 50, strategy="auto")
+    assert float((one.sample_weights - 1).abs().max()) > 0.1  # type: ignore[union-attr, operator]
+    assert largest_difference(state(one), two_ranks["weights of samples"]) < 1e-6  # the weights are float32
 
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_find_unused_parameters_true"])

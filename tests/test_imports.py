@@ -21,7 +21,7 @@ FOLDERS = {"lightning_gans": ROOT / "lightning_gans", "lightning_gans.datamodule
            "lightning_gans.callbacks": ROOT / "callbacks"}  # fmt: skip
 
 # Part of the library -> parts of it that it may import, and other packages (beside Python's own).
-CORE = {"base", "graphs", "checks", "checkpoints", "distributed", "loggers", "rng", "stream"}
+CORE = {"base", "graphs", "checks", "checkpoints", "distributed", "loggers", "rng", "sample_weights", "stream"}
 LIGHTNING = {"_lightning"}
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "functional": (set(), {"torch"}),
@@ -31,7 +31,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "regularizers": ({"functional"}, {"torch"}),
     "metrics": ({"networks"}, {"numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"}),
     "samplers": ({"functional"}, {"torch"}),
-    "techniques": ({"base", "checks", "functional", "regularizers", "wrappers"}, {"torch"}),
+    "techniques": ({"base", "checks", "functional", "regularizers", "sample_weights", "wrappers"}, {"torch"}),
     "datamodules": ({"functional"} | LIGHTNING, {"numpy", "PIL", "sklearn", "torch", "torchvision", "tqdm"}),
     "callbacks": (
         {"base", "checks", "distributed", "metrics", "rng", "samplers", "version"} | LIGHTNING,

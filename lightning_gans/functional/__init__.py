@@ -14,6 +14,7 @@ from lightning_gans.functional.penalties import (
     perturb,
 )
 from lightning_gans.functional.ranks import gather_rows, mean_over_ranks, rank_and_world
+from lightning_gans.functional.robust import outlier_share, rho_for_share, robust_weights
 from lightning_gans.functional.unroll import score_with, unroll
 
 __all__ = [
@@ -33,8 +34,11 @@ __all__ = [
     "mean_over_ranks",
     "median_distance",
     "normal",
+    "outlier_share",
     "perturb",
     "rank_and_world",
+    "rho_for_share",
+    "robust_weights",
     "score",
     "score_with",
     "takes_labels",

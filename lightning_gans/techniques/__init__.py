@@ -6,6 +6,7 @@ from lightning_gans.techniques.dcgan import DCGAN
 from lightning_gans.techniques.gan import GAN
 from lightning_gans.techniques.prc_gan import PRCGAN
 from lightning_gans.techniques.primal_dual_gan import PrimalDualGAN
+from lightning_gans.techniques.robust_wgan import RobustWGAN
 from lightning_gans.techniques.sn_gan import SNGAN
 from lightning_gans.techniques.srn_gan import SRNGAN
 from lightning_gans.techniques.unrolled_gan import UnrolledGAN
@@ -25,6 +26,7 @@ TECHNIQUES: dict[str, type[GANModule]] = {
     "prc_gan": PRCGAN,
     "primal_dual": PrimalDualGAN,
     "unrolled": UnrolledGAN,
+    "robust_wgan": RobustWGAN,
 }
 
 __all__ = [
@@ -39,5 +41,6 @@ __all__ = [
     "WGANALP",
     "WGANGP",
     "PrimalDualGAN",
+    "RobustWGAN",
     "UnrolledGAN",
 ]

@@ -1,0 +1,138 @@
+"""Robust optimal transport GAN (Balaji, Chellappa and Feizi 2020, arXiv:2010.05862)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gans import checks
+from lightning_gans.base import Batch, Terms, kept_buffers
+from lightning_gans.functional import robust
+from lightning_gans.functional.conditional import score
+from lightning_gans.functional.numerics import full_precision
+from lightning_gans.regularizers import GradientPenalty, Regularizer
+from lightning_gans.sample_weights import SampleWeighted
+from lightning_gans.techniques.gan import GAN
+
+
+class RobustWGAN(SampleWeighted, GAN):
+    """min_G min_W max_f E W(x) f(x) - E f(G(z)) with W >= 0, E W = 1 and E (W - 1)^2 / 2 <= rho, f 1-Lipschitz.
+
+    Real samples that f tells easily, since G never comes near them, lose their weight. With a presumed share a of
+    outliers, ``functional.robust.rho_for_share`` gives the rho that can drop them, a / (2 (1 - a));
+    ``functional.robust.outlier_share`` estimates a by means of clean samples.
+
+    With a ``weight_network``, W = softplus(network(x)) over its mean in the batch of all processes. It minimises
+    E W d + constraint_weight max(0, E (W - 1)^2 / 2 - rho) (``w/value``, ``w/constraint``) on D's last batch, with D's
+    learning rate and optimizer. d is what the sample adds to the value that D maximises: f, log s(f)
+    ("non_saturating"), or -max(0, 1 - f) ("hinge"). The penalty is not weighted.
+
+    Without one it is the discrete form: one weight for each training sample, the exact solution
+    (``functional.robust.robust_weights``) for the scores of all of them, averaged over the updates of the weights,
+    since the best weights against one critic swing to and fro with the next. That takes a pass over the data, and a
+    ``MemoryLoader``, which hands the weights to the batches.
+
+    With ``rho=0`` there are no weights, the network is not kept, and for the Wasserstein loss it is :class:`WGANGP`.
+    Departures from the released code: the weight stands outside the nonlinearity in each loss, softplus is never 0 nor
+    negative, "non_saturating" is zero-sum, W is held fixed in D's step, and the discrete form averages scores of all
+    samples by one D, not of each batch as it comes (there with momentum 0.99).
+
+    Overrides :meth:`after_discriminator_step`.
+
+    Args:
+        generator: see :class:`GANModule`, as for the remaining arguments.
+        discriminator: f, scores (N,).
+        latent_dim: length of z.
+        rho: radius of the chi-square ball, >= 0.
+        weight_network: any network of samples to numbers (N,); None for the discrete form.
+        loss: "wasserstein", "non_saturating" or "hinge".
+        gp_weight: weight of the two-sided gradient penalty, 0 for none.
+        constraint_weight: of the soft constraint on the network's weights.
+        w_start: generator updates before the weights are first updated (300 updates of D in the code).
+        w_every: cycles between updates of the weights; None: 1 with a network, else 200.
+        momentum: of the average of scores in the discrete form, in [0, 1).
+        d_steps: updates of D per cycle.
+        regularizers: further terms.
+
+    Raises:
+        ValueError: for settings out of range; when training starts, for the discrete form without a ``MemoryLoader``.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        latent_dim: int,
+        *,
+        rho: float = 0.025,
+        weight_network: nn.Module | None = None,
+        loss: Literal["wasserstein", "non_saturating", "hinge"] = "wasserstein",
+        gp_weight: float = 10.0,
+        constraint_weight: float = 100.0,
+        w_start: int = 60,
+        w_every: int | None = None,
+        momentum: float = 0.9,
+        d_steps: int = 5,
+        lr_d: float = 1e-4,
+        lr_g: float = 1e-4,
+        betas: tuple[float, float] = (0.5, 0.9),
+        regularizers: Sequence[Regularizer] = (),
+        **kwargs: Any,
+    ) -> None:
+        robust.check_rho(rho)
+        checks.one_of("loss", loss, robust.VALUES)
+        checks.positive(constraint_weight=constraint_weight)
+        checks.at_least_one(w_every=1 if w_every is None else w_every)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum!r}.")
+        if w_start < 0:
+            raise ValueError(f"w_start must be >= 0, got {w_start!r}.")
+        own = [GradientPenalty(weight=gp_weight)] if gp_weight else []
+        kwargs |= {"d_steps": d_steps, "lr_d": lr_d, "lr_g": lr_g, "betas": betas}
+        super().__init__(generator, discriminator, latent_dim, loss=loss, regularizers=[*own, *regularizers], **kwargs)
+        self.rho, self.constraint_weight, self.value = rho, constraint_weight, robust.VALUES[loss]
+        self.weighs_samples = rho > 0 and weight_network is None
+        self.w_start, self.w_every = w_start, w_every or (200 if self.weighs_samples else 1)
+        self.momentum = momentum
+        if rho > 0 and weight_network is not None:
+            checks.discriminator_output(weight_network)
+            self.weight_network, self.lr_w, self.players = weight_network, lr_d, (*self.players, "w")
+            self._factories["w"], self._clip["w"] = self._factories["d"], None
+
+    def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
+        """-E W f(x) + E f(G(z)), for the Wasserstein loss. (The discrete form's weights are the batch's already.)"""
+        if "w" in self.players:
+            with torch.no_grad(), kept_buffers(self.weight_network):
+                weights = self.weigh(batch)
+            self.note(w_divergence=robust.divergence(weights, batch.weights), w_smallest=weights.min())
+            batch = replace(batch, weights=weights if batch.weights is None else batch.weights * weights)
+        return super().discriminator_terms(batch, fake)
+
+    def weigh(self, batch: Batch) -> Tensor:
+        """W (N,) of the batch by the network."""
+        return robust.softplus_weights(score(self.weight_network, batch.real, batch.labels), batch.weights)
+
+    def after_discriminator_step(self) -> None:
+        """Update the weights after the last discriminator update of a cycle, if that is due."""
+        due = self.global_step >= self.w_start and self.global_step % self.w_every == 0
+        if self.rho == 0 or not due or self._cycle.d_done + 1 < self.d_steps:
+            return
+        if self.weighs_samples:
+            scores, base = self.score_samples(self.momentum)
+            self.set_sample_weights(robust.robust_weights(self.value(scores), self.rho, base))
+        else:
+            assert self.last_batch is not None
+            self.minimise("w", [partial(self.weight_terms, self.last_batch)])
+
+    def weight_terms(self, batch: Batch) -> Terms:
+        """E W d and the soft constraint, logged as ``w/<name>``."""
+        with torch.no_grad(), kept_buffers(self.discriminator):
+            value = self.value(full_precision(self.score(batch.real, batch)))
+        weights = self.weigh(batch)
+        excess = (robust.divergence(weights, batch.weights) - self.rho).clamp_min(0)
+        return {"value": robust.mean(weights * value, batch.weights), "constraint": self.constraint_weight * excess}
