@@ -96,9 +96,8 @@ class RobustWGAN(SampleWeighted, GAN):
         kwargs |= {"d_steps": d_steps, "lr_d": lr_d, "lr_g": lr_g, "betas": betas}
         super().__init__(generator, discriminator, latent_dim, loss=loss, regularizers=[*own, *regularizers], **kwargs)
         self.rho, self.constraint_weight, self.value = rho, constraint_weight, robust.VALUES[loss]
-        self.weighs_samples = rho > 0 and weight_network is None
+        self.momentum, self.weighs_samples = momentum, rho > 0 and weight_network is None
         self.w_start, self.w_every = w_start, w_every or (200 if self.weighs_samples else 1)
-        self.momentum = momentum
         if rho > 0 and weight_network is not None:
             checks.discriminator_output(weight_network)
             self.weight_network, self.lr_w, self.players = weight_network, lr_d, (*self.players, "w")
