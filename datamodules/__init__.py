@@ -9,6 +9,16 @@ from lightning_gans.datamodules.digits import Digits
 from lightning_gans.datamodules.folder import Images
 from lightning_gans.datamodules.memory import FreshLoader, MemoryLoader
 from lightning_gans.datamodules.mnist import MNIST, FashionMNIST, StackedMNIST
+from lightning_gans.datamodules.tail import (
+    Classes,
+    LowDensity,
+    Quantile,
+    Tail,
+    TailSampled,
+    TailSampler,
+    Threshold,
+    tail_loader,
+)
 from lightning_gans.datamodules.toy import Mixture, ToyDataModule
 from lightning_gans.datamodules.toy1d import Gaussian1D, PointMass, RareTail1D
 from lightning_gans.datamodules.toy2d import Grid, Ring, SwissRoll
@@ -17,6 +27,7 @@ __all__ = [
     "CIFAR10",
     "CIFAR100",
     "MNIST",
+    "Classes",
     "Digits",
     "FashionMNIST",
     "FreshLoader",
@@ -25,12 +36,19 @@ __all__ = [
     "Grid",
     "ImageDataModule",
     "Images",
+    "LowDensity",
     "MemoryLoader",
     "Mixture",
     "PointMass",
+    "Quantile",
     "RareTail1D",
     "Ring",
     "StackedMNIST",
     "SwissRoll",
+    "Tail",
+    "TailSampled",
+    "TailSampler",
+    "Threshold",
     "ToyDataModule",
+    "tail_loader",
 ]

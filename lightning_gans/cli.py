@@ -457,8 +457,7 @@ def _fit_networks_to_data(options: Any) -> None:
     model, data = options.get("model"), options.get("data")
     if not model or not data:
         return
-    module, name = data["class_path"].rsplit(".", 1)
-    source = getattr(importlib.import_module(module), name)(**data["init_args"].as_dict())
+    source = _made(data.as_dict())
     nets = [model["init_args"].get(net) for net in ("generator", "discriminator", "classifier")]
     while nets:
         config = nets.pop()
@@ -473,6 +472,15 @@ def _fit_networks_to_data(options: Any) -> None:
             config["init_args"]["latent_dim"] = model["init_args"]["latent_dim"]
         if config["init_args"].get("num_classes") is not None:
             config["init_args"]["num_classes"] = source.num_classes
+
+
+def _made(config: Any) -> Any:
+    """The object that class paths and arguments describe, one within the other."""
+    if not isinstance(config, dict) or "class_path" not in config:
+        return config
+    module, name = config["class_path"].rsplit(".", 1)
+    arguments = {key: _made(value) for key, value in config.get("init_args", {}).items()}
+    return getattr(importlib.import_module(module), name)(**arguments)
 
 
 def _parameters(obj: Any) -> list[str]:
