@@ -17,6 +17,7 @@ from lightning_gans.techniques import (
     WGAN,
     WGANALP,
     WGANGP,
+    BoostedGAN,
     PrimalDualGAN,
     UnrolledGAN,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "WGANALP",
     "WGANGP",
     "Batch",
+    "BoostedGAN",
     "GANModule",
     "PrimalDualGAN",
     "UnrolledGAN",

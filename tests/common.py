@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,9 +21,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "prc_gan": {"ct_weight": 0.0, "ratio_clip": None, "g_steps": 1},
     "unrolled": {"unroll_steps": 2, "unroll_optimizer": "sgd", "unroll_lr": 0.1},
     "unrolled_adam": {"unroll_steps": 2},
+    "boosted": {"p": 0.7},
+    "boosted_learned": {"p": 0.7, "learn_p": True},
 }
-# Beside the techniques: one with its classifier, in cycles of several generator updates; one by another rule.
-VARIANTS = [*TECHNIQUES, "prc_gan_clip", "unrolled_adam"]
+# Beside the techniques: one with its classifier, in cycles of several generator updates; one by another rule; one
+# with a mixture weight that trains.
+VARIANTS = [*TECHNIQUES, "prc_gan_clip", "unrolled_adam", "boosted_learned"]
+GROWN = {"boosted", "boosted_learned"}  # on top of a frozen generator
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",
@@ -61,7 +66,9 @@ def build(
         own: dict[str, Any] = {"classifier": classifier, "ct_weight": 0.0, "d_steps": 2, "g_steps": 3}
         return TECHNIQUES["prc_gan"](generator, discriminator, 3, **(own | options))
     settings = SETTINGS.get(technique, {}) | options
-    return TECHNIQUES[technique.removesuffix("_adam")](generator, discriminator, 3, **settings)
+    if technique in GROWN:
+        settings["base"] = copy.deepcopy(generator)
+    return TECHNIQUES[technique.removesuffix("_adam").removesuffix("_learned")](generator, discriminator, 3, **settings)
 
 
 def trainer(**options: Any) -> pl.Trainer:
@@ -98,6 +105,15 @@ def noisy_loader(n: int, batch_size: int, workers: int) -> DataLoader:
 def state(module: GANModule) -> dict[str, Tensor]:
     """Parameters and buffers, copied."""
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def resting(module: GANModule) -> set[str]:
+    """Names in the state of what never trains: parameters without a gradient, buffers in evaluation mode."""
+    names = {name for name, p in module.named_parameters() if not p.requires_grad}
+    for owner, sub in module.named_modules():
+        kept = not sub.training or owner == "generator"  # the weights among a mixture's frozen components
+        names |= {f"{owner}.{name}" for name, _ in sub.named_buffers(recurse=False) if kept}
+    return names
 
 
 def equal(a: Any, b: Any) -> bool:

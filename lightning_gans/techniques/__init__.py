@@ -1,6 +1,7 @@
 """One file per paper. ``TECHNIQUES`` maps the name used in configs and tests to the class."""
 
 from lightning_gans.base import GANModule
+from lightning_gans.techniques.boosted_gan import BoostedGAN
 from lightning_gans.techniques.ct_gan import CTGAN
 from lightning_gans.techniques.dcgan import DCGAN
 from lightning_gans.techniques.gan import GAN
@@ -25,6 +26,7 @@ TECHNIQUES: dict[str, type[GANModule]] = {
     "prc_gan": PRCGAN,
     "primal_dual": PrimalDualGAN,
     "unrolled": UnrolledGAN,
+    "boosted": BoostedGAN,
 }
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "WGAN",
     "WGANALP",
     "WGANGP",
+    "BoostedGAN",
     "PrimalDualGAN",
     "UnrolledGAN",
 ]
