@@ -9,6 +9,7 @@ from lightning_gans.datamodules.digits import Digits
 from lightning_gans.datamodules.folder import Images
 from lightning_gans.datamodules.memory import FreshLoader, MemoryLoader
 from lightning_gans.datamodules.mnist import MNIST, FashionMNIST, StackedMNIST
+from lightning_gans.datamodules.resampled import Resampled
 from lightning_gans.datamodules.tail import (
     Classes,
     LowDensity,
@@ -42,6 +43,7 @@ __all__ = [
     "PointMass",
     "Quantile",
     "RareTail1D",
+    "Resampled",
     "Ring",
     "StackedMNIST",
     "SwissRoll",

@@ -27,7 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 # Beside the techniques: one with its classifier, in cycles of several generator updates; one by another rule; one
 # with a mixture weight that trains.
 VARIANTS = [*TECHNIQUES, "prc_gan_clip", "unrolled_adam", "boosted_learned"]
-GROWN = {"boosted", "boosted_learned"}  # on top of a frozen generator
+GROWN = {"boosted", "boosted_learned", "ada_gan"}  # on top of a frozen generator
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",

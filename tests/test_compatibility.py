@@ -41,6 +41,7 @@ VARIETIES = {
     "prc_gan_clip": ", clipped",
     "unrolled": ", `unroll_optimizer='sgd'`",
     "unrolled_adam": ", `'adam'`",
+    "boosted_learned": ", `learn_p=True`",
 }
 
 Combination = tuple[str, str, str, str]  # technique, regularizer, wrapper, precision
@@ -133,7 +134,7 @@ def table(found: Outcomes, good: str) -> list[str]:
 
 def title(technique: str) -> str:
     """The class, and for PRCGAN whether it clips."""
-    name = TECHNIQUES[technique.removesuffix("_clip").removesuffix("_adam")].__name__
+    name = TECHNIQUES[technique.removesuffix("_clip").removesuffix("_adam").removesuffix("_learned")].__name__
     return name + VARIETIES.get(technique, "")
 
 

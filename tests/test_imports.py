@@ -41,6 +41,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         core: (CORE | {"functional", "regularizers"} | LIGHTNING, {"lightning_utilities", "numpy", "torch"})
         for core in CORE
     },
+    "rounds": (
+        {"base", "checkpoints", "checks", "datamodules", "functional", "wrappers"} | LIGHTNING,
+        {"torch"},
+    ),
     "_lightning": ({"_torchvision"}, {"lightning", "pytorch_lightning"}),
     "_torchvision": (set(), {"torch"}),
     "version": (set(), set()),

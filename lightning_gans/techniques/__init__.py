@@ -1,6 +1,7 @@
 """One file per paper. ``TECHNIQUES`` maps the name used in configs and tests to the class."""
 
 from lightning_gans.base import GANModule
+from lightning_gans.techniques.ada_gan import AdaGAN
 from lightning_gans.techniques.boosted_gan import BoostedGAN
 from lightning_gans.techniques.ct_gan import CTGAN
 from lightning_gans.techniques.dcgan import DCGAN
@@ -27,6 +28,7 @@ TECHNIQUES: dict[str, type[GANModule]] = {
     "primal_dual": PrimalDualGAN,
     "unrolled": UnrolledGAN,
     "boosted": BoostedGAN,
+    "ada_gan": AdaGAN,
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "WGAN",
     "WGANALP",
     "WGANGP",
+    "AdaGAN",
     "BoostedGAN",
     "PrimalDualGAN",
     "UnrolledGAN",
