@@ -31,7 +31,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "regularizers": ({"functional"}, {"torch"}),
     "metrics": ({"networks"}, {"numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"}),
     "samplers": ({"functional"}, {"torch"}),
-    "techniques": ({"base", "checks", "functional", "regularizers", "wrappers"}, {"torch"}),
+    "techniques": ({"base", "checkpoints", "checks", "functional", "regularizers", "wrappers"}, {"torch"}),
     "datamodules": ({"functional"} | LIGHTNING, {"numpy", "PIL", "sklearn", "torch", "torchvision", "tqdm"}),
     "callbacks": (
         {"base", "checks", "distributed", "metrics", "rng", "samplers", "version"} | LIGHTNING,

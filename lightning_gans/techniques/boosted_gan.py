@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.base import Batch, GANModule, Terms
+from lightning_gans.checkpoints import read_checkpoint
 from lightning_gans.techniques.gan import GAN
 from lightning_gans.wrappers.mixture import MixtureGenerator
 
@@ -32,17 +34,15 @@ class BoostedGAN(GAN):
         discriminator: raw scores (N,).
         latent_dim: length of z, the same for G and G_1.
         base: G: a generator, a :class:`GANModule` (its averaged generator if it has one), or the path of a checkpoint
-            that the command line has written. Copied, and left alone.
+            that the command line has written. Copied, and left alone. None for a first round, a plain :class:`GAN`.
         p: weight of G in the mixture, in (0, 1); with ``learn_p`` at first.
         share: s, in (0, 1).
         learn_p: train p, by the optimizer of G_1.
         loss: as of :class:`GAN`.
 
     Raises:
-        ValueError: for settings out of range, without ``base`` and without a mixture, for both.
+        ValueError: for settings out of range, for a mixture with a ``base``.
     """
-
-    generator: MixtureGenerator
 
     def __init__(
         self,
@@ -65,36 +65,36 @@ class BoostedGAN(GAN):
         """-E w(x) log D(x) - E w log(1 - D(x~)), for the minimax loss."""
         on_real, on_fake = self.score(batch.real, batch), self.score(fake, batch)
         self.note(d_real=on_real.mean(), d_fake=on_fake.mean())
-        weights = self.generator.importance(len(fake)).detach()
+        mixture = self.generator if isinstance(self.generator, MixtureGenerator) else None
+        weights = None if mixture is None else mixture.importance(len(fake)).detach()
         loss = self.loss.discriminator(on_real, on_fake, real_weight=batch.weights, fake_weight=weights)
         return {"adversarial": loss}
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E w log D(x~), for the non-saturating loss."""
         on_real = self.score(batch.real, batch) if self.relativistic else None
-        weights = self.generator.importance(len(fake))
-        self.note(g_p=self.generator.p)
+        weights = None
+        if isinstance(self.generator, MixtureGenerator):
+            weights = self.generator.importance(len(fake))
+            self.note(g_p=self.generator.p)
         loss = self.loss.generator(self.score(fake, batch), on_real, fake_weight=weights, real_weight=batch.weights)
         return {"adversarial": loss}
 
 
 def grown(generator: nn.Module, base: nn.Module | str | None, p: float, share: float, learn_p: bool) -> nn.Module:
-    """p base + (1 - p) generator; or ``generator`` itself if it is such a mixture already."""
-    if isinstance(generator, MixtureGenerator) != (base is None):
-        raise ValueError(
-            "base must be a generator, a module or a checkpoint, or None if the generator is a MixtureGenerator, got "
-            f"{type(base).__name__} with a {type(generator).__name__}."
-        )
+    """p base + (1 - p) generator; ``generator`` itself without a base."""
     if base is None:
         return generator
+    if isinstance(generator, MixtureGenerator):
+        raise ValueError(f"base must be None for a generator that is a mixture already, got a {type(base).__name__}.")
     return MixtureGenerator(component(base), generator, p, share, learn_p)
 
 
 def component(base: nn.Module | str) -> nn.Module:
     """The generator of a network, a module or a checkpoint, by its averaged weights if there are any."""
     if isinstance(base, str):
-        try:
-            base = GANModule.load_from_checkpoint(base, map_location="cpu")
-        except TypeError as error:  # written by a script: its networks are not in it
-            raise ValueError(f"base: the networks of {base} are not told by it, so give the module itself.") from error
+        module, _, name = read_checkpoint(base).get("hyper_parameters", {}).get("_class_path", "").rpartition(".")
+        if (cls := getattr(sys.modules.get(module), name, None)) is None:  # written by a script, or of a class unknown
+            raise ValueError(f"base: the networks of {base} are not told by it, so give the module itself.")
+        base = cls.load_from_checkpoint(base, map_location="cpu")
     return (base.ema or base.generator) if isinstance(base, GANModule) else base
