@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
+Number = TypeVar("Number", float, Tensor)
 
-def stratum_weights(mass: float | Tensor, share: float) -> tuple[float | Tensor, float | Tensor]:
+
+def stratum_weights(mass: Number, share: float) -> tuple[Number, Number]:
     """(mass / share, (1 - mass) / (1 - share)): the weights of two strata of which the first makes ``share`` of a draw.
 
     With these, the mean of weight * f over such a draw has the expectation of f where the first stratum has probability

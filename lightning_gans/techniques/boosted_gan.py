@@ -96,5 +96,5 @@ def component(base: nn.Module | str) -> nn.Module:
         module, _, name = read_checkpoint(base).get("hyper_parameters", {}).get("_class_path", "").rpartition(".")
         if (cls := getattr(sys.modules.get(module), name, None)) is None:  # written by a script, or of a class unknown
             raise ValueError(f"base: the networks of {base} are not told by it, so give the module itself.")
-        base = cls.load_from_checkpoint(base, map_location="cpu")
+        return component(cls.load_from_checkpoint(base, map_location="cpu"))
     return (base.ema or base.generator) if isinstance(base, GANModule) else base

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ class MixtureGenerator(nn.Module):
     """
 
     num_classes: int | None
+    components: nn.ModuleList
 
     def __init__(
         self, old: nn.Module, new: nn.Module, p: float = 0.9, share: float = 0.5, learn_p: bool = False
@@ -42,7 +44,7 @@ class MixtureGenerator(nn.Module):
             raise ValueError(f"share must be in [0, 1), got {share!r}.")
         if learn_p and share == 0:
             raise ValueError("learn_p needs samples of both components, but share is 0.")
-        components = list(old.components) if isinstance(old, MixtureGenerator) else [old]
+        components: list[nn.Module] = list(old.components) if isinstance(old, MixtureGenerator) else [old]
         shares = old.weights.detach().clone() if isinstance(old, MixtureGenerator) else torch.ones(1)
         self.components = nn.ModuleList([copy.deepcopy(c).requires_grad_(False) for c in components])
         self.components.append(new)
@@ -53,7 +55,7 @@ class MixtureGenerator(nn.Module):
         if not takes_labels(new):
             self.num_classes = None
         elif hasattr(new, "num_classes"):
-            self.num_classes = new.num_classes
+            self.num_classes = cast(int, new.num_classes)
         self.train()
 
     @property
@@ -82,7 +84,6 @@ class MixtureGenerator(nn.Module):
         if share == 0:
             return torch.ones(n, device=self.logit.device, dtype=self.logit.dtype)
         old, new = stratum_weights(self.p, share)
-        assert isinstance(old, Tensor) and isinstance(new, Tensor)
         return torch.cat([old.expand(first), new.expand(n - first)])
 
     def _split(self, n: int) -> tuple[int, float]:
