@@ -49,12 +49,16 @@ def run(folder: Path, **options: Any) -> GANModule:
 # ---------------------------------------------------------------------- rounds
 def test_each_round_is_on_top_of_the_last(tmp_path: Path) -> None:
     made: list[GANModule | None] = []
+    begun: list[Tensor] = []
 
     def recorded(last: GANModule | None) -> GANModule:
         made.append(last)
-        return make(last)
+        module = make(last)
+        begun.append(list(module.generator.parameters())[-2].detach().clone())  # of the new generator
+        return module
 
     module: Any = boost(recorded, plain(), 3, tmp_path, max_steps=4, callbacks=lambda: [EMA(0.9)], **OPTIONS)
+    assert begun[0].shape == begun[1].shape and not torch.equal(begun[0], begun[1])  # each round has its own seed
     assert made[0] is None and type(made[1]) is GAN and type(made[2]) is BoostedGAN and len(made) == 3
     torch.testing.assert_close(module.generator.weights, torch.tensor([0.81, 0.09, 0.1]))
     first: Any = made[1]
@@ -66,14 +70,16 @@ def test_each_round_is_on_top_of_the_last(tmp_path: Path) -> None:
     assert not equal(*(s["state_dict"][n] for s, n in zip(saved[:2], ("discriminator.layers.0.weight",) * 2)))
 
 
-@pytest.mark.parametrize("after", [3, 6, 9, 13])
-def test_stopped_anywhere_it_ends_where_it_would_have(tmp_path: Path, after: int) -> None:
+@pytest.mark.parametrize(("after", "kept", "new"), [(3, 2, 2), (6, 4, 2), (9, 8, 1), (13, 12, 1)])
+def test_stopped_anywhere_it_ends_where_it_would_have(tmp_path: Path, after: int, kept: int, new: int) -> None:
+    """Of 3 x 6 updates it has lost those since the last checkpoint, every second one; only new rounds are prepared."""
     whole = run(tmp_path / "whole")
     Stop.left = after
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         run(tmp_path / "parts")
-    Stop.left = 10**9
-    again = run(tmp_path / "parts")
+    Stop.left, prepared = 10**9, []
+    again = run(tmp_path / "parts", prepare=prepared.append)
+    assert (10**9 - Stop.left, len(prepared)) == (18 - kept, new)
     assert equal(state(whole), state(again)) and whole.ema is not None and again.ema is not None
     assert equal(whole.ema.state_dict(), again.ema.state_dict())
 

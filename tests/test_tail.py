@@ -189,6 +189,18 @@ def test_labels_and_given_weights_stay_with_their_items() -> None:
         assert real[:, 0].tolist() == labels.tolist()
 
 
+def test_a_block_without_a_tail_is_all_body() -> None:
+    """Only what is drawn first, to learn of the data, has a tail: then batches are plain ones, all of weight 1."""
+    calls: list[int] = []
+
+    def draw(n: int, generator: Generator) -> Tensor:
+        calls.append(n)
+        return torch.rand(n, 1, generator=generator) * (N if len(calls) == 1 else N / 2)
+
+    items, weights = epochs(tail_loader(FreshLoader(draw, 40, 5), DEFINITION), 1)
+    assert items.shape == (5, 40) and items.max() < N / 2 and (weights == 1).all()
+
+
 # ---------------------------------------------------------------------- what the tail is
 def test_definitions() -> None:
     x, y = torch.tensor([[0.0, 3], [1, 2], [2, 1], [9, 9]]), torch.tensor([0, 1, 2, 1])
