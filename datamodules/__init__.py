@@ -10,6 +10,17 @@ from lightning_gans.datamodules.digits import Digits
 from lightning_gans.datamodules.folder import Images
 from lightning_gans.datamodules.memory import FreshLoader, MemoryLoader
 from lightning_gans.datamodules.mnist import MNIST, FashionMNIST, StackedMNIST
+from lightning_gans.datamodules.resampled import Resampled
+from lightning_gans.datamodules.tail import (
+    Classes,
+    LowDensity,
+    Quantile,
+    Tail,
+    TailSampled,
+    TailSampler,
+    Threshold,
+    tail_loader,
+)
 from lightning_gans.datamodules.toy import Mixture, ToyDataModule
 from lightning_gans.datamodules.toy1d import Gaussian1D, PointMass, RareTail1D
 from lightning_gans.datamodules.toy2d import Blob, Grid, Ring, SwissRoll
@@ -19,6 +30,7 @@ __all__ = [
     "CIFAR100",
     "MNIST",
     "Blob",
+    "Classes",
     "Contaminated",
     "Digits",
     "FashionMNIST",
@@ -28,12 +40,20 @@ __all__ = [
     "Grid",
     "ImageDataModule",
     "Images",
+    "LowDensity",
     "MemoryLoader",
     "Mixture",
     "PointMass",
+    "Quantile",
     "RareTail1D",
+    "Resampled",
     "Ring",
     "StackedMNIST",
     "SwissRoll",
+    "Tail",
+    "TailSampled",
+    "TailSampler",
+    "Threshold",
     "ToyDataModule",
+    "tail_loader",
 ]

@@ -114,10 +114,14 @@ class MemoryLoader:
         """Batches per epoch on each process."""
         return -(-self._num_rows() // (rank_and_world()[1] * self.batch_size))
 
+    def order(self, rows: int, generator: Generator) -> Tensor:
+        """The items of an epoch, (``rows`` or more,) int64 indices on the CPU, the same on all processes."""
+        return torch.randperm(len(self.data), generator=generator) if self.shuffle else torch.arange(len(self.data))
+
     def __iter__(self) -> Iterator[Any]:
         cpu = Generator().manual_seed(draw_seed() if self.shuffle else 0)
         n, rows = len(self.data), self._num_rows()
-        order = torch.randperm(n, generator=cpu) if self.shuffle else torch.arange(n)
+        order = self.order(rows, cpu)
         if rows > n:
             order = torch.cat([order, order.repeat(-(-rows // n) - 1)[: rows - n]])
         generator = Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=cpu)))

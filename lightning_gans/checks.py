@@ -34,6 +34,13 @@ def positive(**values: float) -> None:
             raise ValueError(f"{name} must be > 0, got {value!r}.")
 
 
+def inside(**values: float) -> None:
+    """ValueError unless every value is in (0, 1)."""
+    for name, value in values.items():
+        if not 0 < value < 1:
+            raise ValueError(f"{name} must be in (0, 1), got {value!r}.")
+
+
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
     """ValueError unless ``value`` is one of ``allowed``."""
     if value not in tuple(allowed):

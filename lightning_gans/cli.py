@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import difflib
 import importlib
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 import lightning_gans.callbacks as gan_callbacks
@@ -327,7 +329,10 @@ def plan(model: GANModule, data: GANDataModule, options: Any, run_dir: Path, ste
 def main(args: list[str] | None = None, default_config: Path | None = None) -> None:
     """Run the command line; ``default_config`` is what ``fit`` does when no ``--config`` is given."""
     from_shell = args is None
-    args = _resolve(list(sys.argv[1:] if args is None else args), default_config)
+    args = list(sys.argv[1:] if args is None else args)
+    if args[:1] == ["boost"]:
+        return boost(args[1:])
+    args = _resolve(args, default_config)
     if from_shell:
         sys.argv[1:] = args
     _silence()
@@ -347,6 +352,55 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
         if (sentence := _sentence(error)) is None:
             raise
         raise SystemExit(f"error: {sentence}") from error
+
+
+def boost(args: list[str]) -> None:
+    """``boost``: a ``fit`` for each round, on the checkpoint of the one before (``--model.base``).
+
+    Called again, it passes over finished rounds, and goes on with the one that was stopped.
+    """
+    parser = argparse.ArgumentParser("boost", description=boost.__doc__, epilog="All other options are those of fit.")
+    parser.add_argument("--rounds", type=int, default=2, help="How many, the first one included.")
+    parser.add_argument("--name", required=True, help="Folder in OUT; that of round k is NAME/round-k.")
+    parser.add_argument("--first", help="Configuration of the first round, or a run or checkpoint in place of it.")
+    parser.add_argument("--out", default="runs")
+    own, rest = parser.parse_known_args(args)
+    if own.rounds < 1:
+        raise SystemExit(f"error: rounds must be an integer >= 1, got {own.rounds}.")
+    base: Path | None = None
+    for k in range(own.rounds):
+        if k == 0 and own.first and not own.first.endswith((".yaml", ".yml")):
+            base = Path(own.first)
+            base = base / "checkpoints" / "last.ckpt" if base.is_dir() else base
+            try:
+                read_checkpoint(base)
+            except (FileNotFoundError, ValueError) as error:
+                raise SystemExit(f"error: --first: {error}") from error
+            continue
+        folder = Path(own.out, own.name)
+        if (run := _newest_run(folder, k)) is None:
+            options = ["--config", own.first] if k == 0 and own.first else rest
+            grown = [] if base is None else [f"--model.base={base}"]
+            seed = [] if k == 0 or any(a.startswith("--seed_everything") for a in rest) else [f"--seed_everything={k}"]
+            main(["fit", *options, *seed, *grown, f"--out={folder}", f"--name=round-{k}"])
+        elif not _finished(run):
+            main(["fit", f"--ckpt_path={run}"])
+        run = _newest_run(folder, k)
+        assert run is not None
+        base = run / "checkpoints" / "last.ckpt"
+
+
+def _newest_run(folder: Path, k: int) -> Path | None:
+    """The run of round k that has a checkpoint; a run that was stopped before its first one has none."""
+    found = [path.parent.parent for path in folder.glob(f"round-{k}*/checkpoints/last.ckpt")]
+    found = [run for run in found if re.fullmatch(rf"round-{k}(-\d+)?", run.name)]
+    return max(found, key=lambda run: run.stat().st_mtime, default=None)
+
+
+def _finished(run: Path) -> bool:
+    """Whether a run has made the updates that its newest configuration asks for."""
+    trainer = yaml.safe_load(_configs(run)[-1].read_text())["trainer"]
+    return read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] >= trainer["max_steps"]
 
 
 def _sentence(error: Exception) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,9 +23,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "unrolled": {"unroll_steps": 2, "unroll_optimizer": "sgd", "unroll_lr": 0.1},
     "unrolled_adam": {"unroll_steps": 2},
     "robust_wgan": {"w_start": 0},
+    "boosted": {"p": 0.7},
+    "boosted_learned": {"p": 0.7, "learn_p": True},
 }
-# Beside the techniques: one with its classifier, in cycles of several generator updates; one by another rule.
-VARIANTS = [*TECHNIQUES, "prc_gan_clip", "unrolled_adam"]
+# Beside the techniques: one with its classifier, in cycles of several generator updates; one by another rule; one
+# with a mixture weight that trains.
+VARIANTS = [*TECHNIQUES, "prc_gan_clip", "unrolled_adam", "boosted_learned"]
+GROWN = {"boosted", "boosted_learned", "ada_gan"}  # on top of a frozen generator
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",
@@ -64,7 +69,9 @@ def build(
         return TECHNIQUES["prc_gan"](generator, discriminator, 3, **(own | options))
     third = {"weight_network": classifier} if technique == "robust_wgan" else {}
     settings = SETTINGS.get(technique, {}) | third | options
-    return TECHNIQUES[technique.removesuffix("_adam")](generator, discriminator, 3, **settings)
+    if technique in GROWN:
+        settings["base"] = copy.deepcopy(generator)
+    return TECHNIQUES[technique.removesuffix("_adam").removesuffix("_learned")](generator, discriminator, 3, **settings)
 
 
 def networks(module: GANModule) -> dict[str, nn.Module]:
@@ -106,6 +113,15 @@ def noisy_loader(n: int, batch_size: int, workers: int) -> DataLoader:
 def state(module: GANModule) -> dict[str, Tensor]:
     """Parameters and buffers, copied."""
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def resting(module: GANModule) -> set[str]:
+    """Names in the state of what never trains: parameters without a gradient, buffers in evaluation mode."""
+    names = {name for name, p in module.named_parameters() if not p.requires_grad}
+    for owner, sub in module.named_modules():
+        kept = not sub.training or owner == "generator"  # the weights among a mixture's frozen components
+        names |= {f"{owner}.{name}" for name, _ in sub.named_buffers(recurse=False) if kept}
+    return names
 
 
 def equal(a: Any, b: Any) -> bool:

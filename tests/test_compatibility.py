@@ -41,6 +41,7 @@ VARIETIES = {
     "prc_gan_clip": ", clipped",
     "unrolled": ", `unroll_optimizer='sgd'`",
     "unrolled_adam": ", `'adam'`",
+    "boosted_learned": ", `learn_p=True`",
 }
 
 Combination = tuple[str, str, str, str]  # technique, regularizer, wrapper, precision
@@ -69,7 +70,8 @@ def outcome(technique: str, regularizer: str, wrapper: str, precision: str, norm
     assert {f"d/{r.name}" for r in added} | {"d/adversarial", "g/adversarial"} <= module.values.keys()
     after = state(module)
     assert all(value.isfinite().all() for value in after.values())
-    still = {name for name, _ in module.named_parameters() if torch.equal(after[name].double(), before[name].double())}
+    trained = {name for name, p in module.named_parameters() if p.requires_grad}
+    still = {name for name in trained if torch.equal(after[name].double(), before[name].double())}
     assert all(name.endswith("head.score.bias") for name in still), still  # no Wasserstein loss depends on the critic's
     return None
 
@@ -132,7 +134,7 @@ def table(found: Outcomes, good: str) -> list[str]:
 
 def title(technique: str) -> str:
     """The class, and for PRCGAN whether it clips."""
-    name = TECHNIQUES[technique.removesuffix("_clip").removesuffix("_adam")].__name__
+    name = TECHNIQUES[technique.removesuffix("_clip").removesuffix("_adam").removesuffix("_learned")].__name__
     return name + VARIETIES.get(technique, "")
 
 

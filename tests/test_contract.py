@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import VARIANTS, equal, make, make_images, networks, noisy_loader, plain, state, trainer
+from common import VARIANTS, equal, make, make_images, networks, noisy_loader, plain, resting, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import TECHNIQUES, WGANGP, GANModule
@@ -63,16 +63,17 @@ def test_steps_are_counted_honestly(name: str) -> None:
 def test_a_step_leaves_the_other_network_alone(name: str, order: str) -> None:
     """Bit for bit and buffers included, on nets with BatchNorm."""
     module, watch = make_images(name, d_steps=2, order=order), Watch()
-    before = state(module)
+    before, still = state(module), resting(module)
+    flags = [p.requires_grad for p in module.parameters()], [m.training for m in module.modules()]
     trainer(max_steps=3, callbacks=[watch]).fit(module, train_dataloaders=plain(shape=(1, 8, 8)))
     after = state(module)
     assert watch.other_changed == []
     assert watch.steps == {"d": 6, "g": 3}
     unchanged = {k for k in after if torch.equal(before[k], after[k])}
+    assert unchanged >= still
     # All else moved; a Wasserstein loss does not depend on the one, and the other is the +-1 of a single row.
-    assert unchanged <= {f"discriminator.head.score.{name}" for name in ("bias", "parametrizations.weight.0.u")}
-    assert all(p.requires_grad for p in module.parameters())
-    assert all(m.training for m in module.modules())
+    assert unchanged - still <= {f"discriminator.head.score.{name}" for name in ("bias", "parametrizations.weight.0.u")}
+    assert flags == ([p.requires_grad for p in module.parameters()], [m.training for m in module.modules()])
 
 
 @all_techniques
@@ -80,7 +81,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     module = make_images(name)
     t = trainer(max_steps=1)
     t.fit(module, train_dataloaders=plain(shape=(1, 8, 8)))
-    assert [k for k, p in module.named_parameters() if p.grad is None] == []
+    assert [k for k, p in module.named_parameters() if p.grad is None and p.requires_grad] == []
 
 
 @all_techniques
@@ -104,7 +105,7 @@ def test_checkpoint_round_trip(tmp_path: Path, name: str) -> None:
     torch.load(tmp_path / "a.ckpt", weights_only=True)
     again = type(module).load_from_checkpoint(tmp_path / "a.ckpt", **networks(make(name)))
     assert equal(state(module), state(again))
-    assert dict(module.hparams) == dict(again.hparams)
+    assert dict(module.hparams).items() <= dict(again.hparams).items()  # networks may be arguments of either
     assert again.latent_dim == 3
 
 

@@ -31,7 +31,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "regularizers": ({"functional"}, {"torch"}),
     "metrics": ({"networks"}, {"numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"}),
     "samplers": ({"functional"}, {"torch"}),
-    "techniques": ({"base", "checks", "functional", "regularizers", "sample_weights", "wrappers"}, {"torch"}),
+    "techniques": (
+        {"base", "checkpoints", "checks", "functional", "regularizers", "sample_weights", "wrappers"},
+        {"torch"},
+    ),
     "datamodules": ({"functional"} | LIGHTNING, {"numpy", "PIL", "sklearn", "torch", "torchvision", "tqdm"}),
     "callbacks": (
         {"base", "checks", "distributed", "metrics", "rng", "samplers", "version"} | LIGHTNING,
@@ -41,6 +44,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         core: (CORE | {"functional", "regularizers"} | LIGHTNING, {"lightning_utilities", "numpy", "torch"})
         for core in CORE
     },
+    "rounds": (
+        {"base", "checkpoints", "checks", "datamodules", "functional", "wrappers"} | LIGHTNING,
+        {"torch"},
+    ),
     "_lightning": ({"_torchvision"}, {"lightning", "pytorch_lightning"}),
     "_torchvision": (set(), {"torch"}),
     "version": (set(), set()),

@@ -2,6 +2,7 @@
 
 from lightning_gans.functional.conditional import check_scores, score, takes_labels
 from lightning_gans.functional.draw import normal, uniform
+from lightning_gans.functional.importance import residual, stratum_weights, uniform_of
 from lightning_gans.functional.input_gradient import double_backward
 from lightning_gans.functional.kernels import log_kernel_density, median_distance
 from lightning_gans.functional.losses import LOSSES, PAIRS, AdversarialLoss, SaddlePair
@@ -37,11 +38,14 @@ __all__ = [
     "outlier_share",
     "perturb",
     "rank_and_world",
+    "residual",
     "rho_for_share",
     "robust_weights",
     "score",
     "score_with",
+    "stratum_weights",
     "takes_labels",
     "uniform",
+    "uniform_of",
     "unroll",
 ]

@@ -3,6 +3,7 @@
 from lightning_gans.metrics.coverage import (
     Coverage,
     class_coverage,
+    kde_coverage,
     mode_coverage,
     reverse_kl,
     tail_mass,
@@ -46,6 +47,7 @@ __all__ = [
     "content_hash",
     "density_coverage",
     "frechet_distance",
+    "kde_coverage",
     "knn_radii",
     "mode_coverage",
     "precision_recall",

@@ -1,6 +1,8 @@
 """One file per paper. ``TECHNIQUES`` maps the name used in configs and tests to the class."""
 
 from lightning_gans.base import GANModule
+from lightning_gans.techniques.ada_gan import AdaGAN
+from lightning_gans.techniques.boosted_gan import BoostedGAN
 from lightning_gans.techniques.ct_gan import CTGAN
 from lightning_gans.techniques.dcgan import DCGAN
 from lightning_gans.techniques.gan import GAN
@@ -27,6 +29,8 @@ TECHNIQUES: dict[str, type[GANModule]] = {
     "primal_dual": PrimalDualGAN,
     "unrolled": UnrolledGAN,
     "robust_wgan": RobustWGAN,
+    "boosted": BoostedGAN,
+    "ada_gan": AdaGAN,
 }
 
 __all__ = [
@@ -40,6 +44,8 @@ __all__ = [
     "WGAN",
     "WGANALP",
     "WGANGP",
+    "AdaGAN",
+    "BoostedGAN",
     "PrimalDualGAN",
     "RobustWGAN",
     "UnrolledGAN",

@@ -1,0 +1,52 @@
+"""AdaGAN: a mixture of GANs, each trained on what the mixture misses (Tolstikhin et al. 2017, arXiv:1701.02386)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from lightning_gans.functional.boosting import Beta, step_size
+from lightning_gans.techniques.boosted_gan import component, grown
+from lightning_gans.techniques.gan import GAN
+from lightning_gans.wrappers.mixture import MixtureGenerator
+
+
+class AdaGAN(GAN):
+    """One round of P_t = (1 - b) P_{t-1} + b Q: Q is trained as a GAN of its own, P_{t-1} stays as it is.
+
+    What makes it AdaGAN are the data, drawn anew for each round by weights w_i = (lambda - (1 - b) h_i)_+ / (N b),
+    where h_i = (1 - C(x_i)) / C(x_i) by a classifier C between the data and P_{t-1}: ``rounds.boost`` with
+    ``rounds.reweight``. Losses are not weighted. ``sample`` draws from P_t; in training all samples are Q's.
+
+    Departures: items are drawn with replacement; Adam in place of SGD.
+
+    Args:
+        generator: Q; or a `MixtureGenerator`, as a finished round's, whose last component trains on.
+        discriminator: raw scores (N,).
+        latent_dim: length of z, the same for all components.
+        base: P_{t-1}, as for :class:`BoostedGAN`; None in the first round, b = 1, which is a plain :class:`GAN`.
+        beta: b, a constant in (0, 1), or "uniform", which gives all components the same weight.
+        loss: as of :class:`GAN`.
+
+    Raises:
+        ValueError: for ``beta`` out of range, for a mixture with a ``base``.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        latent_dim: int,
+        *,
+        base: nn.Module | str | None = None,
+        beta: Beta = "uniform",
+        loss: Any = "non_saturating",
+        **kwargs: Any,
+    ) -> None:
+        b = step_size(beta, 1)
+        if base is not None:
+            base = component(base)
+            b = step_size(beta, len(base.components) if isinstance(base, MixtureGenerator) else 1)
+            generator = grown(generator, base, 1 - b, share=0.0, learn_p=False)
+        super().__init__(generator, discriminator, latent_dim, loss=loss, **kwargs)

@@ -1,0 +1,100 @@
+"""A mixture of a frozen generator and a new one (issue 2 of github.com/yandexdataschool/PreciseGAN)."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_gans import checks
+from lightning_gans.base import Batch, GANModule, Terms
+from lightning_gans.checkpoints import read_checkpoint
+from lightning_gans.techniques.gan import GAN
+from lightning_gans.wrappers.mixture import MixtureGenerator
+
+
+class BoostedGAN(GAN):
+    """The game of q = p G + (1 - p) G_1 against the data, with G frozen and G_1 sampled more often than it occurs.
+
+    Each batch of fakes holds a share s of G's samples and 1 - s of G_1's, with weights w = p / s and (1 - p) / (1 - s),
+    so that E w f is E_q f. D minimises E l(D(x), 1) + E w l(D(x~), 0), and G_1 the loss E w l_G(D(x~)), which for it is
+    (1 - p) E l_G(D(G_1(z))). Against the best D the best G_1 is (p_d - p G)_+ / (1 - p), where p_d >= p G
+    (``functional.residual``). With ``learn_p``, p = sigmoid(a) descends the same loss: dL / dp = E_G l_G - E_{G_1} l_G,
+    which is zero where D takes both components for equally real. ``g/p`` is logged.
+
+    ``sample`` draws from q, so that the result can be boosted again; all but the last component are then frozen. Real
+    samples may have weights of their own: feed the tail often by ``datamodules.TailSampled``.
+
+    There is no paper and no code, so that all defaults are our choice. Adam does not feel the factor 1 - p in the loss
+    of G_1. Penalties on the gradient are not weighted.
+
+    Args:
+        generator: G_1; or a `MixtureGenerator`, as a finished run's, whose last component trains on.
+        discriminator: raw scores (N,).
+        latent_dim: length of z, the same for G and G_1.
+        base: G: a generator, a :class:`GANModule` (its averaged generator if it has one), or the path of a checkpoint
+            that the command line has written. Copied, and left alone. None for a first round, a plain :class:`GAN`.
+        p: weight of G in the mixture, in (0, 1); with ``learn_p`` at first.
+        share: s, in (0, 1).
+        learn_p: train p, by the optimizer of G_1.
+        loss: as of :class:`GAN`.
+
+    Raises:
+        ValueError: for settings out of range, for a mixture with a ``base``.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        latent_dim: int,
+        *,
+        base: nn.Module | str | None = None,
+        p: float = 0.9,
+        share: float = 0.5,
+        learn_p: bool = False,
+        loss: Any = "non_saturating",
+        **kwargs: Any,
+    ) -> None:
+        checks.inside(p=p, share=share)
+        mixture = grown(generator, base, p, share, learn_p)
+        super().__init__(mixture, discriminator, latent_dim, loss=loss, **kwargs)
+
+    def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
+        """-E w(x) log D(x) - E w log(1 - D(x~)), for the minimax loss."""
+        on_real, on_fake = self.score(batch.real, batch), self.score(fake, batch)
+        self.note(d_real=on_real.mean(), d_fake=on_fake.mean())
+        mixture = self.generator if isinstance(self.generator, MixtureGenerator) else None
+        weights = None if mixture is None else mixture.importance(len(fake)).detach()
+        loss = self.loss.discriminator(on_real, on_fake, real_weight=batch.weights, fake_weight=weights)
+        return {"adversarial": loss}
+
+    def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
+        """-E w log D(x~), for the non-saturating loss."""
+        on_real = self.score(batch.real, batch) if self.relativistic else None
+        weights = None
+        if isinstance(self.generator, MixtureGenerator):
+            weights = self.generator.importance(len(fake))
+            self.note(g_p=self.generator.p)
+        loss = self.loss.generator(self.score(fake, batch), on_real, fake_weight=weights, real_weight=batch.weights)
+        return {"adversarial": loss}
+
+
+def grown(generator: nn.Module, base: nn.Module | str | None, p: float, share: float, learn_p: bool) -> nn.Module:
+    """p base + (1 - p) generator; ``generator`` itself without a base."""
+    if base is None:
+        return generator
+    if isinstance(generator, MixtureGenerator):
+        raise ValueError(f"base must be None for a generator that is a mixture already, got a {type(base).__name__}.")
+    return MixtureGenerator(component(base), generator, p, share, learn_p)
+
+
+def component(base: nn.Module | str) -> nn.Module:
+    """The generator of a network, a module or a checkpoint, by its averaged weights if there are any."""
+    if isinstance(base, str):
+        module, _, name = read_checkpoint(base).get("hyper_parameters", {}).get("_class_path", "").rpartition(".")
+        if (cls := getattr(sys.modules.get(module), name, None)) is None:  # written by a script, or of a class unknown
+            raise ValueError(f"base: the networks of {base} are not told by it, so give the module itself.")
+        return component(cls.load_from_checkpoint(base, map_location="cpu"))
+    return (base.ema or base.generator) if isinstance(base, GANModule) else base

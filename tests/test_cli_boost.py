@@ -1,0 +1,77 @@
+"""Rounds by the command line: ``boost`` is a ``fit`` for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from common import equal
+
+from lightning_gans import BoostedGAN
+from lightning_gans.cli import main
+
+CONFIG: dict[str, Any] = {
+    "model": {
+        "class_path": "BoostedGAN",
+        "init_args": {
+            "latent_dim": 2,
+            "p": 0.75,
+            "generator": {"class_path": "ToyGenerator", "init_args": {"width": 8, "depth": 1}},
+            "discriminator": {"class_path": "ToyDiscriminator", "init_args": {"width": 8, "depth": 1}},
+        },
+    },
+    "data": {
+        "class_path": "TailSampled",
+        "init_args": {
+            "data": {"class_path": "RareTail1D", "init_args": {"batch_size": 8}},
+            "tail": {"class_path": "Quantile", "init_args": {"share": 0.01}},
+        },
+    },
+    "trainer": {"accelerator": "cpu", "enable_progress_bar": False, "logger": False, "max_steps": 2},
+}
+
+
+def boost(*args: str) -> Any:
+    Path("a.yaml").write_text(yaml.safe_dump(CONFIG))
+    main(["boost", "--config=a.yaml", "--name=b", *args])
+    return Path("runs/b")
+
+
+def saved(run: Path) -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_rounds_by_the_command_line() -> None:
+    """Two rounds; once more with another round, which leaves the first ones alone; a broken-off one is gone on with."""
+    runs = boost("--rounds=2")
+    before = {k: (runs / f"round-{k}" / "checkpoints" / "last.ckpt").read_bytes() for k in (0, 1)}
+    assert boost("--rounds=3", "--trainer.max_steps=3") == runs
+    assert sorted(p.name for p in runs.iterdir()) == ["round-0", "round-1", "round-2"]
+    assert all((runs / f"round-{k}" / "checkpoints" / "last.ckpt").read_bytes() == v for k, v in before.items())
+    module = BoostedGAN.load_from_checkpoint(runs / "round-2" / "checkpoints" / "last.ckpt")
+    torch.testing.assert_close(module.generator.weights, torch.tensor([0.5625, 0.1875, 0.25]))  # type: ignore[union-attr, operator]
+    first = {k.removeprefix("generator."): v for k, v in saved(runs / "round-0")["state_dict"].items() if "gen" in k}
+    assert equal(module.generator.components[0].state_dict(), first)  # type: ignore[index, union-attr]
+    assert module.sample(4).shape == (4, 1) and saved(runs / "round-2")["global_step"] == 3
+    config = runs / "round-2" / "config.yaml"
+    config.write_text(config.read_text().replace("max_steps: 3", "max_steps: 5"))  # as if it had been stopped there
+    boost("--rounds=3")
+    assert saved(runs / "round-2")["global_step"] == 5
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--rounds=0", "--name=a"], "rounds must be an integer >= 1, got 0"),
+        (["--rounds=2"], None),
+        (["--name=a", "--first=nowhere"], "error: --first: There is no checkpoint at nowhere."),
+    ],
+)
+def test_mistakes_are_told(capsys: pytest.CaptureFixture[str], args: list[str], words: str | None) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["boost", *args])
+    told = caught.value.code if words else capsys.readouterr().err
+    assert (words or "--name") in str(told) and not Path("runs").exists()
