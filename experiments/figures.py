@@ -13,7 +13,8 @@ from PIL import Image
 from experiments.common import Result, series
 from lightning_gans.callbacks.image_logging import INK, figure_image, grid_image, new_figure
 
-COLOURS = ("#1f6fa8", "#d1601f", "#3b8f4e", "#8a4fa3", "#b0912b", "#4bb0b5", "#a34a56", "#5b6470")
+COLOURS = ("#1f6fa8", "#d1601f", "#3b8f4e", "#8a4fa3", "#b0912b", "#4bb0b5", "#a34a56", "#5b6470",
+           "#e0a0b8", "#7c8f2c", "#20242b")  # fmt: skip
 Panels = Mapping[str, Mapping[str, Sequence[Result]]]
 
 

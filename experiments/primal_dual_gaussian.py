@@ -258,8 +258,8 @@ def picture(found: dict[str, dict[str, list[common.Result]]], arguments: Any) ->
     for colour, name in zip(figures.COLOURS[3:], METHODS):
         band(third, wide, [found["data's deviation"][f"{d:g}: {name}"] for d in wide], colour, name)
     figures.tidy(third, "learned deviation", "tau, the data's deviation", "std of samples / tau")
-    third.set_yscale("log")
     for axes in (second, third):
+        axes.set_yscale("log")
         axes.set_xscale("log")
         axes.axhline(1, color="#9aa0a8", linewidth=0.8, linestyle=(0, (4, 2)))
         axes.legend(frameon=False, fontsize=8)

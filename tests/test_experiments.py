@@ -105,7 +105,7 @@ EXPERIMENTS: dict[str, list[str]] = {
         "SGD 0.1",
     ],
     "mode_collapse": ["--data", "Ring", "--width", "8", "--ks", "1"],
-    "unrolling": ["--width", "8", "--ks", "1"],
+    "unrolling": ["--width", "8", "--ks", "1", "--times", "2"],
     "optimizers": ["--data", "Gaussian1D", "--optimizers", "extra-Adam"],
     "primal_dual_mnist": ["--width", "2"],
     "architectures": ["--data", "Digits", "--width", "4", "--deep_updates", "1"],
