@@ -22,6 +22,7 @@ class Ring(Mixture):
         scale: everything is divided by this.
         batch_size: items per batch and process.
         batches_per_epoch: batches that are called an epoch.
+        rare_share: probability of the Gaussian at angle 0, in (0, 1), the others sharing the rest; None: all equal.
     """
 
     name = "Ring"
@@ -35,12 +36,17 @@ class Ring(Mixture):
         scale: float = 1.414,
         batch_size: int = 256,
         batches_per_epoch: int = 1000,
+        rare_share: float | None = None,
     ) -> None:
         check_positive(modes=modes, radius=radius, std=std, scale=scale)
+        if rare_share is not None and not (0 < rare_share < 1 and modes > 1):
+            raise ValueError(f"rare_share must be in (0, 1), of two modes or more, got {rare_share} of {modes}.")
         angle = 2 * math.pi * torch.arange(modes, dtype=torch.float64) / modes
         centres = radius / scale * torch.stack([angle.cos(), angle.sin()], dim=1)
         super().__init__(batch_size, batches_per_epoch)
-        self.set_components(centres, [std / scale] * modes, [1 / modes] * modes)
+        rare = 1 / modes if rare_share is None else rare_share
+        shares = [rare] + [1 / modes if rare_share is None else (1 - rare) / (modes - 1)] * (modes - 1)
+        self.set_components(centres, [std / scale] * modes, shares)
 
 
 class Grid(Mixture):

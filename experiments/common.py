@@ -135,17 +135,45 @@ class _Held:
             self.memory.live -= self.size
 
 
-def _optimizer(path: str, options: dict[str, Any]) -> Callable[..., torch.optim.Optimizer]:
+def _at(path: str) -> Any:
     module, _, name = path.rpartition(".")
-    return partial(getattr(importlib.import_module(module), name), **options)
+    return getattr(importlib.import_module(module), name)
+
+
+def _optimizer(path: str, options: dict[str, Any]) -> Callable[..., torch.optim.Optimizer]:
+    return partial(_at(path), **options)
+
+
+def _callback(name: str) -> Callable[..., pl.Callback]:
+    return _at(name) if "." in name else getattr(callbacks, name)  # type: ignore[no-any-return]
+
+
+def _is_data(option: Any) -> bool:
+    return isinstance(option, (list, tuple)) and len(option) == 2 and option[0] in datamodules.__all__
+
+
+def _data(name: str, options: Game, batch_size: int) -> Any:
+    """A data module; an option [class, options] is one too, and then says the size of the batches."""
+    inner = {key: _data(value[0], value[1], batch_size) for key, value in options.items() if _is_data(value)}
+    own = {} if inner else {"batch_size": batch_size}
+    return getattr(datamodules, name)(**{**own, **options, **inner})
+
+
+def _sources(name: str, options: Game) -> set[str]:
+    """The data sets that a data module is made of."""
+    inner = [_sources(value[0], value[1]) for value in options.values() if _is_data(value)]
+    return set().union(*inner) or {name}
+
+
+def scored(game: Game) -> str:
+    """The data set that a game is scored against: the clean one, where a share of it is replaced."""
+    return str(game.get("data_options", {}).get("base", [game["data"]])[0])
 
 
 def build(game: Game) -> tuple[GANModule, Any]:
     """The module and the data of a game."""
     pl.seed_everything(game["seed"], verbose=False)
-    data_class = getattr(datamodules, game["data"])
-    data_options = {"batch_size": game["batch_size"], **game.get("data_options", {})}
-    data = data_class(**data_options)
+    data = _data(game["data"], game.get("data_options", {}), game["batch_size"])
 
     def network(spec: Sequence[Any], wrap: Sequence[Any] = ()) -> nn.Module:
         name, options = spec
@@ -163,8 +191,9 @@ def build(game: Game) -> tuple[GANModule, Any]:
     if game.get("decay"):  # the learning rates fall to nothing
         fall = partial(torch.optim.lr_scheduler.LinearLR, start_factor=1, end_factor=0, total_iters=game["updates"])
         options |= {"scheduler_g": fall, "scheduler_d": fall}
-    if "classifier" in game:  # last, so that the others start from the same weights with and without it
-        options["classifier"] = network(game["classifier"])
+    for third in ("classifier", "weight_network"):  # last, so that the others start from the same weights without it
+        if third in game:
+            options[third] = network(game[third])
     own = [getattr(regularizers, name)(**kwargs) for name, kwargs in game.get("regularizers", [])]
     if own:
         options["regularizers"] = own
@@ -176,11 +205,12 @@ def play(game: Game) -> Result:
 
     Args:
         game: ``technique`` (of ``TECHNIQUES``) with ``options`` and ``regularizers``; ``data`` (a data module's class)
-            with ``data_options``; ``generator``, ``discriminator`` and perhaps ``classifier`` as [class, options] and
-            ``wrap`` as [[wrapper, options], ...] for the discriminator; perhaps ``optimizers`` as {"g": [class path,
-            options], "d": ...}, ``decay`` (of both learning rates, to 0), ``uniform_noise``; ``latent_dim``,
-            ``batch_size``, ``updates``, ``seed``, ``ema`` (decay), ``every`` (updates between scores), ``log_every``,
-            ``score`` (options of the score), ``watch`` as [[callback, options], ...].
+            with ``data_options``, of which one that is [class, options] is a data module too; ``generator``,
+            ``discriminator`` and perhaps ``classifier`` or ``weight_network`` as [class, options] and ``wrap`` as
+            [[wrapper, options], ...] for the discriminator; perhaps ``optimizers`` as {"g": [class path, options], "d":
+            ...}, ``decay`` (of both learning rates, to 0), ``uniform_noise``; ``latent_dim``, ``batch_size``,
+            ``updates``, ``seed``, ``ema`` (decay), ``every`` (updates between scores), ``log_every``, ``score`` (its
+            options), ``watch`` as [[callback, options], ...], a callback of ours or the path of a class.
 
     Returns:
         ``rows``: what was logged, by generator update, scores and ``seconds`` of training among it; ``weights``: 201
@@ -192,8 +222,8 @@ def play(game: Game) -> Result:
     module, data = build(game)
     clock, memory = Clock(), Memory()
     rows = Rows(clock)
-    watching = [getattr(callbacks, name)(**options) for name, options in game.get("watch", [])]
-    if game["data"] in (*TOYS, *LINES, "StackedMNIST"):
+    watching = [_callback(name)(**options) for name, options in game.get("watch", [])]
+    if scored(game) in (*TOYS, *LINES, "StackedMNIST"):
         score: Any = callbacks.ModeCoverage(game["every"], **game.get("score", {}))
     else:
         score = callbacks.GenerativeMetrics(game["every"], metrics=["fid"], **game["score"])
@@ -225,6 +255,7 @@ def play(game: Game) -> Result:
         "failed": failed,
         "bytes": memory.bytes,
         "curves": curves,
+        "kept": {type(w).__name__: w.kept for w in watching if hasattr(w, "kept")},
         "sample": sample.tolist(),
     }
 
@@ -257,7 +288,7 @@ def sweep(games: Mapping[str, Game], seeds: Iterable[int], arguments: argparse.N
             if not path.exists() and path not in todo:
                 todo[path] = {**seeded, "folder": str(path.with_suffix(""))}
 
-    for name in sorted({game["data"] for game in todo.values()}):
+    for name in sorted(set().union(*(_sources(g["data"], g.get("data_options", {})) for g in todo.values()))):
         getattr(datamodules, name)().prepare_data()  # once, so that no two games download it
 
     def keep(path: Path, result: Result) -> None:

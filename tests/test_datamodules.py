@@ -8,6 +8,7 @@ import math
 import pickle
 import struct
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def test_hyper_parameters_are_saved_and_plain(tmp_path: Path) -> None:
         "scale": 1.414,
         "batch_size": 32,
         "batches_per_epoch": 1000,
+        "rare_share": None,
     }
     torch.save(dict(MNIST(items=5, root=str(tmp_path)).hparams), tmp_path / "h.pt")
     loaded = torch.load(tmp_path / "h.pt", weights_only=True)
@@ -108,6 +110,8 @@ def test_the_command_line_finds_classes_and_arguments() -> None:
         (lambda: Digits().reference("val"), "split must be 'train' or 'test', got 'val'"),  # type: ignore[arg-type]
         (lambda: Ring().reference("val"), "split must be 'train' or 'test', got 'val'"),  # type: ignore[arg-type]
         (lambda: Ring(modes=0), "modes must be above 0, got 0"),
+        (lambda: Ring(rare_share=1), r"rare_share must be in \(0, 1\), of two modes or more, got 1 of 8"),
+        (lambda: Ring(modes=1, rare_share=0.1), "got 0.1 of 1"),
         (lambda: Ring(batches_per_epoch=0), "batches_per_epoch must be at least 1, got 0"),
         (lambda: Grid(modes=24), "modes must be a square number such as 9, 16 or 25, got 24"),
         (lambda: SwissRoll(noise=-1), "noise must be above 0, got -1"),
@@ -141,7 +145,7 @@ def test_grid_has_25_centres() -> None:
     assert Grid(modes=4).modes.abs().allclose(torch.tensor(1 / 2.828))
 
 
-@pytest.mark.parametrize("make", [Ring, Grid, RareTail1D, Gaussian1D])
+@pytest.mark.parametrize("make", [Ring, Grid, RareTail1D, Gaussian1D, partial(Ring, rare_share=0.02)])
 def test_draws_follow_the_declared_mixture(make: Any) -> None:
     data = make()
     n = 40_000

@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from common import trainer
 
-from experiments import common
+from experiments import common, robust
+from lightning_gans import RobustWGAN
+from lightning_gans.datamodules import Blob, Contaminated, Ring
 from lightning_gans.datamodules.downloaded import default_root
+from lightning_gans.functional.robust import robust_weights
+from lightning_gans.networks import ToyGenerator
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,6 +83,69 @@ def test_words_stay_when_a_table_is_written_anew(tmp_path: Path, monkeypatch: py
     assert "- commit: abc\n" in text and "- command: `python -m experiments.a " in text
 
 
+def test_what_the_robust_games_differ_in() -> None:
+    """rho is that of the true share, or of the presumed one on clean data; scores go by the clean data."""
+    arguments = common.parser(None, presumed=0.05, w_every=20, rate=1e-3, width=8, updates=40).parse_args([])
+    rho = {}
+    for share in (0.0, 0.05, 0.2):
+        plain = robust.contaminated(robust.plain_game("Ring", arguments), robust.OUTLIERS["Ring"], share)
+        games = robust.methods(plain, share, arguments)
+        rho[share] = {name: game["options"]["rho"] for name, game in games.items() if "rho" in game["options"]}
+        assert all(("weight_network" in game) == name.startswith("network") for name, game in games.items())
+        assert all(common.scored(game) == "Ring" for game in games.values()) and "rho" not in plain["options"]
+    found = [rho[0.2][f"{form}, rho right"] for form in robust.FORMS]
+    assert found == pytest.approx([0.125, 0.125]) and len(rho[0.2]) == 2 and rho[0.0] == rho[0.05]
+    assert list(rho[0.0].values()) == pytest.approx([0.05 / 0.95 / 4 * f for f in (1, 2, 4)] * 2)
+
+
+def test_data_within_data() -> None:
+    """Blobs in a ring with a rare mode, and who is who."""
+    base = ["Ring", {"rare_share": 0.02}]
+    options = {"base": base, "outliers": ["Blob", {"centre": [2, 2]}], "share": 0.02}
+    game = common.toy_game("Contaminated", 1, 8, technique="wgan_gp", data_options=options) | {"seed": 1}
+    module, data = common.build(game)
+    assert common.scored(game) == "Ring" and data.batch_size == 256 and data.outliers.modes.tolist() == [[2, 2]]
+    points, _, outlying = data.mixed()
+    found = robust.groups(data, points, outlying)
+    assert torch.equal(found == 2, outlying) and 140 < int((found == 1).sum()) < 260
+    assert float((points[found == 1] - torch.tensor([2 / 1.414, 0])).norm(dim=1).max()) < 0.1
+    assert float((points[found == 2] - 2).norm(dim=1).max()) < 0.3
+    assert robust.item_weights(module, data.fixed_loader("train")).unique().tolist() == [1]
+
+
+def test_planted_groups_are_followed(tmp_path: Path) -> None:
+    """A critic that is the first coordinate, and weights that are its reverse: the blob's is the highest of all."""
+
+    class First(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, 0] + 0 * self.unused
+
+    data = Contaminated(Ring(rare_share=0.02), Blob(), 0.1)
+    nets = ToyGenerator(width=8), First()
+    module = RobustWGAN(*nets, 2, rho=0.05, w_start=0, w_every=1, lr_d=0.0, lr_g=0.0)
+    planted = robust.Planted(1, num_samples=50)
+    rows = common.Rows(common.Clock())
+    trainer(max_steps=1, limit_val_batches=0, callbacks=[planted], logger=rows, default_root_dir=tmp_path).fit(
+        module, datamodule=data
+    )
+    seen = rows.rows[1]
+    assert seen["auroc/margin/ordinary/outlying"] == seen["auroc/margin/hard/outlying"] == 1
+    assert seen["auroc/weight/ordinary/outlying"] == pytest.approx(seen["auroc/margin/ordinary/outlying"], abs=0.01)
+    points, _, outlying = data.mixed()
+    weights = robust_weights(points[:, 0], 0.05)
+    assert seen["weight/outlying"] == pytest.approx(float(weights[outlying].mean()), abs=1e-5)
+    assert seen["divergence"] == pytest.approx(0.05, abs=1e-6) and seen["weight/hard"] > seen["weight/outlying"] + 0.1
+    assert seen["margin/outlying"] - seen["margin/hard"] == pytest.approx(4 - 2 / 1.414, abs=0.02)
+    assert sum(seen[f"samples/{group}"] for group in robust.GROUPS) == pytest.approx(1)
+    assert planted.kept["weights"] == pytest.approx(weights.tolist(), abs=1e-4)
+    shares = [seen[f"weight/{g}"] * planted.kept["groups"].count(k) for k, g in enumerate(robust.GROUPS)]
+    assert sum(shares) == pytest.approx(10_000, abs=1)
+
+
 TINY = ["--seeds", "1", "--jobs", "1", "--updates", "8"]
 ON_IMAGES = (
     "critic_normalisation",
@@ -109,6 +178,8 @@ EXPERIMENTS: dict[str, list[str]] = {
     "optimizers": ["--data", "Gaussian1D", "--optimizers", "extra-Adam"],
     "primal_dual_mnist": ["--width", "2"],
     "architectures": ["--data", "Digits", "--width", "4", "--deep_updates", "1"],
+    "robust": ["--data", "Ring", "--fractions", "0.2", "--width", "8", "--updates", "2"],
+    "hard_or_outlying": ["--places", "4", "--width", "8", "--updates", "2"],
 }
 
 
