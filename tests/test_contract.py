@@ -43,7 +43,7 @@ class Watch(callbacks.Callback):
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         first = optimizer.param_groups[0]["params"][0]
-        player = next(name for name in pl_module.players if first is next(pl_module.player(name).parameters()))
+        player = next(n for n in pl_module.players if any(first is p for p in pl_module.player(n).parameters()))
         if player in self.steps:
             self.steps[player] += 1
         assert all(torch.isfinite(p.grad).all() for p in optimizer.param_groups[0]["params"] if p.grad is not None)
