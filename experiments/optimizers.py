@@ -103,19 +103,20 @@ def main() -> None:
             for technique in TECHNIQUES:
                 results = found[f"{technique} | {name}"]
                 if data == "Gaussian1D":
-                    best = common.spread(common.best(r, "metrics/w1") / arguments.std for r in results)
-                    width = common.spread(common.late_mean(r, "metrics/std") / arguments.std for r in results)
+                    best = common.middle(common.best(r, "metrics/w1") / arguments.std for r in results)
+                    width = common.middle(common.late_mean(r, "metrics/std") / arguments.std for r in results)
                     more = f"best {best}; std {width}"
                 else:
                     best = common.spread(common.best(r, "metrics/high_quality") for r in results)
                     more = f"best {best}; modes {common.spread(common.last(r, 'metrics/modes') for r in results)}"
-                cells.append(f"{common.spread(drawn[data][f'{technique} | {name}'])} ({more})")
+                told = (common.middle if data == "Gaussian1D" else common.spread)(drawn[data][f"{technique} | {name}"])
+                cells.append(f"{told}; {more}")
             tables.append(f"| {name} | {' | '.join(cells)} |")
     protocol = [
         f"{arguments.updates} generator updates, one update of D each (five for WGANGP); the same optimizer for G and "
         "D, rates as in the script: 0.1 for SGD, 0.01 with momentum, 0.001 else, beta2 0.9",
         f"Gaussian1D: N(1, {arguments.std:g}^2), 1-32-1 nets; cells: mean W1 of the second half, the best, and the "
-        "mean deviation of samples, all in units of the data's deviation tau",
+        "mean deviation of samples, all in units of the data's deviation tau: median (lowest to highest seed)",
         f"Ring: 3 x {arguments.width} units, EMA generator (0.99); cells: last share of high quality, the best, and "
         "the modes covered",
         "GAN non-saturating; UnrolledGAN saturating with one Adam step at 0.001; PrimalDualGAN non-saturating, alpha "
