@@ -463,9 +463,17 @@ def test_mode_coverage_on_the_line() -> None:
         def forward(self, z: Tensor) -> Tensor:
             return self.shift + 0 * z
 
+    class Doubled(Affine):
+        def forward(self, z: Tensor) -> Tensor:
+            return self.shift + 2 * z
+
     coverage = ModeCoverage(num_samples=1500)
     fit(WGAN(Affine(3.5), ToyDiscriminator((1,), width=4, depth=1), 1), coverage, data=PointMass(1.0, 8), max_steps=1)
-    assert coverage.history[0] == {"step": 0, "metrics/w1": pytest.approx(2.5, rel=1e-6)}
+    assert coverage.history[0]["step"] == 0 and coverage.history[0]["metrics/w1"] == pytest.approx(2.5, rel=1e-6)
+    coverage = ModeCoverage(num_samples=10_000)
+    fit(WGAN(Doubled(1.0), ToyDiscriminator((1,), width=4, depth=1), 1), coverage, data=PointMass(1.0, 8), max_steps=1)
+    assert coverage.history[0]["metrics/mean"] == pytest.approx(1, abs=0.08)  # four standard errors
+    assert coverage.history[0]["metrics/std"] == pytest.approx(2, abs=0.06)
 
     tail, coverage = RareTail1D(batch_size=8), ModeCoverage(num_samples=4000)
     fit(WGAN(Affine(9.0), ToyDiscriminator((1,), width=4, depth=1), 1), coverage, data=tail, max_steps=1)
