@@ -47,7 +47,8 @@ def tell_gradients(tell: Callable[..., None], prefix: str, terms: Mapping[str, T
         found[name] = full_precision(gradient).flatten() / full_precision(scale[-1])
         tell(**{f"{prefix}{name}_gradient": found[name].norm()})
         if len(found) == 2:
-            cosine = torch.nn.functional.cosine_similarity(*found.values(), dim=0, eps=0)
+            one, other = found.values()
+            cosine = torch.nn.functional.cosine_similarity(one, other, dim=0, eps=0)
             tell(**{f"{prefix}gradient_cosine": cosine.nan_to_num()})
             found.clear()
 
