@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
+import inspect
 import json
 import logging
 import math
@@ -177,8 +178,9 @@ def build(game: Game) -> tuple[GANModule, Any]:
 
     def network(spec: Sequence[Any], wrap: Sequence[Any] = ()) -> nn.Module:
         name, options = spec
-        fitted = {"shape": tuple(data.shape)} | ({"latent_dim": game["latent_dim"]} if "Gen" in name else {})
-        net = getattr(networks, name)(**fitted, **options)
+        made = getattr(networks, name)
+        fitted = {"shape": tuple(data.shape), "latent_dim": game["latent_dim"]}
+        net = made(**{k: v for k, v in fitted.items() if k in inspect.signature(made).parameters}, **options)
         for wrapper, wrapper_options in wrap:
             net = getattr(wrappers, wrapper)(net, **wrapper_options)
         return net
