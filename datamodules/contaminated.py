@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from lightning_gans.datamodules.around import AroundDataModule
 from lightning_gans.datamodules.base import GANDataModule, Split, ToRange
 from lightning_gans.datamodules.memory import MemoryLoader, Transform
 
 
-class Contaminated(GANDataModule):
+class Contaminated(AroundDataModule):
     """The training data of ``base``, a share of it replaced by outliers; all that is scored against stays clean.
 
     Which items are replaced, and by what, depends on the seed alone. Outlying images are brought to the size and the
@@ -31,6 +32,8 @@ class Contaminated(GANDataModule):
         ValueError: for a share out of range, for outliers of another kind, or if there are too few of them.
     """
 
+    live = ("data", "base", "outliers")
+
     def __init__(
         self,
         base: GANDataModule,
@@ -45,23 +48,15 @@ class Contaminated(GANDataModule):
         other = base.shape if isinstance(outliers, str) else outliers.shape
         if len(other) != len(base.shape) or (len(other) == 1 and other != base.shape):
             raise ValueError(f"outliers must be of the same kind as base, of shape {base.shape}, got shape {other}.")
-        super().__init__(base.batch_size)
-        for name in [name for name, value in self.hparams.items() if isinstance(value, GANDataModule)]:
-            self.hparams.pop(name)  # a checkpoint holds no live objects
-        self.base, self.outliers, self.share, self.seed = base, outliers, share, seed
-        self.shape, self.num_classes, self.value_range = base.shape, base.num_classes, base.value_range
+        super().__init__(base)
+        self.outliers, self.share, self.seed = outliers, share, seed
         self.name = f"{base.name}+{outliers if isinstance(outliers, str) else outliers.name}"
         self._mixed: tuple[Tensor, Tensor | None, Tensor] | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or "base" not in vars(self):
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
-        return getattr(self.base, name)
 
     @property
     def parts(self) -> list[GANDataModule]:
         """The data modules that this one is made of, attached to its trainer."""
-        parts = [part for part in (self.base, self.outliers) if isinstance(part, GANDataModule)]
+        parts = [part for part in (self.data, self.outliers) if isinstance(part, GANDataModule)]
         for part in parts:
             part.trainer = self.trainer
         return parts
@@ -82,7 +77,7 @@ class Contaminated(GANDataModule):
         """The training items (N, ...), their labels (N,) or None, and whether each is an outlier (N,) bool."""
         if self._mixed is None:
             random = Generator().manual_seed(self.seed)
-            data, labels = self.base.reference("train")
+            data, labels = self.data.reference("train")
             where = torch.randperm(len(data), generator=random)[: round(self.share * len(data))]
             data, flags = data.clone(), torch.zeros(len(data), dtype=torch.bool)
             data[where], flags[where] = self._draw(len(where), data, random), True
@@ -114,15 +109,11 @@ class Contaminated(GANDataModule):
         """Number of training items (reads the files)."""
         return len(self.mixed()[0])
 
-    def reference(self, split: Split = "train") -> tuple[Tensor, Tensor | None]:
-        """The clean items of a split, those that were replaced included."""
-        return self.base.reference(split)
-
     def transform(self, augment: bool) -> Transform | None:
         """From training items to batches, as ``base`` would have it."""
         if self.value_range is None:
             return None
-        flip, noise = (getattr(self.base, name, False) for name in ("flip", "dequantize"))
+        flip, noise = (getattr(self.data, name, False) for name in ("flip", "dequantize"))
         return ToRange(*self.value_range, flip=flip and augment, dequantize=noise)
 
     def train_dataloader(self) -> Any:
@@ -147,7 +138,7 @@ class Contaminated(GANDataModule):
         """The clean data in one line, and what was planted (reads the files)."""
         what = self.outliers if isinstance(self.outliers, str) else self.outliers.name
         planted = int(self.is_outlier.sum())
-        return f"{self.base.describe()}; {planted:,} of {self.num_items:,} fixed training items are {what}"
+        return f"{self.data.describe()}; {planted:,} of {self.num_items:,} fixed training items are {what}"
 
 
 def alike(images: Tensor, shape: tuple[int, ...]) -> Tensor:

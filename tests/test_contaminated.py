@@ -160,7 +160,7 @@ def test_parts_are_prepared_and_know_the_trainer() -> None:
     data = Contaminated(Digits(), outliers, 0.1)
     data.trainer = trainer()
     data.prepare_data()
-    assert outliers.prepared == 1 and data.base.trainer is data.trainer is outliers.trainer
+    assert outliers.prepared == 1 and data.data.trainer is data.trainer is outliers.trainer
 
 
 def test_the_command_line_builds_and_remembers_it(tmp_path: Path) -> None:
