@@ -41,7 +41,7 @@ Game = dict[str, Any]
 Result = dict[str, Any]
 Columns = dict[str, Callable[[Result], float]]
 TOYS = ("Ring", "Grid")
-LINES = ("Gaussian1D", "PointMass")
+LINES = ("Gaussian1D", "PointMass", "RareTail1D")
 
 
 class Rows(loggers.Logger):
@@ -156,19 +156,24 @@ def _is_data(option: Any) -> bool:
 def _data(name: str, options: Game, batch_size: int) -> Any:
     """A data module; an option [class, options] is one too, and then says the size of the batches."""
     inner = {key: _data(value[0], value[1], batch_size) for key, value in options.items() if _is_data(value)}
-    own = {} if inner else {"batch_size": batch_size}
-    return getattr(datamodules, name)(**{**own, **options, **inner})
+    numbers = {key: torch.tensor(v) for key, v in options.items() if key == "probabilities"}
+    made = getattr(datamodules, name)
+    own = {"batch_size": batch_size} if "batch_size" in inspect.signature(made).parameters else {}
+    return made(**{**own, **options, **numbers, **inner})
 
 
 def _sources(name: str, options: Game) -> set[str]:
     """The data sets that a data module is made of."""
     inner = [_sources(value[0], value[1]) for value in options.values() if _is_data(value)]
-    return set().union(*inner) or {name}
+    return set().union(*inner) or ({name} if hasattr(getattr(datamodules, name), "prepare_data") else set())
 
 
 def scored(game: Game) -> str:
-    """The data set that a game is scored against: the clean one, where a share of it is replaced."""
-    return str(game.get("data_options", {}).get("base", [game["data"]])[0])
+    """The data set that a game is scored against: what others are made of, and the clean one where a share is not."""
+    name, options = game["data"], game.get("data_options", {})
+    while (inner := options.get("base", options.get("data"))) is not None:
+        name, options = inner
+    return str(name)
 
 
 def build(game: Game) -> tuple[GANModule, Any]:
@@ -199,15 +204,18 @@ def build(game: Game) -> tuple[GANModule, Any]:
     own = [getattr(regularizers, name)(**kwargs) for name, kwargs in game.get("regularizers", [])]
     if own:
         options["regularizers"] = own
-    return TECHNIQUES[game["technique"]](*nets, game["latent_dim"], **options), data
+    technique = game["technique"]
+    made = _at(technique) if "." in technique else TECHNIQUES[technique]
+    return made(*nets, game["latent_dim"], **options), data
 
 
 def play(game: Game) -> Result:
     """Train one game and tell what was seen.
 
     Args:
-        game: ``technique`` (of ``TECHNIQUES``) with ``options`` and ``regularizers``; ``data`` (a data module's class)
-            with ``data_options``, of which one that is [class, options] is a data module too; ``generator``,
+        game: ``technique`` (of ``TECHNIQUES``, or the path of a function of the same arguments) with ``options`` and
+            ``regularizers``; ``data`` (a data module's class) with ``data_options``, of which one that is [class,
+            options] is a data module, or a tail, too; ``generator``,
             ``discriminator`` and perhaps ``classifier`` or ``weight_network`` as [class, options] and ``wrap`` as
             [[wrapper, options], ...] for the discriminator; perhaps ``optimizers`` as {"g": [class path, options], "d":
             ...}, ``decay`` (of both learning rates, to 0), ``uniform_noise``; ``latent_dim``, ``batch_size``,

@@ -22,7 +22,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(__doc__, updates=1000, alpha=0.1, sigma=1.0, width=16)
+    p = common.parser(__doc__, updates=1500, alpha=0.1, sigma=1.0, width=16)
     arguments = p.parse_args()
     games: dict[str, common.Game] = {}
     for activations in (False, True):

@@ -60,7 +60,9 @@ class Planted(SampleRanking):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the groups."""
         super().on_train_start(trainer, pl_module)
-        data: Contaminated = trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        while not isinstance(data, Contaminated):
+            data = data.data
         self.groups = groups(data, self.loader.data, data.is_outlier)
         pool = copy.copy(data)  # with as many of each kind, so that neither is nearer for being sampled more densely
         vars(pool).update(share=0.5, seed=1, _mixed=None)

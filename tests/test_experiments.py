@@ -180,6 +180,10 @@ EXPERIMENTS: dict[str, list[str]] = {
     "architectures": ["--data", "Digits", "--width", "4", "--deep_updates", "1"],
     "robust": ["--data", "Ring", "--fractions", "0.2", "--width", "8", "--updates", "2"],
     "hard_or_outlying": ["--places", "4", "--width", "8", "--updates", "2"],
+    "tail_gradients": ["--width", "8", "--boosted_updates", "4", "--often", "0.5", "--batches", "8"],
+    "learned_width": ["--batch_sizes", "16", "--rates", "1e-4", "1e-3"],
+    "boosted_start": ["--width", "8", "--long_updates", "8", "--shares", "0.05", "--ps", "0.9", "--batch_size", "128"],
+    "weight_producers": ["--width", "8", "--updates", "2"],
 }
 
 
