@@ -19,12 +19,13 @@ class Resampled(AroundDataModule):
 
     Args:
         data: any data module of this library.
-        probabilities: (N,) of the training items in the order of ``data.fixed_loader("train")``, up to a factor.
+        probabilities: (N,) of the training items in the order of ``data.fixed_loader("train")``, up to a factor; or
+            the path of a file that holds them (``torch.save``), as ``rounds.reweight`` writes it.
     """
 
     live = ("data", "probabilities")
 
-    def __init__(self, data: GANDataModule, probabilities: Tensor) -> None:
+    def __init__(self, data: GANDataModule, probabilities: Tensor | str) -> None:
         super().__init__(data)
         self.probabilities = probabilities
 
@@ -33,7 +34,8 @@ class Resampled(AroundDataModule):
         loader = self.data.train_dataloader()
         if not isinstance(loader, MemoryLoader):
             loader = self.data.fixed_loader("train")
-        return ResampledLoader(loader, self.probabilities)
+        given = self.probabilities
+        return ResampledLoader(loader, torch.load(given, weights_only=True) if isinstance(given, str) else given)
 
     def describe(self) -> str:
         """The data set in one line (reads the files)."""

@@ -192,7 +192,7 @@ def main() -> None:
     arguments = p.parse_args()
     share = arguments.share
     plain = plain_game(share, arguments.updates, arguments)
-    mixture = boosted_game(plain, "moments", arguments.boosted_updates, share, p=0.9)
+    mixture = boosted_game(plain, "moments", arguments.boosted_updates, share, p=1 - share)
     watch = [["experiments.tail_gradients.Gradients", {"batches": arguments.batches, "often": arguments.often}]]
     frozen = common.sweep({"mixture": mixture | {"watch": watch}}, arguments.seeds, arguments)
     names = [f"tail drawn in a share of {s:g}" for s in arguments.often]
@@ -221,10 +221,10 @@ def main() -> None:
         f"(1 - {share:g}) N(0, 0.5^2) + {share:g} N(3, 0.25^2), the tail beyond 2; batch {arguments.batch_size}; "
         f"2 x {arguments.width} units; Adam({arguments.rate:g}; 0.5, 0.999); EMA (0.995)",
         f"gradients: a GAN of {arguments.updates} updates, frozen, and G_1, pre-trained by matching the tail's moments "
-        f"and trained for {arguments.boosted_updates} (p = 0.9, half of each batch); then {arguments.batches} batches "
-        "for each way to draw, without an update",
-        "plain: real samples as they come, 90 % of the fakes G's; else the share is the tail's among the real samples, "
-        "and G_1's among the fakes, with weights",
+        f"and trained for {arguments.boosted_updates} updates (p = {1 - share:g}, half of each batch); then "
+        f"{arguments.batches} batches for each way to draw, without an update",
+        f"plain: real samples as they come, {100 * (1 - share):g} % of the fakes G's; else the share is the tail's "
+        "among the real samples, and G_1's among the fakes, with weights",
         "noise: root of the trace of the covariance of one batch's gradient; shift: squared distance from the plain "
         "way's mean in units of its expectation under equal means, so about 1 if nothing but the noise has changed",
         f"what a plain GAN learns: {arguments.updates} updates, 10,000 samples",

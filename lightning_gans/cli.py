@@ -33,7 +33,10 @@ from lightning_gans.base import PLAYERS, GANModule
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.functional.boosting import BOOSTS
 from lightning_gans.loggers import MetricsCSV
+from lightning_gans.rounds import reweight
+from lightning_gans.techniques.boosted_gan import loaded
 
 _BEST = "best-{step:06d}"
 _PACKAGES = (techniques, gan_datamodules, gan_callbacks, networks, regularizers, wrappers)
@@ -357,12 +360,14 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
 def boost(args: list[str]) -> None:
     """``boost``: a ``fit`` for each round, on the checkpoint of the one before (``--model.base``).
 
-    Called again, it passes over finished rounds, and goes on with the one that was stopped.
+    The data of a round of AdaGAN are drawn by weights, for which a classifier, a new discriminator, is trained. Called
+    again, it passes over finished rounds, and goes on with the one that was stopped.
     """
     parser = argparse.ArgumentParser("boost", description=boost.__doc__, epilog="All other options are those of fit.")
     parser.add_argument("--rounds", type=int, default=2, help="How many, the first one included.")
     parser.add_argument("--name", required=True, help="Folder in OUT; that of round k is NAME/round-k.")
     parser.add_argument("--first", help="Configuration of the first round, or a run or checkpoint in place of it.")
+    parser.add_argument("--weights", choices=BOOSTS, default="star", help="How AdaGAN weighs the data.")
     parser.add_argument("--out", default="runs")
     own, rest = parser.parse_known_args(args)
     if own.rounds < 1:
@@ -382,12 +387,33 @@ def boost(args: list[str]) -> None:
             options = ["--config", own.first] if k == 0 and own.first else rest
             grown = [] if base is None else [f"--model.base={base}"]
             seed = [] if k == 0 or any(a.startswith("--seed_everything") for a in rest) else [f"--seed_everything={k}"]
-            main(["fit", *options, *seed, *grown, f"--out={folder}", f"--name=round-{k}"])
+            data = [] if base is None else _reweighted(base, folder / f"weights-{k}", own.weights, k)
+            main(["fit", *options, *seed, *grown, *data, f"--out={folder}", f"--name=round-{k}"])
         elif not _finished(run):
             main(["fit", f"--ckpt_path={run}"])
         run = _newest_run(folder, k)
         assert run is not None
         base = run / "checkpoints" / "last.ckpt"
+
+
+def _reweighted(base: Path, folder: Path, weights: str, seed: int) -> list[str]:
+    """What tells ``fit`` the data of AdaGAN's next round; nothing for other techniques."""
+    if (run := _run_of(base)) is None:
+        return []
+    config = yaml.safe_load(_configs(run)[-1].read_text())
+    model, data = config["model"], config["data"]
+    if not model["class_path"].endswith(".AdaGAN"):
+        return []
+    if data["class_path"].endswith(".Resampled"):
+        data = data["init_args"]["data"]
+    pl.seed_everything(seed, verbose=False)
+    last, classifier = loaded(str(base)), _built(model["init_args"]["discriminator"])
+    beta = model["init_args"]["beta"]
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"AdaGAN: weighing the data for {folder.parent}/round-{seed}")
+    reweight(_built(data), last, classifier, folder, weights=weights, beta=beta)  # type: ignore[arg-type]
+    drawn = {"class_path": "Resampled", "init_args": {"data": data, "probabilities": str(folder / "weights.pt")}}
+    return ["--data", json.dumps(drawn)]
 
 
 def _newest_run(folder: Path, k: int) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 import yaml
 from common import equal
 
-from lightning_gans import BoostedGAN
+from lightning_gans import AdaGAN, BoostedGAN
 from lightning_gans.cli import main
+from lightning_gans.rounds import reweight
 
 CONFIG: dict[str, Any] = {
     "model": {
@@ -60,6 +62,30 @@ def test_rounds_by_the_command_line() -> None:
     config.write_text(config.read_text().replace("max_steps: 3", "max_steps: 5"))  # as if it had been stopped there
     boost("--rounds=3")
     assert saved(runs / "round-2")["global_step"] == 5
+
+
+def test_adagan_by_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the second round on the data are drawn by weights, which a run that goes on finds again."""
+    monkeypatch.setattr("lightning_gans.cli.reweight", partial(reweight, steps=3))
+    model: Any = {**CONFIG["model"]["init_args"], "beta": 0.25}
+    del model["p"]
+    data = {"class_path": "Ring", "init_args": {"batch_size": 8}}
+    given = {**CONFIG, "model": {"class_path": "AdaGAN", "init_args": model}, "data": data}
+    Path("ada.yaml").write_text(yaml.safe_dump(given))
+    main(["boost", "--config=ada.yaml", "--name=c", "--rounds=3", "--weights=topk"])
+    runs = Path("runs/c")
+    configs = [yaml.safe_load((runs / f"round-{k}" / "config.yaml").read_text())["data"] for k in range(3)]
+    assert [c["class_path"].rsplit(".", 1)[1] for c in configs] == ["Ring", "Resampled", "Resampled"]
+    for k in (1, 2):
+        weights = torch.load(configs[k]["init_args"]["probabilities"], weights_only=True)
+        assert weights.shape == (10_000,) and int((weights > 0).sum()) == 5000
+        assert configs[k]["init_args"]["data"]["class_path"].endswith(".Ring")
+    module = AdaGAN.load_from_checkpoint(runs / "round-2" / "checkpoints" / "last.ckpt")
+    torch.testing.assert_close(module.generator.weights, torch.tensor([0.5625, 0.1875, 0.25]))  # type: ignore[union-attr, operator]
+    config = runs / "round-2" / "config.yaml"
+    config.write_text(config.read_text().replace("max_steps: 2", "max_steps: 4"))
+    main(["boost", "--config=ada.yaml", "--name=c", "--rounds=3"])
+    assert saved(runs / "round-2")["global_step"] == 4
 
 
 @pytest.mark.parametrize(
