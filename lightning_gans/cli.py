@@ -456,6 +456,8 @@ def _silence() -> None:
         "Checkpoint directory",
         "Couldn't infer the batch indices",
         "The dirpath has changed",
+        "args parameter is intended",
+        "in eval mode at the start of training",
     ):
         warnings.filterwarnings("ignore", message=f".*{message}.*")
     for name in ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero"):
