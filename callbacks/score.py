@@ -76,8 +76,9 @@ class ScoreCallback(pl.Callback):
         return f"{type(self).__name__}[{self.label}]"
 
     def state_dict(self) -> dict[str, Any]:
-        """The history, as plain numbers."""
-        return {"history": [dict(entry) for entry in self.history]}
+        """The history, as plain numbers, and what a model card tells of it."""
+        told = {"protocol": dict(self.protocol), "higher_is_better": list(self.higher_is_better)}
+        return {"history": [dict(entry) for entry in self.history], **told}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the history back."""

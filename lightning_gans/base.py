@@ -558,6 +558,8 @@ class GANModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out: random numbers, the place in the data and the cycle, EMA weights."""
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"  # for `load`
+        if (data := self._datamodule()) is not None:
+            checkpoint["data"] = str(getattr(data, "name", None) or type(data).__name__)
         if self.ema is not None:
             checkpoint["ema"] = self.ema.state_dict()
         if self._rng is not None:

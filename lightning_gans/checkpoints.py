@@ -11,12 +11,14 @@ from typing import Any
 import torch
 
 from lightning_gans._lightning import plugins_io
+from lightning_gans.card import card
 
 
 class AtomicCheckpointIO(plugins_io.TorchCheckpointIO):
     """Writes beside the target and renames, so that a killed process leaves the old file or the new one, never half.
 
-    Lightning writes to the system's temporary folder first; where that is another file system, its move is a copy.
+    Lightning writes to the system's temporary folder first; where that is another file system, its move is a copy. A
+    model card (``lightning_gans.card``), ``last.md`` of ``last.ckpt``, lies beside each checkpoint, and goes with it.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -33,8 +35,16 @@ class AtomicCheckpointIO(plugins_io.TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
+            temporary.write_text(card(checkpoint, target.name))
+            os.replace(temporary, target.with_suffix(".md"))
         finally:
             temporary.unlink(missing_ok=True)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint and its card."""
+        super().remove_checkpoint(path)
+        if "://" not in str(path):
+            Path(path).with_suffix(".md").unlink(missing_ok=True)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load, with one clear sentence for a missing, truncated or foreign file."""

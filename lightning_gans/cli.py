@@ -1,4 +1,7 @@
-"""The command line: ``fit``, ``test`` and ``predict`` of any technique on any data, each run in a folder of its own."""
+"""The command line: ``fit``, ``test`` and ``predict`` of any technique on any data, each run in a folder of its own.
+
+Beside them ``boost`` (rounds), ``score`` (images, whoever made them) and ``export`` (the generator as a file).
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,20 @@ import sys
 import time
 import uuid
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import jsonargparse
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
 import lightning_gans.callbacks as gan_callbacks
 import lightning_gans.datamodules as gan_datamodules
-from lightning_gans import checks, networks, regularizers, techniques, wrappers
+from lightning_gans import checks, networks, regularizers, techniques, tools, wrappers
 from lightning_gans._lightning import callbacks, loggers, pl, pl_cli, utilities
 from lightning_gans.base import PLAYERS, GANModule
 from lightning_gans.callbacks.score import ScoreCallback
@@ -37,6 +42,8 @@ from lightning_gans.functional.boosting import BOOSTS
 from lightning_gans.loggers import MetricsCSV
 from lightning_gans.rounds import reweight
 from lightning_gans.techniques.boosted_gan import loaded
+from lightning_gans.tools.score import score_samples
+from lightning_gans.tools.write import SampleWriter
 
 _BEST = "best-{step:06d}"
 _PACKAGES = (techniques, gan_datamodules, gan_callbacks, networks, regularizers, wrappers)
@@ -105,6 +112,7 @@ class GANCLI(pl_cli.LightningCLI):
         parser.add_argument("--dry_run", action="store_true", help="Print the resolved plan and stop.")
         parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of torch; null: its choice.")
         parser.add_argument("--samples", type=int, default=64, help="How many samples predict writes.")
+        parser.add_argument("--npz", action="store_true", help="predict writes one array in place of many files.")
         parser.add_lightning_class_args(callbacks.ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(gan_callbacks.SampleGrid, "grid")
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.filename": _BEST})
@@ -185,7 +193,7 @@ class GANCLI(pl_cli.LightningCLI):
         checks.at_least_one(samples=(n := self.options["samples"]))
         self.datamodule.predict_dataloader = lambda: [min(64, n - done) for done in range(0, n, 64)]
         folder = _unused(self.run_dir / "predictions")
-        self.trainer.callbacks.append(SampleWriter(folder, self.datamodule.value_range))
+        self.trainer.callbacks.append(SampleWriter(folder, self.datamodule.value_range, self.options["npz"]))
 
     def _run_folder(self) -> Path:
         checkpoint = self.options.get("ckpt_path")
@@ -255,36 +263,6 @@ class SaveConfig(pl_cli.SaveConfigCallback):
             os.replace(path.with_suffix(".tmp"), path)
 
 
-class SampleWriter(callbacks.BasePredictionWriter):
-    """Writes predictions as PNG files and one grid; samples that are no images as one ``samples.csv``."""
-
-    def __init__(self, folder: Path, value_range: tuple[float, float] | None) -> None:
-        super().__init__("epoch")
-        self.folder, self.value_range = folder, value_range
-
-    def write_on_epoch_end(self, trainer: Any, pl_module: Any, predictions: Any, batch_indices: Any) -> None:
-        """Write all samples, on rank 0 (every rank has made the same)."""
-        if not trainer.is_global_zero:
-            return
-        samples = torch.cat([p for p in predictions if isinstance(p, Tensor)]).cpu()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if samples.ndim != 4:
-            rows = "\n".join(",".join(f"{v:.8g}" for v in sample.flatten().tolist()) for sample in samples)
-            (self.folder / "samples.csv").write_text(rows + "\n")
-            print(f"Samples      {self.folder / 'samples.csv'}")
-            return
-        low_high = self.value_range or (-1.0, 1.0)
-        for i, sample in enumerate(samples):
-            image = gan_callbacks.grid_image(sample[None], 1, low_high, cell=sample.shape[-1], gap=0)
-            gan_callbacks.save_image_atomic(image, self.folder / f"{i:05d}.png")
-        shown = samples[:256]
-        grid = gan_callbacks.grid_image(shown, max(1, round(len(shown) ** 0.5)), low_high)
-        gan_callbacks.save_image_atomic(grid, self.folder / "grid.png")
-        print(
-            f"Samples      {self.folder}/00000.png to {len(samples) - 1:05d}.png\nSample grid  {self.folder}/grid.png"
-        )
-
-
 def plan(model: GANModule, data: GANDataModule, options: Any, run_dir: Path, steps: int = 3) -> str:
     """The resolved plan of a run: shapes, parameters, batches, and time and memory measured over a few real steps."""
     trial = copy.deepcopy(model)
@@ -333,8 +311,8 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
     """Run the command line; ``default_config`` is what ``fit`` does when no ``--config`` is given."""
     from_shell = args is None
     args = list(sys.argv[1:] if args is None else args)
-    if args[:1] == ["boost"]:
-        return boost(args[1:])
+    if args and args[0] in OTHERS:
+        return OTHERS[args[0]](args[1:])
     args = _resolve(args, default_config)
     if from_shell:
         sys.argv[1:] = args
@@ -394,6 +372,54 @@ def boost(args: list[str]) -> None:
         run = _newest_run(folder, k)
         assert run is not None
         base = run / "checkpoints" / "last.ckpt"
+
+
+def score(args: list[str]) -> None:
+    """``score``: a folder, .zip or .npz file of images, whoever made them, against a data set."""
+    parser = jsonargparse.ArgumentParser("score", description=score.__doc__)
+    parser.add_argument("--samples", required=True, help="Folder or .zip of images, or .npz with samples (N, H, W, C).")
+    parser.add_subclass_arguments(GANDataModule, "data", required=True)
+    parser.add_function_arguments(score_samples, skip={"samples", "data"})
+    parser.add_argument("--out", type=str | None, default=None, help="JSON file for the scores and their protocol.")
+    if torch.cuda.is_available():
+        parser.set_defaults({"device": "cuda"})
+    given = parser.instantiate_classes(parser.parse_args(args))
+    options = {k: v for k, v in vars(given).items() if k not in ("samples", "data", "out")}
+    with _told():
+        found = score_samples(given.samples, given.data, **options)
+    print(f"{given.samples}: {found['protocol']['fakes']:,} images against {given.data.name}")
+    for name, value in found["scores"].items():
+        print(f"{name:<24} {value:.6g}")
+    if given.out:
+        path = Path(given.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(json.dumps(found, indent=2) + "\n")
+        os.replace(part, path)
+
+
+def export(args: list[str]) -> None:
+    """``export``: the generator of a run or checkpoint as a .pt2 file (torch.export) or an .onnx file."""
+    parser = argparse.ArgumentParser("export", description=export.__doc__)
+    parser.add_argument("--ckpt_path", required=True, help="Folder of a run, or a checkpoint.")
+    parser.add_argument("--out", required=True, help="File to write, .pt2 or .onnx.")
+    parser.add_argument("--which", choices=("last", "best"), default="last", help="Which checkpoint of a folder.")
+    parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="Averaged weights if there are any.")
+    own = parser.parse_args(args)
+    with _told():
+        print(f"Written      {tools.export(tools.load(own.ckpt_path, own.which, own.weights), own.out)}")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What a user has done wrong, as one sentence."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+OTHERS = {"boost": boost, "export": export, "score": score}
 
 
 def _reweighted(base: Path, folder: Path, weights: str, seed: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -16,8 +17,7 @@ from torch import Tensor, nn
 from lightning_gans import GAN, BoostedGAN
 from lightning_gans import networks as nets
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
-from lightning_gans.tools import export as exporting
-from lightning_gans.tools.export import export
+from lightning_gans.tools import export
 
 needs_onnx = pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")), reason="needs ONNX"
@@ -125,7 +125,11 @@ def test_what_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ValueError, match=r"Loops cannot be written as \.pt2: .+") as caught:
         export(module(Loops((2,), 4, 8, 1)), tmp_path / "g.pt2")
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr(exporting, "_as_torch", lambda net, inputs, part: lambda z: net(z) + 1e-3)
+    monkeypatch.setattr(
+        importlib.import_module("lightning_gans.tools.export"),
+        "_as_torch",
+        lambda net, inputs, part: lambda z: net(z) + 1e-3,
+    )
     with pytest.raises(ValueError, match=r"would not give the generator's samples: they differ by 0\.001"):
         export(made, tmp_path / "g.pt2")
     monkeypatch.setitem(sys.modules, "onnxscript", None)

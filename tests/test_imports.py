@@ -21,7 +21,7 @@ FOLDERS = {"lightning_gans": ROOT / "lightning_gans", "lightning_gans.datamodule
            "lightning_gans.callbacks": ROOT / "callbacks"}  # fmt: skip
 
 # Part of the library -> parts of it that it may import, and other packages (beside Python's own).
-CORE = {"base", "graphs", "checks", "checkpoints", "distributed", "loggers", "rng", "sample_weights", "stream"}
+CORE = {"base", "card", "graphs", "checks", "checkpoints", "distributed", "loggers", "rng", "sample_weights", "stream"}
 LIGHTNING = {"_lightning"}
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "functional": (set(), {"torch"}),
@@ -41,7 +41,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"matplotlib", "mpl_toolkits", "numpy", "PIL", "torch", "torchvision", "tqdm", "wandb"},
     ),
     **{
-        core: (CORE | {"functional", "regularizers"} | LIGHTNING, {"lightning_utilities", "numpy", "torch"})
+        core: (
+            CORE | {"functional", "regularizers"} | LIGHTNING | {"version"},
+            {"lightning_utilities", "numpy", "torch", "yaml"},
+        )
         for core in CORE
     },
     "rounds": (

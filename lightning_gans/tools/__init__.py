@@ -1,6 +1,7 @@
-"""What one does with a trained GAN: load it, take its generator elsewhere."""
+"""What one does with a trained GAN: load it, score its samples, take its generator elsewhere."""
 
 from lightning_gans.tools.export import export
+from lightning_gans.tools.hub import load_from_hub, push_to_hub
 from lightning_gans.tools.load import load
 
-__all__ = ["export", "load"]
+__all__ = ["export", "load", "load_from_hub", "push_to_hub"]

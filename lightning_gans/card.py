@@ -1,0 +1,75 @@
+"""The model card of a checkpoint: what it is, how it scores, how it was made."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+import yaml
+
+from lightning_gans.version import __version__
+
+
+def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
+    """Markdown: technique, data, updates, scores with their protocol, how to load it, configuration.
+
+    Args:
+        checkpoint: what is written, or was read; all is told by it.
+        name: its file's.
+    """
+    options = dict(checkpoint.get("hyper_parameters", {}))
+    technique = str(checkpoint.get("class_path", "") or options.get("_class_path", "unknown"))
+    module, _, short = technique.rpartition(".")
+    source = (getattr(sys.modules.get(module), "__doc__", None) or "").strip().splitlines()[:1]
+    data = checkpoint.get("data", "")
+    images = checkpoint.get("gan", {}).get("images_seen")
+    seen = f" ({images:,} real samples seen)" if images is not None else ""
+    lines = [
+        f"# {short}{f' on {data}' if data else ''}",
+        "",
+        *source,
+        "",
+        f"- technique: `{technique}`",
+        *([f"- data: {data}"] if data else []),
+        f"- generator updates: {checkpoint.get('global_step', 0):,}{seen}",
+        f"- weights: {'averaged over training (EMA), and raw' if 'ema' in checkpoint else 'raw'}",
+        f"- written by: lightning_gans {__version__}, torch {torch.__version__}, "
+        f"Lightning {checkpoint.get('pytorch-lightning_version', 'unknown')}",
+    ]
+    states = [s for s in checkpoint.get("callbacks", {}).values() if isinstance(s, Mapping) and s.get("history")]
+    if states:
+        lines += ["", "## Scores", "", "| score | last | at update | best | at update |", "|---|---|---|---|---|"]
+        for state in states:
+            lines += _rows(state["history"], state.get("higher_is_better", ()))
+        for state in states:
+            if protocol := state.get("protocol"):
+                lines += ["", "Protocol: " + ", ".join(f"{k} {v}" for k, v in protocol.items()) + "."]
+    code = ["from lightning_gans import load", "", f'samples = load("{name}").sample(64, seed=0)']
+    lines += ["", "## Use", "", "```python", *code, "```"]
+    config = {"model": options, "data": dict(checkpoint.get("datamodule_hyper_parameters", {}))}
+    plain = {k: {n: v for n, v in part.items() if n != "_instantiator"} for k, part in config.items() if part}
+    text = yaml.safe_dump(_plain(plain), sort_keys=False).rstrip()
+    return "\n".join([*lines, "", "## Configuration", "", "```yaml", text, "```", ""])
+
+
+def _rows(history: list[dict[str, float]], higher: Iterable[str]) -> list[str]:
+    rows = []
+    for name in (n for n in history[-1] if n != "step"):
+        known = [e for e in history if not math.isnan(e.get(name, math.nan))]
+        if known:
+            best = (max if set(name.split("/")) & set(higher) else min)(known, key=lambda entry: entry[name])
+            told = [f"{v:.4g} | {s:.0f}" for e in (history[-1], best) for v, s in [(e[name], e["step"])]]
+            rows.append(f"| {name.removeprefix('metrics/')} | {' | '.join(told)} |")
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """Values that YAML can hold."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)

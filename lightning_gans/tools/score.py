@@ -1,0 +1,156 @@
+"""``score_samples``: images, whoever made them, against a data set."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.datamodules.folder import list_images, reader, recolour
+from lightning_gans.metrics import (
+    METRICS,
+    ClassifierExtractor,
+    FeatureExtractor,
+    GenerativeScores,
+    InceptionExtractor,
+    ModuleExtractor,
+    content_hash,
+)
+
+
+def score_samples(
+    samples: str | Path | Tensor,
+    data: GANDataModule,
+    extractor: Literal["inception", "lenet", "resnet"] | nn.Module = "inception",
+    metrics: Sequence[str] = METRICS,
+    split: Literal["train", "test"] = "train",
+    num_real: int | None = None,
+    batch_size: int = 200,
+    seed: int = 0,
+    is_splits: int = 10,
+    kid_subsets: int = 100,
+    kid_subset_size: int = 1000,
+    cache_dir: str | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Scores of images against a data set, by the same code as ``GenerativeMetrics`` uses in training.
+
+    Args:
+        samples: a folder or .zip file of images; an .npz file with ``samples`` or ``arr_0``, uint8 (N, H, W, C) or
+            (N, C, H, W); or a tensor, uint8 (N, C, H, W). They must have the size and channels of the data: how images
+            are resized is part of a score.
+        data: the data set that is the reference.
+        extractor: ``inception``, which the canonical scores are taken with; ``lenet`` or ``resnet``, a small
+            classifier trained on the data set at first use; or a module from uint8 images (N, C, H, W) to features.
+        metrics: some of ``fid``, ``is``, ``kid``, ``prdc``.
+        split: of the data that is the reference.
+        num_real: size of the reference, drawn at random; None = all of the split.
+        batch_size: images per forward pass.
+        seed: of the reference subset, and of the random subsets of IS and KID.
+        is_splits: parts of the inception score.
+        kid_subsets: subsets over which KID is averaged.
+        kid_subset_size: their size, lowered to the number of samples at hand.
+        cache_dir: folder for trained classifiers; None = ``$LIGHTNING_GANS_CACHE``, else ``~/.cache/lightning_gans``.
+        device: where features are computed.
+
+    Returns:
+        ``scores`` by name, which holds the extractor's (``fid/inception``), and their ``protocol``.
+
+    Raises:
+        FileNotFoundError: no such path.
+        ValueError: for images of another shape than the data's, or too few; for data that are no images.
+    """
+    data.prepare_data()
+    data.setup("test")
+    real, labels = data.reference(split)
+    if real.dtype != torch.uint8 or real.dim() != 4:
+        raise ValueError(f"data must be images, got {data.name} of shape {tuple(real.shape[1:])}.")
+    fake = samples if isinstance(samples, Tensor) else read_samples(samples, int(real.shape[1]))
+    if fake.dtype != torch.uint8 or fake.shape[1:] != real.shape[1:]:
+        got, wanted = ("x".join(map(str, t.shape[1:])) for t in (fake, real))
+        raise ValueError(f"samples must be uint8 images of {wanted}, as {data.name}, got {fake.dtype} of {got}.")
+    if num_real is not None and not 2 <= num_real <= len(real):
+        raise ValueError(f"num_real must be in 2..{len(real)}, got {num_real}.")
+    least = max(6 if "prdc" in metrics else 2, is_splits if "is" in metrics else 0)
+    if len(fake) < least:
+        raise ValueError(f"samples must be at least {least} for these metrics, got {len(fake)}.")
+    if num_real is not None:
+        own = torch.Generator().manual_seed(seed)
+        real = real[torch.randperm(len(real), generator=own)[:num_real].sort().values]
+    net = _extractor(extractor, data, labels, cache_dir, device)
+    options = {"is_splits": is_splits, "kid_subsets": kid_subsets, "kid_subset_size": kid_subset_size}
+    features, _ = _extract(net, real, batch_size, device, data.name)
+    scorer = GenerativeScores(features, metrics, seed=seed, **options)  # type: ignore[arg-type]
+    scores = scorer(*_extract(net, fake, batch_size, device, "samples"))
+    subsets, size = scorer.kid_plan(len(real), len(fake))
+    protocol = {
+        **net.describe(), "reference": data.name, "reference_split": split, "reference_items": len(real),
+        "reference_hash": content_hash(real), "fakes": len(fake), "fakes_hash": content_hash(fake),
+        "images": "uint8", "features_dtype": "float32", "scores_dtype": "float64", "seed": seed,
+        "is_splits": is_splits, "kid_subsets": subsets, "kid_subset_size": size,
+    }  # fmt: skip
+    name = net.name if split == "train" else f"{net.name}-{split}"
+    return {"scores": {f"{k}/{name}": float(v) for k, v in scores.items()}, "protocol": protocol}
+
+
+def read_samples(path: str | Path, channels: int) -> Tensor:
+    """Images (N, C, H, W) uint8 of a folder, .zip or .npz file; those of files with so many ``channels``."""
+    path = Path(path).expanduser()
+    if path.suffix == ".npz":
+        if not path.is_file():
+            raise FileNotFoundError(f"samples {path} does not exist.")
+        with np.load(path, allow_pickle=False) as file:
+            name = next((n for n in ("samples", "arr_0") if n in file), None)
+            if name is None:
+                raise ValueError(f"samples {path} must hold an array 'samples' or 'arr_0', got {', '.join(file)}.")
+            images = torch.from_numpy(file[name])
+        if images.dim() == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+            images = images.permute(0, 3, 1, 2)
+        if images.dim() != 4 or images.dtype != torch.uint8:
+            shape = tuple(images.shape)
+            raise ValueError(f"samples {path} must hold uint8 images (N, H, W, C), got {images.dtype} {shape}.")
+        return images.contiguous()
+    files = list_images(path)
+    if path.is_dir():  # pictures of many samples at once, as predict writes them
+        files = [f for f in files if Path(f).name not in ("grid.png", "interpolation.png", "walk.gif")]
+    read, close = reader(path)
+    made = []
+    for file in tqdm(files, "reading samples", leave=False, unit="image"):
+        with Image.open(io.BytesIO(read(file))) as image:
+            pixels = np.asarray(recolour(image, "L" if channels == 1 else "RGB"))
+        pixels = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+        if made and pixels.shape != made[0].shape:
+            one, other = (f"{image.shape[2]}x{image.shape[1]}" for image in (made[0], pixels))
+            raise ValueError(f"samples must be of one size, got {one} ({files[0]}) and {other} ({file}).")
+        made.append(pixels)
+    close()
+    return torch.from_numpy(np.stack(made))
+
+
+def _extractor(
+    given: Any, data: GANDataModule, labels: Tensor | None, cache_dir: str | None, device: str
+) -> FeatureExtractor:
+    if isinstance(given, nn.Module):
+        return (given if isinstance(given, FeatureExtractor) else ModuleExtractor(given)).to(device)
+    if given == "inception":
+        return InceptionExtractor().to(device)
+    if labels is None:
+        raise ValueError(f"extractor={given!r} is trained on the data's labels, but there are none: take 'inception'.")
+    images, classes = data.reference("train")
+    assert classes is not None
+    return ClassifierExtractor(images, classes, given, cache_dir=cache_dir, device=torch.device(device)).to(device)
+
+
+@torch.no_grad()
+def _extract(net: FeatureExtractor, images: Tensor, size: int, device: str, what: str) -> tuple[Tensor, Tensor | None]:
+    parts = [net(rows.to(device)) for rows in tqdm(images.split(size), f"features of {what}", leave=False)]
+    logits = [p for _, p in parts if p is not None]
+    return torch.cat([f for f, _ in parts]).float(), torch.cat(logits).float() if logits else None

@@ -1,0 +1,118 @@
+"""What ``predict`` writes: samples as files or one array, and pictures of how they hang together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_gans._lightning import callbacks
+from lightning_gans.base import GANModule, evaluating
+from lightning_gans.callbacks.image_logging import grid_image, save_film, save_image_atomic
+from lightning_gans.callbacks.sample_grid import SampleGrid, slerp
+from lightning_gans.functional.conditional import conditional_call
+from lightning_gans.metrics import to_uint8
+
+
+class SampleWriter(callbacks.BasePredictionWriter):
+    """Writes predictions into a folder, and pictures of the generator beside them.
+
+    Images become PNG files, or with ``npz`` one ``samples.npz`` that evaluation scripts read: ``samples`` uint8
+    (N, H, W, C), and ``labels`` (N,) of a conditional generator. Others become ``samples.csv``, a row each, or with
+    ``npz`` an array of their own type. Of images there are ``grid.png``; ``interpolation.png``, rows of samples on the
+    great circle between two noises; and ``walk.gif``, on which 16 noises move along such circles and back to where they
+    began. Of points there is ``samples.png``.
+
+    Args:
+        folder: where to; it is made.
+        value_range: of images; None means (-1, 1).
+        npz: one array in place of many files.
+    """
+
+    def __init__(self, folder: Path, value_range: tuple[float, float] | None, npz: bool = False) -> None:
+        super().__init__("epoch")
+        self.folder, self.value_range, self.npz = folder, value_range or (-1.0, 1.0), npz
+
+    def write_on_epoch_end(self, trainer: Any, pl_module: Any, predictions: Any, batch_indices: Any) -> None:
+        """Write all samples, on rank 0 (every rank has made the same)."""
+        if not trainer.is_global_zero:
+            return
+        made = [p for p in predictions if isinstance(p, Tensor)]
+        samples = torch.cat(made).cpu()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        images = samples.dim() == 4 and samples.shape[1] in (1, 3)
+        if self.npz:
+            self._write_npz(samples, _labels(pl_module, made), images)
+        elif images:
+            for i, sample in enumerate(samples):
+                image = grid_image(sample[None], 1, self.value_range, cell=sample.shape[-1], gap=0)
+                save_image_atomic(image, self.folder / f"{i:05d}.png")
+            print(f"Samples      {self.folder}/00000.png to {len(samples) - 1:05d}.png")
+        else:
+            rows = "\n".join(",".join(f"{v:.8g}" for v in sample.flatten().tolist()) for sample in samples)
+            part = self.folder / ".samples.csv.part"
+            part.write_text(rows + "\n")
+            os.replace(part, self.folder / "samples.csv")
+            print(f"Samples      {self.folder / 'samples.csv'}")
+        if images:
+            self._draw_images(pl_module, samples[:256])
+        elif samples.dim() == 2 and samples.shape[1] in (1, 2):
+            grid = SampleGrid()
+            grid.reference = getattr(trainer.datamodule, "reference", None)
+            save_image_atomic(grid.pictures(pl_module)["grid"], self.folder / "samples.png")
+            print(f"Picture      {self.folder / 'samples.png'}")
+
+    def _write_npz(self, samples: Tensor, labels: Tensor | None, images: bool) -> None:
+        if images:
+            samples = to_uint8(samples, self.value_range).permute(0, 2, 3, 1)
+        arrays = {"samples": samples.numpy()} | ({} if labels is None else {"labels": labels.numpy()})
+        part = self.folder / ".samples.part"
+        with part.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        os.replace(part, self.folder / "samples.npz")
+        print(f"Samples      {self.folder / 'samples.npz'}")
+
+    def _draw_images(self, module: GANModule, shown: Tensor) -> None:
+        grid = grid_image(shown, max(1, round(len(shown) ** 0.5)), self.value_range)
+        save_image_atomic(grid, self.folder / "grid.png")
+        rows = grid_image(SampleGrid(interpolations=8).walk(module), 8, self.value_range)
+        save_image_atomic(rows, self.folder / "interpolation.png")
+        frames = [grid_image(frame, 4, self.value_range) for frame in latent_walk(module)]
+        save_film(frames, self.folder / "walk.gif")
+        print(f"Pictures     {self.folder}/grid.png, interpolation.png, walk.gif")
+
+
+@torch.no_grad()
+def latent_walk(module: GANModule, n: int = 16, places: int = 4, frames: int = 12, seed: int = 0) -> Tensor:
+    """Samples (places * frames, n, ...) of noises that move along great circles from place to place, and back.
+
+    Args:
+        module: the generator's; its averaged weights are taken if there are any.
+        n: how many noises move.
+        places: random noises that each comes by.
+        frames: steps from one to the next.
+        seed: of the places, and of the classes of a conditional generator, which each keeps.
+    """
+    net = module.ema or module.generator
+    own = torch.Generator().manual_seed(seed)
+    stops = torch.randn(places, n, module.latent_dim, generator=own).to(next(net.parameters()))
+    labels = None if module.num_classes is None else torch.arange(n, device=stops.device) % module.num_classes
+    t = torch.arange(frames) / frames
+    made = []
+    with evaluating(net):
+        for here, there in zip(stops, stops.roll(-1, 0)):
+            z = slerp(here, there, t.to(here))  # (n, frames, latent_dim)
+            made += [conditional_call(net, z[:, i], labels).float() for i in range(frames)]
+    return torch.stack(made)
+
+
+def _labels(module: GANModule, made: list[Tensor]) -> Tensor | None:
+    """The labels that `predict_step` has drawn: those of the same noise."""
+    if module.num_classes is None:
+        return None
+    drawn = [module.latents(len(batch), seed=i)[1] for i, batch in enumerate(made)]
+    return torch.cat([labels.cpu() for labels in drawn if labels is not None])

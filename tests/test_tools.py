@@ -1,0 +1,275 @@
+"""Samples that were made anywhere are scored; each checkpoint has a card; runs go to the Hub and come back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from common import make, plain, trainer
+from PIL import Image
+from torch import Tensor, nn
+
+from lightning_gans import GAN, load
+from lightning_gans._lightning import callbacks as lightning_callbacks
+from lightning_gans.callbacks import EMA, GenerativeMetrics, ModeCoverage
+from lightning_gans.checkpoints import AtomicCheckpointIO
+from lightning_gans.cli import main
+from lightning_gans.datamodules import Digits, Ring
+from lightning_gans.functional.conditional import conditional_call
+from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
+from lightning_gans.tools import load_from_hub, push_to_hub
+from lightning_gans.tools.score import read_samples, score_samples
+from lightning_gans.tools.write import latent_walk
+
+
+class Means(nn.Module):
+    """Features that need no training: means over rows and columns; and logits."""
+
+    name = "means"
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = images.float().mean(1) / 255
+        return torch.cat([x.mean(1), x.mean(2)], dim=1), x.flatten(1)[:, :4]
+
+
+@pytest.fixture
+def digits() -> Digits:
+    return Digits(batch_size=50)
+
+
+def write_pngs(folder: Path, images: Tensor) -> None:
+    folder.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image[0].numpy()).save(folder / f"{i:04d}.png")
+
+
+# ---------------------------------------------------------------------- scores
+def test_scores_are_those_of_the_callback(digits: Digits, tmp_path: Path) -> None:
+    """The same samples: by the callback in training, as a tensor, from files, and from arrays of two layouts."""
+    torch.manual_seed(0)
+    module = GAN(DCGANGenerator((1, 8, 8), 4, 4), DCGANDiscriminator((1, 8, 8), 4), 4)
+    scored = GenerativeMetrics(1, Means(), num_fake=100, num_real=300, at_start=False, kid_subset_size=50, is_splits=2)
+    trainer(max_steps=1, callbacks=[scored]).fit(module, digits)
+    wanted = {k.removeprefix("metrics/"): v for k, v in scored.history[-1].items() if k != "step"}
+    own = torch.Generator().manual_seed(0)
+    images = ((module.sample(100, generator=own) + 1) * 127.5).round().clamp(0, 255).byte()
+    write_pngs(tmp_path / "pngs", images)
+    np.savez(tmp_path / "nhwc.npz", samples=images.permute(0, 2, 3, 1).numpy())
+    np.savez(tmp_path / "nchw.npz", images.numpy())
+    given: list[Any] = [images, tmp_path / "pngs", str(tmp_path / "nhwc.npz"), tmp_path / "nchw.npz"]
+    for samples in given:
+        found = score_samples(samples, digits, Means(), num_real=300, kid_subset_size=50, is_splits=2)
+        assert found["scores"] == pytest.approx(wanted, rel=1e-6), samples
+    protocol = found["protocol"]
+    assert (protocol["reference_items"], protocol["fakes"], protocol["extractor"]) == (300, 100, "means")
+    assert protocol["reference_hash"] == scored.protocol["reference_hash"]
+    real = score_samples(digits.reference("train")[0], digits, Means(), ["fid"], split="test")
+    assert list(real["scores"]) == ["fid/means-test"] and real["scores"]["fid/means-test"] < wanted["fid/means"] / 10
+
+
+@pytest.mark.slow
+def test_scores_are_torch_fidelitys(digits: Digits, tmp_path: Path) -> None:
+    """With InceptionV3 of random weights, on folders of files; torch-fidelity takes RGB files only."""
+    import torch_fidelity
+
+    from lightning_gans.metrics import InceptionExtractor
+
+    torch.manual_seed(0)
+    weights = tmp_path / "weights.pth"
+    torch.save(_inception_weights(), weights)
+    real, fake = digits.reference("train")[0][:60], digits.reference("test")[0][:50]
+    fake = (fake.float() * 0.5).byte()
+    for name, images in (("real", real), ("fake", fake)):
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(images):
+            Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy()).save(tmp_path / name / f"{i:03d}.png")
+    theirs = torch_fidelity.calculate_metrics(
+        input1=str(tmp_path / "fake"), input2=str(tmp_path / "real"), cuda=False, fid=True, isc=True, kid=True,
+        kid_subset_size=20, kid_subsets=10, isc_splits=1, verbose=False, save_cpu_ram=True, cache=False,
+        feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(weights),
+    )  # fmt: skip
+    digits.reference = lambda split="train": (real, None)  # type: ignore[method-assign, assignment]
+    ours = score_samples(
+        tmp_path / "fake", digits, InceptionExtractor(weights), ["fid", "is"], is_splits=1, batch_size=25
+    )["scores"]
+    assert ours["fid/inception"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3, abs=1e-6)
+    assert ours["is/inception"] == pytest.approx(theirs["inception_score_mean"], rel=1e-4)
+
+
+def _inception_weights() -> dict[str, Tensor]:
+    from unittest import mock
+
+    from torch_fidelity import feature_extractor_inceptionv3 as theirs
+
+    made: dict[str, Any] = {}
+
+    class Caught(Exception):
+        pass
+
+    def caught(self: nn.Module, state: Any, *args: Any, **kwargs: Any) -> None:
+        made.update({k: v.clone() for k, v in nn.Module.state_dict(self).items()})
+        raise Caught
+
+    with (
+        mock.patch.object(theirs, "load_state_dict_from_url", lambda *a, **k: {}),
+        mock.patch.object(theirs.FeatureExtractorInceptionV3, "load_state_dict", caught),
+        pytest.raises(Caught),
+    ):
+        theirs.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("samples", "options", "words"),
+    [
+        ("nowhere", {}, "path nowhere does not exist"),
+        ("nowhere.npz", {}, r"samples nowhere\.npz does not exist"),
+        ("other.npz", {}, r"samples other\.npz must hold an array 'samples' or 'arr_0', got x"),
+        ("floats.npz", {}, r"must hold uint8 images \(N, H, W, C\), got torch\.float64 \(3, 1, 8, 8\)"),
+        ("sizes", {}, r"samples must be of one size, got 8x8 \(0000\.png\) and 4x8 \(wide\.png\)"),
+        (torch.zeros(9, 1, 9, 9, dtype=torch.uint8), {}, "must be uint8 images of 1x8x8, as Digits, got .* of 1x9x9"),
+        (torch.zeros(3, 1, 8, 8, dtype=torch.uint8), {}, "samples must be at least 10 for these metrics, got 3"),
+        (torch.zeros(20, 1, 8, 8, dtype=torch.uint8), {"num_real": 1}, r"num_real must be in 2\.\.1500, got 1"),
+    ],
+)
+def test_what_cannot_be_scored(samples: Any, options: Any, words: str, digits: Digits) -> None:
+    np.savez("other.npz", x=np.zeros(3))
+    np.savez("floats.npz", samples=np.zeros((3, 8, 8, 1)))
+    write_pngs(Path("sizes"), torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+    Image.new("L", (4, 8)).save("sizes/wide.png")
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        score_samples(samples, digits, Means(), **options)
+    with pytest.raises(ValueError, match=r"data must be images, got Ring of shape \(2,\)"):
+        score_samples(samples, Ring(), Means())
+
+
+def test_score_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], digits: Digits) -> None:
+    write_pngs(tmp_path / "made", digits.reference("train")[0][:30])
+    Image.new("L", (64, 64)).save(tmp_path / "made" / "grid.png")  # of predict: no sample
+    assert len(read_samples(tmp_path / "made", 1)) == 30
+    extractor = [f"--extractor={__name__}.Means"]
+    args = ["score", "--samples", str(tmp_path / "made"), "--data=Digits", "--metrics=[fid,kid]", *extractor]
+    main([*args, "--kid_subset_size=20", "--out=deep/s.json"])
+    told = capsys.readouterr().out
+    found = json.loads(Path("deep/s.json").read_text())
+    assert "30 images against Digits" in told and f"{found['scores']['fid/means']:.6g}" in told
+    assert set(found["scores"]) == {"fid/means", "kid/means"} and found["protocol"]["kid_subset_size"] == 20
+    with pytest.raises(SystemExit, match="error: path nowhere does not exist"):
+        main(["score", "--samples=nowhere", "--data=Digits", *extractor])
+    assert [p.name for p in Path("deep").iterdir()] == ["s.json"]
+
+
+# ---------------------------------------------------------------------- cards
+def fitted(folder: Path, **options: Any) -> Any:
+    torch.manual_seed(0)
+    module = make("wgan_gp")
+    keep = lightning_callbacks.ModelCheckpoint(
+        folder / "checkpoints", "{step}", every_n_train_steps=1, save_last=True, monitor="metrics/modes", mode="max"
+    )
+    watch = [EMA(0.5), ModeCoverage(1, num_samples=50), keep]
+    runs = trainer(max_steps=3, callbacks=watch, plugins=[AtomicCheckpointIO()], enable_checkpointing=True)
+    runs.fit(module, Ring(batch_size=8))
+    return module
+
+
+def test_each_checkpoint_has_a_card(tmp_path: Path) -> None:
+    fitted(tmp_path)
+    folder = tmp_path / "checkpoints"
+    names = {suffix: {p.stem for p in folder.glob(f"*{suffix}")} for suffix in (".ckpt", ".md")}
+    assert names[".ckpt"] == names[".md"] and len(names[".md"]) == 2, "the card of a removed checkpoint is left"
+    assert len(list(folder.iterdir())) == 4
+    text = (folder / "last.md").read_text()
+    assert text.startswith("# WGANGP on Ring\n\nWasserstein GAN with gradient penalty (") and "arXiv:1704.00028" in text
+    assert "- generator updates: 3 (" in text and "- weights: averaged over training (EMA), and raw" in text
+    last = torch.load(folder / "last.ckpt", weights_only=True)
+    history = last["callbacks"]["ModeCoverage[coverage]"]["history"]
+    best = max(e["metrics/high_quality"] for e in history)
+    row = next(line for line in text.splitlines() if line.startswith("| high_quality"))
+    cells = [c.strip() for c in row.strip("|").split("|")]
+    assert cells[1:3] == [f"{history[-1]['metrics/high_quality']:.4g}", "3"] and cells[3] == f"{best:.4g}"
+    assert "samples 50" in text and 'load("last.ckpt").sample(64, seed=0)' in text
+    config = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
+    assert config["model"]["latent_dim"] == last["hyper_parameters"]["latent_dim"] and config["data"]["batch_size"] == 8
+
+
+# ---------------------------------------------------------------------- pictures
+def test_a_walk_ends_where_it_began() -> None:
+    torch.manual_seed(0)
+    module = make("gan")
+    walk = latent_walk(module, n=3, places=4, frames=6)
+    assert walk.shape[:2] == (24, 3)
+    own = torch.Generator().manual_seed(0)
+    stops = torch.randn(4, 3, module.latent_dim, generator=own)
+    with torch.no_grad():
+        wanted = conditional_call(module.generator.eval(), stops[2], None)
+    torch.testing.assert_close(walk[12], wanted, rtol=0, atol=1e-5)
+    steps = (walk.roll(-1, 0) - walk).flatten(1).norm(dim=1)
+    assert float(steps.max()) < 6 * float(steps.mean()), "a jump"
+    assert torch.equal(walk, latent_walk(module, n=3, places=4, frames=6))
+
+
+# ---------------------------------------------------------------------- hub
+class LocalHub:
+    """A folder for each model, in place of the network."""
+
+    root = Path()
+
+    def __init__(self, token: str | None = None) -> None:
+        self.token = token
+
+    def create_repo(self, repo_id: str, private: bool, exist_ok: bool) -> str:
+        (self.root / repo_id).mkdir(parents=True, exist_ok=exist_ok)
+        return f"https://hub/{repo_id}"
+
+    def upload_folder(self, repo_id: str, folder_path: Path, commit_message: str) -> None:
+        shutil.copytree(folder_path, self.root / repo_id, dirs_exist_ok=True)
+
+
+def test_to_the_hub_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(LocalHub, "root", tmp_path / "hub")
+    monkeypatch.setattr(hub, "HfApi", LocalHub)
+    monkeypatch.setattr(hub, "snapshot_download", lambda repo_id, **options: str(tmp_path / "hub" / repo_id))
+    config = {
+        "model": {"class_path": "GAN", "init_args": {
+            "latent_dim": 2, "generator": {"class_path": "ToyGenerator", "init_args": {"width": 8, "depth": 1}},
+            "discriminator": {"class_path": "ToyDiscriminator", "init_args": {"width": 8, "depth": 1}}}},
+        "data": {"class_path": "Ring", "init_args": {"batch_size": 8}},
+        "trainer": {"accelerator": "cpu", "enable_progress_bar": False, "logger": False, "max_steps": 2},
+    }  # fmt: skip
+    Path("a.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "--config=a.yaml", "--name=a"])
+    assert push_to_hub("runs/a", "me/ring") == "https://hub/me/ring"
+    page = (tmp_path / "hub/me/ring/README.md").read_text()
+    front = yaml.safe_load(page.split("---")[1])
+    assert front["tags"] == ["gan", "lightning_gans", "gan"] and front["library_name"] == "pytorch-lightning"
+    assert "# GAN on Ring\n\n![samples](samples/latest.png)" in page and 'load_from_hub("me/ring")' in page
+    assert (tmp_path / "hub/me/ring/samples/latest.png").is_file()
+    assert torch.equal(load_from_hub("me/ring").sample(5, seed=0), load("runs/a").sample(5, seed=0))
+    push_to_hub("runs/a/checkpoints/last.ckpt", "me/single", token="t")
+    assert {p.name for p in (tmp_path / "hub/me/single").iterdir()} == {"README.md", "checkpoints"}
+    assert torch.equal(load_from_hub("me/single").sample(5, seed=0), load("runs/a").sample(5, seed=0))
+    with pytest.raises(ValueError, match="which must be one of last, best, got 'newest'"):
+        load_from_hub("me/ring", "newest")
+    with pytest.raises(FileNotFoundError, match="There is no checkpoint at"):
+        push_to_hub("nowhere", "me/ring")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r'pip install "lightning_gans\[hub\]"'):
+        load_from_hub("me/ring")
+
+
+def test_export_by_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = trainer(max_steps=1, plugins=[AtomicCheckpointIO()])
+    module = make("gan")
+    runs.fit(module, plain())
+    runs.save_checkpoint("a.ckpt")
+    with pytest.raises(SystemExit, match=r"error: a\.ckpt cannot be loaded: the networks are not told by it"):
+        main(["export", "--ckpt_path=a.ckpt", "--out=g.pt2"])
+    assert not Path("g.pt2").exists()
