@@ -13,7 +13,6 @@ from lightning_gans.functional.conditional import takes_labels
 from lightning_gans.samplers.base import BLOCK, LogRatio, call_ratio, check_integer, score_of, stream
 
 Method = Literal["isotonic", "logistic"]
-LIMIT = 20.0  # isotonic regression has plateaus at probabilities 0 and 1
 
 
 class Calibrated(nn.Module):
@@ -33,15 +32,17 @@ class Calibrated(nn.Module):
         self.raw, self.method = raw, method
         self.num_classes = getattr(raw, "num_classes", 1) if takes_labels(raw) else None
         self.slope, self.shift, self.isotonic = 1.0, 0.0, None
+        self.limits = (0.0, 1.0)
         self.z = self.z_before = float("nan")
         if method == "logistic":
             self.slope, self.shift = logistic_fit(on_real, on_fake)
         else:
             scores, real, weights = _pooled(on_real, on_fake)
-            self.isotonic = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores, real, weights)
+            self.isotonic = IsotonicRegression(out_of_bounds="clip").fit(scores, real, weights)
+            self.limits = _known_limits(torch.as_tensor(self.isotonic.predict(scores)).double())
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Samples ``(N, ...)`` to logits ``(N,)``; isotonic ones within +-20 and without gradient."""
+        """Samples ``(N, ...)`` to logits ``(N,)``; isotonic ones without gradient."""
         return self.of_scores(call_ratio(self.raw, x, labels))
 
     def of_scores(self, scores: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ class Calibrated(nn.Module):
         if self.isotonic is None:
             return self.slope * scores + self.shift
         probability = torch.as_tensor(self.isotonic.predict(scores.detach().double().cpu().numpy()))
-        return probability.logit().clamp(-LIMIT, LIMIT).to(scores.device)
+        return probability.clamp(*self.limits).logit().to(scores.device)
 
 
 def calibrate(
@@ -64,7 +65,8 @@ def calibrate(
     """Make a score a log ratio, by regression on one half of real samples and as many of G's.
 
     Logistic regression, l = a f + b, needs few samples and is differentiable, as Langevin sampling wants it. Isotonic
-    regression, any rising function, needs a thousand or more. The other half tells how well it went:
+    regression, any rising function, needs a thousand or more; where the k highest scores are all of real samples, its
+    probability is (k + 1) / (k + 2), not 1, and at the other end alike. The other half tells how well it went:
     ``calibrate(...).z`` is about standard normal for a calibrated score.
 
     Args:
@@ -118,6 +120,14 @@ def logistic_fit(on_real: Tensor, on_fake: Tensor) -> tuple[float, float]:
     fitted = LogisticRegression(class_weight="balanced").fit((scores[:, None] - centre) / scale, real)
     slope = float(fitted.coef_[0, 0] / scale)
     return slope, float(fitted.intercept_[0] - slope * centre)
+
+
+def _known_limits(p: Tensor) -> tuple[float, float]:
+    """The lowest and the highest probability that fitted ones (N,) allow to state."""
+    inner = p[(p > 1e-9) & (p < 1 - 1e-9)]
+    low, high = (int((p <= 1e-9).sum()), int((p >= 1 - 1e-9).sum()))
+    ends = torch.cat([inner, torch.tensor([1 / (low + 2), (high + 1) / (high + 2)], dtype=p.dtype)])
+    return float(ends.min()), float(ends.max())
 
 
 def _pooled(on_real: Tensor, on_fake: Tensor) -> tuple[Any, Any, Any]:
