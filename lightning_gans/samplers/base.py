@@ -245,6 +245,6 @@ SamplerFactory = Callable[[Any], Sampler]
 
 
 def name_of(factory: SamplerFactory) -> str:
-    """What a sampler's scores are called, before it is built: the class's name, of a partial of it too."""
-    made = factory.func if isinstance(factory, partial) else factory
-    return str(getattr(made, "name", Sampler.name))
+    """What a sampler's scores are called, before it is built: its class's name, also of a partial, as from YAML."""
+    known = (factory.func, *factory.args) if isinstance(factory, partial) else (factory,)
+    return next((str(made.name) for made in known if hasattr(made, "name")), Sampler.name)

@@ -118,6 +118,7 @@ def keep_training(
     held_out: float = 0.2,
     lr: float = 1e-4,
     seed: int = 0,
+    progress: bool = True,
 ) -> RatioHead:
     """Train a copy of D, or a head on it, against G as it is, and stop when it no longer gets better on other data.
 
@@ -136,6 +137,7 @@ def keep_training(
         held_out: share of the real samples that is held out, in (0, 1).
         lr: learning rate of Adam.
         seed: of the split, the batches, the noise and the head's weights.
+        progress: show a bar.
 
     Raises:
         ValueError: for settings out of range, too few samples.
@@ -147,7 +149,7 @@ def keep_training(
     def begin(x: Tensor, fake: Tensor, given: Tensor | None) -> RatioHead:
         return RatioHead(module.discriminator, part, x, fake, given)
 
-    return train(begin, fakes, real, labels, steps, patience, held_out, lr, seed)
+    return train(begin, fakes, real, labels, steps, patience, held_out, lr, seed, progress)
 
 
 def train(
@@ -160,6 +162,7 @@ def train(
     held_out: float,
     lr: float,
     seed: int,
+    progress: bool = True,
 ) -> RatioHead:
     """What `keep_training` does, for any source of generated samples.
 
@@ -197,7 +200,7 @@ def train(
             return value
 
         best, state, idle = measured(0), copy.deepcopy(head.state_dict()), 0
-        with tqdm(total=steps, desc="keep training", leave=False) as bar:
+        with tqdm(total=steps, desc="keep training", leave=False, disable=not progress) as bar:
             for step in range(1, steps + 1):
                 which = order[other:][torch.randint(len(real) - other, (BLOCK,), generator=generator)]
                 optimizer.zero_grad()
