@@ -405,7 +405,8 @@ def main() -> None:
         "of the proposals as rejection",
         f"images: DCGAN nets of width {a.image_width}, {a.image_updates} generator updates, batch 32, EMA (0.99), "
         f"2,000 samples; ratios from {a.image_real} training images, for at most {a.image_keep} updates; the first "
-        f"three seeds; chains of {a.image_chain}; {a.image_langevin} Langevin steps of 0.01; 80, 95: gamma by percentile",
+        f"three seeds; chains of {a.image_chain}; {a.image_langevin} Langevin steps of 0.01; 80, 95: gamma by "
+        "percentile",
     ]
     everything = {f"Grid: {name}": results for name, results in grid.items()} | found
     common.publish(arguments, "Samplers", everything, protocol, tables, figures.stack(*pictures))

@@ -190,13 +190,11 @@ class LatentSampler(Sampler):
 
 
 def call_ratio(log_ratio: LogRatio, x: Tensor, labels: Tensor | None) -> Tensor:
-    """The log ratios (N,) of samples, by a network in evaluation mode, or by any function."""
-    if labels is not None:
-        labels = labels.to(x.device)
-    if not isinstance(log_ratio, nn.Module):
-        return score(log_ratio, x, labels)
-    with evaluating(log_ratio):
-        return score(log_ratio, x, labels)
+    """The log ratios (N,) of samples, by a network in evaluation mode, on its device, or by any function."""
+    network = log_ratio if isinstance(log_ratio, nn.Module) else nn.Identity()
+    x = x.to(next(network.parameters(), x).device)
+    with evaluating(network):
+        return score(log_ratio, x, None if labels is None else labels.to(x.device))
 
 
 def ratio_of(module: Any) -> LogRatio:
