@@ -25,6 +25,7 @@ from lightning_gans.metrics import (
     to_uint8,
 )
 from lightning_gans.metrics.generative import check_metrics
+from lightning_gans.samplers.base import Sampler, SamplerFactory, name_of
 
 _BLOCK = 100  # fakes that share one stream of noise
 
@@ -54,6 +55,10 @@ class GenerativeMetrics(ScoreCallback):
         is_splits: parts of the inception score.
         kid_subsets: subsets over which KID is averaged.
         kid_subset_size: their size, lowered to the number of samples at hand.
+        sampler: makes a sampler of the module at each measurement, such as the class ``samplers.RejectionSampler`` or
+            a partial of it, whose samples are scored in place of the module's own; the names of the scores then end in
+            its name, ``metrics/fid/lenet/drs``. Beside a callback without one: before and after. ``batch_size`` must be
+            at least 100.
 
     Raises:
         ValueError: for settings out of range, data that are no images, and too few samples.
@@ -78,6 +83,7 @@ class GenerativeMetrics(ScoreCallback):
         is_splits: int = 10,
         kid_subsets: int = 100,
         kid_subset_size: int = 1000,
+        sampler: SamplerFactory | None = None,
     ) -> None:
         super().__init__(every_n_steps, at_start, seed)
         self.metrics = check_metrics(metrics)
@@ -98,7 +104,10 @@ class GenerativeMetrics(ScoreCallback):
         if split not in ("train", "test"):
             raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
         self.num_fake, self.num_real, self.split, self.batch_size = num_fake, num_real, split, batch_size
-        self.value_range, self.cache_dir = value_range, cache_dir
+        if sampler is not None and batch_size < _BLOCK:
+            raise ValueError(f"batch_size must be at least {_BLOCK} with a sampler, got {batch_size!r}.")
+        self.value_range, self.cache_dir, self.sampler = value_range, cache_dir, sampler
+        self._sampler: Sampler | None = None
         self._options: dict[str, int] = {
             "is_splits": is_splits,
             "kid_subsets": kid_subsets,
@@ -114,7 +123,11 @@ class GenerativeMetrics(ScoreCallback):
 
     @property
     def label(self) -> str:
-        """Name of the extractor, with ``-test`` behind it where the test split is the reference."""
+        """Name of the extractor, with ``-test`` behind it where the test split is the reference, and the sampler's."""
+        return self._measured_by + ("" if self.sampler is None else f"-{name_of(self.sampler)}")
+
+    @property
+    def _measured_by(self) -> str:
         name = self.extractor if isinstance(self.extractor, str) else self.extractor.name
         return name if self.split == "train" else f"{name}-{self.split}"
 
@@ -153,6 +166,9 @@ class GenerativeMetrics(ScoreCallback):
         self._finite = True
         fake, logits = self._extract(trainer, extractor, self.num_fake, self._fake_images(trainer, pl_module))
         self.protocol = self._describe(pl_module, extractor)
+        if self._sampler is not None:
+            self.protocol["sampler"] = {"name": self._sampler.name, **self._sampler.report.as_dict()}
+            self._sampler = None
         if trainer.strategy.reduce_boolean_decision(self._finite):
             scores = self._scores(fake, logits)
         else:
@@ -161,7 +177,8 @@ class GenerativeMetrics(ScoreCallback):
                 f"the generator's samples are not finite at step {pl_module.global_step}; its scores are NaN.",
                 stacklevel=1,
             )
-        return {f"metrics/{name}/{self.label}": value for name, value in scores.items()}
+        suffix = self._measured_by + ("" if self.sampler is None else f"/{name_of(self.sampler)}")
+        return {f"metrics/{name}/{suffix}": value for name, value in scores.items()}
 
     # ------------------------------------------------------------------ extractor
     def _ready_extractor(self, trainer: pl.Trainer, pl_module: GANModule) -> FeatureExtractor:
@@ -215,13 +232,19 @@ class GenerativeMetrics(ScoreCallback):
             own = torch.Generator().manual_seed(self.seed)
             labels = torch.randint(pl_module.num_classes, (self.num_fake,), generator=own)
         block = min(_BLOCK, self.batch_size)
+        if self.sampler is not None:
+            self._sampler = self.sampler(pl_module)
 
         def images(rows: slice) -> Tensor:
             blocks = []
             for start in range(rows.start, rows.stop, block):
                 stop = min(start + block, rows.stop)
-                own = torch.Generator().manual_seed(self.seed * 1_000_003 + start)
-                fake = pl_module.sample(stop - start, None if labels is None else labels[start:stop], own)
+                given = None if labels is None else labels[start:stop]
+                if self._sampler is not None:
+                    fake = self._sampler.sample(stop - start, given, self.seed, start, progress=False)
+                else:
+                    own = torch.Generator().manual_seed(self.seed * 1_000_003 + start)
+                    fake = pl_module.sample(stop - start, given, own)
                 self._finite &= bool(torch.isfinite(fake).all())
                 blocks.append(to_uint8(fake, low_high))
             return torch.cat(blocks)

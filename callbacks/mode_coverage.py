@@ -18,6 +18,7 @@ from lightning_gans.metrics import (
     to_uint8,
     wasserstein1,
 )
+from lightning_gans.samplers.base import SamplerFactory, name_of
 
 _BLOCK = 1000  # samples made at once
 _CLASSIFIER_IMAGES = 20_000  # stacked images, of three digits each, that are enough to train a digit classifier
@@ -42,6 +43,7 @@ class ModeCoverage(ScoreCallback):
         at_start: measure at step 0 too.
         seed: of noise and exact draws.
         cache_dir: folder for the classifier; None = ``$LIGHTNING_GANS_CACHE``, else ``~/.cache/lightning_gans``.
+        sampler: as for `GenerativeMetrics`; the names of the scores then end in its name, ``metrics/modes/drs``.
 
     Raises:
         ValueError: for settings out of range, and for data of which nothing is known exactly.
@@ -59,6 +61,7 @@ class ModeCoverage(ScoreCallback):
         at_start: bool = True,
         seed: int = 0,
         cache_dir: str | None = None,
+        sampler: SamplerFactory | None = None,
     ) -> None:
         super().__init__(every_n_steps, at_start, seed)
         for name, value in (("num_samples", num_samples), ("threshold", threshold)):
@@ -67,12 +70,13 @@ class ModeCoverage(ScoreCallback):
         if radius is not None and not radius > 0:
             raise ValueError(f"radius must be > 0, got {radius!r}.")
         self.num_samples, self.threshold, self.radius, self.cache_dir = num_samples, threshold, radius, cache_dir
+        self.sampler = sampler
         self._classifier: ClassifierExtractor | None = None
 
     @property
     def label(self) -> str:
-        """One callback of this class is enough."""
-        return "coverage"
+        """One callback of this class is enough, and one for each sampler."""
+        return "coverage" if self.sampler is None else f"coverage-{name_of(self.sampler)}"
 
     def check(self, trainer: pl.Trainer, pl_module: GANModule) -> None:
         """Something must be known of the data."""
@@ -89,11 +93,19 @@ class ModeCoverage(ScoreCallback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         own = torch.Generator().manual_seed(self.seed)
         sizes = [min(_BLOCK, self.num_samples - start) for start in range(0, self.num_samples, _BLOCK)]
-        samples = [pl_module.sample(size, generator=own) for size in sizes]
         weights = "raw" if pl_module.ema is None else "ema"
         self.protocol = {"samples": self.num_samples, "seed": self.seed, "weights": weights}
+        if self.sampler is None:
+            return self._values(data, [pl_module.sample(size, generator=own) for size in sizes], own, pl_module.device)
+        sampler = self.sampler(pl_module)
+        samples = list(sampler.sample(self.num_samples, seed=self.seed, progress=False).split(_BLOCK))
+        self.protocol["sampler"] = {"name": sampler.name, **sampler.report.as_dict()}
+        values = self._values(data, samples, own, pl_module.device)
+        return {f"{name}/{name_of(self.sampler)}": value for name, value in values.items()}
+
+    def _values(self, data: Any, samples: list[Tensor], own: torch.Generator, device: torch.device) -> dict[str, float]:
         if _stacked(data):
-            return self._stacked_coverage(data, samples, pl_module.device)
+            return self._stacked_coverage(data, samples, device)
         points = torch.cat(samples).flatten(1).cpu()
         return self._line(data, points, own) if data.shape == (1,) else self._plane(data, points)
 

@@ -21,6 +21,7 @@ from lightning_gans._lightning import pl
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import conditional_call, score, takes_labels
 from lightning_gans.functional.input_gradient import DoubleBackward, double_backward, no_autocast
+from lightning_gans.functional.modes import evaluating
 from lightning_gans.graphs import StepGraphs
 from lightning_gans.regularizers import Regularizer
 from lightning_gans.stream import NO_BATCH, DataStream
@@ -426,6 +427,11 @@ class GANModule(pl.LightningModule):
         return getattr(self.generator, "num_classes", None) if takes_labels(self.generator) else None
 
     @property
+    def log_ratio(self) -> nn.Module | None:
+        """The network whose output tends to log p_data / p_generated, if the technique trains one (see samplers)."""
+        return None
+
+    @property
     def ema(self) -> nn.Module | None:
         """Generator with averaged weights, if :meth:`start_ema` was called; no submodule of this module."""
         return self._slot.get("ema")
@@ -683,15 +689,3 @@ def kept_buffers(network: nn.Module) -> Iterator[None]:
     finally:
         for module, name, buffer in buffers:
             setattr(module, name, buffer)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, given back as it was (module by module)."""
-    training = [m for m in network.modules() if m.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

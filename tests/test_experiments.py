@@ -13,12 +13,13 @@ import pytest
 import torch
 from common import trainer
 
-from experiments import common, robust
+from experiments import common, robust, samplers
 from lightning_gans import RobustWGAN
 from lightning_gans.datamodules import Blob, Contaminated, Ring
 from lightning_gans.datamodules.downloaded import default_root
 from lightning_gans.functional.robust import robust_weights
 from lightning_gans.networks import ToyGenerator
+from lightning_gans.samplers import rejection
 
 ROOT = Path(__file__).parent.parent
 
@@ -146,12 +147,41 @@ def test_planted_groups_are_followed(tmp_path: Path) -> None:
     assert sum(shares) == pytest.approx(10_000, abs=1)
 
 
+def test_a_finished_game_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By each method, with one ratio for those that share it; the data themselves are as they should be."""
+    tried = {
+        "a": ["Thresholding", {"keep": 0.5, "burn_in": 1000}, "raw"],
+        "b": ["MetropolisHastings", {"steps": 2}, "raw"],
+        "c": ["RejectionSampler", {"burn_in": 100}, "isotonic"],
+        "never": ["RejectionSampler", {"burn_in": 100, "gamma": 900.0}, "raw"],
+    }
+    watch = [["experiments.samplers.Sampled", {"methods": tried, "num_samples": 2000, "num_real": 100, "keep": 3}]]
+    game = common.toy_game("Grid", 3, 8, technique="gan", ema=None, watch=watch)
+    monkeypatch.setattr(rejection, "PATIENCE", 5)
+    found = common.play(game | {"seed": 0, "folder": "."})
+    kept = found["kept"]["Sampled"]
+    assert found["failed"] is None and kept.keys() == {"the data", "plain", *tried}
+    assert kept["the data"]["modes"] == 25 and kept["the data"]["deviation"] == pytest.approx(1, abs=0.05)
+    assert kept["the data"]["high quality"] > 0.99 and kept["plain"]["high quality"] < 0.2
+    assert 1.85 < kept["a"]["proposals"] < 2.15 and kept["b"]["proposals"] == 2 and math.isfinite(kept["c"]["Z"])
+    assert kept["never"] == {"proposals": math.inf}
+
+
+def test_tails_of_the_toy() -> None:
+    drawn = samplers.tails([1, 2], 3000)
+    assert drawn["rejection"].shape == (2, 3000)
+    share = {name: float((x.abs() > 2).double().mean()) for name, x in drawn.items()}
+    assert share["rejection"] == pytest.approx(0.0455, abs=0.011) and share["thresholding"] == 0
+    assert samplers.tail_table(drawn)[2].startswith("| exact | 0.317 | 0.0455 | 0.0027 |")
+
+
 TINY = ["--seeds", "1", "--jobs", "1", "--updates", "8"]
 ON_IMAGES = (
     "critic_normalisation",
     "convergence",
     "architectures",
     "primal_dual_mnist",
+    "samplers",
 )  # scores of 2,000 images take their time
 EXPERIMENTS: dict[str, list[str]] = {
     "one_or_two_sided": ["--data", "Ring", "--weights", "0.1"],
@@ -179,6 +209,12 @@ EXPERIMENTS: dict[str, list[str]] = {
     "primal_dual_mnist": ["--width", "2"],
     "architectures": ["--data", "Digits", "--width", "4", "--deep_updates", "1"],
     "robust": ["--data", "Ring", "--fractions", "0.2", "--width", "8", "--updates", "2"],
+    "samplers": [
+        *("--width", "8", "--samples", "200", "--real", "100", "--keep", "5", "--chain", "4", "--chains", "3"),
+        *("--langevin", "3", "--gammas", "1", "--percentiles", "80", "--burn_ins", "100", "--techniques", "GAN"),
+        *("--image_updates", "8", "--image_width", "4", "--image_real", "50", "--image_chain", "2"),
+        *("--image_langevin", "2", "--image_keep", "5"),
+    ],
     "hard_or_outlying": ["--places", "4", "--width", "8", "--updates", "2"],
     "tail_gradients": ["--width", "8", "--boosted_updates", "4", "--often", "0.5", "--batches", "8"],
     "learned_width": ["--batch_sizes", "16", "--rates", "1e-4", "1e-3"],

@@ -30,7 +30,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "optim": (set(), {"torch"}),
     "regularizers": ({"functional"}, {"torch"}),
     "metrics": ({"networks"}, {"numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"}),
-    "samplers": ({"functional"}, {"torch"}),
+    "samplers": ({"functional"}, {"sklearn", "torch", "tqdm"}),
     "techniques": (
         {"base", "checkpoints", "checks", "functional", "regularizers", "sample_weights", "wrappers"},
         {"torch"},

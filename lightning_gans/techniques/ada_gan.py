@@ -50,3 +50,8 @@ class AdaGAN(GAN):
             b = step_size(beta, len(base.components) if isinstance(base, MixtureGenerator) else 1)
             generator = grown(generator, base, 1 - b, share=0.0, learn_p=False)
         super().__init__(generator, discriminator, latent_dim, loss=loss, **kwargs)
+
+    @property
+    def log_ratio(self) -> nn.Module | None:
+        """None: D tells Q from the re-weighted data, not P_t from the data."""
+        return None

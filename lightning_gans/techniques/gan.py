@@ -46,6 +46,12 @@ class GAN(GANModule):
         checks.one_of("loss", loss, LOSSES)
         super().__init__(generator, discriminator, latent_dim, d_steps=d_steps, **kwargs)
         self.loss, self.relativistic = LOSSES[loss], loss == "relativistic_average"
+        self.logistic = loss in ("minimax", "non_saturating")
+
+    @property
+    def log_ratio(self) -> nn.Module | None:
+        """The discriminator, for the losses whose optimal score is log p_d / p_g: minimax and non_saturating."""
+        return self.discriminator if self.logistic else None
 
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E w(x) log D(x) - E log(1 - D(G(z))), for the minimax loss."""

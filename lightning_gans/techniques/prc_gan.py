@@ -103,6 +103,11 @@ class PRCGAN(GAN):
         self.lr_c, self.g_batches, self.players = lr_c, c_steps, (*self.players, "c")
         self._factories["c"], self._clip["c"] = (None, scheduler_c), clip_grad_c
 
+    @property
+    def log_ratio(self) -> nn.Module | None:
+        """C; without it D, if its loss is logistic and its fakes are not reweighted."""
+        return self.classifier if self.ratio_clip is not None else None if self.reweight else super().log_ratio
+
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E w(x) f(x) + E W f(G(z)), for the Wasserstein loss."""
         on_real, on_fake = self.score(batch.real, batch), self.score(fake, batch)

@@ -94,6 +94,11 @@ class PrimalDualGAN(GANModule):
         self.register_buffer("unit", torch.tensor(0.0 if relative else 1.0), persistent=relative)
         self._looked = False
 
+    @property
+    def log_ratio(self) -> nn.Module | None:
+        """The discriminator, for the pair "js"."""
+        return self.discriminator if self.pair == PAIRS["js"] else None
+
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E w(x) f0(D(x)) - E f1(D(G(z)))."""
         on_real, on_fake = (full_precision(self.score(x, batch)) for x in (batch.real, fake))

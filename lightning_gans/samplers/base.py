@@ -1,0 +1,248 @@
+"""What all samplers share: where proposals and log ratios come from, blocks with a stream of noise each, a report."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Generator, Tensor, nn
+from tqdm import tqdm
+
+from lightning_gans.functional.conditional import conditional_call, score
+from lightning_gans.functional.modes import evaluating
+
+BLOCK = 100  # samples that share one stream of noise, and what networks are given at once
+LogRatio = Callable[..., Tensor]
+
+
+@dataclass
+class Report:
+    """What a sampler has done since it was built.
+
+    Attributes:
+        samples: that it returned.
+        proposals: samples or moves that were tried for them.
+        accepted: of those; for Langevin the sum of the acceptance probabilities.
+        burn_in: samples that were drawn before the first, to fix constants.
+        seconds: of all this.
+    """
+
+    samples: int = 0
+    proposals: int = 0
+    accepted: float = 0.0
+    burn_in: int = 0
+    seconds: float = 0.0
+
+    @property
+    def acceptance(self) -> float:
+        """Share of the proposals that were accepted; NaN before the first."""
+        return self.accepted / self.proposals if self.proposals else float("nan")
+
+    @property
+    def cost(self) -> float:
+        """Proposals per sample, those of the burn-in left out; NaN before the first."""
+        return self.proposals / self.samples if self.samples else float("nan")
+
+    def as_dict(self) -> dict[str, float]:
+        """All of it as plain numbers."""
+        return {**asdict(self), "acceptance": self.acceptance, "cost": self.cost}
+
+
+class Sampler(ABC):
+    """Samples of a trained GAN that its discriminator helps to choose or to move; no network is changed.
+
+    Samples come in blocks of 100, each with its own stream of noise: so what a seed gives depends neither on how many
+    samples are asked for at once nor on the number of processes that share the blocks. Networks run in evaluation mode.
+
+    Args:
+        module: a trained module (``sample``, ``generator``, ``discriminator``, ``latent_dim``), whose EMA generator is
+            taken if there is one; for samplers that only choose also a function ``(n, generator) -> (n, ...)``.
+        log_ratio: maps samples [, labels] to log p_data / p_generated, (N,); None takes ``module.log_ratio``. Where
+            there is none (a critic without a calibrated score), `calibrate` or `keep_training` make one.
+
+    Raises:
+        ValueError: if there is no log ratio.
+    """
+
+    name = "sampler"
+
+    def __init__(self, module: Any, log_ratio: LogRatio | None = None) -> None:
+        self.module, self.log_ratio = module, log_ratio or ratio_of(module)
+        self.report = Report()
+
+    @abstractmethod
+    def draw(self, n: int, generator: Generator, labels: Tensor | None = None) -> Tensor:
+        """``n`` samples whose every random number comes from ``generator`` (CPU), with ``labels`` if they are given."""
+
+    def blocks(self, n: int, labels: Tensor | None = None, seed: int = 0, start: int = 0) -> Iterator[Tensor]:
+        """The samples start .. start + n of a seed in blocks of 100, one after the other; see :meth:`sample`."""
+        check_integer(1, n=n)
+        check_integer(0, seed=seed, start=start)
+        if start % BLOCK:
+            raise ValueError(f"start must be a multiple of {BLOCK}, the size of a block, got {start}.")
+        if labels is not None and labels.shape != (n,):
+            raise ValueError(f"labels must have shape ({n},), one per sample, got {tuple(labels.shape)}.")
+        for first in range(0, n, BLOCK):
+            begin, size = time.perf_counter(), min(BLOCK, n - first)
+            with torch.inference_mode(False), torch.no_grad():  # for gradients by z in ``trainer.test``, too
+                given = None if labels is None else labels[first : first + size].clone()
+                block = self.draw(size, stream(seed, start + first), given)
+            self.report.samples += size
+            self.report.seconds += time.perf_counter() - begin
+            yield block
+
+    def sample(
+        self, n: int, labels: Tensor | None = None, seed: int = 0, start: int = 0, progress: bool = True
+    ) -> Tensor:
+        """``n`` samples (n, ...); ``report`` then tells the acceptance rate, the proposals and the time they took.
+
+        Args:
+            n: number of samples, >= 1.
+            labels: (n,) classes; for a conditional generator they are drawn uniformly with the proposals if not given.
+            seed: of all randomness, >= 0; the same samples each time, whatever else draws random numbers.
+            start: leave out so many samples of the seed, a multiple of 100: several processes can share the work.
+            progress: show a bar.
+
+        Raises:
+            ValueError: for arguments out of range, and for log ratios that are not finite.
+        """
+        blocks = []
+        with tqdm(total=n, desc=self.name, unit="sample", leave=False, disable=not progress) as bar:
+            for block in self.blocks(n, labels, seed, start):
+                blocks.append(block)
+                bar.set_postfix(acceptance=f"{self.report.acceptance:.3g}", refresh=False)
+                bar.update(len(block))
+        return torch.cat(blocks)
+
+    def propose(self, n: int, generator: Generator, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """``n`` samples of the module and their labels."""
+        if not hasattr(self.module, "sample"):
+            if labels is not None:
+                raise ValueError("labels were given, but the proposal is a function without any.")
+            return self.module(n, generator), None
+        labels = self.some_labels(n, generator, labels)
+        return self.module.sample(n, labels, generator), labels
+
+    def some_labels(self, n: int, generator: Generator, labels: Tensor | None) -> Tensor | None:
+        """``labels``, or uniform ones if the generator takes any."""
+        classes = getattr(self.module, "num_classes", None)
+        if labels is None and classes is not None:
+            labels = torch.randint(classes, (n,), generator=generator)
+        if labels is not None and classes is None:
+            raise ValueError("labels were given, but the generator takes none.")
+        return labels
+
+    def logits(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """The log ratios of samples, (N,) in float64."""
+        return finite(call_ratio(self.log_ratio, x, labels))
+
+
+class LatentSampler(Sampler):
+    """A sampler that needs the generator itself: it chooses or moves z, or an activation.
+
+    ``module`` must have ``generator`` and ``latent_dim``.
+    """
+
+    def __init__(self, module: Any, log_ratio: LogRatio | None = None) -> None:
+        for name in ("generator", "latent_dim"):
+            if not hasattr(module, name):
+                raise ValueError(f"module must have a {name} for {type(self).__name__}, got {type(module).__name__}.")
+        super().__init__(module, log_ratio)
+
+    @property
+    def network(self) -> nn.Module:
+        """The EMA generator, if there is one, else the generator."""
+        averaged = getattr(self.module, "ema", None) is not None
+        return cast(nn.Module, self.module.start_ema() if averaged else self.module.generator)
+
+    def latents(self, n: int, generator: Generator, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Standard normal z (n, latent_dim) and labels, on the generator's device."""
+        labels = self.some_labels(n, generator, labels)
+        z = self.normal((n, self.module.latent_dim), generator)
+        return z, None if labels is None else labels.to(z.device)
+
+    def normal(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """Standard normal numbers in the generator network's type, on its device."""
+        parameter = next(self.network.parameters(), torch.empty(0))
+        return torch.randn(shape, generator=generator, dtype=parameter.dtype).to(parameter.device)
+
+    def make(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """The samples of z."""
+        with evaluating(self.network):
+            return conditional_call(self.network, z, labels)
+
+    def gradient(self, of: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Tensor]:
+        """``of(at)`` (N,) in float64, and the gradient of each by its row of ``at``; parameters get none."""
+        with torch.enable_grad():
+            at = at.detach().requires_grad_()
+            values = of(at)
+            gradient = torch.autograd.grad(values.sum(), at)[0]
+        return finite(values.detach()), gradient
+
+    def ratio_of_latent(self, labels: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """The function l(G(z)) of z, differentiable."""
+        return lambda z: call_ratio(self.log_ratio, self.make(z, labels), labels)
+
+
+def call_ratio(log_ratio: LogRatio, x: Tensor, labels: Tensor | None) -> Tensor:
+    """The log ratios (N,) of samples, by a network in evaluation mode, on its device, or by any function."""
+    network = log_ratio if isinstance(log_ratio, nn.Module) else nn.Identity()
+    x = x.to(next(network.parameters(), x).device)
+    with evaluating(network):
+        return score(log_ratio, x, None if labels is None else labels.to(x.device))
+
+
+def ratio_of(module: Any) -> LogRatio:
+    """``module.log_ratio``; a ValueError that says what to train if there is none."""
+    found = getattr(module, "log_ratio", None)
+    if found is None:
+        raise ValueError(
+            f"log_ratio must be given for {type(module).__name__}, which trains no network whose output is "
+            "log p_data / p_generated: make one with samplers.calibrate or samplers.keep_training."
+        )
+    return cast(LogRatio, found)
+
+
+def score_of(module: Any, given: LogRatio | None) -> LogRatio:
+    """``given``, else the log ratio, else the discriminator: for samplers that only go where scores are high."""
+    return given or getattr(module, "log_ratio", None) or cast(LogRatio, module.discriminator)
+
+
+def finite(values: Tensor) -> Tensor:
+    """``values`` in float64; a ValueError for NaN and infinity."""
+    if not bool(values.isfinite().all()):
+        raise ValueError("log_ratio must give finite numbers, got NaN or infinity: the networks have diverged.")
+    return values.double()
+
+
+def stream(seed: int, start: int) -> Generator:
+    """The noise of the block of samples that begins at ``start``."""
+    return Generator().manual_seed(seed * 1_000_003 + start)
+
+
+def check_integer(low: int, **values: int) -> None:
+    """ValueError unless every value is an integer >= ``low``."""
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise ValueError(f"{name} must be an integer >= {low}, got {value!r}.")
+
+
+def check_positive(**values: float) -> None:
+    """ValueError unless every value is > 0."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be > 0, got {value!r}.")
+
+
+SamplerFactory = Callable[[Any], Sampler]
+
+
+def name_of(factory: SamplerFactory) -> str:
+    """What a sampler's scores are called, before it is built: its class's name, also of a partial, as from YAML."""
+    known = (factory.func, *factory.args) if isinstance(factory, partial) else (factory,)
+    return next((str(made.name) for made in known if hasattr(made, "name")), Sampler.name)
