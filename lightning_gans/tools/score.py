@@ -122,7 +122,7 @@ def read_samples(path: str | Path, channels: int) -> Tensor:
     if path.is_dir():  # pictures of many samples at once, as predict writes them
         files = [f for f in files if Path(f).name not in ("grid.png", "interpolation.png", "walk.gif")]
     read, close = reader(path)
-    made = []
+    made: list[np.ndarray] = []
     for file in tqdm(files, "reading samples", leave=False, unit="image"):
         with Image.open(io.BytesIO(read(file))) as image:
             pixels = np.asarray(recolour(image, "L" if channels == 1 else "RGB"))
