@@ -116,6 +116,7 @@ def test_rejection_with_the_exact_ratio_is_exact() -> None:
     assert sampler.report.acceptance == pytest.approx(1 / SCALE, abs=4 * math.sqrt(2 / 9 / n))
     assert sampler.report.cost == n / 6000 and sampler.report.burn_in == 10_000 and sampler.report.seconds > 0
     assert float(sampler.maximum) == pytest.approx(math.log(SCALE), abs=1e-5)
+    assert sampler.expected == pytest.approx(1 / SCALE, abs=4 * math.sqrt(2 / 9 / 10_000))
 
 
 def test_a_constant_ratio_accepts_all() -> None:

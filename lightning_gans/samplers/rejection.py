@@ -48,6 +48,9 @@ class RejectionSampler(Sampler):
 
     With labels given, each is proposed for until it has its sample.
 
+    Attributes:
+        expected: share of the proposals that will be accepted, by those of the burn-in; NaN before :meth:`prepare`.
+
     Args:
         module: see `Sampler`, as for ``log_ratio``.
         log_ratio: l.
@@ -85,6 +88,7 @@ class RejectionSampler(Sampler):
         self.running, self.seed = running, seed
         self.maximum: Tensor | None = None  # l_M
         self.shift = 0.0  # gamma
+        self.expected = math.nan
         self.exceeded = 0  # proposals above l_M
 
     def prepare(self) -> None:
@@ -96,6 +100,7 @@ class RejectionSampler(Sampler):
             proposals = self.propose(min(BLOCK, self.burn_in - start), stream(-1 - self.seed, start))
             logits.append(self.logits(*proposals))
         self.fix(torch.cat(logits))
+        self.expected = float(self.probability(torch.cat(logits)).mean())
         self.report.burn_in += self.burn_in
 
     def fix(self, logits: Tensor) -> None:
