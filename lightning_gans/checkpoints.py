@@ -35,8 +35,9 @@ class AtomicCheckpointIO(plugins_io.TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
-            temporary.write_text(card(checkpoint, target.name))
-            os.replace(temporary, target.with_suffix(".md"))
+            if "class_path" in checkpoint:  # of a GANModule
+                temporary.write_text(card(checkpoint, target.name))
+                os.replace(temporary, target.with_suffix(".md"))
         finally:
             temporary.unlink(missing_ok=True)
 
