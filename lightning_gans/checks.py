@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 _BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 _INACTIVE = 1e-6  # a p_g below which the kernel term of the primal-dual game moves nothing
+
+
+def installed(*packages: str) -> None:
+    """ImportError, with the command that helps, unless all packages are installed."""
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise ImportError(f"{', '.join(missing)} must be installed for this: pip install {' '.join(missing)}")
 
 
 def at_least_one(**values: int) -> None:

@@ -407,7 +407,7 @@ def export(args: list[str]) -> None:
     parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="Averaged weights if there are any.")
     own = parser.parse_args(args)
     with _told():
-        print(f"Written      {tools.export(tools.load(own.ckpt_path, own.which, own.weights), own.out)}")
+        print(f"Generator    {tools.export(tools.load(own.ckpt_path, own.which, own.weights), own.out)}")
 
 
 @contextmanager

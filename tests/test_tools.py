@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from common import make, plain, trainer
+from common import make, trainer
 from PIL import Image
 from torch import Tensor, nn
 
-from lightning_gans import GAN, load
+from lightning_gans import GAN
 from lightning_gans._lightning import callbacks as lightning_callbacks
 from lightning_gans.callbacks import EMA, GenerativeMetrics, ModeCoverage
 from lightning_gans.checkpoints import AtomicCheckpointIO
@@ -24,7 +22,6 @@ from lightning_gans.cli import main
 from lightning_gans.datamodules import Digits, Ring
 from lightning_gans.functional.conditional import conditional_call
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
-from lightning_gans.tools import load_from_hub, push_to_hub
 from lightning_gans.tools.score import read_samples, score_samples
 from lightning_gans.tools.write import latent_walk
 
@@ -213,63 +210,3 @@ def test_a_walk_ends_where_it_began() -> None:
     steps = (walk.roll(-1, 0) - walk).flatten(1).norm(dim=1)
     assert float(steps.max()) < 6 * float(steps.mean()), "a jump"
     assert torch.equal(walk, latent_walk(module, n=3, places=4, frames=6))
-
-
-# ---------------------------------------------------------------------- hub
-class LocalHub:
-    """A folder for each model, in place of the network."""
-
-    root = Path()
-
-    def __init__(self, token: str | None = None) -> None:
-        self.token = token
-
-    def create_repo(self, repo_id: str, private: bool, exist_ok: bool) -> str:
-        (self.root / repo_id).mkdir(parents=True, exist_ok=exist_ok)
-        return f"https://hub/{repo_id}"
-
-    def upload_folder(self, repo_id: str, folder_path: Path, commit_message: str) -> None:
-        shutil.copytree(folder_path, self.root / repo_id, dirs_exist_ok=True)
-
-
-def test_to_the_hub_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(LocalHub, "root", tmp_path / "hub")
-    monkeypatch.setattr(hub, "HfApi", LocalHub)
-    monkeypatch.setattr(hub, "snapshot_download", lambda repo_id, **options: str(tmp_path / "hub" / repo_id))
-    config = {
-        "model": {"class_path": "GAN", "init_args": {
-            "latent_dim": 2, "generator": {"class_path": "ToyGenerator", "init_args": {"width": 8, "depth": 1}},
-            "discriminator": {"class_path": "ToyDiscriminator", "init_args": {"width": 8, "depth": 1}}}},
-        "data": {"class_path": "Ring", "init_args": {"batch_size": 8}},
-        "trainer": {"accelerator": "cpu", "enable_progress_bar": False, "logger": False, "max_steps": 2},
-    }  # fmt: skip
-    Path("a.yaml").write_text(yaml.safe_dump(config))
-    main(["fit", "--config=a.yaml", "--name=a"])
-    assert push_to_hub("runs/a", "me/ring") == "https://hub/me/ring"
-    page = (tmp_path / "hub/me/ring/README.md").read_text()
-    front = yaml.safe_load(page.split("---")[1])
-    assert front["tags"] == ["gan", "lightning_gans", "gan"] and front["library_name"] == "pytorch-lightning"
-    assert "# GAN on Ring\n\n![samples](samples/latest.png)" in page and 'load_from_hub("me/ring")' in page
-    assert (tmp_path / "hub/me/ring/samples/latest.png").is_file()
-    assert torch.equal(load_from_hub("me/ring").sample(5, seed=0), load("runs/a").sample(5, seed=0))
-    push_to_hub("runs/a/checkpoints/last.ckpt", "me/single", token="t")
-    assert {p.name for p in (tmp_path / "hub/me/single").iterdir()} == {"README.md", "checkpoints"}
-    assert torch.equal(load_from_hub("me/single").sample(5, seed=0), load("runs/a").sample(5, seed=0))
-    with pytest.raises(ValueError, match="which must be one of last, best, got 'newest'"):
-        load_from_hub("me/ring", "newest")
-    with pytest.raises(FileNotFoundError, match="There is no checkpoint at"):
-        push_to_hub("nowhere", "me/ring")
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ImportError, match=r'pip install "lightning_gans\[hub\]"'):
-        load_from_hub("me/ring")
-
-
-def test_export_by_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    runs = trainer(max_steps=1, plugins=[AtomicCheckpointIO()])
-    module = make("gan")
-    runs.fit(module, plain())
-    runs.save_checkpoint("a.ckpt")
-    with pytest.raises(SystemExit, match=r"error: a\.ckpt cannot be loaded: the networks are not told by it"):
-        main(["export", "--ckpt_path=a.ckpt", "--out=g.pt2"])
-    assert not Path("g.pt2").exists()

@@ -1,4 +1,4 @@
-"""Runs on the Hugging Face Hub: ``push_to_hub`` and ``load_from_hub``, by the package ``huggingface_hub``."""
+"""Trained GANs to and from the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -10,92 +10,107 @@ from typing import Any
 from lightning_gans import checks
 from lightning_gans.base import GANModule
 from lightning_gans.card import card
-from lightning_gans.checkpoints import read_checkpoint
+from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.tools.load import load
 
-FRONT = "---\nlibrary_name: pytorch-lightning\ntags:\n- gan\n- lightning_gans\n- {technique}\n---\n\n"
-PICTURE = "samples/latest.png"
+CHECKPOINT = "checkpoints/last.ckpt"  # in the repository, which is laid out like a run
+# What it takes to build the networks and to sample. A whole checkpoint may also hold training samples: batches that
+# were fetched but not yet used.
+_PUBLISHED = (
+    "state_dict",
+    "ema",
+    "hyper_parameters",
+    "datamodule_hyper_parameters",
+    "class_path",
+    "data",
+    "epoch",
+    "global_step",
+    "pytorch-lightning_version",
+)
 
 
-def push_to_hub(path: str | Path, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-    """Upload a run, or a single checkpoint, as a model that `load_from_hub` loads.
+def push_to_hub(path: str | Path, repo_id: str, private: bool = False) -> str:
+    """Publish a trained GAN in a model repository of the Hugging Face Hub, which is made if it is not there.
 
-    What goes up: the last and the best checkpoint with their cards, the configuration, the scores and the newest sample
-    grid; and the last one's card as the model's page. Checkpoints hold optimizer states and the command line's options,
-    paths of data among them. A mixture's earlier rounds are not part of its checkpoint; `export` writes it whole.
+    It gets ``README.md``, the model card; ``checkpoints/last.ckpt``, all networks with EMA weights, without what only
+    resuming needs (optimizers, random numbers, waiting training batches); and of a run its newest ``config.yaml`` and
+    ``samples/latest.png``. The card says nothing of a licence: choose one there. Settings are published as they are,
+    paths of your machine among them. Log in first: ``hf auth login``, or ``HF_TOKEN``.
 
     Args:
-        path: folder of a run, or a checkpoint.
-        repo_id: "user/name"; made if it is not there.
-        private: whether a new one is for its owners only.
-        token: of an account that may write there; None takes the one of ``hf auth login``.
+        path: a checkpoint, or the folder of a run for its last one.
+        repo_id: "user/name".
+        private: whether a new repository can be seen by its owner only; one that is there stays as it is.
 
     Returns:
-        Where the page is.
+        The address of the repository.
 
     Raises:
-        FileNotFoundError, ValueError: there is no checkpoint, or none of a GANModule.
-        ImportError: ``huggingface_hub`` is missing.
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it is damaged or foreign, or a mixture whose first components only another checkpoint can build.
+        ImportError: ``huggingface_hub`` is not installed.
     """
-    hub, path = _hub(), Path(path)
-    last = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
-    checkpoint = read_checkpoint(last)
-    technique = str(checkpoint.get("class_path", "")).rpartition(".")[2]
-    if not technique:
-        raise ValueError(f"{last} is no checkpoint of a GANModule: it does not tell its class.")
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        (folder / "checkpoints").mkdir()
-        shutil.copy(last, folder / "checkpoints" / "last.ckpt")
-        if path.is_dir():
-            patterns = ("config*.yaml", "scores-*.jsonl", "metrics.csv", "checkpoints/best-*", "checkpoints/last.md")
-            for file in [f for pattern in (*patterns, PICTURE) for f in path.glob(pattern)]:
-                (folder / file.relative_to(path)).parent.mkdir(exist_ok=True)
-                shutil.copy(file, folder / file.relative_to(path))
-        told = card(checkpoint).replace(
-            "from lightning_gans import load", "from lightning_gans.tools import load_from_hub"
-        )
-        told = told.replace('load("last.ckpt")', f'load_from_hub("{repo_id}")')
-        if (folder / PICTURE).is_file():
-            title, rest = told.split("\n", 1)
-            told = f"{title}\n\n![samples]({PICTURE})\n{rest}"
-        (folder / "README.md").write_text(FRONT.format(technique=technique.lower()) + told)
-        api = hub.HfApi(token=token)
-        where = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"{technique} by lightning_gans")
-    return str(where)
+    checks.installed("huggingface_hub")
+    from huggingface_hub import HfApi
+
+    path = Path(path) / CHECKPOINT if Path(path).is_dir() else Path(path)
+    checkpoint = read_checkpoint(path)
+    if "class_path" not in checkpoint:
+        raise ValueError(f"path: {path} is no checkpoint of a GANModule: it does not tell its class.")
+    if isinstance(base := checkpoint.get("hyper_parameters", {}).get("base"), str):
+        raise ValueError(f"path: {path} is a mixture that cannot be built without {base}: export its generator.")
+    with tempfile.TemporaryDirectory() as folder:
+        _lay_out(checkpoint, path, repo_id, Path(folder))
+        api = HfApi()
+        repository = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository.repo_id, folder_path=folder, commit_message="Add a trained GAN")
+    return str(repository)
 
 
-def load_from_hub(
-    repo_id: str, which: Any = "last", *, revision: str | None = None, token: str | None = None, **options: Any
-) -> GANModule:
-    """The module of a model on the Hub, downloaded once and kept in ``huggingface_hub``'s cache.
-
-    It is read as `load` reads a file of a stranger: no code of it is run.
+def load_from_hub(repo_id: str, revision: str | None = None, **options: Any) -> GANModule:
+    """The GAN that :func:`push_to_hub` put there, ready to ``sample``.
 
     Args:
         repo_id: "user/name".
-        which: "last" or "best".
-        revision: branch, tag or commit.
-        token: for a private one; None takes the one of ``hf auth login``.
-        options: of `load`.
+        revision: branch, tag or commit; the newest if not given.
+        options: as of ``lightning_gans.load``, which reads the file without running any code that may be in it: the
+            networks of a GAN that was trained by a script, and the like.
 
     Raises:
-        FileNotFoundError, ValueError: as `load`.
-        ImportError: ``huggingface_hub`` is missing.
+        ValueError: the file is damaged, foreign, or names a class that is refused.
+        ImportError: ``huggingface_hub`` is not installed.
     """
-    checks.one_of("which", which, ("last", "best"))
-    patterns = ["checkpoints/*.ckpt", "config*.yaml"]
-    folder = _hub().snapshot_download(repo_id, revision=revision, token=token, allow_patterns=patterns)
-    return load(folder, which, **options)
+    checks.installed("huggingface_hub")
+    from huggingface_hub import hf_hub_download
+
+    return load(hf_hub_download(repo_id, CHECKPOINT, revision=revision), **options)
 
 
-def _hub() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ImportError('huggingface_hub is missing: pip install "lightning_gans[hub]".') from error
-    return huggingface_hub
+def _lay_out(checkpoint: dict[str, Any], path: Path, repo_id: str, folder: Path) -> None:
+    """Write into ``folder`` what the repository is to hold."""
+    published = {key: checkpoint[key] for key in _PUBLISHED if key in checkpoint}
+    AtomicCheckpointIO().save_checkpoint(published, folder / CHECKPOINT)
+    (folder / CHECKPOINT).with_suffix(".md").unlink()
+    run = path.resolve().parent.parent
+    configs = run.glob("config*.yaml") if (run / "config.yaml").is_file() else ()
+    config, grid = max(configs, key=lambda file: file.stat().st_mtime, default=None), run / "samples" / "latest.png"
+    if config is not None:
+        shutil.copyfile(config, folder / "config.yaml")
+        if grid.is_file():
+            (folder / "samples").mkdir()
+            shutil.copyfile(grid, folder / "samples" / grid.name)
+    (folder / "README.md").write_text(_card(checkpoint, repo_id, (folder / "samples").is_dir()))
 
 
-__all__ = ["load_from_hub", "push_to_hub"]
+def _card(checkpoint: dict[str, Any], repo_id: str, grid: bool) -> str:
+    """The checkpoint's model card as the Hub wants it: below a head of YAML, with how to load it from there."""
+    from huggingface_hub import ModelCardData
+
+    technique = str(checkpoint["class_path"]).rpartition(".")[2]
+    tags = ["gan", technique, *([data] if (data := checkpoint.get("data")) else [])]
+    networks = "" if "generator" in checkpoint.get("hyper_parameters", {}) else ", generator=..., discriminator=..."
+    told = card(checkpoint).replace('load("last.ckpt")', f'load_from_hub("{repo_id}"{networks})')
+    told = told.replace("from lightning_gans import load\n", "from lightning_gans.tools import load_from_hub\n")
+    if grid:
+        told = told.replace("\n", "\n\n![Samples](samples/latest.png)\n", 1)
+    return f"---\n{ModelCardData(library_name='lightning_gans', tags=tags).to_yaml()}\n---\n\n{told}"

@@ -101,9 +101,6 @@ class MixtureGenerator(nn.Module):
         if not self.training:
             thresholds = self.weights.double().cumsum(0)[:-1]
             which = torch.searchsorted(thresholds, uniform_of(z), right=True)
-            if torch.compiler.is_compiling():  # an exported graph has no shapes that depend on values
-                outputs = torch.stack([conditional_call(c, z, labels) for c in self.components])
-                return outputs[which, torch.arange(len(z), device=z.device)]
             return self._each(which, z, labels)
         first, _ = self._split(len(z))
         if first == 0:
