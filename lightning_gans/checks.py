@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,12 @@ def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
     """ValueError unless ``value`` is one of ``allowed``."""
     if value not in tuple(allowed):
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+
+
+def installed(*packages: str) -> None:
+    """ImportError, with the command that helps, unless all packages are installed."""
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise ImportError(f"{', '.join(missing)} must be installed for this: pip install {' '.join(missing)}")
 
 
 def regularizers(items: Sequence[Regularizer], discriminator: nn.Module) -> None:

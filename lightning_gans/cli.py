@@ -332,6 +332,8 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
     args = list(sys.argv[1:] if args is None else args)
     if args[:1] == ["boost"]:
         return boost(args[1:])
+    if args[:1] == ["export"]:
+        return export(args[1:])
     args = _resolve(args, default_config)
     if from_shell:
         sys.argv[1:] = args
@@ -388,6 +390,26 @@ def boost(args: list[str]) -> None:
         run = _newest_run(folder, k)
         assert run is not None
         base = run / "checkpoints" / "last.ckpt"
+
+
+def export(args: list[str]) -> None:
+    """``export``: the generator of a checkpoint, its EMA weights if there are any, as one file that runs elsewhere."""
+    from lightning_gans.tools.export import ENDINGS
+    from lightning_gans.tools.export import export as write
+    from lightning_gans.tools.load import load
+
+    parser = argparse.ArgumentParser("export", description=export.__doc__)
+    parser.add_argument("--ckpt_path", required=True, type=Path, help="A checkpoint, or the folder of a run.")
+    parser.add_argument("--format", choices=ENDINGS, help="By default what OUT ends in, or torch.")
+    parser.add_argument("--out", type=Path, help="By default generator.pt2 or generator.onnx beside the checkpoint.")
+    own = parser.parse_args(args)
+    ending = own.out.suffix if own.out else ""
+    format = own.format or next((name for name in ENDINGS if ENDINGS[name] == ending), "torch")
+    folder = own.ckpt_path if own.ckpt_path.is_dir() else own.ckpt_path.parent
+    try:
+        print(f"Generator    {write(load(own.ckpt_path), own.out or folder / f'generator{ENDINGS[format]}', format)}")
+    except (FileNotFoundError, ImportError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def _newest_run(folder: Path, k: int) -> Path | None:

@@ -1,0 +1,236 @@
+"""An exported generator computes what it did, in torch without this library and in onnxruntime, for any batch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from common import make
+from torch import Tensor, nn
+
+from lightning_gans import GAN, networks, wrappers
+from lightning_gans.functional.importance import uniform_of
+from lightning_gans.tools import export as tool
+from lightning_gans.tools.export import export
+from lightning_gans.wrappers.mixture import MixtureGenerator
+
+L, CLASSES = 3, 4
+SMALL: dict[str, Any] = {"latent_dim": L, "width": 4}
+GENERATORS = {
+    "toy": lambda: networks.ToyGenerator(**SMALL, depth=1),
+    "toy_images_labels": lambda: networks.ToyGenerator((1, 8, 8), **SMALL, depth=1, num_classes=CLASSES),
+    "dcgan": lambda: networks.DCGANGenerator((1, 8, 8), **SMALL),
+    "dcgan_labels": lambda: networks.DCGANGenerator((1, 8, 8), **SMALL, num_classes=CLASSES, activation="gated"),
+    "dcgan_instance": lambda: networks.DCGANGenerator((1, 8, 8), **SMALL, norm="instance"),
+    "dcgan_layer": lambda: networks.DCGANGenerator((1, 8, 8), **SMALL, norm="layer", constant_width=True),
+    "resnet": lambda: networks.ResNetGenerator((1, 8, 8), **SMALL),
+    "resnet_labels": lambda: networks.ResNetGenerator((1, 8, 8), **SMALL, num_classes=CLASSES),
+    "resnet_group": lambda: networks.ResNetGenerator((1, 8, 8), **SMALL, skip="identity", norm="group"),
+    "mnist": lambda: networks.MNISTGenerator(**SMALL, num_classes=CLASSES),
+    "cifar": lambda: networks.CIFARGenerator(**SMALL),
+    "primal_dual": lambda: networks.PrimalDualGenerator(**SMALL),
+    "tapered": lambda: networks.TaperedResNetGenerator((1, 8, 8), **SMALL),
+    "bottleneck": lambda: networks.BottleneckGenerator((1, 8, 8), latent_dim=L, width=8),
+    "spectral_norm": lambda: wrappers.spectral_norm(networks.DCGANGenerator((1, 8, 8), **SMALL)),
+    "weight_norm": lambda: wrappers.weight_norm(networks.ResNetGenerator((1, 8, 8), **SMALL)),
+}
+QUICK = [("toy", "torch"), ("dcgan_labels", "torch"), ("resnet_labels", "torch"), ("resnet", "onnx")]
+CASES = [
+    pytest.param(name, format, marks=[] if (name, format) in QUICK else pytest.mark.slow)
+    for name in GENERATORS
+    for format in ("torch", "onnx")
+]
+
+
+def gan(generator: nn.Module) -> GAN:
+    """A game about a generator whose BatchNorm has averages of its own."""
+    for buffer in (b for b in generator.buffers() if b.is_floating_point() and b.ndim == 1):
+        buffer.uniform_(0.5, 1.5)
+    return GAN(generator, networks.ToyDiscriminator(), L)
+
+
+def inputs(n: int, labelled: bool, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    z = torch.randn(n, L, dtype=dtype)
+    return (z, torch.randint(CLASSES, (n,))) if labelled else (z,)
+
+
+def run_onnx(path: Path, *given: Tensor) -> Tensor:
+    session = onnxruntime.InferenceSession(str(path))
+    return torch.from_numpy(session.run(None, {i.name: x.numpy() for i, x in zip(session.get_inputs(), given)})[0])
+
+
+def run(path: Path, *given: Tensor) -> Tensor:
+    return run_onnx(path, *given) if path.suffix == ".onnx" else torch.export.load(path).module()(*given)
+
+
+@torch.no_grad()
+def evaluated(net: nn.Module, *given: Tensor) -> Tensor:
+    training = net.training
+    out = net.eval()(*given)
+    net.train(training)
+    return out
+
+
+@pytest.mark.parametrize("name, format", CASES)
+def test_every_generator_in_both_formats(name: str, format: tool.Format, tmp_path: Path) -> None:
+    module = gan(GENERATORS[name]())
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    path = export(module, tmp_path / "new" / f"g{tool.ENDINGS[format]}", format)
+    for n in (1, 3, 7):  # of which only the first was tried before the file got its name
+        given = inputs(n, labelled=module.num_classes is not None)
+        right = evaluated(module.generator, *given)
+        torch.testing.assert_close(run(path, *given), right, rtol=0, atol=1e-5 * float(right.abs().max()))
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert module.generator.training and all(p.requires_grad for p in module.generator.parameters())
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "labelled, format",
+    [(True, "torch"), (False, "onnx"), pytest.param(True, "onnx", marks=pytest.mark.slow)],
+)
+def test_a_mixture_takes_the_same_component_for_each_noise(labelled: bool, format: tool.Format, tmp_path: Path) -> None:
+    """In float64 a wrong component cannot hide: the smallest difference between two is far above the error."""
+    torch.manual_seed(3)
+    nets = [networks.ToyGenerator((2,), **SMALL, depth=1, num_classes=CLASSES if labelled else None) for _ in range(3)]
+    mixture = MixtureGenerator(MixtureGenerator(nets[0], nets[1], p=0.6), nets[2], p=0.7).double()
+    path = export(gan(mixture).double(), tmp_path / f"g{tool.ENDINGS[format]}", format)
+    given = inputs(2000, labelled, torch.float64)
+    torch.testing.assert_close(run(path, *given), evaluated(mixture, *given), rtol=0, atol=1e-12)
+    which = torch.searchsorted(mixture.weights.double().cumsum(0)[:-1], uniform_of(given[0]), right=True)
+    assert which.bincount().min() > 300  # 0.42, 0.28 and 0.3 of 2000
+
+
+def test_the_bits_by_arithmetic() -> None:
+    exponents = torch.randint(-50, 39, (20000,), generator=torch.Generator().manual_seed(0))
+    x = torch.randn(20000, generator=torch.Generator().manual_seed(1)) * 10.0**exponents
+    edges = torch.tensor([0.0, -0.0, 1.0, -1.0, 2.0**-126, 2.0**-149, -(2.0**-127), torch.finfo(torch.float32).max])
+    x = torch.cat([x[x.isfinite()], edges])
+    assert torch.equal(tool._bits(x, torch.int32), x.view(torch.int32))
+    assert tool._bits(x.double(), torch.int64) is NotImplemented
+
+
+def test_the_sum_that_wraps_around() -> None:
+    x = torch.randint(-(2**63), 2**63 - 1, (50, 128), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(tool._wrapping_sum(x, [1]), x.sum(1))
+    assert tool._wrapping_sum(x.double(), [1]) is NotImplemented
+
+
+def test_averaged_weights_are_exported_where_there_are_any(tmp_path: Path) -> None:
+    module = make("gan")
+    ema = module.start_ema()
+    with torch.no_grad():
+        for parameter in ema.parameters():
+            parameter.mul_(2)
+    (z,) = inputs(5, labelled=False)
+    out = run(export(module, tmp_path / "g.pt2"), z)
+    torch.testing.assert_close(out, ema(z))
+    assert float((out - module.generator(z)).abs().min()) > 1e-3
+
+
+def test_a_pt2_needs_nothing_of_this_library(tmp_path: Path) -> None:
+    """In a fresh process in which it cannot be imported."""
+    nets = [networks.ResNetGenerator((1, 8, 8), **SMALL, num_classes=CLASSES) for _ in range(2)]
+    module = gan(MixtureGenerator(nets[0], nets[1], p=0.5))
+    given = inputs(9, labelled=True)
+    export(module, tmp_path / "g.pt2")
+    torch.save(given, tmp_path / "given.pt")
+    code = (
+        "import sys; sys.modules['lightning_gans'] = None\n"
+        "import torch\n"
+        "torch.save(torch.export.load('g.pt2').module()(*torch.load('given.pt')), 'made.pt')\n"
+        "assert not [name for name in sys.modules if name.startswith('lightning_gans.')]\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=tmp_path)
+    right = evaluated(module.generator, *given)
+    torch.testing.assert_close(torch.load(tmp_path / "made.pt"), right, rtol=0, atol=1e-6)
+
+
+def test_an_onnx_file_is_whole_and_names_its_axes(tmp_path: Path) -> None:
+    """One file, checked by onnx itself; and the slow reference, which stands in where there is no onnxruntime."""
+    module = gan(networks.ToyGenerator((2,), **SMALL, depth=1, num_classes=CLASSES))
+    path = export(module, tmp_path / "g.onnx", "onnx")
+    model = onnx.load(path, load_external_data=False)
+    onnx.checker.check_model(model, full_check=True)
+
+    def axes(values: Any) -> dict[str, list[Any]]:
+        return {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+
+    assert axes(model.graph.input) == {"z": ["batch", L], "labels": ["batch"]}
+    assert axes(model.graph.output) == {"samples": ["batch", 2]}
+    assert {i.name: i.type.tensor_type.elem_type for i in model.graph.input}["labels"] == onnx.TensorProto.INT64
+    found = tool.importlib.util.find_spec  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tool.importlib.util, "find_spec", lambda n: None if n == "onnxruntime" else found(n))  # type: ignore[attr-defined]
+        patch.setattr(onnxruntime, "InferenceSession", None)
+        reference = tool._read_onnx(path)
+        given = inputs(6, labelled=True)
+        torch.testing.assert_close(reference(*given), evaluated(module.generator, *given), rtol=0, atol=1e-6)
+
+
+# ---------------------------------------------------------------------- what is refused
+class Odd(nn.Module):
+    """A generator with a habit."""
+
+    def __init__(self, habit: str) -> None:
+        super().__init__()
+        self.habit, self.layer = habit, nn.Linear(L, 2)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.layer(z)
+        if self.habit == "noise":
+            return x + torch.randn_like(x)
+        if self.habit == "loop":
+            return x * sum(1 for v in z.sum(1).tolist() if v > 0)
+        if self.habit == "fixed":
+            return x.view(2, 2)
+        return torch.linalg.matrix_exp(x[:, :, None] * x[:, None]).sum(1)  # nothing that ONNX has
+
+
+@pytest.mark.parametrize(
+    "habit, format, told",
+    [
+        ("noise", "torch", r"on 1 rows the file is off by .* allowed. \(A generator must not draw noise"),
+        ("loop", "torch", "cannot be exported to torch: "),
+        ("fixed", "torch", "cannot be exported to torch: "),
+        ("exp", "onnx", "cannot be exported to onnx: .*linalg_matrix_exp"),
+    ],
+)
+def test_what_cannot_be_exported_leaves_no_file(habit: str, format: tool.Format, told: str, tmp_path: Path) -> None:
+    path = tmp_path / f"g{tool.ENDINGS[format]}"
+    path.write_bytes(b"an earlier one")
+    with pytest.raises(ValueError, match=f"The generator Odd .*{told}") as error:
+        export(gan(Odd(habit)), path, format)
+    assert "\n" not in str(error.value)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name] and path.read_bytes() == b"an earlier one"
+
+
+@pytest.mark.parametrize("change", [lambda x: x * 1.001, lambda x: x[:, :1], lambda x: x * np.nan])
+def test_a_file_that_computes_something_else_is_no_file(
+    change: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = tool._read_torch
+    monkeypatch.setattr(tool, "_read_torch", lambda path: lambda *given: change(read(path)(*given)))
+    with pytest.raises(ValueError, match=r"ToyGenerator cannot be exported to torch: on 1 rows the file is off by"):
+        export(make("gan"), tmp_path / "g.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = make("gan")
+    with pytest.raises(ValueError, match="format must be one of torch, onnx, got 'jit'"):
+        export(module, tmp_path / "g.pt", "jit")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"path must end in \.onnx for format='onnx', got '.*g\.pt2'"):
+        export(module, tmp_path / "new" / "g.pt2", "onnx")
+    found = tool.importlib.util.find_spec  # type: ignore[attr-defined]
+    monkeypatch.setattr(tool.importlib.util, "find_spec", lambda n: None if n == "onnxscript" else found(n))  # type: ignore[attr-defined]
+    with pytest.raises(ImportError, match="^onnxscript must be installed for this: pip install onnxscript$"):
+        export(module, tmp_path / "new" / "g.onnx", "onnx")
+    assert not list(tmp_path.iterdir())
