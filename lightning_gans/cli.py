@@ -404,7 +404,7 @@ def export(args: list[str]) -> None:
     parser.add_argument("--out", type=Path, help="By default generator.pt2 or generator.onnx beside the checkpoint.")
     own = parser.parse_args(args)
     ending = own.out.suffix if own.out else ""
-    format = own.format or next((name for name in ENDINGS if ENDINGS[name] == ending), "torch")
+    format: Any = own.format or next((name for name in ENDINGS if ENDINGS[name] == ending), "torch")
     folder = own.ckpt_path if own.ckpt_path.is_dir() else own.ckpt_path.parent
     try:
         print(f"Generator    {write(load(own.ckpt_path), own.out or folder / f'generator{ENDINGS[format]}', format)}")

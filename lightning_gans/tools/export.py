@@ -79,8 +79,8 @@ def export(module: GANModule, path: str | Path, format: Format = "torch") -> Pat
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own doings
-            wanted = [conditional_call(net, *given) for given in tried]
             try:
+                wanted = [conditional_call(net, *given) for given in tried]
                 size = torch.export.Dim("batch")
                 # strict, since otherwise len(z), which many networks call, would become a constant
                 write(torch.export.export(_Traceable(net), traced, dynamic_shapes=({0: size},) * len(traced),
@@ -119,11 +119,12 @@ class _Traceable(nn.Module):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.components = net.components if isinstance(net, MixtureGenerator) else nn.ModuleList([net])
-        self.labelled = [takes_labels(c) for c in self.components]
+        self.components = nn.ModuleList([net])
         self.thresholds: Tensor
-        weights = net.weights if isinstance(net, MixtureGenerator) else torch.ones(1)
-        self.register_buffer("thresholds", weights.double().cumsum(0)[:-1])
+        if isinstance(net, MixtureGenerator):
+            self.components = net.components
+            self.register_buffer("thresholds", net.weights.double().cumsum(0)[:-1])
+        self.labelled = [takes_labels(c) for c in self.components]
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(N, latent_dim) to (N, ...); of a mixture as its own forward in evaluation mode."""

@@ -1,0 +1,133 @@
+"""Trained GANs to and from the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from lightning_gans import checks
+from lightning_gans.base import GANModule
+from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lightning_gans.techniques import TECHNIQUES
+
+CHECKPOINT = "checkpoints/last.ckpt"  # in the repository, which is laid out like a run
+# What it takes to build the networks and to sample. A whole checkpoint may also hold training samples: batches that
+# were fetched but not yet used.
+_PUBLISHED = (
+    "state_dict",
+    "ema",
+    "hyper_parameters",
+    "datamodule_hyper_parameters",
+    "class_path",
+    "epoch",
+    "global_step",
+    "pytorch-lightning_version",
+)
+
+
+def push_to_hub(path: str | Path, repo_id: str, private: bool = False) -> str:
+    """Publish a trained GAN in a model repository of the Hugging Face Hub, which is made if it is not there.
+
+    It gets ``README.md``, the model card, which holds the one that lies beside the checkpoint (``last.md``) if there is
+    one; ``checkpoints/last.ckpt``, all networks with the EMA weights, without what only resuming needs (optimizers,
+    random numbers, waiting training batches); and of a run its newest ``config.yaml`` and ``samples/latest.png``. The
+    card says nothing of a licence: choose one there. Settings are published as they are, paths of your machine among
+    them. Log in first: ``hf auth login``, or ``HF_TOKEN``.
+
+    Args:
+        path: a checkpoint, or the folder of a run for its last one.
+        repo_id: "user/name".
+        private: whether a new repository can be seen by its owner only; one that is there stays as it is.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it is damaged or foreign, or a mixture whose first components only another checkpoint can build.
+        ImportError: ``huggingface_hub`` is not installed.
+    """
+    checks.installed("huggingface_hub")
+    from huggingface_hub import HfApi
+
+    path = Path(path) / CHECKPOINT if Path(path).is_dir() else Path(path)
+    checkpoint = read_checkpoint(path)
+    if isinstance(base := checkpoint.get("hyper_parameters", {}).get("base"), str):
+        raise ValueError(f"path: {path} is a mixture that cannot be built without {base}: export its generator.")
+    with tempfile.TemporaryDirectory() as folder:
+        _lay_out(checkpoint, path, repo_id, Path(folder))
+        api = HfApi()
+        repository = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository.repo_id, folder_path=folder, commit_message="Add a trained GAN")
+    return str(repository)
+
+
+def load_from_hub(repo_id: str, revision: str | None = None, **options: Any) -> GANModule:
+    """The GAN that :func:`push_to_hub` put there, ready to ``sample``.
+
+    Args:
+        repo_id: "user/name".
+        revision: branch, tag or commit; the newest if not given.
+        options: as of ``lightning_gans.load``, which reads the file without running any code that may be in it: the
+            networks of a GAN that was trained by a script, and the like.
+
+    Raises:
+        ValueError: the file is damaged, foreign, or names a class that is refused.
+        ImportError: ``huggingface_hub`` is not installed.
+    """
+    checks.installed("huggingface_hub")
+    from huggingface_hub import hf_hub_download
+
+    from lightning_gans.tools.load import load
+
+    return load(hf_hub_download(repo_id, CHECKPOINT, revision=revision), **options)
+
+
+def _lay_out(checkpoint: dict[str, Any], path: Path, repo_id: str, folder: Path) -> None:
+    """Write into ``folder`` what the repository is to hold."""
+    published = {key: checkpoint[key] for key in _PUBLISHED if key in checkpoint}
+    AtomicCheckpointIO().save_checkpoint(published, folder / CHECKPOINT)
+    run = path.resolve().parent.parent
+    configs = run.glob("config*.yaml") if (run / "config.yaml").is_file() else ()
+    config, grid = max(configs, key=lambda file: file.stat().st_mtime, default=None), run / "samples" / "latest.png"
+    if config is not None:
+        shutil.copyfile(config, folder / "config.yaml")
+        if grid.is_file():
+            (folder / "samples").mkdir()
+            shutil.copyfile(grid, folder / "samples" / grid.name)
+    told = path.with_suffix(".md")
+    card = _card(checkpoint, repo_id, told.read_text() if told.is_file() else None, (folder / "samples").is_dir())
+    (folder / "README.md").write_text(card)
+
+
+def _card(checkpoint: dict[str, Any], repo_id: str, told: str | None, grid: bool) -> str:
+    """The Hub's model card: a head of YAML, how to use it, and between them ``told`` or what the checkpoint tells."""
+    from huggingface_hub import ModelCardData
+
+    settings = checkpoint.get("hyper_parameters", {})
+    technique = str(settings.get("_class_path") or checkpoint.get("class_path") or "GANModule").rpartition(".")[2]
+    data = str(checkpoint.get("datamodule_hyper_parameters", {}).get("_class_path", "")).rpartition(".")[2]
+    head = ModelCardData(library_name="lightning_gans", tags=["gan", technique, *([data] if data else [])])
+    if told is None:
+        paper = "".join(f" ([arXiv:{number}](https://arxiv.org/abs/{number}))" for number in _papers(technique))
+        updates = f"{checkpoint.get('global_step', 0):,} generator updates"
+        told = f"# {technique}{f' on {data}' if data else ''}\n\n{technique}{paper}, {updates}."
+    networks = "" if "generator" in settings else ", generator=..., discriminator=..."
+    use = f'module = load_from_hub("{repo_id}"{networks})\nsamples = module.sample(64)'
+    parts = [
+        f"---\n{head.to_yaml()}\n---",
+        told.strip(),
+        *(["![Samples](samples/latest.png)"] if grid else []),
+        f"```python\nfrom lightning_gans.tools.hub import load_from_hub\n\n{use}\n```\n",
+    ]
+    return "\n\n".join(parts)
+
+
+def _papers(technique: str) -> list[str]:
+    """The arXiv id of a technique's paper, which the file of each begins with; none if it is not one of ours."""
+    found = [sys.modules[cls.__module__].__doc__ for cls in TECHNIQUES.values() if cls.__name__ == technique]
+    return [number for doc in found for number in re.findall(r"arXiv:(\d{4}\.\d{4,5})", doc or "")]
