@@ -43,7 +43,7 @@ def export(module: GANModule, path: str | Path, format: Format = "torch") -> Pat
     of its precision times the largest value (3.5e-4 in float32).
 
     In a mixture (`MixtureGenerator`) all components compute all rows here, and each row is then its own component's.
-    The module is left as it is.
+    The module is left as it is. (onnxruntime has no transposed convolution in float64.)
 
     Args:
         module: with a generator that torch can trace, and whose samples are told by z and the label alone.
