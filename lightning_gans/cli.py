@@ -34,6 +34,8 @@ from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.loggers import MetricsCSV
+from lightning_gans.techniques.boosted_gan import component
+from lightning_gans.tools.latent_directions import DirectionCharts, LatentDirections
 
 _BEST = "best-{step:06d}"
 _PACKAGES = (techniques, gan_datamodules, gan_callbacks, networks, regularizers, wrappers)
@@ -332,6 +334,8 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
     args = list(sys.argv[1:] if args is None else args)
     if args[:1] == ["boost"]:
         return boost(args[1:])
+    if args[:1] == ["directions"]:
+        return directions(args[1:])
     args = _resolve(args, default_config)
     if from_shell:
         sys.argv[1:] = args
@@ -388,6 +392,43 @@ def boost(args: list[str]) -> None:
         run = _newest_run(folder, k)
         assert run is not None
         base = run / "checkpoints" / "last.ckpt"
+
+
+def directions(args: list[str]) -> None:
+    """``directions``: find and draw directions in the latent space of a trained GAN, in a folder of its run."""
+    parser = argparse.ArgumentParser("directions", description=directions.__doc__)
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="A checkpoint or the folder of a run.")
+    parser.add_argument("--num_directions", type=int, default=None, help="By default the length of z.")
+    parser.add_argument("--kind", default="orthonormal", help="orthonormal, unit or free.")
+    parser.add_argument("--init", default="random", help="random or axes.")
+    parser.add_argument("--max_steps", type=int, default=20_000)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    options = vars(parser.parse_args(args))
+    path, steps = options.pop("ckpt_path"), options.pop("max_steps")
+    _silence()
+    try:
+        checks.at_least_one(max_steps=steps)
+        path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+        data = read_checkpoint(path).get("datamodule_hyper_parameters", {})
+        pl.seed_everything(options["seed"], verbose=False)
+        found = LatentDirections(component(str(path)), **options)
+        folder = _claim((_run_of(path) or path.parent) / "directions")
+        charts = DirectionCharts(value_range=data.get("value_range") or (-1.0, 1.0), dirpath=folder)
+        trainer = pl.Trainer(max_steps=steps, devices=1, default_root_dir=str(folder), logger=MetricsCSV(folder),
+                             callbacks=[charts], plugins=[AtomicCheckpointIO()], enable_checkpointing=False,
+                             enable_model_summary=False, num_sanity_val_steps=0)  # fmt: skip
+        trainer.fit(found)
+        trainer.save_checkpoint(folder / "last.ckpt")
+        seen = trainer.validate(found, verbose=False)[0]
+    except Exception as error:
+        if (sentence := _sentence(error)) is None:
+            raise
+        raise SystemExit(f"error: {sentence}") from error
+    chance = 1 / found.num_directions
+    print(f"RCA          {seen['directions/rca']:.3f} (chance {chance:.3f})")
+    print(f"Shift error  {seen['directions/shift_error']:.3f}\nCharts       {folder}")
 
 
 def _newest_run(folder: Path, k: int) -> Path | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
@@ -28,11 +28,9 @@ from lightning_gans.callbacks.image_logging import (
     run_dir,
     save_image_atomic,
 )
-from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import conditional_call, takes_labels
 from lightning_gans.functional.numerics import full_precision
-from lightning_gans.loggers import MetricsCSV
 from lightning_gans.metrics.extractors import weights_hash
 from lightning_gans.networks import LeNet, ToyDiscriminator
 from lightning_gans.networks.reconstructors import Reconstructor
@@ -42,6 +40,7 @@ Kind = Literal["orthonormal", "unit", "free"]
 Init = Literal["random", "axes"]
 Attributes = Callable[[Tensor], Mapping[str, Tensor]]
 EPOCH, VALIDATION = 500, 50  # steps, and batches of fresh pairs after them
+_NOTHING = 1e-3
 
 
 class Pairs(NamedTuple):
@@ -160,6 +159,7 @@ class LatentDirections(pl.LightningModule):
         self.latent_dim, self.num_directions, self.kind = d, k, kind
         self.max_shift, self.min_shift, self.shift_weight = max_shift, min_shift, shift_weight
         self.batch_size, self.lr, self.seed = batch_size, lr, seed
+        self.place = 0  # training steps so far, which the noise of the next one depends on
         frozen = copy.deepcopy(generator).eval().requires_grad_(False)
         self._frozen = {"generator": frozen}  # a dict, so that it is no submodule
         self.num_classes = _num_classes(generator)
@@ -199,14 +199,14 @@ class LatentDirections(pl.LightningModule):
         direction = _whole(n, self.num_directions, source, self.device)
         uniform = draw.uniform(n, generator=source, device=self.device, dtype=self.noise_dtype)
         shift = raised(self.max_shift * (2 * uniform - 1), self.min_shift)
-        with torch.no_grad():
-            first = conditional_call(self.generator, z, labels)
+        first = conditional_call(self.generator, z, labels)  # frozen: without a graph
         return Pairs(first, self(z, direction, shift, labels), direction, shift)
 
     # ------------------------------------------------------------------ training
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """One step of A and R together; the batch is a number, and its noise that of its place."""
-        terms = self._terms(2 * (self.current_epoch * EPOCH + batch_idx))
+        """One step of A and R together; the batch is a number that says nothing."""
+        terms = self._terms(2 * self.place)
+        self.place += 1
         loss = terms["cross_entropy"] + self.shift_weight * terms["shift_error"]
         values = {"loss": loss, **terms}
         bar = {name: values.pop(name) for name in ("loss", "accuracy")}
@@ -223,8 +223,7 @@ class LatentDirections(pl.LightningModule):
         self.log_dict(seen, prog_bar=True, batch_size=self.batch_size, sync_dist=True)
 
     def _terms(self, place: int) -> dict[str, Tensor]:
-        source = torch.Generator().manual_seed((self.seed << 40) + place)
-        pairs = self.pairs(self.batch_size, source)
+        pairs = self.pairs(self.batch_size, _source(self.seed, place))
         logits, shift = (full_precision(output) for output in self.reconstructor(pairs.first, pairs.second))
         return {
             "cross_entropy": F.cross_entropy(logits, pairs.direction),
@@ -233,11 +232,11 @@ class LatentDirections(pl.LightningModule):
         }
 
     def train_dataloader(self) -> Iterable[int]:
-        """The places of an epoch: all data that is needed."""
+        """Numbers, as many as an epoch has steps: it takes no data."""
         return range(EPOCH)
 
     def val_dataloader(self) -> Iterable[int]:
-        """Those of the fresh pairs."""
+        """The numbers of the batches of fresh pairs."""
         return range(VALIDATION)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -245,14 +244,16 @@ class LatentDirections(pl.LightningModule):
         return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=self.lr)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say which generator the directions are of."""
-        checkpoint["generator"] = weights_hash(self.generator)
+        """Say which generator the directions are of, and where the noise is."""
+        checkpoint["directions"] = {"generator": weights_hash(self.generator), "place": self.place}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse directions of another generator."""
-        was, now = checkpoint["generator"], weights_hash(self.generator)
+        kept = checkpoint["directions"]
+        was, now = kept["generator"], weights_hash(self.generator)
         if was != now:
             raise ValueError(f"module must be the generator {was} that the directions were found for, got {now}.")
+        self.place = kept["place"]
 
     # ------------------------------------------------------------------ pictures
     @torch.no_grad()
@@ -302,12 +303,12 @@ class LatentDirections(pl.LightningModule):
 
 
 class DirectionCharts(pl.Callback):
-    """Writes ``directions/all.png`` and one ``direction_<k>.png`` each when a training of directions ends; logs them.
+    """Writes ``all.png`` and one ``direction_<k>.png`` each when a training of directions ends, and logs them.
 
     Args:
         most: of how many directions, from the first on, there is a picture of its own.
         value_range: of images, the values that become black and white.
-        dirpath: folder of the run; None is the logger's.
+        dirpath: folder to write to; None is ``directions`` in that of the logger.
     """
 
     def __init__(
@@ -320,7 +321,7 @@ class DirectionCharts(pl.Callback):
         """Find the folder, and refuse one that cannot be written to, or a module of another kind."""
         if not isinstance(pl_module, LatentDirections):
             raise ValueError(f"DirectionCharts needs LatentDirections, got a {type(pl_module).__name__}.")
-        self.folder = run_dir(trainer, self.dirpath) / "directions"
+        self.folder = Path(self.dirpath or run_dir(trainer) / "directions")
         if trainer.is_global_zero:
             require_writable(self, self.folder)
 
@@ -410,7 +411,7 @@ def sign_accuracy(
 
     found = []
     for k in tqdm(range(module.num_directions) if directions is None else directions, desc="signs", leave=False):
-        source = torch.Generator().manual_seed((seed << 40) + k)
+        source = _source(seed, k)
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(seed)
             classifier = (make_classifier or default)().to(module.device, module.noise_dtype)
@@ -434,7 +435,8 @@ def attribute_correlations(
     r"""How steadily each measured attribute changes along each direction: (K,) correlations by attribute.
 
     For attribute a and direction k the correlation over z and :math:`\epsilon`, uniform in [-max_shift, max_shift], of
-    :math:`a(G(z + \epsilon A e_k)) - a(G(z))` with :math:`\epsilon`; 0 where nothing changes.
+    :math:`a(G(z + \epsilon A e_k)) - a(G(z))` with :math:`\epsilon`; 0 where these changes are below a thousandth of
+    the differences between samples.
 
     Args:
         module: the directions.
@@ -452,51 +454,19 @@ def attribute_correlations(
     for k in range(module.num_directions):
         end = attributes(module(z, torch.full((n,), k, device=z.device), shift, labels))
         for name, value in end.items():
-            change = (value - start[name]).double()
-            both = torch.stack([change, shift.double()])
+            both = torch.stack([value - start[name], shift.to(value)]).double()
             both = both - both.mean(1, keepdim=True)
-            found[name].append((F.normalize(both, dim=1).prod(0).sum()).cpu())
+            steady = both[0].norm() > _NOTHING * (start[name] - start[name].mean()).norm()  # else it may be rounding
+            found[name].append((F.normalize(both, dim=1).prod(0).sum() * steady).cpu())
     return {name: torch.stack(values) for name, values in found.items()}
 
 
-# ---------------------------------------------------------------------- the command line
-def main(args: list[str]) -> None:
-    """``directions``: find directions of a trained GAN and draw them, in ``directions/`` of its run."""
-    parser = argparse.ArgumentParser("directions", description=main.__doc__)
-    parser.add_argument("--ckpt_path", type=Path, required=True, help="A checkpoint or the folder of a run.")
-    parser.add_argument("--num_directions", type=int, default=None, help="K; by default the length of z.")
-    parser.add_argument("--kind", choices=get_args(Kind), default="orthonormal", help="What A is held to.")
-    parser.add_argument("--init", choices=get_args(Init), default="random", help="Where A starts.")
-    parser.add_argument("--max_steps", type=int, default=20_000)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1e-4)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=None, help="Folder to write to; by default that of the run.")
-    own = vars(parser.parse_args(args))
-    path, out, max_steps = own.pop("ckpt_path"), own.pop("out"), own.pop("max_steps")
-    checks.at_least_one(max_steps=max_steps)
-    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
-    data = read_checkpoint(path).get("datamodule_hyper_parameters", {})
-    pl.seed_everything(own["seed"], verbose=False)
-    directions = LatentDirections(component(str(path)), **own)
-    folder = out or (path.parent.parent if path.parent.name == "checkpoints" else path.parent)
-    charts = DirectionCharts(value_range=tuple(data.get("value_range") or (-1.0, 1.0)), dirpath=folder)  # type: ignore[arg-type]
-    trainer = pl.Trainer(
-        max_steps=max_steps, logger=MetricsCSV(folder / "directions"), callbacks=[charts], devices=1,
-        plugins=[AtomicCheckpointIO()], enable_checkpointing=False, enable_model_summary=False,
-        default_root_dir=str(folder), num_sanity_val_steps=0,
-    )  # fmt: skip
-    trainer.fit(directions)
-    seen = trainer.validate(directions, verbose=False)[0]
-    trainer.save_checkpoint(folder / "directions" / "last.ckpt")
-    print(
-        f"RCA          {seen['directions/rca']:.3f} of {directions.num_directions} directions (chance "
-        f"{1 / directions.num_directions:.3f})\nShift error  {seen['directions/shift_error']:.3f}\n"
-        f"Charts       {folder / 'directions'}"
-    )
-
-
 # ---------------------------------------------------------------------- parts
+def _source(seed: int, place: int) -> torch.Generator:
+    """Random numbers of one place; torch would look at the lower 32 bits of a seed only."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, place]).generate_state(1)[0]))
+
+
 def _whole(n: int, below: int, source: torch.Generator, device: torch.device) -> Tensor:
     """(n,) whole numbers, uniform in 0..below-1."""
     uniform = draw.uniform(n, generator=source, device=device, dtype=torch.float64)
