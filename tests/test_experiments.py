@@ -152,6 +152,7 @@ ON_IMAGES = (
     "convergence",
     "architectures",
     "primal_dual_mnist",
+    "latent_directions",
 )  # scores of 2,000 images take their time
 EXPERIMENTS: dict[str, list[str]] = {
     "one_or_two_sided": ["--data", "Ring", "--weights", "0.1"],
@@ -179,6 +180,18 @@ EXPERIMENTS: dict[str, list[str]] = {
     "primal_dual_mnist": ["--width", "2"],
     "architectures": ["--data", "Digits", "--width", "4", "--deep_updates", "1"],
     "robust": ["--data", "Ring", "--fractions", "0.2", "--width", "8", "--updates", "2"],
+    "latent_directions": [
+        "--techniques",
+        "dcgan",
+        "--width",
+        "4",
+        "--directions",
+        "2",
+        "--steps",
+        "2",
+        "--updates",
+        "2",
+    ],
     "hard_or_outlying": ["--places", "4", "--width", "8", "--updates", "2"],
 }
 

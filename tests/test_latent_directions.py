@@ -27,6 +27,7 @@ from lightning_gans.tools.latent_directions import (
     LatentDirections,
     attribute_correlations,
     match_directions,
+    name_directions,
     raised,
     sign_accuracy,
 )
@@ -322,6 +323,13 @@ def test_correlations_with_attributes() -> None:
     assert torch.allclose(exact["third"], torch.tensor([0, 0, -1.0, 0]).double(), atol=1e-6)
 
 
+def test_a_name_is_for_one_attribute_alone() -> None:
+    correlations = {"a": torch.tensor([0.9, 0.9, -0.71, 0.6]), "b": torch.tensor([-0.6, 0.2, 0.1, 0.0]),
+                    "c": torch.tensor([0.0, 0.49, 0.5, -0.8])}  # fmt: skip
+    assert name_directions(correlations) == [None, "a", "a", None]
+    assert name_directions(correlations, 0.55, 0.65) == ["a", "a", "a", "c"]
+
+
 def test_attributes_of_strokes() -> None:
     """Bars whose attributes are known; the same whatever the range and the number of channels."""
     image = torch.zeros(4, 1, 20, 20, dtype=torch.float64)
@@ -556,6 +564,10 @@ def test_bad_calls(tmp_path: Path) -> None:
         sign_accuracy(module, magnitude=0.0)
     with pytest.raises(ValueError, match=r"found and true must be matrices .* got shapes \(2, 2\) and \(3, 3\)"):
         match_directions(torch.eye(2), torch.eye(3))
+    with pytest.raises(ValueError, match="correlations must be of two attributes or more, got 1"):
+        name_directions({"a": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"at_least must be in \(0, 1\), got 1.5"):
+        name_directions({"a": torch.zeros(2), "b": torch.zeros(2)}, 1.5)
     with pytest.raises(ValueError, match="found must have columns that are not zero"):
         match_directions(torch.zeros(2, 2), torch.eye(2))
     with pytest.raises(ValueError, match=r"images must have shape \(N, C, H, W\), got \(3, 2\)"):

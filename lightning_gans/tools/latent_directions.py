@@ -461,6 +461,27 @@ def attribute_correlations(
     return {name: torch.stack(values) for name, values in found.items()}
 
 
+def name_directions(correlations: Mapping[str, Tensor], at_least: float = 0.7, others: float = 0.5) -> list[str | None]:
+    """For each direction the one attribute that it changes steadily, or None if it changes none, or several.
+
+    No person is asked, and it is not the paper's measure: a direction whose effect is none of the attributes has no
+    name, however plain it is to see. A random direction changes most attributes at once, so it seldom gets one.
+
+    Args:
+        correlations: (K,) by attribute (:func:`attribute_correlations`). Attributes that go together (ink and
+            thickness) take the name from each other, so leave one of them out.
+        at_least: the smallest magnitude of its correlation.
+        others: the largest of all others.
+    """
+    checks.inside(at_least=at_least, others=others)
+    if len(correlations) < 2:
+        raise ValueError(f"correlations must be of two attributes or more, got {len(correlations)}.")
+    size, which = torch.stack([values.abs() for values in correlations.values()]).topk(2, dim=0)
+    names = list(correlations)
+    alone = (size[0] >= at_least) & (size[1] <= others)
+    return [names[k] if told else None for k, told in zip(which[0].tolist(), alone.tolist())]
+
+
 # ---------------------------------------------------------------------- parts
 def _source(seed: int, place: int) -> torch.Generator:
     """Random numbers of one place; torch would look at the lower 32 bits of a seed only."""
