@@ -542,6 +542,7 @@ class Rounded(nn.Module):
         (Linear, {"shift_weight": -1.0}, "shift_weight must be >= 0, got -1.0"),
         (Linear, {"shift_weight": math.nan}, "shift_weight must be >= 0, got nan"),
         (Linear, {"lr": 0.0}, "lr must be > 0, got 0.0"),
+        (Linear, {"seed": -1}, "seed must be >= 0, got -1"),
         (Linear, {"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
         (lambda: nn.Linear(2, 2), {}, "latent_dim must be given for a Linear, which does not tell it, got None"),
         (lambda: "run.ckpt", {}, "module must be a GANModule or a generator, got a str"),

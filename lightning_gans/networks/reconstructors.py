@@ -7,7 +7,6 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lightning_gans.networks.classifiers import LeNet, ResNetClassifier
 from lightning_gans.networks.layers import check_input
@@ -49,8 +48,9 @@ class Reconstructor(nn.Module):
             self.body = layers[:-1]
         else:
             images = (2 * shape[0], *shape[1:])
-            self.body = LeNet(images) if body == "lenet" else ResNetClassifier(images)
-            self.body.logits = nn.Identity()
+            classifier: nn.Module = LeNet(images) if body == "lenet" else ResNetClassifier(images)
+            classifier.logits = nn.Identity()
+            self.body = classifier
         self.flat = body == "mlp"
         self.which, self.how_far = (
             nn.Sequential(nn.Linear(_FEATURES, 84), nn.ReLU(), nn.Linear(84, outputs))
@@ -65,5 +65,5 @@ class Reconstructor(nn.Module):
             pair = torch.cat([first.flatten(1), (second - first).flatten(1)], 1)
         else:
             pair = torch.cat([first, second], 1)
-        features = F.relu(self.body(pair))
+        features = self.body(pair)
         return self.which(features), self.how_far(features).squeeze(1)

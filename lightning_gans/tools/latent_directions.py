@@ -151,6 +151,8 @@ class LatentDirections(pl.LightningModule):
             raise ValueError(f"min_shift must be in [0, max_shift) = [0, {max_shift:g}), got {min_shift!r}.")
         if not shift_weight >= 0:
             raise ValueError(f"shift_weight must be >= 0, got {shift_weight!r}.")
+        if seed < 0:
+            raise ValueError(f"seed must be >= 0, got {seed!r}.")
         if k > d and (kind == "orthonormal" or init == "axes"):
             raise ValueError(
                 f"num_directions must be at most latent_dim = {d} if they are {kind} from {init}, got {k}."
