@@ -183,7 +183,7 @@ def build(game: Game) -> tuple[GANModule, Any]:
 
     def network(spec: Sequence[Any], wrap: Sequence[Any] = ()) -> nn.Module:
         name, options = spec
-        made = getattr(networks, name)
+        made = _at(name) if "." in name else getattr(networks, name)
         fitted = {"shape": tuple(data.shape), "latent_dim": game["latent_dim"]}
         net = made(**{k: v for k, v in fitted.items() if k in inspect.signature(made).parameters}, **options)
         for wrapper, wrapper_options in wrap:
@@ -215,12 +215,12 @@ def play(game: Game) -> Result:
     Args:
         game: ``technique`` (of ``TECHNIQUES``, or the path of a function of the same arguments) with ``options`` and
             ``regularizers``; ``data`` (a data module's class) with ``data_options``, of which one that is [class,
-            options] is a data module, or a tail, too; ``generator``,
-            ``discriminator`` and perhaps ``classifier`` or ``weight_network`` as [class, options] and ``wrap`` as
-            [[wrapper, options], ...] for the discriminator; perhaps ``optimizers`` as {"g": [class path, options], "d":
-            ...}, ``decay`` (of both learning rates, to 0), ``uniform_noise``; ``latent_dim``, ``batch_size``,
-            ``updates``, ``seed``, ``ema`` (decay), ``every`` (updates between scores), ``log_every``, ``score`` (its
-            options), ``watch`` as [[callback, options], ...], a callback of ours or the path of a class.
+            options] is a data module, or a tail, too; ``generator``, ``discriminator`` and perhaps ``classifier`` or
+            ``weight_network`` as [class, options], a network of ours or the path of a class, and ``wrap`` as [[wrapper,
+            options], ...] for the discriminator; perhaps ``optimizers`` as {"g": [class path, options], "d": ...},
+            ``decay`` (of both learning rates, to 0), ``uniform_noise``; ``latent_dim``, ``batch_size``, ``updates``,
+            ``seed``, ``ema`` (decay), ``every`` (updates between scores), ``log_every``, ``score`` (its options),
+            ``watch`` as [[callback, options], ...], a callback of ours or the path of a class.
 
     Returns:
         ``rows``: what was logged, by generator update, scores and ``seconds`` of training among it; ``weights``: 201

@@ -41,7 +41,7 @@ from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.functional.boosting import BOOSTS
 from lightning_gans.loggers import MetricsCSV
 from lightning_gans.rounds import reweight
-from lightning_gans.techniques.boosted_gan import loaded
+from lightning_gans.tools.latent_directions import DirectionCharts, LatentDirections
 from lightning_gans.tools.score import score_samples
 from lightning_gans.tools.write import SampleWriter
 
@@ -419,7 +419,44 @@ def _told() -> Iterator[None]:
         raise SystemExit(f"error: {error}") from error
 
 
-OTHERS = {"boost": boost, "export": export, "score": score}
+def directions(args: list[str]) -> None:
+    """``directions``: find and draw directions in the latent space of a trained GAN, in a folder of its run."""
+    parser = argparse.ArgumentParser("directions", description=directions.__doc__)
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="A checkpoint or the folder of a run.")
+    parser.add_argument("--num_directions", type=int, default=None, help="By default the length of z.")
+    parser.add_argument("--kind", default="orthonormal", help="orthonormal, unit or free.")
+    parser.add_argument("--init", default="random", help="random or axes.")
+    parser.add_argument("--max_steps", type=int, default=20_000)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    options = vars(parser.parse_args(args))
+    path, steps = options.pop("ckpt_path"), options.pop("max_steps")
+    _silence()
+    try:
+        checks.at_least_one(max_steps=steps)
+        path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+        data = read_checkpoint(path).get("datamodule_hyper_parameters", {})
+        pl.seed_everything(options["seed"], verbose=False)
+        found = LatentDirections(tools.load(path), **options)
+        folder = _claim((_run_of(path) or path.parent) / "directions")
+        charts = DirectionCharts(value_range=data.get("value_range") or (-1.0, 1.0), dirpath=folder)
+        trainer = pl.Trainer(max_steps=steps, devices=1, default_root_dir=str(folder), logger=MetricsCSV(folder),
+                             callbacks=[charts], plugins=[AtomicCheckpointIO()], enable_checkpointing=False,
+                             enable_model_summary=False, num_sanity_val_steps=0)  # fmt: skip
+        trainer.fit(found)
+        trainer.save_checkpoint(folder / "last.ckpt")
+        seen = trainer.validate(found, verbose=False)[0]
+    except Exception as error:
+        if (sentence := _sentence(error)) is None:
+            raise
+        raise SystemExit(f"error: {sentence}") from error
+    chance = 1 / found.num_directions
+    print(f"RCA          {seen['directions/rca']:.3f} (chance {chance:.3f})")
+    print(f"Shift error  {seen['directions/shift_error']:.3f}\nCharts       {folder}")
+
+
+OTHERS = {"boost": boost, "directions": directions, "export": export, "score": score}
 
 
 def _reweighted(base: Path, folder: Path, weights: str, seed: int) -> list[str]:
@@ -433,7 +470,7 @@ def _reweighted(base: Path, folder: Path, weights: str, seed: int) -> list[str]:
     if data["class_path"].endswith(".Resampled"):
         data = data["init_args"]["data"]
     pl.seed_everything(seed, verbose=False)
-    last, classifier = loaded(str(base)), _built(model["init_args"]["discriminator"])
+    last, classifier = tools.load(base), _built(model["init_args"]["discriminator"])
     beta = model["init_args"]["beta"]
     folder.mkdir(parents=True, exist_ok=True)
     print(f"AdaGAN: weighing the data for {folder.parent}/round-{seed}")

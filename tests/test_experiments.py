@@ -185,6 +185,7 @@ ON_IMAGES = (
     "architectures",
     "primal_dual_mnist",
     "samplers",
+    "latent_directions",
 )  # scores of 2,000 images take their time
 EXPERIMENTS: dict[str, list[str]] = {
     "one_or_two_sided": ["--data", "Ring", "--weights", "0.1"],
@@ -217,6 +218,18 @@ EXPERIMENTS: dict[str, list[str]] = {
         *("--langevin", "3", "--gammas", "1", "--percentiles", "80", "--burn_ins", "100", "--techniques", "GAN"),
         *("--image_updates", "8", "--image_width", "4", "--image_real", "50", "--image_chain", "2"),
         *("--image_langevin", "2", "--image_keep", "5"),
+    ],
+    "latent_directions": [
+        "--techniques",
+        "dcgan",
+        "--width",
+        "4",
+        "--directions",
+        "2",
+        "--steps",
+        "2",
+        "--updates",
+        "2",
     ],
     "hard_or_outlying": ["--places", "4", "--width", "8", "--updates", "2"],
     "tail_gradients": ["--width", "8", "--boosted_updates", "4", "--often", "0.5", "--batches", "8"],

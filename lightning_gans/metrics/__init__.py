@@ -1,5 +1,6 @@
 """Scores of generated samples: FID, IS, KID, precision/recall/density/coverage, and exact ones for known data."""
 
+from lightning_gans.metrics.attributes import stroke_attributes
 from lightning_gans.metrics.coverage import (
     Coverage,
     class_coverage,
@@ -52,6 +53,7 @@ __all__ = [
     "mode_coverage",
     "precision_recall",
     "reverse_kl",
+    "stroke_attributes",
     "tail_mass",
     "to_uint8",
     "wasserstein1",

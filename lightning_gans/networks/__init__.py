@@ -15,6 +15,7 @@ from lightning_gans.networks.layers import ConditionalBatchNorm2d, LayerNorm, Pr
 from lightning_gans.networks.mlp import ToyDiscriminator, ToyGenerator
 from lightning_gans.networks.mnist import MNISTCritic, MNISTGenerator
 from lightning_gans.networks.primal_dual import PrimalDualDiscriminator, PrimalDualGenerator
+from lightning_gans.networks.reconstructors import Reconstructor
 from lightning_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "PrimalDualDiscriminator",
     "PrimalDualGenerator",
     "ProjectionHead",
+    "Reconstructor",
     "ResNetClassifier",
     "ResNetDiscriminator",
     "ResNetGenerator",

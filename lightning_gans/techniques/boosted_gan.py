@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -92,13 +92,9 @@ def grown(generator: nn.Module, base: nn.Module | str | None, p: float, share: f
 
 def component(base: nn.Module | str) -> nn.Module:
     """The generator of a network, a module or a checkpoint, by its averaged weights if there are any."""
-    base = loaded(base) if isinstance(base, str) else base
+    if isinstance(base, str):
+        module, _, name = read_checkpoint(base).get("hyper_parameters", {}).get("_class_path", "").rpartition(".")
+        if (cls := getattr(sys.modules.get(module), name, None)) is None:  # written by a script, or of a class unknown
+            raise ValueError(f"base: the networks of {base} are not told by it, so give the module itself.")
+        return component(cls.load_from_checkpoint(base, map_location="cpu"))
     return (base.ema or base.generator) if isinstance(base, GANModule) else base
-
-
-def loaded(path: str) -> GANModule:
-    """The module of a checkpoint that the command line has written, on the CPU."""
-    module, _, name = read_checkpoint(path).get("hyper_parameters", {}).get("_class_path", "").rpartition(".")
-    if (cls := getattr(sys.modules.get(module), name, None)) is None:  # written by a script, or of a class unknown
-        raise ValueError(f"base: the networks of {path} are not told by it, so give the module itself.")
-    return cast(GANModule, cls.load_from_checkpoint(path, map_location="cpu"))

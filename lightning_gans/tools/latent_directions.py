@@ -1,0 +1,574 @@
+"""Directions in the latent space of a trained GAN along which something changes that can be told, without labels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations, parametrize
+from tqdm.auto import tqdm
+
+from lightning_gans import checks
+from lightning_gans._lightning import pl
+from lightning_gans.callbacks.image_logging import (
+    INK,
+    figure_image,
+    grid_image,
+    log_image,
+    new_figure,
+    require_writable,
+    run_dir,
+    save_image_atomic,
+)
+from lightning_gans.functional import draw
+from lightning_gans.functional.conditional import conditional_call, takes_labels
+from lightning_gans.functional.numerics import full_precision
+from lightning_gans.metrics.extractors import weights_hash
+from lightning_gans.networks import LeNet, ToyDiscriminator
+from lightning_gans.networks.reconstructors import Reconstructor
+from lightning_gans.techniques.boosted_gan import component
+
+Kind = Literal["orthonormal", "unit", "free"]
+Init = Literal["random", "axes"]
+Attributes = Callable[[Tensor], Mapping[str, Tensor]]
+EPOCH, VALIDATION = 500, 50  # steps, and batches of fresh pairs after them
+_NOTHING = 1e-3
+
+
+class Pairs(NamedTuple):
+    """Samples ``first`` (N, ...) and ``second``, which is the first shifted by ``shift`` (N,) along ``direction``."""
+
+    first: Tensor
+    second: Tensor
+    direction: Tensor
+    shift: Tensor
+
+
+class Match(NamedTuple):
+    """Directions ``found`` and ``true`` (M,), by number, matched one to one, and the ``cosine`` (M,) of each pair."""
+
+    found: Tensor
+    true: Tensor
+    cosine: Tensor
+
+
+class UnitColumns(nn.Module):
+    """A parametrization: each column over its length."""
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        """(d, K) to (d, K)."""
+        return F.normalize(matrix, dim=0)
+
+    def right_inverse(self, matrix: Tensor) -> Tensor:
+        """What is kept of an assigned matrix."""
+        return matrix
+
+
+class LatentDirections(pl.LightningModule):
+    r"""K directions in the latent space of a frozen generator, found without labels (arXiv:2002.03754).
+
+    A matrix :math:`A \in R^{d \times K}` and a reconstructor R are trained together, so that R can tell along which
+    column a sample was shifted, and how far:
+
+    .. math:: \min_{A, R} E_{z, k, \epsilon}\; CE(k, \hat k) + \lambda |\epsilon - \hat\epsilon|, \qquad
+              (\hat k, \hat\epsilon) = R(G(z),\, G(z + \epsilon A e_k))
+
+    with z standard normal, k uniform, and :math:`\epsilon` uniform in [-max_shift, max_shift], where all magnitudes
+    below ``min_shift`` are raised to it. It needs no data: ``Trainer(max_steps=20_000).fit(directions)``. Noise comes
+    from ``seed`` and the place in the training alone, so a resumed training goes on as it would have.
+
+    The generator is a copy in evaluation mode and no part of this module: whatever was given is left as it is, and a
+    checkpoint holds A and R. To load one, give the generator again: ``LatentDirections.load_from_checkpoint(path,
+    module=gan)``; another one is refused. Its averaged weights are taken if there are any. A conditional generator
+    gets one class, drawn uniformly, for both samples of a pair.
+
+    Logged: ``train/loss``, ``train/cross_entropy``, ``train/shift_error``, ``train/accuracy``; and on fresh pairs with
+    R in evaluation mode, every 500 steps and by ``Trainer.validate``: ``directions/rca``, the share of directions that
+    R tells (reconstructor classification accuracy, chance 1 / K), and ``directions/shift_error``, the mean of
+    :math:`|\epsilon - \hat\epsilon|`. A high RCA says that directions can be told apart, not that people can name them:
+    see :func:`sign_accuracy` and :func:`attribute_correlations`.
+
+    Args:
+        module: a GAN, or a generator: noise (N, d) [, labels (N,)] to samples (N, ...).
+        num_directions: K; None is d. At most d if they are orthonormal.
+        latent_dim: d, where the generator does not tell it.
+        kind: what A is held to after every step: ``orthonormal`` columns (a matrix exponential), columns of ``unit``
+            length, or nothing (``free``).
+        init: ``random`` columns of unit length, orthonormal for that kind, or the first K coordinate ``axes``, which
+            suit generators that break down off their prior.
+        reconstructor: R, (N, ...) twice to logits (N, K) and shifts (N,); None is a :class:`Reconstructor`.
+        max_shift: the largest :math:`|\epsilon|`.
+        min_shift: the smallest, in [0, max_shift).
+        shift_weight: lambda, >= 0.
+        batch_size: pairs in a step.
+        lr: of Adam, for A and R.
+        seed: of the noise.
+
+    Raises:
+        ValueError: for settings out of range, and a generator or reconstructor that cannot be used.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        num_directions: int | None = None,
+        *,
+        latent_dim: int | None = None,
+        kind: Kind = "orthonormal",
+        init: Init = "random",
+        reconstructor: nn.Module | None = None,
+        max_shift: float = 6.0,
+        min_shift: float = 0.5,
+        shift_weight: float = 0.25,
+        batch_size: int = 32,
+        lr: float = 1e-4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"module must be a GANModule or a generator, got a {type(module).__name__}.")
+        generator = component(module)
+        told = getattr(module, "latent_dim", getattr(generator, "latent_dim", None))
+        d = told if latent_dim is None else latent_dim
+        if d is None:
+            raise ValueError(
+                f"latent_dim must be given for a {type(module).__name__}, which does not tell it, got None."
+            )
+        k = d if num_directions is None else num_directions
+        checks.at_least_one(latent_dim=d, num_directions=k, batch_size=batch_size)
+        checks.one_of("kind", kind, get_args(Kind))
+        checks.one_of("init", init, get_args(Init))
+        checks.positive(max_shift=max_shift, lr=lr)
+        if not 0 <= min_shift < max_shift:
+            raise ValueError(f"min_shift must be in [0, max_shift) = [0, {max_shift:g}), got {min_shift!r}.")
+        if not shift_weight >= 0:
+            raise ValueError(f"shift_weight must be >= 0, got {shift_weight!r}.")
+        if seed < 0:
+            raise ValueError(f"seed must be >= 0, got {seed!r}.")
+        if k > d and (kind == "orthonormal" or init == "axes"):
+            raise ValueError(
+                f"num_directions must be at most latent_dim = {d} if they are {kind} from {init}, got {k}."
+            )
+        self.save_hyperparameters(ignore=["module", "reconstructor"])
+        self.latent_dim, self.num_directions, self.kind = d, k, kind
+        self.max_shift, self.min_shift, self.shift_weight = max_shift, min_shift, shift_weight
+        self.batch_size, self.lr, self.seed = batch_size, lr, seed
+        self.place = 0  # training steps so far, which the noise of the next one depends on
+        frozen = copy.deepcopy(generator).eval().requires_grad_(False)
+        self._frozen = {"generator": frozen}  # a dict, so that it is no submodule
+        self.num_classes = _num_classes(generator)
+        weight = next((t for t in [*frozen.parameters(), *frozen.buffers()] if t.is_floating_point()), torch.empty(0))
+        self.noise_dtype = weight.dtype
+        self.shape = _probe(frozen, d, self.num_classes, weight)
+        self.directions = _columns(d, k, kind, init, self.noise_dtype)
+        self.reconstructor = Reconstructor(self.shape, k) if reconstructor is None else reconstructor
+        self.reconstructor.to(self.noise_dtype)
+        _check_reconstructor(self.reconstructor, self.shape, k, self.noise_dtype)
+
+    # ------------------------------------------------------------------ shifts
+    @property
+    def generator(self) -> nn.Module:
+        """The frozen copy."""
+        return self._frozen["generator"].to(self.device)
+
+    @property
+    def matrix(self) -> Tensor:
+        """A (d, K), a column for each direction, with its graph."""
+        return self.directions.weight
+
+    def forward(self, z: Tensor, direction: Tensor, shift: Tensor, labels: Tensor | None = None) -> Tensor:
+        r"""Samples :math:`G(z + \epsilon A e_k)` of noise (N, d), numbers of directions k (N,) and shifts (N,)."""
+        return conditional_call(self.generator, z + shift[:, None] * self.matrix.T[direction], labels)
+
+    def noise(self, n: int, source: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Noise (n, d), and labels (n,) for a conditional generator, from a CPU generator."""
+        z = draw.normal(n, self.latent_dim, generator=source, device=self.device, dtype=self.noise_dtype)
+        if self.num_classes is None:
+            return z, None
+        return z, _whole(n, self.num_classes, source, self.device)
+
+    def pairs(self, n: int, source: torch.Generator) -> Pairs:
+        """``n`` fresh pairs; the gradient goes to A through the second samples only."""
+        z, labels = self.noise(n, source)
+        direction = _whole(n, self.num_directions, source, self.device)
+        uniform = draw.uniform(n, generator=source, device=self.device, dtype=self.noise_dtype)
+        shift = raised(self.max_shift * (2 * uniform - 1), self.min_shift)
+        first = conditional_call(self.generator, z, labels)  # frozen: without a graph
+        return Pairs(first, self(z, direction, shift, labels), direction, shift)
+
+    # ------------------------------------------------------------------ training
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """One step of A and R together; the batch is a number that says nothing."""
+        terms = self._terms(2 * self.place)
+        self.place += 1
+        loss = terms["cross_entropy"] + self.shift_weight * terms["shift_error"]
+        values = {"loss": loss, **terms}
+        bar = {name: values.pop(name) for name in ("loss", "accuracy")}
+        for some, shown in ((bar, True), (values, False)):
+            self.log_dict(
+                {f"train/{n}": v.detach() for n, v in some.items()}, prog_bar=shown, batch_size=self.batch_size
+            )
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Log the accuracy and the error on fresh pairs, the same each time."""
+        terms = self._terms(2 * batch_idx + 1)
+        seen = {"directions/rca": terms["accuracy"], "directions/shift_error": terms["shift_error"]}
+        self.log_dict(seen, prog_bar=True, batch_size=self.batch_size, sync_dist=True)
+
+    def _terms(self, place: int) -> dict[str, Tensor]:
+        pairs = self.pairs(self.batch_size, _source(self.seed, place))
+        logits, shift = (full_precision(output) for output in self.reconstructor(pairs.first, pairs.second))
+        return {
+            "cross_entropy": F.cross_entropy(logits, pairs.direction),
+            "shift_error": (shift - pairs.shift).abs().mean(),
+            "accuracy": (logits.detach().argmax(1) == pairs.direction).double().mean().to(shift.dtype),
+        }
+
+    def train_dataloader(self) -> Iterable[int]:
+        """Numbers, as many as an epoch has steps: it takes no data."""
+        return range(EPOCH)
+
+    def val_dataloader(self) -> Iterable[int]:
+        """The numbers of the batches of fresh pairs."""
+        return range(VALIDATION)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam for A and R."""
+        return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=self.lr)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say which generator the directions are of, and where the noise is."""
+        checkpoint["directions"] = {"generator": weights_hash(self.generator), "place": self.place}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse directions of another generator."""
+        kept = checkpoint["directions"]
+        was, now = kept["generator"], weights_hash(self.generator)
+        if was != now:
+            raise ValueError(f"module must be the generator {was} that the directions were found for, got {now}.")
+        self.place = kept["place"]
+
+    # ------------------------------------------------------------------ pictures
+    @torch.no_grad()
+    def chart(
+        self,
+        direction: int | None = None,
+        *,
+        rows: int = 6,
+        columns: int = 9,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        seed: int = 0,
+    ) -> Image.Image:
+        """What changes along one direction, or along each: shifts from -max_shift to max_shift from left to right.
+
+        Images: a row for each of ``rows`` noise vectors, or for each direction, of one vector. Points in 1-D and 2-D: a
+        scatter of 200 samples at each shift, a panel for each direction.
+
+        Args:
+            direction: its number; None is all of them.
+            rows: noise vectors, for one direction.
+            columns: shifts, >= 2; an odd number has the unshifted sample in the middle.
+            value_range: of images, the values that become black and white.
+            seed: of the noise.
+
+        Raises:
+            ValueError: there is no such direction, or samples are neither images nor such points.
+        """
+        if direction is not None and not 0 <= direction < self.num_directions:
+            raise ValueError(f"direction must be in 0..{self.num_directions - 1}, or None, got {direction!r}.")
+        checks.at_least_one(rows=rows, columns=columns - 1)
+        which = range(self.num_directions) if direction is None else [direction]
+        points = self.shape in ((1,), (2,))
+        if not points and (len(self.shape) != 3 or self.shape[0] not in (1, 3)):
+            raise ValueError(f"chart needs images of 1 or 3 channels, or points in 1-D or 2-D, got {self.shape}.")
+        n = 200 if points else 1 if direction is None else rows
+        z, _ = self.noise(n, torch.Generator().manual_seed(seed))
+        labels = None if self.num_classes is None else torch.arange(n, device=self.device) % self.num_classes
+        shifts = torch.linspace(-self.max_shift, self.max_shift, columns)
+        shown = torch.stack([torch.stack([self._at(z, k, float(s), labels) for s in shifts], 1) for k in which])
+        if not points:
+            return grid_image(shown.float().flatten(0, 2), columns, value_range)
+        return _scatters(shown.float().cpu(), shifts, list(which))
+
+    def _at(self, z: Tensor, direction: int, shift: float, labels: Tensor | None = None) -> Tensor:
+        numbers = torch.full((len(z),), direction, device=z.device)
+        return self(z, numbers, z.new_full((len(z),), shift), labels)
+
+
+class DirectionCharts(pl.Callback):
+    """Writes ``all.png`` and one ``direction_<k>.png`` each when a training of directions ends, and logs them.
+
+    Args:
+        most: of how many directions, from the first on, there is a picture of its own.
+        value_range: of images, the values that become black and white.
+        dirpath: folder to write to; None is ``directions`` in that of the logger.
+    """
+
+    def __init__(
+        self, most: int = 16, value_range: tuple[float, float] = (-1.0, 1.0), dirpath: str | Path | None = None
+    ) -> None:
+        checks.at_least_one(most=most)
+        self.most, self.value_range, self.dirpath = most, value_range, dirpath
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find the folder, and refuse one that cannot be written to, or a module of another kind."""
+        if not isinstance(pl_module, LatentDirections):
+            raise ValueError(f"DirectionCharts needs LatentDirections, got a {type(pl_module).__name__}.")
+        self.folder = Path(self.dirpath or run_dir(trainer) / "directions")
+        if trainer.is_global_zero:
+            require_writable(self, self.folder)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw, write and log, on the first rank."""
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, LatentDirections)
+        for k in [None, *range(min(self.most, pl_module.num_directions))]:
+            image = pl_module.chart(k, value_range=self.value_range)
+            name = "all" if k is None else f"direction_{k:03d}"
+            save_image_atomic(image, self.folder / f"{name}.png")
+            log_image(trainer, f"directions/{name}", image, trainer.global_step)
+
+
+# ---------------------------------------------------------------------- comparisons
+def raised(shift: Tensor, smallest: float) -> Tensor:
+    """Shifts with magnitudes below ``smallest`` raised to it, signs kept; an exact zero stays (arXiv:2002.03754)."""
+    return shift.sign() * shift.abs().clamp(min=smallest)
+
+
+def match_directions(found: Tensor, true: Tensor) -> Match:
+    """Match columns of ``found`` (d, K) and ``true`` (d, T) so that the sum of their absolute cosines is the largest.
+
+    One to one by the Hungarian method: min(K, T) pairs, in the order of the true ones.
+
+    Raises:
+        ValueError: if the columns have different lengths, or one is zero.
+    """
+    if found.ndim != 2 or true.ndim != 2 or len(found) != len(true):
+        shapes = tuple(found.shape), tuple(true.shape)
+        raise ValueError(f"found and true must be matrices (d, K) and (d, T), got shapes {shapes[0]} and {shapes[1]}.")
+    a, b = (matrix.detach().double().cpu() for matrix in (found, true))
+    for name, matrix in (("found", a), ("true", b)):
+        if not bool((matrix.norm(dim=0) > 0).all()):
+            raise ValueError(
+                f"{name} must have columns that are not zero, got column norms {matrix.norm(dim=0).min():g}."
+            )
+    cosine = (F.normalize(b, dim=0).T @ F.normalize(a, dim=0)).abs()
+    rows, columns = (torch.as_tensor(side) for side in linear_sum_assignment(cosine.numpy(), maximize=True))
+    return Match(columns, rows, cosine[rows, columns])
+
+
+def sign_accuracy(
+    module: LatentDirections,
+    directions: Sequence[int] | None = None,
+    *,
+    magnitude: float | None = None,
+    steps: int = 50,
+    batch_size: int = 32,
+    num_test: int = 512,
+    seed: int = 0,
+    make_classifier: Callable[[], nn.Module] | None = None,
+) -> Tensor:
+    """How well one sample alone tells the sign of its shift: a small classifier's accuracy, for each direction.
+
+    For each direction a fresh classifier learns G(z + r a_k) against G(z - r a_k) for a few steps, and is then asked
+    about samples of fresh noise. 1/2 is chance; 1 says that what changes can be seen without the sample that it was
+    changed from. It is no DVN (arXiv:2002.03754), which also asks whether the classifier's labels of real images can
+    be learned: here are no real ones.
+
+    Args:
+        module: the directions.
+        directions: their numbers; None is all.
+        magnitude: r; None is ``max_shift``.
+        steps: of Adam(1e-3).
+        batch_size: samples of each sign in a step.
+        num_test: noise vectors that the accuracy is of.
+        seed: of noise and classifiers.
+        make_classifier: makes one, samples to logits (N,) or (N, 1); None is a LeNet for images, an MLP for others.
+
+    Returns:
+        Accuracies (K,).
+    """
+    checks.at_least_one(steps=steps, batch_size=batch_size, num_test=num_test)
+    r = module.max_shift if magnitude is None else magnitude
+    checks.positive(magnitude=r)
+    images = len(module.shape) == 3 and min(module.shape[1:]) >= 4
+    default: Callable[[], nn.Module] = (
+        (lambda: LeNet(module.shape, 1)) if images else (lambda: ToyDiscriminator(module.shape, 64, 2))
+    )
+
+    @torch.no_grad()
+    def both(k: int, n: int, source: torch.Generator) -> Tensor:
+        z, labels = module.noise(n, source)
+        return torch.cat([module._at(z, k, r, labels), module._at(z, k, -r, labels)])
+
+    found = []
+    for k in tqdm(range(module.num_directions) if directions is None else directions, desc="signs", leave=False):
+        source = _source(seed, k)
+        with torch.random.fork_rng(), torch.enable_grad():
+            torch.manual_seed(seed)
+            classifier = (make_classifier or default)().to(module.device, module.noise_dtype)
+            optimizer = torch.optim.Adam(classifier.parameters(), lr=1e-3)
+            for _ in range(steps):
+                logits = classifier(both(k, batch_size, source)).flatten()
+                loss = F.softplus(-logits * _signs(logits)).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        with torch.no_grad():
+            logits = classifier.eval()(both(k, num_test, source)).flatten()
+            found.append(((logits > 0) == (_signs(logits) > 0)).double().mean().cpu())
+    return torch.stack(found)
+
+
+@torch.no_grad()
+def attribute_correlations(
+    module: LatentDirections, attributes: Attributes, *, n: int = 512, seed: int = 0
+) -> dict[str, Tensor]:
+    r"""How steadily each measured attribute changes along each direction: (K,) correlations by attribute.
+
+    For attribute a and direction k the correlation over z and :math:`\epsilon`, uniform in [-max_shift, max_shift], of
+    :math:`a(G(z + \epsilon A e_k)) - a(G(z))` with :math:`\epsilon`; 0 where these changes are below a thousandth of
+    the differences between samples.
+
+    Args:
+        module: the directions.
+        attributes: samples (N, ...) to a number (N,) each, by name (``metrics.stroke_attributes``).
+        n: samples for each direction, >= 2.
+        seed: of the noise; the same for all directions.
+    """
+    checks.at_least_one(n=n - 1)
+    source = torch.Generator().manual_seed(seed)
+    z, labels = module.noise(n, source)
+    uniform = draw.uniform(n, generator=source, device=module.device, dtype=module.noise_dtype)
+    shift = module.max_shift * (2 * uniform - 1)
+    start = attributes(conditional_call(module.generator, z, labels))
+    found: dict[str, list[Tensor]] = {name: [] for name in start}
+    for k in range(module.num_directions):
+        end = attributes(module(z, torch.full((n,), k, device=z.device), shift, labels))
+        for name, value in end.items():
+            both = torch.stack([value - start[name], shift.to(value)]).double()
+            both = both - both.mean(1, keepdim=True)
+            steady = both[0].norm() > _NOTHING * (start[name] - start[name].mean()).norm()  # else it may be rounding
+            found[name].append((F.normalize(both, dim=1).prod(0).sum() * steady).cpu())
+    return {name: torch.stack(values) for name, values in found.items()}
+
+
+def name_directions(correlations: Mapping[str, Tensor], at_least: float = 0.7, others: float = 0.5) -> list[str | None]:
+    """For each direction the one attribute that it changes steadily, or None if it changes none, or several.
+
+    No person is asked, and it is not the paper's measure: a direction whose effect is none of the attributes has no
+    name, however plain it is to see. A random direction changes most attributes at once, so it seldom gets one.
+
+    Args:
+        correlations: (K,) by attribute (:func:`attribute_correlations`). Attributes that go together (ink and
+            thickness) take the name from each other, so leave one of them out.
+        at_least: the smallest magnitude of its correlation.
+        others: the largest of all others.
+    """
+    checks.inside(at_least=at_least, others=others)
+    if len(correlations) < 2:
+        raise ValueError(f"correlations must be of two attributes or more, got {len(correlations)}.")
+    size, which = torch.stack([values.abs() for values in correlations.values()]).topk(2, dim=0)
+    names = list(correlations)
+    alone = (size[0] >= at_least) & (size[1] <= others)
+    return [names[k] if told else None for k, told in zip(which[0].tolist(), alone.tolist())]
+
+
+# ---------------------------------------------------------------------- parts
+def _source(seed: int, place: int) -> torch.Generator:
+    """Random numbers of one place; torch would look at the lower 32 bits of a seed only."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, place]).generate_state(1)[0]))
+
+
+def _whole(n: int, below: int, source: torch.Generator, device: torch.device) -> Tensor:
+    """(n,) whole numbers, uniform in 0..below-1."""
+    uniform = draw.uniform(n, generator=source, device=device, dtype=torch.float64)
+    return (uniform * below).long().clamp(max=below - 1)
+
+
+def _signs(logits: Tensor) -> Tensor:
+    """1 for the first half, -1 for the second."""
+    half = torch.ones(len(logits) // 2, device=logits.device, dtype=logits.dtype)
+    return torch.cat([half, -half])
+
+
+def _num_classes(generator: nn.Module) -> int | None:
+    """The classes that a generator knows, None without labels."""
+    known = getattr(generator, "num_classes", None)
+    if takes_labels(generator) and known is None:
+        raise ValueError(f"module must tell num_classes if it takes labels, got a {type(generator).__name__} without.")
+    return known if takes_labels(generator) else None
+
+
+def _probe(generator: nn.Module, latent_dim: int, num_classes: int | None, like: Tensor) -> tuple[int, ...]:
+    """The shape of a sample, of a generator that can be differentiated by its noise."""
+    z = torch.zeros(2, latent_dim, dtype=like.dtype, device=like.device, requires_grad=True)
+    labels = None if num_classes is None else torch.zeros(2, dtype=torch.int64, device=like.device)
+    try:
+        with torch.enable_grad():
+            sample = conditional_call(generator, z, labels)
+    except (RuntimeError, IndexError, ValueError) as error:
+        shape = tuple(z.shape)
+        raise ValueError(f"module failed on noise of shape {shape}: latent_dim is another length ({error}).") from error
+    if not sample.requires_grad:
+        raise ValueError("module must have a gradient by its noise, got samples without one.")
+    return tuple(sample.shape[1:])
+
+
+@torch.no_grad()
+def _check_reconstructor(network: nn.Module, shape: tuple[int, ...], k: int, dtype: torch.dtype) -> None:
+    samples = torch.zeros(2, *shape, dtype=dtype)
+    was = network.training
+    logits, shift = network.eval()(samples, samples)
+    network.train(was)
+    if logits.shape != (2, k) or shift.shape != (2,):
+        raise ValueError(
+            f"reconstructor must return logits (N, {k}) and shifts (N,), got {tuple(logits.shape)} and "
+            f"{tuple(shift.shape)} for 2 pairs."
+        )
+
+
+def _columns(d: int, k: int, kind: str, init: str, dtype: torch.dtype) -> nn.Linear:
+    """A as the weight (d, K) of a linear layer, held to what ``kind`` says."""
+    layer = nn.Linear(k, d, bias=False, dtype=dtype)
+    with torch.no_grad():
+        if init == "axes":
+            layer.weight.copy_(torch.eye(d, k))
+        elif kind == "orthonormal":
+            nn.init.orthogonal_(layer.weight)
+        else:
+            layer.weight.copy_(F.normalize(torch.randn(d, k, dtype=dtype), dim=0))
+    if kind == "orthonormal":
+        parametrizations.orthogonal(layer, orthogonal_map="matrix_exp")
+    elif kind == "unit":
+        parametrize.register_parametrization(layer, "weight", UnitColumns())
+    return layer
+
+
+def _scatters(shown: Tensor, shifts: Tensor, which: list[int]) -> Image.Image:
+    """Points (K, N, S, 1 or 2) at S shifts, a panel for each of K directions; 1-D ones against the shift."""
+    columns = min(4, len(which))
+    rows = -(-len(which) // columns)
+    figure = new_figure(0.8 + 3.0 * columns, 0.6 + 2.8 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, points, k in zip(panels, shown, which):
+        colour = shifts.expand(len(points), -1)
+        x, y = (colour, points[..., 0]) if points.shape[-1] == 1 else points.unbind(-1)
+        drawn = axes.scatter(x, y, c=colour, s=5, cmap="coolwarm", linewidths=0)
+        axes.set_title(f"direction {k}", color=INK, fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=INK, labelsize=8)
+    for axes in panels[len(which) :]:
+        axes.set_axis_off()
+    figure.colorbar(drawn, ax=list(panels), shrink=0.8).set_label("shift", color=INK, fontsize=9)
+    return figure_image(figure)
