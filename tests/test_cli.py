@@ -110,7 +110,7 @@ def own_run(toy_run: Path, tmp_path: Path) -> Path:
 # ---------------------------------------------------------------------- the run's folder
 def test_what_a_run_leaves_behind(image_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert files(image_run) == {
-        "config.yaml", "metrics.csv", "checkpoints/last.ckpt",
+        "config.yaml", "metrics.csv", "checkpoints/last.ckpt", "checkpoints/last.md",
         "samples/latest.png", "samples/step_000000.png", "samples/step_000002.png",
         "samples/animation.gif", "samples/over_training.png",
     }  # fmt: skip
