@@ -23,6 +23,7 @@ from lightning_gans.techniques import (
     RobustWGAN,
     UnrolledGAN,
 )
+from lightning_gans.tools.load import load
 from lightning_gans.version import __version__
 
 __all__ = [
@@ -45,5 +46,6 @@ __all__ = [
     "UnrolledGAN",
     "__version__",
     "distributed",
+    "load",
     "regularizers",
 ]

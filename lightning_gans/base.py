@@ -436,27 +436,52 @@ class GANModule(pl.LightningModule):
             self._slot["ema"] = copy.deepcopy(self.generator).eval().requires_grad_(False)
         return self._slot["ema"].to(self.device)
 
+    def latents(
+        self,
+        n: int,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What :meth:`sample` makes its samples of: z (n, latent_dim), and labels (n,) or None; arguments as there."""
+        checks.at_least_one(n=n)
+        if seed is not None:
+            if generator is not None:
+                raise ValueError(f"seed must be None where a generator is given, got {seed!r}.")
+            generator = torch.Generator().manual_seed(seed)
+        parameter = next(self._sampling().parameters())
+        z = torch.randn(n, self.latent_dim, generator=generator, dtype=parameter.dtype).to(parameter.device)
+        if labels is None and self.num_classes is not None:
+            labels = torch.randint(self.num_classes, (n,), generator=generator)
+        checks.sample_labels(labels, n, self.num_classes)
+        return z, None if labels is None else labels.to(parameter.device)
+
     @torch.no_grad()
-    def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
         """``n`` samples (n, ...) in evaluation mode, by the EMA generator if there is one.
 
         Args:
             n: number of samples, >= 1.
             labels: (n,) classes; drawn uniformly for a conditional generator if not given.
             generator: source of the noise (CPU); the global one if not given.
+            seed: of a source of its own, in place of ``generator``: the same number, the same samples.
 
         Raises:
-            ValueError: if ``labels`` has another length than n, or the generator takes none.
+            ValueError: if ``labels`` has another length than n, or the generator takes none; for a seed and a source.
         """
-        checks.at_least_one(n=n)
-        net = self.start_ema() if self.ema is not None else self.generator
-        parameter = next(net.parameters())
-        z = torch.randn(n, self.latent_dim, generator=generator, dtype=parameter.dtype).to(parameter.device)
-        if labels is None and self.num_classes is not None:
-            labels = torch.randint(self.num_classes, (n,), generator=generator)
-        checks.sample_labels(labels, n, self.num_classes)
-        with evaluating(net):
-            return conditional_call(net, z, None if labels is None else labels.to(parameter.device))
+        z, labels = self.latents(n, labels, generator, seed)
+        with evaluating(net := self._sampling()):
+            return conditional_call(net, z, labels)
+
+    def _sampling(self) -> nn.Module:
+        """The generator that samples are made by, on this module's device."""
+        return self.generator if self.ema is None else self.start_ema()
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """As many samples as ``batch`` says or holds; batch ``i`` always gets the same noise."""
@@ -532,6 +557,7 @@ class GANModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out: random numbers, the place in the data and the cycle, EMA weights."""
+        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"  # for `load`
         if self.ema is not None:
             checkpoint["ema"] = self.ema.state_dict()
         if self._rng is not None:
