@@ -12,6 +12,7 @@ from lightning_gans.callbacks.progress import GANProgressBar
 from lightning_gans.callbacks.rank_consistency import RankConsistency
 from lightning_gans.callbacks.sample_grid import SampleGrid
 from lightning_gans.callbacks.sample_ranking import SampleRanking
+from lightning_gans.callbacks.sample_writer import SampleWriter
 from lightning_gans.callbacks.stationarity_gap import StationarityGap
 from lightning_gans.callbacks.surrogate_objective import SurrogateObjective
 from lightning_gans.callbacks.wandb_setup import WandbSetup
@@ -30,6 +31,7 @@ __all__ = [
     "RankConsistency",
     "SampleGrid",
     "SampleRanking",
+    "SampleWriter",
     "StationarityGap",
     "SurrogateObjective",
     "WandbSetup",

@@ -114,8 +114,17 @@ def save_film(frames: Sequence[Image.Image], path: str | Path) -> Path:
 
     A film lasts ten seconds and the last frame, but no frame is shown for longer than half a second.
     """
+    durations = [min(500, 10_000 // len(frames))] * (len(frames) - 1) + [2000]
+    return _save_gif(frames, path, durations)
+
+
+def save_loop(frames: Sequence[Image.Image], path: str | Path, milliseconds: int = 80) -> Path:
+    """Write pictures (RGB) of one size as a GIF without an end: each for so long, and after the last the first."""
+    return _save_gif(frames, path, [milliseconds] * len(frames))
+
+
+def _save_gif(frames: Sequence[Image.Image], path: str | Path, durations: list[int]) -> Path:
     first, *others = [frame.quantize(dither=Image.Dither.NONE) for frame in frames]
-    durations = [min(500, 10_000 // len(frames))] * len(others) + [2000]
     return save_image_atomic(first, path, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
 
 

@@ -486,7 +486,7 @@ class GANModule(pl.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """As many samples as ``batch`` says or holds; batch ``i`` always gets the same noise."""
         n = batch if isinstance(batch, int) else len(batch[0] if isinstance(batch, (tuple, list)) else batch)
-        return self.sample(n, generator=torch.Generator().manual_seed(batch_idx))
+        return self.sample(n, seed=batch_idx)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing to do per batch: scores are computed by callbacks (``GenerativeMetrics``)."""

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
 import lightning_gans.callbacks as gan_callbacks
 import lightning_gans.datamodules as gan_datamodules
@@ -102,6 +102,7 @@ class GANCLI(pl_cli.LightningCLI):
         parser.add_argument("--dry_run", action="store_true", help="Print the resolved plan and stop.")
         parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of torch; null: its choice.")
         parser.add_argument("--samples", type=int, default=64, help="How many samples predict writes.")
+        parser.add_argument("--npz", action="store_true", help="Predict writes one samples.npz, and no pictures.")
         parser.add_lightning_class_args(callbacks.ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(gan_callbacks.SampleGrid, "grid")
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.filename": _BEST})
@@ -182,7 +183,7 @@ class GANCLI(pl_cli.LightningCLI):
         checks.at_least_one(samples=(n := self.options["samples"]))
         self.datamodule.predict_dataloader = lambda: [min(64, n - done) for done in range(0, n, 64)]
         folder = _unused(self.run_dir / "predictions")
-        self.trainer.callbacks.append(SampleWriter(folder, self.datamodule.value_range))
+        self.trainer.callbacks.append(gan_callbacks.SampleWriter(folder, npz=self.options["npz"]))
 
     def _run_folder(self) -> Path:
         checkpoint = self.options.get("ckpt_path")
@@ -250,36 +251,6 @@ class SaveConfig(pl_cli.SaveConfigCallback):
             path = folder / (f"config-{len(written) + 1}.yaml" if written else "config.yaml")
             path.with_suffix(".tmp").write_text(text)
             os.replace(path.with_suffix(".tmp"), path)
-
-
-class SampleWriter(callbacks.BasePredictionWriter):
-    """Writes predictions as PNG files and one grid; samples that are no images as one ``samples.csv``."""
-
-    def __init__(self, folder: Path, value_range: tuple[float, float] | None) -> None:
-        super().__init__("epoch")
-        self.folder, self.value_range = folder, value_range
-
-    def write_on_epoch_end(self, trainer: Any, pl_module: Any, predictions: Any, batch_indices: Any) -> None:
-        """Write all samples, on rank 0 (every rank has made the same)."""
-        if not trainer.is_global_zero:
-            return
-        samples = torch.cat([p for p in predictions if isinstance(p, Tensor)]).cpu()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if samples.ndim != 4:
-            rows = "\n".join(",".join(f"{v:.8g}" for v in sample.flatten().tolist()) for sample in samples)
-            (self.folder / "samples.csv").write_text(rows + "\n")
-            print(f"Samples      {self.folder / 'samples.csv'}")
-            return
-        low_high = self.value_range or (-1.0, 1.0)
-        for i, sample in enumerate(samples):
-            image = gan_callbacks.grid_image(sample[None], 1, low_high, cell=sample.shape[-1], gap=0)
-            gan_callbacks.save_image_atomic(image, self.folder / f"{i:05d}.png")
-        shown = samples[:256]
-        grid = gan_callbacks.grid_image(shown, max(1, round(len(shown) ** 0.5)), low_high)
-        gan_callbacks.save_image_atomic(grid, self.folder / "grid.png")
-        print(
-            f"Samples      {self.folder}/00000.png to {len(samples) - 1:05d}.png\nSample grid  {self.folder}/grid.png"
-        )
 
 
 def plan(model: GANModule, data: GANDataModule, options: Any, run_dir: Path, steps: int = 3) -> str:

@@ -241,7 +241,8 @@ def test_predict_writes_images(image_run: Path, tmp_path: Path, n: int) -> None:
     for _ in range(2):
         cli("predict", "--ckpt_path", str(run), "--samples", str(n))
     for folder in ("predictions", "predictions-2"):
-        assert files(run / folder) == {"grid.png", *(f"{i:05d}.png" for i in range(n))}
+        overviews = {"grid.png", "interpolation.png", "walk.gif"}
+        assert files(run / folder) == overviews | {f"{i:05d}.png" for i in range(n)}
     first, again = (np.array(Image.open(run / f / "00000.png")) for f in ("predictions", "predictions-2"))
     assert first.shape[:2] == (8, 8) and np.array_equal(first, again) and first.std() > 0
 
@@ -250,6 +251,15 @@ def test_predict_writes_points(own_run: Path) -> None:
     cli("predict", "--ckpt_path", str(own_run / "checkpoints" / "last.ckpt"), "--samples=5")
     values = np.loadtxt(own_run / "predictions" / "samples.csv", delimiter=",")
     assert values.shape == (5, 2) and values.std() > 0
+    assert Image.open(own_run / "predictions" / "samples.png").size > (400, 400)
+
+
+def test_predict_writes_one_array(image_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(image_run, tmp_path / "run"))
+    cli("predict", "--ckpt_path", str(run), "--samples=70", "--npz")
+    assert files(run / "predictions") == {"samples.npz"}
+    found = np.load(run / "predictions" / "samples.npz")
+    assert found["samples"].shape == (70, 8, 8, 1) and set(found["labels"]) <= set(range(10))
 
 
 def test_a_checkpoint_outside_of_its_run(image_run: Path, tmp_path: Path) -> None:
