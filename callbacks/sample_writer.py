@@ -19,6 +19,7 @@ from lightning_gans.base import GANModule, evaluating
 from lightning_gans.callbacks.image_logging import grid_image, save_image_atomic, save_loop, to_uint8
 from lightning_gans.callbacks.probe import as_gan
 from lightning_gans.callbacks.sample_grid import SampleGrid, contour_picture, density_picture, slerp
+from lightning_gans.checkpoints import write_text
 
 OVERVIEWS = ("grid.png", "interpolation.png", "walk.gif")  # pictures of samples, among those that are samples
 _SHOWN = 256  # samples in the grid
@@ -85,8 +86,7 @@ class SampleWriter(callbacks.BasePredictionWriter):
 
     def _write_points(self, module: GANModule, samples: Tensor, reference: Any) -> None:
         rows = "\n".join(",".join(f"{v:.8g}" for v in sample.flatten().tolist()) for sample in samples)
-        (part := self.folder / ".samples.csv.part").write_text(rows + "\n")
-        os.replace(part, self.folder / "samples.csv")
+        write_text(self.folder / "samples.csv", rows + "\n")
         print(f"Samples       {self.folder / 'samples.csv'}")
         draw = {(1,): density_picture, (2,): contour_picture}.get(tuple(samples.shape[1:]))
         if draw is not None:

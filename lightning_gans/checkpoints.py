@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there."""
+"""Checkpoints, and files of text, that are whole or not there."""
 
 from __future__ import annotations
 
@@ -55,6 +55,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     with _readable(path):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return _checked(checkpoint, path)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a file (UTF-8) under a temporary name, then rename it; its folder is made if it is not there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
 
 
 @contextmanager

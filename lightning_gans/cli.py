@@ -31,9 +31,10 @@ from lightning_gans import checks, networks, regularizers, techniques, wrappers
 from lightning_gans._lightning import callbacks, loggers, pl, pl_cli, utilities
 from lightning_gans.base import PLAYERS, GANModule
 from lightning_gans.callbacks.score import ScoreCallback
-from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint, write_text
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.loggers import MetricsCSV
+from lightning_gans.tools import score_samples
 
 _BEST = "best-{step:06d}"
 _PACKAGES = (techniques, gan_datamodules, gan_callbacks, networks, regularizers, wrappers)
@@ -249,8 +250,7 @@ class SaveConfig(pl_cli.SaveConfigCallback):
         written = _configs(folder)
         if not written or written[-1].read_text() != text:
             path = folder / (f"config-{len(written) + 1}.yaml" if written else "config.yaml")
-            path.with_suffix(".tmp").write_text(text)
-            os.replace(path.with_suffix(".tmp"), path)
+            write_text(path, text)
 
 
 def plan(model: GANModule, data: GANDataModule, options: Any, run_dir: Path, steps: int = 3) -> str:
@@ -301,8 +301,8 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
     """Run the command line; ``default_config`` is what ``fit`` does when no ``--config`` is given."""
     from_shell = args is None
     args = list(sys.argv[1:] if args is None else args)
-    if args[:1] == ["boost"]:
-        return boost(args[1:])
+    if args[:1] in (["boost"], ["score"]):
+        return (boost if args[0] == "boost" else score)(args[1:])
     args = _resolve(args, default_config)
     if from_shell:
         sys.argv[1:] = args
@@ -361,6 +361,47 @@ def boost(args: list[str]) -> None:
         base = run / "checkpoints" / "last.ckpt"
 
 
+def score(args: list[str]) -> None:
+    """``score``: the scores of a folder of images or an .npz, made by whatever model, against a data set."""
+    _silence()
+    parser = _Parser(prog="score", description=score.__doc__)
+    parser.add_argument("--samples", type=str, required=True, help="Folder or zip file of images, or an .npz.")
+    parser.add_subclass_arguments(GANDataModule, "data", required=True)
+    parser.add_function_arguments(score_samples, skip={"samples", "reference"})
+    parser.add_argument("--out", type=str | None, default=None, help="JSON file for the scores and their protocol.")
+    try:
+        options = parser.instantiate_classes(parser.parse_args(args)).as_dict()
+        data, path, out = options.pop("data"), options.pop("samples"), options.pop("out")
+        if out is not None:  # better known before the work
+            _require_writable(Path(out))
+        scores, protocol = score_samples(path, data, **options)
+    except Exception as error:
+        if (sentence := _sentence(error)) is None:
+            raise
+        raise SystemExit(f"error: {sentence}") from error
+    width = max(map(len, [*scores, "extractor_weights"]))
+    lines = [f"{name:<{width}}  {value:.6g}" for name, value in scores.items()]
+    told = ("reference", "reference_split", "reference_items", "fakes", "extractor", "extractor_weights")
+    lines += [f"{what:<{width}}  {protocol[what]}" for what in told]
+    print("\n".join(lines))
+    if out is not None:
+        write_text(out, json.dumps({**scores, "protocol": protocol}, indent=2) + "\n")
+        print(f"{'written to':<{width}}  {out}")
+
+
+def _require_writable(file: Path) -> None:
+    """End with a sentence unless a file of this name can be written; its folder is made."""
+    reason = "it is a folder" if file.is_dir() else ""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (probe := file.parent / ".writable").touch()
+        probe.unlink()
+    except OSError as error:
+        reason = str(error.strerror)
+    if reason:
+        raise SystemExit(f"error: out {file} cannot be written ({reason}).")
+
+
 def _newest_run(folder: Path, k: int) -> Path | None:
     """The run of round k that has a checkpoint; a run that was stopped before its first one has none."""
     found = [path.parent.parent for path in folder.glob(f"round-{k}*/checkpoints/last.ckpt")]
@@ -386,7 +427,8 @@ def _sentence(error: Exception) -> str | None:
         trace = trace.tb_next
     raised_by = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
     if raised_by.startswith("jsonargparse.") and isinstance(error.__cause__, Exception):
-        return _sentence(error.__cause__)  # raised by a constructor
+        causes = re.findall(r"^  - (.+)$", str(error), re.MULTILINE)  # one for each type that an argument may have
+        return _sentence(error.__cause__) or (causes[-1] if causes else None)  # raised by a constructor
     refused = raised_by.startswith("lightning_gans.") and isinstance(error, (ValueError, FileNotFoundError))
     return str(error) if refused or (raised_by == checks.__name__ and isinstance(error, TypeError)) else None
 

@@ -134,3 +134,10 @@ def equal(a: Any, b: Any) -> bool:
         a, b = list(a), list(b)
         return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b))
     return bool(a == b)
+
+
+def varied_images(number: int) -> Tensor:
+    """Noise of different colours and contrasts, uint8 (N, 3, 32, 32)."""
+    own = torch.Generator().manual_seed(5)
+    noise, colour = torch.rand(number, 3, 32, 32, generator=own), torch.rand(number, 3, 1, 1, generator=own)
+    return ((0.2 + 0.8 * torch.rand(number, 1, 1, 1, generator=own)) * noise * colour * 255).round().to(torch.uint8)

@@ -35,3 +35,28 @@ def _quiet_and_seeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of the right format, with random weights, for InceptionV3."""
+    from common import varied_images
+    from torch import nn
+
+    from lightning_gans.metrics.extractors import FeatureExtractorInceptionV3
+
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        patch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", lambda *_, **__: {})
+        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits"])
+    for name, parameter in network.named_parameters():
+        if name.endswith("conv.weight"):
+            nn.init.kaiming_normal_(parameter)
+    (features, _) = network(varied_images(4))  # logits that differ: no weight on what all images share
+    common = nn.functional.normalize(features.mean(0), dim=0)
+    network.fc.weight -= torch.outer(network.fc.weight @ common, common)
+    network.fc.weight *= 2 / (features @ network.fc.weight.T).std()
+    torch.save(network.state_dict(), path)
+    return path

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
-from common import QUIET, equal, make, make_images, state
+from common import QUIET, equal, make, make_images, state, varied_images
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -24,7 +24,6 @@ from lightning_gans.datamodules.digits import Digits
 from lightning_gans.datamodules.toy1d import PointMass, RareTail1D
 from lightning_gans.datamodules.toy2d import Ring, SwissRoll
 from lightning_gans.metrics import InceptionExtractor, content_hash, to_uint8, wasserstein1
-from lightning_gans.metrics.extractors import FeatureExtractorInceptionV3
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
 from lightning_gans.techniques import WGAN, GANModule
 
@@ -56,33 +55,6 @@ def noisy_digits() -> DataLoader:
 
 
 # ---------------------------------------------------------------------- torch-fidelity
-def varied_images(number: int) -> Tensor:
-    """Noise of different colours and contrasts, uint8 (N, 3, 32, 32)."""
-    own = torch.Generator().manual_seed(5)
-    noise, colour = torch.rand(number, 3, 32, 32, generator=own), torch.rand(number, 3, 1, 1, generator=own)
-    return ((0.2 + 0.8 * torch.rand(number, 1, 1, 1, generator=own)) * noise * colour * 255).round().to(torch.uint8)
-
-
-@pytest.fixture(scope="module")
-def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights file of the right format, with random weights."""
-    path = tmp_path_factory.mktemp("inception") / "weights.pth"
-    torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-        patch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", lambda *_, **__: {})
-        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits"])
-    for name, parameter in network.named_parameters():
-        if name.endswith("conv.weight"):
-            nn.init.kaiming_normal_(parameter)
-    (features, _) = network(varied_images(4))  # logits that differ: no weight on what all images share
-    common = nn.functional.normalize(features.mean(0), dim=0)
-    network.fc.weight -= torch.outer(network.fc.weight @ common, common)
-    network.fc.weight *= 2 / (features @ network.fc.weight.T).std()
-    torch.save(network.state_dict(), path)
-    return path
-
-
 def test_in_loop_scores_equal_torch_fidelity(inception_weights: Path) -> None:
     """The same weights file and the same images: FID, IS (1 split), KID (1 subset of all), precision, recall."""
     from torch_fidelity import calculate_metrics

@@ -37,7 +37,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "datamodules": ({"functional"} | LIGHTNING, {"numpy", "PIL", "sklearn", "torch", "torchvision", "tqdm"}),
     "callbacks": (
-        {"base", "checks", "distributed", "metrics", "rng", "samplers", "version"} | LIGHTNING,
+        {"base", "checkpoints", "checks", "distributed", "metrics", "rng", "samplers", "version"} | LIGHTNING,
         {"matplotlib", "mpl_toolkits", "numpy", "PIL", "torch", "torchvision", "tqdm", "wandb"},
     ),
     **{
