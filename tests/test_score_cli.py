@@ -49,8 +49,9 @@ def test_equal_to_torch_fidelity(inception_weights: Path) -> None:
     from torch_fidelity import calculate_metrics
 
     number = 8
-    images, dim = varied_images(2 * number), torch.linspace(0, 1, number)[:, None, None, None]
-    real, fake = folder(images[:number], "real"), folder((images[number:] * dim).byte(), "fake")
+    images = varied_images(2 * number)
+    images[-number // 2 :] = 255 - images[-number // 2 :]  # half of the fakes are far from the reals
+    real, fake = folder(images[:number], "real"), folder(images[number:], "fake")
     theirs = calculate_metrics(
         input1=str(fake), input2=str(real), cuda=False, verbose=False, cache=False, save_cpu_ram=True,
         batch_size=8, isc=True, fid=True, kid=True, prc=True, isc_splits=1, kid_subsets=1, kid_subset_size=number,
