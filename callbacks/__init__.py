@@ -6,6 +6,7 @@ from lightning_gans.callbacks.gradient_norms import GradientNorms
 from lightning_gans.callbacks.image_logging import grid_image, save_image_atomic
 from lightning_gans.callbacks.loss_variance import LossVariance
 from lightning_gans.callbacks.mode_coverage import ModeCoverage
+from lightning_gans.callbacks.model_card import ModelCard
 from lightning_gans.callbacks.non_finite import NonFiniteError, NonFiniteGuard
 from lightning_gans.callbacks.overfit import OverfitAlarm
 from lightning_gans.callbacks.progress import GANProgressBar
@@ -25,6 +26,7 @@ __all__ = [
     "GradientNorms",
     "LossVariance",
     "ModeCoverage",
+    "ModelCard",
     "NonFiniteError",
     "NonFiniteGuard",
     "OverfitAlarm",

@@ -162,6 +162,7 @@ class GANCLI(pl_cli.LightningCLI):
         if self.options["dry_run"]:
             print(plan(self.model, self.datamodule, self.options, self.run_dir))
             raise SystemExit(0)
+        self.trainer.callbacks.append(gan_callbacks.ModelCard())
         if self.trainer.is_global_zero:
             print(f"Run folder: {self.run_dir}")
             if self.uses_wandb:
@@ -216,6 +217,7 @@ class GANCLI(pl_cli.LightningCLI):
             "Metrics": self.run_dir / "metrics.csv",
             **({"Best": best} if best != last else {}),
             "Checkpoint": last,
+            "Model card": last.with_suffix(".md"),
             "Config": (_configs(self.run_dir) or [Path()])[-1],
         }
         lines = ["", *(f"{what:<12} {path}" for what, path in files.items() if path.is_file())]

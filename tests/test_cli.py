@@ -110,7 +110,7 @@ def own_run(toy_run: Path, tmp_path: Path) -> Path:
 # ---------------------------------------------------------------------- the run's folder
 def test_what_a_run_leaves_behind(image_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert files(image_run) == {
-        "config.yaml", "metrics.csv", "checkpoints/last.ckpt",
+        "config.yaml", "metrics.csv", "checkpoints/last.ckpt", "checkpoints/last.md",
         "samples/latest.png", "samples/step_000000.png", "samples/step_000002.png",
         "samples/animation.gif", "samples/over_training.png",
     }  # fmt: skip
@@ -125,7 +125,12 @@ def test_the_report_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> N
     cli("fit", "--name=a", "--trainer.max_steps=1", "--trainer.log_every_n_steps=5")
     report = capsys.readouterr().out.split("\n\n")[-1]
     named = dict(re.findall(r"^([A-Z][a-z ]+?) {2,}(\S+)$", report, re.MULTILINE))
-    assert named.keys() == {"Sample grid", "Checkpoint", "Config"}  # one update, five to a log entry: no metrics
+    assert named.keys() == {
+        "Sample grid",
+        "Checkpoint",
+        "Model card",
+        "Config",
+    }  # one update, five to a log entry: no metrics
     assert all(Path(path).is_file() for path in named.values())
 
 
