@@ -122,7 +122,7 @@ def _data(trainer: pl.Trainer) -> str:
     if datamodule is not None:
         return type(datamodule).__name__
     loader: Any = trainer.train_dataloader
-    dataset = getattr(loader, "dataset", None)
+    dataset: Any = getattr(loader, "dataset", None)
     items = f", {len(dataset):,} items" if hasattr(dataset, "__len__") else ""
     return type(loader).__name__ + ("" if dataset is None else f" of a {type(dataset).__name__}{items}")
 

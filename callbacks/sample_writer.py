@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -88,11 +87,10 @@ class SampleWriter(callbacks.BasePredictionWriter):
         rows = "\n".join(",".join(f"{v:.8g}" for v in sample.flatten().tolist()) for sample in samples)
         write_text(self.folder / "samples.csv", rows + "\n")
         print(f"Samples       {self.folder / 'samples.csv'}")
-        draw = {(1,): density_picture, (2,): contour_picture}.get(tuple(samples.shape[1:]))
+        draw = {1: density_picture, 2: contour_picture}.get(samples.shape[1]) if samples.ndim == 2 else None
         if draw is not None:
             real = None if reference is None else reference("train")[0][: len(samples)].float()
-            picture: Image.Image = draw(module, samples.float(), real)  # type: ignore[operator]
-            save_image_atomic(picture, self.folder / "samples.png")
+            save_image_atomic(draw(module, samples.float(), real), self.folder / "samples.png")
             print(f"Picture       {self.folder / 'samples.png'}")
 
 

@@ -366,7 +366,7 @@ def boost(args: list[str]) -> None:
 def score(args: list[str]) -> None:
     """``score``: the scores of a folder of images or an .npz, made by whatever model, against a data set."""
     _silence()
-    parser = _Parser(prog="score", description=score.__doc__)
+    parser = _Parser(prog="score", description=str(score.__doc__))
     parser.add_argument("--samples", type=str, required=True, help="Folder or zip file of images, or an .npz.")
     parser.add_subclass_arguments(GANDataModule, "data", required=True)
     parser.add_function_arguments(score_samples, skip={"samples", "reference"})
