@@ -39,11 +39,12 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
         f"- written by: lightning_gans {__version__}, torch {torch.__version__}, "
         f"Lightning {checkpoint.get('pytorch-lightning_version', 'unknown')}",
     ]
-    states = [s for s in checkpoint.get("callbacks", {}).values() if isinstance(s, Mapping) and s.get("history")]
+    states = [s for s in checkpoint.get("callbacks", {}).values() if isinstance(s, Mapping) and "higher_is_better" in s]
+    states = [s for s in states if s["history"]]  # of `ScoreCallback`; others may call anything a history
     if states:
         lines += ["", "## Scores", "", "| score | last | at update | best | at update |", "|---|---|---|---|---|"]
         for state in states:
-            lines += _rows(state["history"], state.get("higher_is_better", ()))
+            lines += _rows(state["history"], state["higher_is_better"])
         for state in states:
             if protocol := state.get("protocol"):
                 lines += ["", "Protocol: " + ", ".join(f"{k} {v}" for k, v in protocol.items()) + "."]

@@ -1,6 +1,7 @@
 """The command line: ``fit``, ``test`` and ``predict`` of any technique on any data, each run in a folder of its own.
 
-Beside them ``boost`` (rounds), ``score`` (images, whoever made them) and ``export`` (the generator as a file).
+Beside them ``boost`` (rounds), ``score`` (images, whoever made them), ``export`` (the generator as a file) and
+``directions`` (in the latent space).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import copy
 import difflib
 import importlib
 import inspect
+import io
 import itertools
 import json
 import logging
@@ -20,7 +22,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -365,7 +367,7 @@ def boost(args: list[str]) -> None:
             options = ["--config", own.first] if k == 0 and own.first else rest
             grown = [] if base is None else [f"--model.base={base}"]
             seed = [] if k == 0 or any(a.startswith("--seed_everything") for a in rest) else [f"--seed_everything={k}"]
-            data = [] if base is None else _reweighted(base, folder / f"weights-{k}", own.weights, k)
+            data = [] if base is None else _reweighted(options, base, folder / f"weights-{k}", own.weights, k)
             main(["fit", *options, *seed, *grown, *data, f"--out={folder}", f"--name=round-{k}"])
         elif not _finished(run):
             main(["fit", f"--ckpt_path={run}"])
@@ -376,16 +378,17 @@ def boost(args: list[str]) -> None:
 
 def score(args: list[str]) -> None:
     """``score``: a folder, .zip or .npz file of images, whoever made them, against a data set."""
-    parser = jsonargparse.ArgumentParser("score", description=score.__doc__)
+    parser = _Parser("score", description=score.__doc__)
     parser.add_argument("--samples", required=True, help="Folder or .zip of images, or .npz with samples (N, H, W, C).")
     parser.add_subclass_arguments(GANDataModule, "data", required=True)
     parser.add_function_arguments(score_samples, skip={"samples", "data"})
     parser.add_argument("--out", type=str | None, default=None, help="JSON file for the scores and their protocol.")
     if torch.cuda.is_available():
         parser.set_defaults({"device": "cuda"})
-    given = parser.instantiate_classes(parser.parse_args(args))
-    options = {k: v for k, v in vars(given).items() if k not in ("samples", "data", "out")}
+    parsed = parser.parse_args(args)
     with _told():
+        given = parser.instantiate_classes(parsed)
+        options = {k: v for k, v in vars(given).items() if k not in ("config", "samples", "data", "out")}
         found = score_samples(given.samples, given.data, **options)
     print(f"{given.samples}: {found['protocol']['fakes']:,} images against {given.data.name}")
     for name, value in found["scores"].items():
@@ -416,7 +419,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (ValueError, FileNotFoundError, ImportError) as error:
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(f"error: {_sentence(error) or error}") from error
 
 
 def directions(args: list[str]) -> None:
@@ -459,22 +462,22 @@ def directions(args: list[str]) -> None:
 OTHERS = {"boost": boost, "directions": directions, "export": export, "score": score}
 
 
-def _reweighted(base: Path, folder: Path, weights: str, seed: int) -> list[str]:
-    """What tells ``fit`` the data of AdaGAN's next round; nothing for other techniques."""
-    if (run := _run_of(base)) is None:
+def _reweighted(args: list[str], base: Path, folder: Path, weights: str, seed: int) -> list[str]:
+    """What tells ``fit`` the data of AdaGAN's next round, after ``base``; nothing for other techniques."""
+    printed = io.StringIO()
+    with redirect_stdout(printed), suppress(SystemExit):  # of mistakes fit will tell
+        main(["fit", *args, "--print_config"])
+    config = yaml.safe_load(printed.getvalue()) or {}
+    model, data = config.get("model"), config.get("data")
+    if not model or not data or not model["class_path"].endswith(".AdaGAN"):
         return []
-    config = yaml.safe_load(_configs(run)[-1].read_text())
-    model, data = config["model"], config["data"]
-    if not model["class_path"].endswith(".AdaGAN"):
-        return []
-    if data["class_path"].endswith(".Resampled"):
-        data = data["init_args"]["data"]
+    fitted = jsonargparse.dict_to_namespace({"model": model, "data": data})
+    _fit_networks_to_data(fitted)
     pl.seed_everything(seed, verbose=False)
-    last, classifier = tools.load(base), _built(model["init_args"]["discriminator"])
-    beta = model["init_args"]["beta"]
+    classifier = _built(fitted["model"]["init_args"]["discriminator"].as_dict())
     folder.mkdir(parents=True, exist_ok=True)
     print(f"AdaGAN: weighing the data for {folder.parent}/round-{seed}")
-    reweight(_built(data), last, classifier, folder, weights=weights, beta=beta)  # type: ignore[arg-type]
+    reweight(_built(data), tools.load(base), classifier, folder, weights=weights, beta=model["init_args"]["beta"])  # type: ignore[arg-type]
     drawn = {"class_path": "Resampled", "init_args": {"data": data, "probabilities": str(folder / "weights.pt")}}
     return ["--data", json.dumps(drawn)]
 

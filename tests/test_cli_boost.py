@@ -86,6 +86,14 @@ def test_adagan_by_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     config.write_text(config.read_text().replace("max_steps: 2", "max_steps: 4"))
     main(["boost", "--config=ada.yaml", "--name=c", "--rounds=3"])
     assert saved(runs / "round-2")["global_step"] == 4
+    plain = {**given, "model": {"class_path": "GAN", "init_args": {k: v for k, v in model.items() if k != "beta"}}}
+    Path("gan.yaml").write_text(yaml.safe_dump(plain))
+    main(["fit", "--config=gan.yaml", "--name=g"])
+    main(["boost", "--config=ada.yaml", "--name=d", "--rounds=2", "--first=runs/g", "--data.batch_size=16"])
+    (config,) = Path("runs/d").glob("round-1/config.yaml")
+    drawn = yaml.safe_load(config.read_text())["data"]
+    assert drawn["class_path"].endswith(".Resampled"), "the technique of a round is its own, not its base's"
+    assert drawn["init_args"]["data"]["init_args"]["batch_size"] == 16
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lightning_gans import GAN
 from lightning_gans._lightning import callbacks as lightning_callbacks
 from lightning_gans.callbacks import EMA, GenerativeMetrics, ModeCoverage
+from lightning_gans.card import card
 from lightning_gans.checkpoints import AtomicCheckpointIO
 from lightning_gans.cli import main
 from lightning_gans.datamodules import Digits, Ring
@@ -161,6 +162,11 @@ def test_score_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit, match="error: path nowhere does not exist"):
         main(["score", "--samples=nowhere", "--data=Digits", *extractor])
     assert [p.name for p in Path("deep").iterdir()] == ["s.json"]
+    with pytest.raises(SystemExit, match="error: path nowhere does not exist"):
+        main(["score", "--samples", str(tmp_path / "made"), "--data=Images", "--data.path=nowhere", *extractor])
+    with pytest.raises(SystemExit):
+        main(["score", "--samples=x", "--data=Digitz"])
+    assert "'Digitz': did you mean Digits" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------- cards
@@ -194,6 +200,13 @@ def test_each_checkpoint_has_a_card(tmp_path: Path) -> None:
     assert "samples 50" in text and 'load("last.ckpt").sample(64, seed=0)' in text
     config = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
     assert config["model"]["latent_dim"] == last["hyper_parameters"]["latent_dim"] and config["data"]["batch_size"] == 8
+
+
+def test_a_history_of_another_kind_is_left_out() -> None:
+    """A card ends no training."""
+    states = {"mine": {"history": [0.5, 0.25]}, "none": {"history": [], "protocol": {}, "higher_is_better": []}}
+    told = card({"class_path": "elsewhere.Mine", "callbacks": states})
+    assert told.startswith("# Mine\n") and "## Scores" not in told
 
 
 # ---------------------------------------------------------------------- pictures
