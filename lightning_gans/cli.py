@@ -378,7 +378,7 @@ def boost(args: list[str]) -> None:
 
 def score(args: list[str]) -> None:
     """``score``: a folder, .zip or .npz file of images, whoever made them, against a data set."""
-    parser = _Parser("score", description=score.__doc__)
+    parser = _Parser("score", description=score.__doc__ or "")
     parser.add_argument("--samples", required=True, help="Folder or .zip of images, or .npz with samples (N, H, W, C).")
     parser.add_subclass_arguments(GANDataModule, "data", required=True)
     parser.add_function_arguments(score_samples, skip={"samples", "data"})
