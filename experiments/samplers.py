@@ -217,11 +217,21 @@ def grid_games(arguments: Any) -> dict[str, common.Game]:
     return made
 
 
-IMAGES: dict[str, dict[str, Any]] = {
-    "GAN": {"technique": "gan", "options": {"loss": "non_saturating", "lr_g": 1e-3, "lr_d": 1e-3}},
-    "DCGAN": {"technique": "dcgan", "options": {"lr_g": 1e-3, "lr_d": 1e-3}},
-    "SNGAN": {"technique": "sn_gan", "options": {"lr_g": 1e-3, "lr_d": 1e-3}},
-    "WGANGP": {"technique": "wgan_gp", "options": {"lr_g": 1e-3, "lr_d": 1e-3, "betas": [0.5, 0.9]}},
+FAST = {"lr_g": 1e-3, "lr_d": 1e-3}
+# By name: the norm of the discriminator, and what else the game is. (Mixtures sample by their first GAN's rules.)
+IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "GAN": ("none", {"technique": "gan", "options": {"loss": "non_saturating", **FAST}}),
+    "DCGAN": ("batch", {"technique": "dcgan", "options": FAST}),
+    "SNGAN": ("none", {"technique": "sn_gan", "options": FAST}),
+    "WGANGP": ("none", {"technique": "wgan_gp", "options": {**FAST, "betas": [0.5, 0.9]}}),
+    "WGAN": ("batch", {"technique": "wgan", "options": {**FAST, "c": 0.01}}),
+    "CTGAN": ("none", {"technique": "ct_gan", "options": {**FAST, "betas": [0.5, 0.9]}}),
+    "WGANALP": ("none", {"technique": "wgan_alp", "options": FAST}),
+    "SRNGAN": ("none", {"technique": "srn_gan", "options": FAST}),
+    "PRCGAN": ("none", {"technique": "prc_gan", "options": {"lr_g": 2e-4, "lr_d": 1e-3, "lr_c": 2e-4}}),
+    "UnrolledGAN": ("none", {"technique": "unrolled", "options": {**FAST, "unroll_steps": 1, "unroll_lr": 1e-3}}),
+    "RobustWGAN": ("none", {"technique": "robust_wgan", "options": {**FAST, "betas": [0.5, 0.9], "w_every": 100}}),
+    "PrimalDualGAN": ("none", {"technique": "primal_dual", "options": {**FAST, "saturating": False}}),
 }
 
 
@@ -241,8 +251,12 @@ def image_games(data: str, arguments: Any) -> dict[str, common.Game]:
     """Each technique, its finished generator scored by all methods."""
     made = {}
     for name in arguments.techniques:
-        norm = "batch" if name == "DCGAN" else "none"
-        game = common.image_game(data, arguments.image_updates, arguments.image_width, norm, **IMAGES[name])
+        norm, play = IMAGES[name]
+        game = common.image_game(data, arguments.image_updates, arguments.image_width, norm, **play)
+        if name == "CTGAN":
+            game["discriminator"][1]["dropout"] = 0.2
+        if name == "PRCGAN":
+            game["classifier"] = ["DCGANDiscriminator", {"width": arguments.image_width, "norm": "batch"}]
         watch = [
             ["experiments.samplers.Scored",
              {"name": k, "method": m, "num_real": arguments.image_real, "keep": arguments.image_keep,
