@@ -61,7 +61,7 @@ def curves(
 
 def samples(lines: Mapping[str, Sequence[Result]], columns: int = 10) -> Image.Image:
     """One row of samples per game, of its first seed."""
-    figure = new_figure(1.2 + 0.55 * columns, 0.62 * len(lines) + 0.2)
+    figure = new_figure(0.5 + 0.085 * max(map(len, lines)) + 0.55 * columns, 0.62 * len(lines) + 0.2)
     for axes, (name, results) in zip(figure.subplots(len(lines), 1, squeeze=False)[:, 0], lines.items()):
         images = torch.tensor(results[0]["sample"][:columns])
         axes.imshow(grid_image(images.nan_to_num(), columns, cell=56))

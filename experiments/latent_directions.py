@@ -11,6 +11,7 @@ the strokes goes with its shift and all others stay. ``--data MNIST`` is downloa
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -81,10 +82,11 @@ class Directions(pl.Callback):
         num_directions: K.
         steps: of A and R.
         rate: of their Adam.
+        max_shift: the largest shift.
     """
 
-    def __init__(self, num_directions: int, steps: int, rate: float) -> None:
-        self.num_directions, self.steps, self.rate = num_directions, steps, rate
+    def __init__(self, num_directions: int, steps: int, rate: float, max_shift: float = 6.0) -> None:
+        self.num_directions, self.steps, self.rate, self.max_shift = num_directions, steps, rate, max_shift
         self.kept: dict[str, Any] = {}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -100,7 +102,7 @@ class Directions(pl.Callback):
         for method in METHODS:
             if method == "true axes" and true is None:
                 continue
-            module = find(pl_module, method, self.num_directions, self.steps, self.rate, true)
+            module = find(pl_module, method, self.num_directions, self.steps, self.rate, self.max_shift, true)
             correlations = attribute_correlations(module, attributes)
             axes = {"regressed": regressed_axes(module, attributes), **({} if true is None else {"true": true})}
             self.kept[method] = {
@@ -113,10 +115,12 @@ class Directions(pl.Callback):
             }
 
 
-def find(gan: nn.Module, method: str, k: int, steps: int, rate: float, true: Tensor | None = None) -> LatentDirections:
+def find(
+    gan: nn.Module, method: str, k: int, steps: int, rate: float, max_shift: float, true: Tensor | None
+) -> LatentDirections:
     """Directions by one of `METHODS`, with a reconstructor that has learned to tell them."""
     kind, init, learns = METHODS[method]
-    module = LatentDirections(gan, k, kind=kind, init=init, lr=rate)
+    module = LatentDirections(gan, k, kind=kind, init=init, lr=rate, max_shift=max_shift)
     if method == "true axes" and true is not None:
         module.directions.weight.data.copy_(true)
     module.directions.requires_grad_(learns)
@@ -185,9 +189,10 @@ def pictures(
 
 
 # ---------------------------------------------------------------------------------------------- games
-def games(data: str, arguments: Any) -> dict[str, common.Game]:
+def games(data: str, shift: float, arguments: Any) -> dict[str, common.Game]:
     """A GAN by each technique, or the fixed generator, with `Directions` watching."""
     options = {"num_directions": arguments.directions, "steps": arguments.steps, "rate": arguments.rate}
+    options |= {} if shift == 6 else {"max_shift": shift}
     watch = [["experiments.latent_directions.Directions", options]]
     if data == "Factors":  # one update at rate 0, only so that it is played as the others are
         still = {"technique": "gan", "options": {"lr_g": 0.0, "lr_d": 0.0}, "ema": None, "latent_dim": 8}
@@ -248,8 +253,13 @@ def columns(arguments: Any) -> common.Columns:
 
 def scatter(panels: Mapping[str, Mapping[str, list[common.Result]]]) -> Image.Image:
     """One panel per game: each direction's accuracy and the gap of its correlations, all seeds together."""
-    figure = new_figure(1.0 + 3.8 * len(panels), 3.9)
-    for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+    across = min(4, len(panels))
+    down = math.ceil(len(panels) / across)
+    figure = new_figure(1.0 + 3.8 * across, 3.9 * down)
+    grid = list(figure.subplots(down, across, squeeze=False).flat)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, lines) in zip(grid, panels.items()):
         for colour, (method, results) in zip(figures.COLOURS, lines.items()):
             points = [
                 (
@@ -267,13 +277,13 @@ def scatter(panels: Mapping[str, Mapping[str, list[common.Result]]]) -> Image.Im
     return figure_image(figure)
 
 
-def rows_of(results: list[common.Result], method: str) -> dict[str, list[common.Result]]:
+def rows_of(title: str, results: list[common.Result], method: str) -> dict[str, list[common.Result]]:
     """The pictures of the first seed that did not fail, for `figures.samples`."""
     for r in results:
         if (kept := found_by(r, method)) and kept["pictures"]:
             shape, shown = kept["pictures"]
-            images = {label: torch.tensor(flat).unflatten(1, shape).tolist() for label, flat in shown}
-            return {f"{method}: {label}": [{"sample": image}] for label, image in images.items()}
+            images = {label: torch.tensor(flat).unflatten(1, shape).tolist() for label, flat in shown[:2]}
+            return {f"{title}: {label}": [{"sample": image}] for label, image in images.items()}
     return {}
 
 
@@ -287,38 +297,38 @@ def main() -> None:
     """Play, print, write."""
     p = common.parser(
         __doc__, data=["Factors", "Digits"], techniques=["dcgan", "sn_gan", "wgan_gp"], updates=400, width=16,
-        batch_size=32, latent_dim=16, directions=16, steps=800, rate=1e-3, told=0.9, dropout=0.2,
+        batch_size=32, latent_dim=16, directions=16, steps=800, rate=1e-3, told=0.9, dropout=0.2, shifts=[6.0, 2.0],
     )  # fmt: skip
     arguments = p.parse_args()
     tables: list[str] = []
     everything: dict[str, list[common.Result]] = {}
     panels: dict[str, dict[str, list[common.Result]]] = {}
     shown: list[Image.Image] = []
-    for data in arguments.data:
-        found = common.sweep(games(data, arguments), arguments.seeds, arguments)
+    for data, shift in itertools.product(arguments.data, arguments.shifts):
+        found = common.sweep(games(data, shift, arguments), arguments.seeds, arguments)
         for name, results in found.items():
-            title = f"{data}, {name}"
+            title = f"{data}, {name}, shifts to {shift:g}"
             everything[title] = results
             used = [m for m in METHODS if m != "true axes" or data == "Factors"]
             panels[title] = {m: [{**r, "found": found_by(r, m)} for r in results] for m in used}
             tables += ["", f"## {title}", "", *common.table(panels[title], columns(arguments), "directions")]
-            if rows := rows_of(results, "unit"):
+            if rows := rows_of(title, results, "unit"):
                 shown.append(figures.samples(rows, SHIFTS))
     protocol = [
         f"A and R: {arguments.steps} steps of Adam({arguments.rate:g}) with batch 32, R a small LeNet of its own for "
-        "each row; shifts up to 6, at least 0.5; coordinate axes and random (orthonormal) columns do not learn",
+        "each row; shifts of at least 0.5; coordinate axes and random (orthonormal) columns do not learn",
         f"GANs: {arguments.directions} directions of {arguments.latent_dim}; {arguments.updates} generator updates "
         f"(five times as many for DCGAN), DCGAN nets of width {arguments.width}, EMA (0.99)",
         "Factors: a fixed generator of 8 x 8 images, five factors of eight turned at random, five directions",
-        "RCA and shift error: 4,000 fresh pairs; sign: accuracy of a small classifier, trained for 50 steps, that "
-        "tells G(z + 6 a) from G(z - 6 a) by one image; class changes: share of z of which these two are of different "
-        "classes by the classifier of the scores",
+        "RCA and shift error: 4,000 fresh pairs; sign: accuracy of a small classifier, trained for 50 steps, that tells "
+        "the two ends, G(z + s a) and G(z - s a) with s the largest shift, by one image; class changes: share of z of "
+        "which these two are of different classes by the classifier of the scores",
         f"named: the shift correlates with the change of one of {', '.join(ATTRIBUTES)} by 0.7 or more, and with none "
         f"of the others by more than 0.5; those told: R tells at least {arguments.told:g} of their shifts; no person "
         "has looked, and this is not the paper's measure",
         "cosines: absolute, matched one to one, with the directions that linear regression of the attributes on z "
         "gives, and with the true ones",
-        "figure: each direction a point; below, what the four most selective unit directions of a seed do to a sample",
+        "figure: each direction a point; below, what the two most selective unit directions of a seed do to a sample",
     ]
     figure = figures.stack(scatter(panels), *shown)
     common.publish(arguments, "Latent directions", everything, protocol, tables, figure)
