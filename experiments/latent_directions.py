@@ -320,9 +320,9 @@ def main() -> None:
         f"GANs: {arguments.directions} directions of {arguments.latent_dim}; {arguments.updates} generator updates "
         f"(five times as many for DCGAN), DCGAN nets of width {arguments.width}, EMA (0.99)",
         "Factors: a fixed generator of 8 x 8 images, five factors of eight turned at random, five directions",
-        "RCA and shift error: 4,000 fresh pairs; sign: accuracy of a small classifier, trained for 50 steps, that tells "
-        "the two ends, G(z + s a) and G(z - s a) with s the largest shift, by one image; class changes: share of z of "
-        "which these two are of different classes by the classifier of the scores",
+        "RCA and shift error: 4,000 fresh pairs; sign: accuracy of a small classifier, trained for 50 steps, that "
+        "tells the two ends, G(z + s a) and G(z - s a) with s the largest shift, by one image; class changes: share "
+        "of z of which these two are of different classes by the classifier of the scores",
         f"named: the shift correlates with the change of one of {', '.join(ATTRIBUTES)} by 0.7 or more, and with none "
         f"of the others by more than 0.5; those told: R tells at least {arguments.told:g} of their shifts; no person "
         "has looked, and this is not the paper's measure",

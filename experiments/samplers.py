@@ -137,13 +137,16 @@ class Scored(GenerativeMetrics):
     Args:
         name: of the method.
         method: the method.
-        num_real: training images for its ratio.
+        num_real: images for its ratio.
         keep: updates at most of a discriminator that is trained on.
         options: of `GenerativeMetrics`.
+        split: of these images.
     """
 
-    def __init__(self, name: str, method: Method, num_real: int, keep: int, options: dict[str, Any]) -> None:
-        made = Make(name, method, num_real, keep)
+    def __init__(
+        self, name: str, method: Method, num_real: int, keep: int, options: dict[str, Any], split: str = "train"
+    ) -> None:
+        made = Make(name, method, num_real, keep, split)
         super().__init__(10**9, metrics=["fid"], at_start=False, sampler=made, **options)
 
 
@@ -155,11 +158,12 @@ class Make:
     method: Method
     num_real: int
     keep: int
+    split: str
 
     def __call__(self, module: GANModule) -> samplers.Sampler:
-        """With the training images."""
+        """With real images."""
         data = module.trainer.datamodule  # type: ignore[attr-defined]
-        real, labels = items(data, "train", self.num_real, module.device)
+        real, labels = items(data, self.split, self.num_real, module.device)
         ratio = ratio_of(module, self.method[2], real, labels, self.keep)
         return built(self.method, module, ratio, real, labels)
 
@@ -250,6 +254,7 @@ def image_methods(arguments: Any) -> dict[str, Method]:
 def image_games(data: str, arguments: Any) -> dict[str, common.Game]:
     """Each technique, its finished generator scored by all methods."""
     made = {}
+    own = {} if data == "Digits" else {"split": "test"}  # where there are enough images that D was not trained on
     for name in arguments.techniques:
         norm, play = IMAGES[name]
         game = common.image_game(data, arguments.image_updates, arguments.image_width, norm, **play)
@@ -260,7 +265,7 @@ def image_games(data: str, arguments: Any) -> dict[str, common.Game]:
         watch = [
             ["experiments.samplers.Scored",
              {"name": k, "method": m, "num_real": arguments.image_real, "keep": arguments.image_keep,
-              "options": game["score"]}]
+              "options": game["score"], **own}]
             for k, m in image_methods(arguments).items()
         ]  # fmt: skip
         made[f"{data}: {name}"] = game | {"watch": watch}
@@ -405,7 +410,8 @@ def main() -> None:
         | {method: [fid(r, method) for r in results] for method in names}
         for name, results in found.items()
     }
-    pictures = [price(grid["GAN"], groups), tail_figure(drawn), *([figures.bars(panels, "FID")] if panels else [])]
+    in_rows = [dict(list(panels.items())[i : i + 4]) for i in range(0, len(panels), 4)]
+    pictures = [price(grid["GAN"], groups), tail_figure(drawn), *(figures.bars(row, "FID") for row in in_rows)]
     a = arguments
     protocol = [
         f"grid: unit spacing, standard deviation 0.05; {a.updates} generator updates, 3 x {a.width} units, batch 256, "
@@ -422,7 +428,8 @@ def main() -> None:
         "tails: a uniform proposal on [-4, 4], N(0, 1) as the target, exact ratio; thresholding keeps as large a share "
         "of the proposals as rejection",
         f"images: DCGAN nets of width {a.image_width}, {a.image_updates} generator updates, batch 32, EMA (0.99), "
-        f"2,000 samples; ratios from {a.image_real} training images, for at most {a.image_keep} updates; the first "
+        f"2,000 samples; ratios from {a.image_real} images, of MNIST those of the test set, of Digits those of the "
+        f"training set, for at most {a.image_keep} updates; the first "
         f"three seeds; chains of {a.image_chain}; {a.image_langevin} Langevin steps of 0.01; 80, 95: gamma by "
         "percentile",
     ]

@@ -31,6 +31,7 @@ import jsonargparse
 import torch
 import yaml
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 import lightning_gans.callbacks as gan_callbacks
 import lightning_gans.datamodules as gan_datamodules
@@ -44,10 +45,14 @@ from lightning_gans.functional.boosting import BOOSTS
 from lightning_gans.loggers import MetricsCSV
 from lightning_gans.rounds import reweight
 from lightning_gans.tools.latent_directions import DirectionCharts, LatentDirections
+from lightning_gans.tools.load import HARMLESS, resolve_class
 from lightning_gans.tools.score import score_samples
 from lightning_gans.tools.write import SampleWriter
 
 _BEST = "best-{step:06d}"
+# What a checkpoint may name, and where it is defined, if it lies in no run.
+_REMEMBERED = (nn.Module, regularizers.Regularizer, GANDataModule, torch.optim.Optimizer, LRScheduler)
+_DEFINED = (*HARMLESS, "lightning_gans.datamodules.", "lightning_gans.optim", "torch.optim.")
 _PACKAGES = (techniques, gan_datamodules, gan_callbacks, networks, regularizers, wrappers)
 
 
@@ -555,13 +560,30 @@ def _resolve(args: list[str], default_config: Path | None) -> list[str]:
 
 
 def _remembered_config(checkpoint: dict[str, Any]) -> str | None:
-    """Model and data as a checkpoint knows them, for one that lies in no run folder; JSON is YAML."""
-    config = {}
+    """Model and data as a checkpoint knows them, for one that lies in no run folder; JSON is YAML.
+
+    It may be a stranger's, so that only classes which ``load`` would build are taken, data and optimizers.
+    """
+    config: dict[str, Any] = {}
     for name, key in (("model", "hyper_parameters"), ("data", "datamodule_hyper_parameters")):
         options = {k: v for k, v in checkpoint.get(key, {}).items() if k != "_instantiator"}
         if (class_path := options.pop("_class_path", None)) is not None:
             config[name] = {"class_path": class_path, "init_args": options}
+    try:
+        for class_path in _class_paths(config):
+            resolve_class(class_path, _REMEMBERED, harmless=_DEFINED)
+    except ValueError as error:
+        told = str(error).partition(";")[0].rstrip(".")
+        raise SystemExit(f"error: --ckpt_path: {told}; if you trust it, give its configuration by --config.") from error
     return json.dumps(config) if config else None
+
+
+def _class_paths(config: Any) -> Iterator[str]:
+    """All of a configuration."""
+    if isinstance(config, dict) and "class_path" in config:
+        yield str(config["class_path"])
+    for value in config.values() if isinstance(config, dict) else config if isinstance(config, (list, tuple)) else ():
+        yield from _class_paths(value)
 
 
 def _configs(folder: Path) -> list[Path]:

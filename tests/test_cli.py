@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_gans import GAN, WGANGP, GANModule
 from lightning_gans._lightning import pl
@@ -275,6 +275,31 @@ def test_a_checkpoint_outside_of_its_run(image_run: Path, tmp_path: Path) -> Non
     assert {"00000.png", "00001.png"} <= files(Path("runs/p/predictions"))
     cli("fit", "--ckpt_path=best.ckpt", "--name=f", "--trainer.max_steps=3", "--trainer.accelerator=cpu")
     assert torch.load("runs/f/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+
+
+class Armed(nn.Module):
+    """A network of a module that is imported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        Path("pwned").touch()
+
+
+def test_a_checkpoint_outside_of_its_run_builds_only_what_load_would(
+    own_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Optimizers and data too; of anything else the configuration has to be given."""
+    checkpoint = torch.load(own_run / "checkpoints" / "last.ckpt", weights_only=True)
+    options = checkpoint["hyper_parameters"]
+    options["optimizer_g"] = {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 0.1}}
+    options["optimizer_d"] = {"class_path": "lightning_gans.optim.OptimisticAdam", "init_args": {"lr": 0.1}}
+    torch.save(checkpoint, "a.ckpt")
+    cli("predict", "--ckpt_path=a.ckpt", "--samples=2", "--name=p")
+    options["generator"] = {"class_path": f"{__name__}.Armed"}
+    torch.save(checkpoint, "b.ckpt")
+    message = refused(capsys, "predict", "--ckpt_path=b.ckpt", config=None)
+    assert "Armed' is refused: it is none of lightning_gans' or torch.nn's; if you trust it, give its conf" in message
+    assert not Path("pwned").exists()
 
 
 # ---------------------------------------------------------------------- mistakes

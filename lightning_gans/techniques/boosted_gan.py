@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.base import Batch, GANModule, Terms
-from lightning_gans.checkpoints import read_checkpoint
 from lightning_gans.techniques.gan import GAN
 from lightning_gans.wrappers.mixture import MixtureGenerator
 
@@ -93,8 +91,10 @@ def grown(generator: nn.Module, base: nn.Module | str | None, p: float, share: f
 def component(base: nn.Module | str) -> nn.Module:
     """The generator of a network, a module or a checkpoint, by its averaged weights if there are any."""
     if isinstance(base, str):
-        module, _, name = read_checkpoint(base).get("hyper_parameters", {}).get("_class_path", "").rpartition(".")
-        if (cls := getattr(sys.modules.get(module), name, None)) is None:  # written by a script, or of a class unknown
-            raise ValueError(f"base: the networks of {base} are not told by it, so give the module itself.")
-        return component(cls.load_from_checkpoint(base, map_location="cpu"))
+        from lightning_gans.tools.load import load  # which knows this class
+
+        try:
+            return component(load(base, trust_code=True))  # named by the user, as the classes of the new networks are
+        except ValueError as error:
+            raise ValueError(f"base: {error} Or give the module itself.") from error
     return (base.ema or base.generator) if isinstance(base, GANModule) else base

@@ -19,8 +19,8 @@ from lightning_gans.regularizers import Regularizer
 
 # Where classes are defined that do nothing when they are built but what a network or a term of a loss does. Others of
 # torch's and ours are not among them: some modules read files, download weights or start processes.
-_HARMLESS = tuple(f"lightning_gans.{part}." for part in ("networks", "regularizers", "techniques", "wrappers"))
-_HARMLESS += ("torch.nn.modules.",)
+HARMLESS = tuple(f"lightning_gans.{part}." for part in ("networks", "regularizers", "techniques", "wrappers"))
+HARMLESS += ("torch.nn.modules.",)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _TRAINING = ("optimizer_", "scheduler_")  # arguments that only a training needs
 
@@ -63,8 +63,16 @@ def load(
     return module.to(torch.device(device)).requires_grad_(False).eval()
 
 
-def resolve_class(name: str, wanted: tuple[type, ...], trust_code: bool = False) -> type:
+def resolve_class(
+    name: str, wanted: tuple[type, ...], trust_code: bool = False, harmless: tuple[str, ...] = HARMLESS
+) -> type:
     """The class of a dotted name, if it is a subclass of one in ``wanted`` and may be built (see :func:`load`).
+
+    Args:
+        name: as in a checkpoint.
+        wanted: what it has to be.
+        trust_code: build any.
+        harmless: beginnings of the names of modules whose classes may be built.
 
     Raises:
         ValueError: it is refused, or there is no such class.
@@ -92,7 +100,7 @@ def resolve_class(name: str, wanted: tuple[type, ...], trust_code: bool = False)
         raise ValueError(f"{told}: there is no such class.")
     if not isinstance(found, type) or not issubclass(found, wanted):
         raise ValueError(f"{told} is refused: it is no {' or '.join(cls.__name__ for cls in wanted)}.")
-    if trust_code or found.__module__.startswith(_HARMLESS) or found.__module__ in ("lightning_gans.base",):
+    if trust_code or found.__module__.startswith(harmless) or found.__module__ in ("lightning_gans.base",):
         return found
     if issubclass(found, (GANModule, Regularizer)):  # written for this library, and imported by the user
         return found
