@@ -74,7 +74,10 @@ def test_scores_are_those_of_the_callback(digits: Digits, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_scores_are_torch_fidelitys(digits: Digits, tmp_path: Path) -> None:
-    """With InceptionV3 of random weights, on folders of files; torch-fidelity takes RGB files only."""
+    """With InceptionV3 of random weights, on folders of files; torch-fidelity takes RGB files only.
+
+    KID of one subset that holds all images, since random subsets are drawn in different ways.
+    """
     import torch_fidelity
 
     from lightning_gans.metrics import InceptionExtractor
@@ -82,23 +85,25 @@ def test_scores_are_torch_fidelitys(digits: Digits, tmp_path: Path) -> None:
     torch.manual_seed(0)
     weights = tmp_path / "weights.pth"
     torch.save(_inception_weights(), weights)
-    real, fake = digits.reference("train")[0][:60], digits.reference("test")[0][:50]
-    fake = (fake.float() * 0.5).byte()
+    real, fake = digits.reference("train")[0][:50], digits.reference("test")[0][:50]
+    fake = (fake.float() * 0.95).byte()
     for name, images in (("real", real), ("fake", fake)):
         (tmp_path / name).mkdir()
         for i, image in enumerate(images):
             Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy()).save(tmp_path / name / f"{i:03d}.png")
     theirs = torch_fidelity.calculate_metrics(
-        input1=str(tmp_path / "fake"), input2=str(tmp_path / "real"), cuda=False, fid=True, isc=True, kid=True,
-        kid_subset_size=20, kid_subsets=10, isc_splits=1, verbose=False, save_cpu_ram=True, cache=False,
-        feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(weights),
+        input1=str(tmp_path / "fake"), input2=str(tmp_path / "real"), cuda=False, fid=True, isc=True, kid=True, prc=True,
+        kid_subset_size=50, kid_subsets=1, isc_splits=1, verbose=False, save_cpu_ram=True, cache=False,
+        feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(weights), feature_layer_prc="2048",
     )  # fmt: skip
     digits.reference = lambda split="train": (real, None)  # type: ignore[method-assign, assignment]
-    ours = score_samples(
-        tmp_path / "fake", digits, InceptionExtractor(weights), ["fid", "is"], is_splits=1, batch_size=25
-    )["scores"]
+    ours = score_samples(tmp_path / "fake", digits, InceptionExtractor(weights), is_splits=1, batch_size=25)["scores"]
     assert ours["fid/inception"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3, abs=1e-6)
     assert ours["is/inception"] == pytest.approx(theirs["inception_score_mean"], rel=1e-4)
+    assert ours["kid/inception"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3, abs=1e-9)
+    assert 0 < theirs["precision"] < 1 and 0 < theirs["recall"] < 1
+    for name in ("precision", "recall"):
+        assert ours[f"{name}/inception"] == pytest.approx(theirs[name], rel=1e-6)
 
 
 def _inception_weights() -> dict[str, Tensor]:
