@@ -6,6 +6,7 @@
 from lightning_gans import _torchvision  # noqa: F401  isort: skip  (before anything that imports torchvision)
 from lightning_gans import distributed, regularizers
 from lightning_gans.base import Batch, GANModule
+from lightning_gans.loading import load
 from lightning_gans.techniques import (
     CTGAN,
     DCGAN,
@@ -23,7 +24,6 @@ from lightning_gans.techniques import (
     RobustWGAN,
     UnrolledGAN,
 )
-from lightning_gans.tools.load import load
 from lightning_gans.version import __version__
 
 __all__ = [

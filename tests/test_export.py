@@ -201,7 +201,6 @@ def test_by_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The file lies in the run, or where it is asked for; a mistake is told in a line."""
-    pytest.importorskip("lightning_gans.tools.load")
     toy = {"width": 8, "depth": 1}
     model = {
         "latent_dim": L,

@@ -167,7 +167,6 @@ def test_every_technique_has_its_paper_in_the_card() -> None:
 
 # ---------------------------------------------------------------------- and back, by lightning_gans.load
 def test_and_back(trained: Path, remote: Path) -> None:
-    pytest.importorskip("lightning_gans.tools.load")
     push_to_hub(trained, "me/ring")
     shutil.copytree(remote / "me" / "ring", remote / "me" / "ring" / "v1")
     right = WGANGP.load_from_checkpoint(trained / hub.CHECKPOINT)
@@ -187,7 +186,6 @@ class Payload:
 
 
 def test_code_from_the_hub_is_not_run(remote: Path) -> None:
-    pytest.importorskip("lightning_gans.tools.load")
     path = remote / "them" / "trap" / hub.CHECKPOINT
     path.parent.mkdir(parents=True)
     torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6", "x": Payload()}, path)

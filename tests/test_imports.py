@@ -21,7 +21,19 @@ FOLDERS = {"lightning_gans": ROOT / "lightning_gans", "lightning_gans.datamodule
            "lightning_gans.callbacks": ROOT / "callbacks"}  # fmt: skip
 
 # Part of the library -> parts of it that it may import, and other packages (beside Python's own).
-CORE = {"base", "card", "graphs", "checks", "checkpoints", "distributed", "loggers", "rng", "sample_weights", "stream"}
+CORE = {
+    "base",
+    "card",
+    "graphs",
+    "checks",
+    "checkpoints",
+    "distributed",
+    "loading",
+    "loggers",
+    "rng",
+    "sample_weights",
+    "stream",
+}
 LIGHTNING = {"_lightning"}
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "functional": (set(), {"torch"}),
@@ -32,7 +44,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "metrics": ({"networks"}, {"numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"}),
     "samplers": ({"functional"}, {"sklearn", "torch", "tqdm"}),
     "techniques": (
-        {"base", "checkpoints", "checks", "functional", "regularizers", "sample_weights", "wrappers"},
+        {"base", "checks", "functional", "loading", "regularizers", "sample_weights", "wrappers"},
         {"torch"},
     ),
     "datamodules": ({"functional"} | LIGHTNING, {"numpy", "PIL", "sklearn", "torch", "torchvision", "tqdm"}),

@@ -92,8 +92,8 @@ def test_scores_are_torch_fidelitys(digits: Digits, tmp_path: Path) -> None:
         for i, image in enumerate(images):
             Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy()).save(tmp_path / name / f"{i:03d}.png")
     theirs = torch_fidelity.calculate_metrics(
-        input1=str(tmp_path / "fake"), input2=str(tmp_path / "real"), cuda=False, fid=True, isc=True, kid=True, prc=True,
-        kid_subset_size=50, kid_subsets=1, isc_splits=1, verbose=False, save_cpu_ram=True, cache=False,
+        input1=str(tmp_path / "fake"), input2=str(tmp_path / "real"), cuda=False, fid=True, isc=True, kid=True,
+        prc=True, kid_subset_size=50, kid_subsets=1, isc_splits=1, verbose=False, save_cpu_ram=True, cache=False,
         feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(weights), feature_layer_prc="2048",
     )  # fmt: skip
     digits.reference = lambda split="train": (real, None)  # type: ignore[method-assign, assignment]

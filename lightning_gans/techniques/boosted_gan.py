@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.base import Batch, GANModule, Terms
+from lightning_gans.loading import load
 from lightning_gans.techniques.gan import GAN
 from lightning_gans.wrappers.mixture import MixtureGenerator
 
@@ -91,8 +92,6 @@ def grown(generator: nn.Module, base: nn.Module | str | None, p: float, share: f
 def component(base: nn.Module | str) -> nn.Module:
     """The generator of a network, a module or a checkpoint, by its averaged weights if there are any."""
     if isinstance(base, str):
-        from lightning_gans.tools.load import load  # which knows this class
-
         try:
             return component(load(base, trust_code=True))  # named by the user, as the classes of the new networks are
         except ValueError as error:

@@ -11,7 +11,7 @@ from lightning_gans import checks
 from lightning_gans.base import GANModule
 from lightning_gans.card import card
 from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
-from lightning_gans.tools.load import load
+from lightning_gans.loading import load
 
 CHECKPOINT = "checkpoints/last.ckpt"  # in the repository, which is laid out like a run
 # What it takes to build the networks and to sample. A whole checkpoint may also hold training samples: batches that

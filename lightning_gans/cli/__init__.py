@@ -1,0 +1,123 @@
+"""The command line: ``fit``, ``test`` and ``predict`` of any technique on any data, each run in a folder of its own.
+
+Beside them ``boost`` (rounds), ``score`` (images, whoever made them), ``export`` (the generator as a file) and
+``directions`` (in the latent space).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+
+import jsonargparse
+import yaml
+
+import lightning_gans.callbacks as gan_callbacks
+from lightning_gans import tools
+from lightning_gans._lightning import pl
+from lightning_gans.base import GANModule
+from lightning_gans.checkpoints import read_checkpoint
+from lightning_gans.cli.commands import directions, export, score
+from lightning_gans.cli.configuration import built, fit_networks_to_data, resolve
+from lightning_gans.cli.gan_cli import GANCLI, SaveConfig
+from lightning_gans.cli.mistakes import sentence_of, silence
+from lightning_gans.cli.runs import finished, newest_run
+from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.functional.boosting import BOOSTS
+from lightning_gans.rounds import reweight
+
+
+def main(args: list[str] | None = None, default_config: Path | None = None) -> None:
+    """Run the command line; ``default_config`` is what ``fit`` does when no ``--config`` is given."""
+    from_shell = args is None
+    args = list(sys.argv[1:] if args is None else args)
+    if args and args[0] in OTHERS:
+        return OTHERS[args[0]](args[1:])
+    args = resolve(args, default_config, GANCLI.subcommands())
+    if from_shell:
+        sys.argv[1:] = args
+    silence()
+    try:
+        GANCLI(
+            GANModule,
+            GANDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveConfig,
+            trainer_defaults={"callbacks": [gan_callbacks.GANProgressBar()]},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            args=None if from_shell else args,
+        )
+    except Exception as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        raise SystemExit(f"error: {sentence}") from error
+
+
+def boost(args: list[str]) -> None:
+    """``boost``: a ``fit`` for each round, on the checkpoint of the one before (``--model.base``).
+
+    The data of a round of AdaGAN are drawn by weights, for which a classifier, a new discriminator, is trained. Called
+    again, it passes over finished rounds, and goes on with the one that was stopped.
+    """
+    parser = argparse.ArgumentParser("boost", description=boost.__doc__, epilog="All other options are those of fit.")
+    parser.add_argument("--rounds", type=int, default=2, help="How many, the first one included.")
+    parser.add_argument("--name", required=True, help="Folder in OUT; that of round k is NAME/round-k.")
+    parser.add_argument("--first", help="Configuration of the first round, or a run or checkpoint in place of it.")
+    parser.add_argument("--weights", choices=BOOSTS, default="star", help="How AdaGAN weighs the data.")
+    parser.add_argument("--out", default="runs")
+    own, rest = parser.parse_known_args(args)
+    if own.rounds < 1:
+        raise SystemExit(f"error: rounds must be an integer >= 1, got {own.rounds}.")
+    base: Path | None = None
+    for k in range(own.rounds):
+        if k == 0 and own.first and not own.first.endswith((".yaml", ".yml")):
+            base = Path(own.first)
+            base = base / "checkpoints" / "last.ckpt" if base.is_dir() else base
+            try:
+                read_checkpoint(base)
+            except (FileNotFoundError, ValueError) as error:
+                raise SystemExit(f"error: --first: {error}") from error
+            continue
+        folder = Path(own.out, own.name)
+        if (run := newest_run(folder, k)) is None:
+            options = ["--config", own.first] if k == 0 and own.first else rest
+            grown = [] if base is None else [f"--model.base={base}"]
+            seed = [] if k == 0 or any(a.startswith("--seed_everything") for a in rest) else [f"--seed_everything={k}"]
+            data = [] if base is None else reweighted(options, base, folder / f"weights-{k}", own.weights, k)
+            main(["fit", *options, *seed, *grown, *data, f"--out={folder}", f"--name=round-{k}"])
+        elif not finished(run):
+            main(["fit", f"--ckpt_path={run}"])
+        run = newest_run(folder, k)
+        assert run is not None
+        base = run / "checkpoints" / "last.ckpt"
+
+
+def reweighted(args: list[str], base: Path, folder: Path, weights: str, seed: int) -> list[str]:
+    """What tells ``fit`` the data of AdaGAN's next round, after ``base``; nothing for other techniques."""
+    printed = io.StringIO()
+    with redirect_stdout(printed), suppress(SystemExit):  # of mistakes fit will tell
+        main(["fit", *args, "--print_config"])
+    config = yaml.safe_load(printed.getvalue()) or {}
+    model, data = config.get("model"), config.get("data")
+    if not model or not data or not model["class_path"].endswith(".AdaGAN"):
+        return []
+    fitted = jsonargparse.dict_to_namespace({"model": model, "data": data})
+    fit_networks_to_data(fitted)
+    pl.seed_everything(seed, verbose=False)
+    classifier = built(fitted["model"]["init_args"]["discriminator"].as_dict())
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"AdaGAN: weighing the data for {folder.parent}/round-{seed}")
+    reweight(built(data), tools.load(base), classifier, folder, weights=weights, beta=model["init_args"]["beta"])  # type: ignore[arg-type]
+    drawn = {"class_path": "Resampled", "init_args": {"data": data, "probabilities": str(folder / "weights.pt")}}
+    return ["--data", json.dumps(drawn)]
+
+
+OTHERS = {"boost": boost, "directions": directions, "export": export, "score": score}
+
+__all__ = ["GANCLI", "OTHERS", "SaveConfig", "main"]

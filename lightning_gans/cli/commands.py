@@ -1,0 +1,95 @@
+"""Commands that train no GAN: ``score``, ``export`` and ``directions``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from lightning_gans import checks, tools
+from lightning_gans._lightning import pl
+from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lightning_gans.cli.gan_cli import Parser
+from lightning_gans.cli.mistakes import sentence_of, silence, told
+from lightning_gans.cli.runs import claim, run_of
+from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.loggers import MetricsCSV
+from lightning_gans.tools.latent_directions import DirectionCharts, LatentDirections
+from lightning_gans.tools.score import score_samples
+
+
+def score(args: list[str]) -> None:
+    """``score``: a folder, .zip or .npz file of images, whoever made them, against a data set."""
+    parser = Parser("score", description=score.__doc__ or "")
+    parser.add_argument("--samples", required=True, help="Folder or .zip of images, or .npz with samples (N, H, W, C).")
+    parser.add_subclass_arguments(GANDataModule, "data", required=True)
+    parser.add_function_arguments(score_samples, skip={"samples", "data"})
+    parser.add_argument("--out", type=str | None, default=None, help="JSON file for the scores and their protocol.")
+    if torch.cuda.is_available():
+        parser.set_defaults({"device": "cuda"})
+    parsed = parser.parse_args(args)
+    with told():
+        given = parser.instantiate_classes(parsed)
+        options = {k: v for k, v in vars(given).items() if k not in ("config", "samples", "data", "out")}
+        found = score_samples(given.samples, given.data, **options)
+    print(f"{given.samples}: {found['protocol']['fakes']:,} images against {given.data.name}")
+    for name, value in found["scores"].items():
+        print(f"{name:<24} {value:.6g}")
+    if given.out:
+        path = Path(given.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(json.dumps(found, indent=2) + "\n")
+        os.replace(part, path)
+
+
+def export(args: list[str]) -> None:
+    """``export``: the generator of a run or checkpoint as a .pt2 file (torch.export) or an .onnx file."""
+    parser = argparse.ArgumentParser("export", description=export.__doc__)
+    parser.add_argument("--ckpt_path", required=True, help="Folder of a run, or a checkpoint.")
+    parser.add_argument("--out", required=True, help="File to write, .pt2 or .onnx.")
+    parser.add_argument("--which", choices=("last", "best"), default="last", help="Which checkpoint of a folder.")
+    parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="Averaged weights if there are any.")
+    own = parser.parse_args(args)
+    with told():
+        print(f"Generator    {tools.export(tools.load(own.ckpt_path, own.which, own.weights), own.out)}")
+
+
+def directions(args: list[str]) -> None:
+    """``directions``: find and draw directions in the latent space of a trained GAN, in a folder of its run."""
+    parser = argparse.ArgumentParser("directions", description=directions.__doc__)
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="A checkpoint or the folder of a run.")
+    parser.add_argument("--num_directions", type=int, default=None, help="By default the length of z.")
+    parser.add_argument("--kind", default="orthonormal", help="orthonormal, unit or free.")
+    parser.add_argument("--init", default="random", help="random or axes.")
+    parser.add_argument("--max_steps", type=int, default=20_000)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    options = vars(parser.parse_args(args))
+    path, steps = options.pop("ckpt_path"), options.pop("max_steps")
+    silence()
+    try:
+        checks.at_least_one(max_steps=steps)
+        path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+        data = read_checkpoint(path).get("datamodule_hyper_parameters", {})
+        pl.seed_everything(options["seed"], verbose=False)
+        found = LatentDirections(tools.load(path), **options)
+        folder = claim((run_of(path) or path.parent) / "directions")
+        charts = DirectionCharts(value_range=data.get("value_range") or (-1.0, 1.0), dirpath=folder)
+        trainer = pl.Trainer(max_steps=steps, devices=1, default_root_dir=str(folder), logger=MetricsCSV(folder),
+                             callbacks=[charts], plugins=[AtomicCheckpointIO()], enable_checkpointing=False,
+                             enable_model_summary=False, num_sanity_val_steps=0)  # fmt: skip
+        trainer.fit(found)
+        trainer.save_checkpoint(folder / "last.ckpt")
+        seen = trainer.validate(found, verbose=False)[0]
+    except Exception as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        raise SystemExit(f"error: {sentence}") from error
+    chance = 1 / found.num_directions
+    print(f"RCA          {seen['directions/rca']:.3f} (chance {chance:.3f})")
+    print(f"Shift error  {seen['directions/shift_error']:.3f}\nCharts       {folder}")

@@ -1,0 +1,123 @@
+"""Configurations: what a checkpoint brings along, and networks that take their shape from the data."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from lightning_gans import regularizers
+from lightning_gans.base import PLAYERS
+from lightning_gans.checkpoints import read_checkpoint
+from lightning_gans.cli.runs import configs, run_of
+from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.loading import HARMLESS, resolve_class
+
+# What a checkpoint may name, and where it is defined, if it lies in no run.
+_REMEMBERED = (nn.Module, regularizers.Regularizer, GANDataModule, torch.optim.Optimizer, LRScheduler)
+_DEFINED = (*HARMLESS, "lightning_gans.datamodules.", "lightning_gans.optim", "torch.optim.")
+
+
+def resolve(args: list[str], default_config: Path | None, commands: Collection[str]) -> list[str]:
+    """A run folder as ``--ckpt_path`` means its last checkpoint; a checkpoint brings its configuration along.
+
+    Args:
+        args: of the command line.
+        default_config: of ``fit``, if none is given.
+        commands: to which this applies.
+    """
+    if not args or args[0] not in commands:
+        return args
+    config = None if default_config is None else str(default_config)
+    i = next((i for i, arg in enumerate(args) if arg.partition("=")[0] == "--ckpt_path"), None)
+    if i is not None and args[i:] != ["--ckpt_path"]:
+        name, inline, value = args[i].partition("=")
+        path = Path(value if inline else args[i + 1])
+        path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+        try:
+            checkpoint = read_checkpoint(path)
+        except (FileNotFoundError, ValueError) as error:
+            raise SystemExit(f"error: --ckpt_path: {error}") from error
+        args[i : i + (1 if inline else 2)] = [f"{name}={path}"]
+        folder = run_of(path)
+        config = str(configs(folder)[-1]) if folder is not None else _remembered_config(checkpoint)
+    elif i is None and args[0] != "fit" and not any(a.startswith(("-h", "--help", "--print_config")) for a in args):
+        raise SystemExit(f"error: {args[0]} needs --ckpt_path, a checkpoint or the folder of a run.")
+    if config is not None and not any(a.partition("=")[0] in ("-c", "--config") for a in args):
+        args[1:1] = ["--config", config]
+    return args
+
+
+def _remembered_config(checkpoint: dict[str, Any]) -> str | None:
+    """Model and data as a checkpoint knows them, for one that lies in no run folder; JSON is YAML.
+
+    It may be a stranger's, so that only classes which ``load`` would build are taken, data and optimizers.
+    """
+    config: dict[str, Any] = {}
+    for name, key in (("model", "hyper_parameters"), ("data", "datamodule_hyper_parameters")):
+        options = {k: v for k, v in checkpoint.get(key, {}).items() if k != "_instantiator"}
+        if (class_path := options.pop("_class_path", None)) is not None:
+            config[name] = {"class_path": class_path, "init_args": options}
+    try:
+        for class_path in _class_paths(config):
+            resolve_class(class_path, _REMEMBERED, harmless=_DEFINED)
+    except ValueError as error:
+        told = str(error).partition(";")[0].rstrip(".")
+        raise SystemExit(f"error: --ckpt_path: {told}; if you trust it, give its configuration by --config.") from error
+    return json.dumps(config) if config else None
+
+
+def _class_paths(config: Any) -> Iterator[str]:
+    """All of a configuration."""
+    if isinstance(config, dict) and "class_path" in config:
+        yield str(config["class_path"])
+    for value in config.values() if isinstance(config, dict) else config if isinstance(config, (list, tuple)) else ():
+        yield from _class_paths(value)
+
+
+def fit_networks_to_data(options: Any) -> None:
+    """Write what the data and latent_dim determine into networks that take it: no other value could work.
+
+    These are shape, latent_dim, and the number of classes of a network that is conditional (none for unlabelled data).
+    """
+    model, data = options.get("model"), options.get("data")
+    if not model or not data:
+        return
+    source = built(data.as_dict())
+    nets = [model["init_args"].get(net) for net in PLAYERS.values()]
+    while nets:
+        config = nets.pop()
+        if not hasattr(config, "as_dict") or "init_args" not in config:
+            continue
+        nets += vars(config["init_args"]).values()  # a wrapper has a network of its own
+        module, name = config["class_path"].rsplit(".", 1)
+        taken = parameters(getattr(importlib.import_module(module), name))
+        if "shape" in taken:
+            config["init_args"]["shape"] = list(source.shape)
+        if "latent_dim" in taken:
+            config["init_args"]["latent_dim"] = model["init_args"]["latent_dim"]
+        if config["init_args"].get("num_classes") is not None:
+            config["init_args"]["num_classes"] = source.num_classes
+
+
+def built(config: Any) -> Any:
+    """The object that a class path with its arguments stands for, which may be such objects in their turn."""
+    if not isinstance(config, dict) or "class_path" not in config:
+        return config
+    module, name = config["class_path"].rsplit(".", 1)
+    arguments = {key: built(value) for key, value in config.get("init_args", {}).items()}
+    return getattr(importlib.import_module(module), name)(**arguments)
+
+
+def parameters(obj: Any) -> list[str]:
+    try:
+        return list(inspect.signature(obj).parameters)
+    except (TypeError, ValueError):
+        return []

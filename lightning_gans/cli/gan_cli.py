@@ -1,0 +1,254 @@
+"""LightningCLI for GANs: ``fit``, ``test`` and ``predict``, each run in a folder of its own."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import uuid
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lightning_gans.callbacks as gan_callbacks
+import lightning_gans.datamodules as gan_datamodules
+from lightning_gans import checks, networks, regularizers, techniques, wrappers
+from lightning_gans._lightning import callbacks, loggers, pl, pl_cli, utilities
+from lightning_gans.callbacks.score import ScoreCallback
+from lightning_gans.checkpoints import AtomicCheckpointIO
+from lightning_gans.cli.configuration import fit_networks_to_data, parameters
+from lightning_gans.cli.plan import plan
+from lightning_gans.cli.runs import claim, configs, remove_empty, run_of, unused
+from lightning_gans.loggers import MetricsCSV
+from lightning_gans.tools.write import SampleWriter
+
+_BEST = "best-{step:06d}"
+_PACKAGES = (techniques, gan_datamodules, gan_callbacks, networks, regularizers, wrappers)
+
+
+class Parser(pl_cli.LightningArgumentParser):
+    """Adds the nearest valid names to a parsing error, and leaves out the 250 lines of usage before it."""
+
+    def print_usage(self, file: Any = None) -> None:
+        """Nothing: an error ends with a hint at ``--help``."""
+
+    def error(self, message: str, *args: Any, **kwargs: Any) -> Any:
+        options = {part for action in self._actions for part in str(action.dest).split(".")}
+        classes = {name for package in _PACKAGES for name in package.__all__}
+        owners = [pl.Trainer, callbacks.ModelCheckpoint, *(getattr(p, name) for p in _PACKAGES for name in p.__all__)]
+        known = options | classes | {name for owner in owners for name in parameters(owner)}
+        known |= {"Callback", "GANDataModule", "GANModule", "Logger", "Module", "NoneType"}
+        quoted = re.findall(r"""["'`]([\w.]+)["'`]|Given value: ([\w.]+)|--([\w.]+)""", str(message))
+        words = {word.split(".")[-1] for match in quoted for word in match if word}
+        hints = {word: difflib.get_close_matches(word, known, n=3, cutoff=0.75) for word in sorted(words - known)}
+        lines = [f"'{word}': did you mean {', '.join(near)}?" for word, near in hints.items() if near]
+        lines = [line for line in lines if line not in str(message)]  # a parser within this one may have said it
+        return super().error("\n  ".join([str(message), *lines]), *args, **kwargs)
+
+
+class GANCLI(pl_cli.LightningCLI):
+    """LightningCLI with run folders, networks that take their shape from the data, and a plan (``--dry_run``)."""
+
+    trainer: Any
+    uses_wandb = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.claimed: Path | None = None  # the folder that was made for this run
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException:
+            if self.claimed is not None:
+                remove_empty(self.claimed)
+            raise
+
+    def init_parser(self, **kwargs: Any) -> Any:
+        """A parser with helpful errors. (The argument ``parser_class`` is younger than Lightning 2.4.)"""
+        parser = super().init_parser(**kwargs)
+        parser.__class__ = Parser
+        return parser
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """``fit``, ``test`` and ``predict``; GANs have no validation loss, so there is no ``validate``."""
+        return {name: skip for name, skip in pl_cli.LightningCLI.subcommands().items() if name != "validate"}
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        """Fit the networks to the data, and keep what was asked for.
+
+        Here, since Lightning 2.4 takes what checkpoints remember of the model from the result, and 2.6 lets a given
+        checkpoint's values win over it, silently.
+        """
+        super().parse_arguments(parser, args)
+        fit_networks_to_data(self.config[self.config["subcommand"]])
+        self.asked = self.config.clone()
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        """Add the run folder, ``--dry_run``, and the callbacks that every run has."""
+        parser.add_argument("--out", default="runs", help="Folder that holds the runs.")
+        parser.add_argument("--name", default=None, help="Folder of this run in OUT; by default <data>-<model>/<date>.")
+        parser.add_argument("--dry_run", action="store_true", help="Print the resolved plan and stop.")
+        parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of torch; null: its choice.")
+        parser.add_argument("--samples", type=int, default=64, help="How many samples predict writes.")
+        parser.add_argument("--npz", action="store_true", help="predict writes one array in place of many files.")
+        parser.add_lightning_class_args(callbacks.ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(gan_callbacks.SampleGrid, "grid")
+        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.filename": _BEST})
+        parser.set_defaults({"checkpoint.enable_version_counter": False, "checkpoint.every_n_train_steps": 1000})
+        parser.set_defaults({"trainer.limit_val_batches": 0, "trainer.limit_test_batches": 1})
+        parser.set_defaults({"trainer.max_epochs": -1, "trainer.enable_model_summary": False})
+
+    @property
+    def options(self) -> Any:
+        """The parsed configuration of the subcommand that runs."""
+        return self.config[self.subcommand]
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run's folder."""
+        self.config = self.asked
+        self.run_dir = self._run_folder()
+        self.options["trainer"]["default_root_dir"] = str(self.run_dir)
+        self.options["checkpoint"]["dirpath"] = str(self.run_dir / "checkpoints")
+        if self.options["checkpoint"]["monitor"] is None and self.options["checkpoint"]["filename"] == _BEST:
+            self.options["checkpoint"]["filename"] = "{step:06d}"
+        if (threads := self.options["threads"]) is not None:
+            checks.at_least_one(threads=threads)
+            torch.set_num_threads(threads)
+        known = self.run_dir / "wandb_id"  # the W&B run of this folder, which a resumed run goes on with
+        self.wandb_id = known.read_text().strip() if known.is_file() else uuid.uuid4().hex[:8]
+        self._name_wandb_run(self.wandb_id)
+
+    def _name_wandb_run(self, run: str | None) -> None:
+        chosen = self.options["trainer"].get("logger")
+        for logger in chosen if isinstance(chosen, list) else [chosen]:
+            if hasattr(logger, "get") and str(logger.get("class_path")).endswith("WandbLogger"):
+                logger["init_args"]["id"], logger["init_args"]["save_dir"] = run, str(self.run_dir)
+                self.uses_wandb = True
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Give the trainer a CSV of its metrics, whole checkpoints, and ``gan_ddp`` if there are several devices."""
+        config = self.config_init[self.subcommand]["trainer"]
+        chosen = config.get("logger")
+        others = chosen if isinstance(chosen, list) else [chosen] if isinstance(chosen, loggers.Logger) else []
+        own = [MetricsCSV(self.run_dir)] if self.subcommand == "fit" else []  # a test is no part of the run's curve
+        kwargs["logger"] = False if chosen is False else [*own, *others] or False
+        kwargs["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
+        if config.get("strategy") in (None, "auto") and _several_devices(config):
+            kwargs["strategy"] = "gan_ddp"
+            if config.get("accelerator") != "cpu" and torch.cuda.is_available():  # torch synchronises it on GPUs only
+                kwargs["sync_batchnorm"] = True
+        given = config.get("callbacks") or []
+        bars = [c for c in (given if isinstance(given, list) else [given]) if isinstance(c, callbacks.ProgressBar)]
+        if bars or config.get("enable_progress_bar") is False:  # Lightning allows one bar, and none if it is off
+            self.trainer_defaults = {k: v for k, v in self.trainer_defaults.items() if k != "callbacks"}
+        return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """Print the plan if that is all that was asked for; else say where the run goes."""
+        self._name_wandb_run(None)  # not in config.yaml, which another run may start from
+        if self.options["dry_run"]:
+            print(plan(self.model, self.datamodule, self.options, self.run_dir))
+            raise SystemExit(0)
+        if self.trainer.is_global_zero:
+            print(f"Run folder: {self.run_dir}")
+            if self.uses_wandb:
+                (self.run_dir / "wandb_id").write_text(self.wandb_id)
+
+    def after_fit(self) -> None:
+        """Write the last checkpoint, and say where everything lies."""
+        last = self.run_dir / "checkpoints" / "last.ckpt"
+        self.trainer.save_checkpoint(last, weights_only=False)
+        if self.trainer.is_global_zero:
+            print(self._report(last))
+
+    def before_test(self) -> None:
+        """Refuse a test that would score nothing."""
+        if not any(isinstance(callback, ScoreCallback) for callback in self.trainer.callbacks):
+            raise SystemExit("error: there is nothing to score with: add --trainer.callbacks+=GenerativeMetrics.")
+
+    def before_predict(self) -> None:
+        """Feed sample counts instead of data, and write what comes back."""
+        checks.at_least_one(samples=(n := self.options["samples"]))
+        self.datamodule.predict_dataloader = lambda: [min(64, n - done) for done in range(0, n, 64)]
+        folder = unused(self.run_dir / "predictions")
+        self.trainer.callbacks.append(SampleWriter(folder, self.datamodule.value_range, self.options["npz"]))
+
+    def _run_folder(self) -> Path:
+        checkpoint = self.options.get("ckpt_path")
+        folder = run_of(Path(checkpoint)) if checkpoint else None
+        fresh = folder is None and self.subcommand == "fit"
+        if folder is None:
+            short = [self.options[k]["class_path"].rsplit(".", 1)[1].lower() for k in ("data", "model")]
+            name = self.options["name"] or f"{'-'.join(short)}/{datetime.now():%Y%m%d-%H%M%S}"
+            folder = Path(self.options["out"]) / name
+        if self.options["dry_run"] or getattr(utilities.rank_zero_only, "rank", 0) != 0:  # only rank 0 writes
+            return unused(folder) if fresh else folder
+        try:
+            if fresh:
+                folder = self.claimed = claim(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            (probe := folder / ".writable").touch()
+            probe.unlink()
+        except OSError as error:
+            raise SystemExit(
+                f"error: the run folder {folder} cannot be written ({error.strerror}): choose another --out."
+            ) from None
+        return folder
+
+    def _report(self, last: Path) -> str:
+        saved = self.trainer.checkpoint_callback
+        best = Path((getattr(saved, "monitor", None) and saved.best_model_path) or last)
+        files = {
+            "Sample grid": self.run_dir / "samples" / "latest.png",
+            "Metrics": self.run_dir / "metrics.csv",
+            **({"Best": best} if best != last else {}),
+            "Checkpoint": last,
+            "Config": (configs(self.run_dir) or [Path()])[-1],
+        }
+        lines = ["", *(f"{what:<12} {path}" for what, path in files.items() if path.is_file())]
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, ScoreCallback) and callback.history:
+                first, latest = callback.history[0], callback.history[-1]
+                for name in (n for n in latest if n in first and set(n.split("/")) & set(callback.in_progress_bar)):
+                    scores = {"at step": first, "best, at step": callback.best(name), "last, at step": latest}
+                    told = ", ".join(
+                        f"{entry[name]:.4g} ({when} {entry['step']:.0f})" for when, entry in scores.items()
+                    )
+                    lines.append(f"{name.removeprefix('metrics/'):<12} {told}")
+        return "\n".join(lines)
+
+
+class SaveConfig(pl_cli.SaveConfigCallback):
+    """Writes ``config.yaml`` into the run's folder; a resumed run whose differs adds ``config-<n>.yaml``."""
+
+    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Nothing: :meth:`on_train_start` does it."""
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Nothing: a configuration that does not get as far as training is not to be resumed with."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Write the file, on rank 0."""
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = self.parser.dump(self.config, skip_none=False)
+        written = configs(folder)
+        if not written or written[-1].read_text() != text:
+            path = folder / (f"config-{len(written) + 1}.yaml" if written else "config.yaml")
+            path.with_suffix(".tmp").write_text(text)
+            os.replace(path.with_suffix(".tmp"), path)
+
+
+def _several_devices(config: Any) -> bool:
+    devices, nodes = config.get("devices", "auto"), int(config.get("num_nodes") or 1)
+    if nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return True
+    if isinstance(devices, (list, tuple)):
+        return len(devices) > 1
+    if str(devices) in ("auto", "-1"):
+        return config.get("accelerator", "auto") != "cpu" and torch.cuda.device_count() > 1
+    listed = [d for d in str(devices).split(",") if d]
+    return len(listed) > 1 or (str(devices).isdigit() and int(devices) > 1)

@@ -1,0 +1,56 @@
+"""What a user is told: of a mistake one sentence, of what cannot be helped nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning_gans import checks
+from lightning_gans._lightning import utilities
+
+
+def sentence_of(error: Exception) -> str | None:
+    """What a user is told instead of a traceback if the mistake is theirs: what our own code, or Lightning, refuses."""
+    if isinstance(error, utilities.exceptions.MisconfigurationException) or "stateful callback" in str(error):
+        return str(error)
+    if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
+        detail = " ".join(str(error).splitlines()[1:2]).strip().rstrip(".")
+        return f"The checkpoint does not fit the networks that the configuration asks for ({detail})."
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_by = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    if raised_by.startswith("jsonargparse.") and isinstance(error.__cause__, Exception):
+        return sentence_of(error.__cause__)  # raised by a constructor
+    refused = raised_by.startswith("lightning_gans.") and isinstance(error, (ValueError, FileNotFoundError))
+    return str(error) if refused or (raised_by == checks.__name__ and isinstance(error, TypeError)) else None
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What a user has done wrong, as one sentence."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        raise SystemExit(f"error: {sentence_of(error) or error}") from error
+
+
+def silence() -> None:
+    """Leave out what a user can do nothing about."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of Lightning's own calls
+    for message in (
+        "isinstance",
+        "does not have many workers",
+        "smaller than the logging interval",
+        "Checkpoint directory",
+        "Couldn't infer the batch indices",
+        "The dirpath has changed",
+        "args parameter is intended",
+        "in eval mode at the start of training",
+    ):
+        warnings.filterwarnings("ignore", message=f".*{message}.*")
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())

@@ -1,0 +1,59 @@
+"""Where a run lies, and what is in its folder."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import yaml
+
+from lightning_gans.checkpoints import read_checkpoint
+
+
+def configs(folder: Path) -> list[Path]:
+    """``config.yaml``, ``config-2.yaml`` ... of a run, oldest first."""
+    found = [path for path in folder.glob("config*.yaml") if re.fullmatch(r"config(-\d+)?", path.stem)]
+    return sorted(found, key=lambda path: int(path.stem.partition("-")[2] or 1))
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint lies in, if it lies in one."""
+    folder = checkpoint.resolve().parent.parent
+    return folder if (folder / "config.yaml").is_file() else None
+
+
+def unused(folder: Path) -> Path:
+    """The folder, or where there is one already ``<folder>-2``, ``<folder>-3`` ..."""
+    candidates = itertools.chain([folder], (Path(f"{folder}-{i}") for i in itertools.count(2)))
+    return next(path for path in candidates if not os.path.lexists(path))
+
+
+def claim(folder: Path) -> Path:
+    """Make the first unused folder. A sweep may start several runs within a second; one mkdir succeeds only once."""
+    while True:
+        with suppress(FileExistsError):
+            (fresh := unused(folder)).mkdir(parents=True)
+            return fresh
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder if there are only empty ones in it."""
+    for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
+        with suppress(OSError):
+            path.rmdir()
+
+
+def newest_run(folder: Path, k: int) -> Path | None:
+    """The run of round k that has a checkpoint; a run that was stopped before its first one has none."""
+    found = [path.parent.parent for path in folder.glob(f"round-{k}*/checkpoints/last.ckpt")]
+    found = [run for run in found if re.fullmatch(rf"round-{k}(-\d+)?", run.name)]
+    return max(found, key=lambda run: run.stat().st_mtime, default=None)
+
+
+def finished(run: Path) -> bool:
+    """Whether a run has made the updates that its newest configuration asks for."""
+    trainer = yaml.safe_load(configs(run)[-1].read_text())["trainer"]
+    return read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] >= trainer["max_steps"]
