@@ -13,6 +13,7 @@ from common import equal
 
 from lightning_gans import AdaGAN, BoostedGAN
 from lightning_gans.cli import main
+from lightning_gans.networks import ToyGenerator
 from lightning_gans.rounds import reweight
 
 CONFIG: dict[str, Any] = {
@@ -34,6 +35,10 @@ CONFIG: dict[str, Any] = {
     },
     "trainer": {"accelerator": "cpu", "enable_progress_bar": False, "logger": False, "max_steps": 2},
 }
+
+
+class Own(ToyGenerator):
+    """A network that is none of the library's."""
 
 
 def boost(*args: str) -> Any:
@@ -65,10 +70,14 @@ def test_rounds_by_the_command_line() -> None:
 
 
 def test_adagan_by_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the second round on the data are drawn by weights, which a run that goes on finds again."""
+    """From the second round on the data are drawn by weights, which a run that goes on finds again.
+
+    With a network of the user's own, whose class the configuration names.
+    """
     monkeypatch.setattr("lightning_gans.cli.reweight", partial(reweight, steps=3))
     model: Any = {**CONFIG["model"]["init_args"], "beta": 0.25}
     del model["p"]
+    model["generator"] = {"class_path": f"{__name__}.Own", "init_args": {"width": 8, "depth": 1}}
     data = {"class_path": "Ring", "init_args": {"batch_size": 8}}
     given = {**CONFIG, "model": {"class_path": "AdaGAN", "init_args": model}, "data": data}
     Path("ada.yaml").write_text(yaml.safe_dump(given))

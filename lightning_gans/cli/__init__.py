@@ -17,7 +17,6 @@ import jsonargparse
 import yaml
 
 import lightning_gans.callbacks as gan_callbacks
-from lightning_gans import tools
 from lightning_gans._lightning import pl
 from lightning_gans.base import GANModule
 from lightning_gans.checkpoints import read_checkpoint
@@ -28,6 +27,7 @@ from lightning_gans.cli.mistakes import sentence_of, silence
 from lightning_gans.cli.runs import finished, newest_run
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.functional.boosting import BOOSTS
+from lightning_gans.loading import load
 from lightning_gans.rounds import reweight
 
 
@@ -113,7 +113,8 @@ def reweighted(args: list[str], base: Path, folder: Path, weights: str, seed: in
     classifier = built(fitted["model"]["init_args"]["discriminator"].as_dict())
     folder.mkdir(parents=True, exist_ok=True)
     print(f"AdaGAN: weighing the data for {folder.parent}/round-{seed}")
-    reweight(built(data), tools.load(base), classifier, folder, weights=weights, beta=model["init_args"]["beta"])  # type: ignore[arg-type]
+    mixture = load(base, trust_code=True)  # of the same classes as the round that is to come, or of the user's choice
+    reweight(built(data), mixture, classifier, folder, weights=weights, beta=model["init_args"]["beta"])  # type: ignore[arg-type]
     drawn = {"class_path": "Resampled", "init_args": {"data": data, "probabilities": str(folder / "weights.pt")}}
     return ["--data", json.dumps(drawn)]
 
