@@ -134,7 +134,6 @@ class GenerativeMetrics(ScoreCallback):
     def check(self, trainer: pl.Trainer, pl_module: GANModule) -> None:
         """The reference must be images and large enough, and a classifier needs labels."""
         self._scores = self._reference = self._collected = None  # another trainer, other data
-        self.protocol = {}
         images, labels = self._data(trainer)
         if images.dtype != torch.uint8 or images.dim() != 4:
             raise ValueError(
@@ -162,7 +161,7 @@ class GenerativeMetrics(ScoreCallback):
             reference = self._reference_images(trainer)
             real, _ = self._extract(trainer, extractor, len(reference), lambda rows: reference[rows])
             self._scores = GenerativeScores(real, self.metrics, seed=self.seed, **self._options)  # type: ignore[arg-type]
-            self._reference = reference
+            self._reference, self.protocol = reference, {}
         self._finite = True
         fake, logits = self._extract(trainer, extractor, self.num_fake, self._fake_images(trainer, pl_module))
         self.protocol = self._describe(pl_module, extractor)

@@ -81,8 +81,9 @@ class ScoreCallback(pl.Callback):
         return {"history": [dict(entry) for entry in self.history], **told}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the history back."""
+        """Take the history back, and how it was made."""
         self.history = [dict(entry) for entry in state_dict["history"]]
+        self.protocol = dict(state_dict.get("protocol", {}))
 
     # ------------------------------------------------------------------ hooks
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -341,6 +341,7 @@ class GANModule(pl.LightningModule):
             optimizer.step(lambda: loss)
         else:
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: loss, model=self)
+        torch.clear_autocast_cache()  # Lightning 2.4 keeps weights as they were cast first in a cycle
 
     def _gradients(
         self, player: str, terms: Sequence[Callable[[], Terms]], parameters: Sequence[nn.Parameter], scaler: Any

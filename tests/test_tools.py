@@ -207,6 +207,16 @@ def test_each_checkpoint_has_a_card(tmp_path: Path) -> None:
     assert config["model"]["latent_dim"] == last["hyper_parameters"]["latent_dim"] and config["data"]["batch_size"] == 8
 
 
+def test_a_card_after_a_resume_tells_the_protocol(tmp_path: Path) -> None:
+    """Of the scores that it tells, before any has been measured anew."""
+    fitted(tmp_path)
+    keep = lightning_callbacks.ModelCheckpoint(tmp_path / "later", "{step}", every_n_train_steps=1, save_top_k=-1)
+    watch = [EMA(0.5), ModeCoverage(100, num_samples=60), keep]
+    runs = trainer(max_steps=5, callbacks=watch, plugins=[AtomicCheckpointIO()], enable_checkpointing=True)
+    runs.fit(make("wgan_gp"), Ring(batch_size=8), ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    assert "Protocol: samples 50" in (tmp_path / "later" / "step=4.md").read_text()
+
+
 def test_a_history_of_another_kind_is_left_out() -> None:
     """A card ends no training."""
     states = {"mine": {"history": [0.5, 0.25]}, "none": {"history": [], "protocol": {}, "higher_is_better": []}}
