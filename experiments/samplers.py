@@ -202,7 +202,7 @@ CRITIC = ("thresholding, best 20 %", "rejection, D trained on", "rejection, head
           "Langevin, D trained on", "collaborative, D trained on")  # fmt: skip
 
 
-def grid_games(arguments: Any) -> dict[str, common.Game]:
+def grid_games(updates: int, arguments: Any) -> dict[str, common.Game]:
     """The plain game, whose score is a logit, and a Wasserstein game, whose score is none."""
     tried = methods(arguments)
     rates = {"lr_g": arguments.rate, "lr_d": arguments.rate}
@@ -214,7 +214,7 @@ def grid_games(arguments: Any) -> dict[str, common.Game]:
     for name, (technique, options, some) in plays.items():
         watching = {"methods": some, "num_samples": arguments.samples, "num_real": arguments.real}
         made[name] = common.toy_game(
-            "Grid", arguments.updates, arguments.width, technique=technique, options=options, ema=None, decay=True,
+            "Grid", updates, arguments.width, technique=technique, options=options, ema=None, decay=True,
             data_options={"spacing": 1.0, "scale": 1.0},
             watch=[["experiments.samplers.Sampled", watching | {"keep": arguments.keep, "dearest": arguments.dearest}]],
         )  # fmt: skip
@@ -333,7 +333,7 @@ def fid(result: common.Result, method: str) -> float:
     return common.last(result, f"{common.score_of(result['game']['data'])}/{method}")
 
 
-def price(results: Sequence[common.Result], groups: Mapping[str, Sequence[str]]) -> Image.Image:
+def price(title: str, results: Sequence[common.Result], groups: Mapping[str, Sequence[str]]) -> Image.Image:
     """High quality and divergence against proposals per sample, each method a point, means over seeds."""
     figure = new_figure(10.6, 4.4)
     for axes, what in zip(figure.subplots(1, 2), ("high quality", "reverse KL")):
@@ -347,7 +347,7 @@ def price(results: Sequence[common.Result], groups: Mapping[str, Sequence[str]])
             if points:
                 axes.plot(*zip(*sorted(points)), "o-", color=colour, markersize=4, linewidth=1, label=group)
         axes.set_xscale("log")
-        figures.tidy(axes, "Grid: GAN", "proposals per sample", what)
+        figures.tidy(axes, title, "proposals per sample", what)
         axes.legend(frameon=False, fontsize=7.5)
     return figure_image(figure)
 
@@ -370,24 +370,29 @@ def tail_figure(drawn: Mapping[str, Tensor]) -> Image.Image:
 def main() -> None:
     """Play, print, write."""
     p = common.parser(
-        __doc__, data=["Digits"], techniques=list(IMAGES), updates=3000, width=64, rate=1e-3, samples=5_000,
+        __doc__, data=["Digits"], techniques=list(IMAGES), updates=[3000, 20_000], width=64, rate=1e-3, samples=5_000,
         real=10_000, chain=100, chains=[10, 30, 300], langevin=200, gammas=[-4.0, -2.0, 2.0],
         percentiles=[50.0, 80.0, 95.0], burn_ins=[100, 1000], keep=4000, dearest=300.0,
         image_updates=400, image_width=16, image_real=1500, image_chain=100, image_langevin=50, image_keep=1000,
     )  # fmt: skip
     p.set_defaults(seeds=[1, 2, 3, 4, 5])
     arguments = p.parse_args()
-    grid = common.sweep(grid_games(arguments), arguments.seeds, arguments)
+    tables: list[str] = []
+    grids: dict[str, list[common.Result]] = {}
     tried = list(methods(arguments))
     main_methods, sensitivity = tried[:12], tried[12:]
-    tables = ["", "## Grid: GAN", "", *method_table(grid["GAN"], ["the data", "plain", *main_methods])]
-    tables += ["", "## Grid: WGANGP", "", *method_table(grid["WGANGP"], ["plain", *CRITIC])]
     base = ["rejection, D trained on"]
-    tables += ["", "## Grid: GAN, D trained on: gamma, l_M and the length of chains", ""]
-    tables += method_table(grid["GAN"], [*base, *sensitivity], (*COLUMNS[:5], "acceptance"))
-    tables += ["", "## Calibration", ""]
-    columns = ("Z before", "Z", "ratio seconds")
-    tables += method_table(grid["GAN"], ["rejection, D calibrated"], columns)
+    for updates in arguments.updates:
+        grid = common.sweep(grid_games(updates, arguments), arguments.seeds, arguments)
+        titles = {name: f"Grid: {name}, {updates} updates" for name in grid}
+        grids |= {titles[name]: results for name, results in grid.items()}
+        plain = grid["GAN"]
+        tables += ["", f"## {titles['GAN']}", "", *method_table(plain, ["the data", "plain", *main_methods])]
+        tables += ["", f"## {titles['WGANGP']}", "", *method_table(grid["WGANGP"], ["plain", *CRITIC])]
+        tables += ["", f"## {titles['GAN']}, D trained on: gamma, l_M and the length of chains", ""]
+        tables += method_table(plain, [*base, *sensitivity], (*COLUMNS[:5], "acceptance"))
+        tables += ["", f"## {titles['GAN']}: calibration", ""]
+        tables += method_table(plain, ["rejection, D calibrated"], ("Z before", "Z", "ratio seconds"))
     drawn = tails(arguments.seeds, arguments.samples)
     tables += ["", "## Tails", "", *tail_table(drawn)]
     found: dict[str, list[common.Result]] = {}
@@ -411,10 +416,11 @@ def main() -> None:
         for name, results in found.items()
     }
     in_rows = [dict(list(panels.items())[i : i + 4]) for i in range(0, len(panels), 4)]
-    pictures = [price(grid["GAN"], groups), tail_figure(drawn), *(figures.bars(row, "FID") for row in in_rows)]
+    prices = [price(title, results, groups) for title, results in grids.items() if ": GAN," in title]
+    pictures = [*prices, tail_figure(drawn), *(figures.bars(row, "FID") for row in in_rows)]
     a = arguments
     protocol = [
-        f"grid: unit spacing, standard deviation 0.05; {a.updates} generator updates, 3 x {a.width} units, batch 256, "
+        f"grid: unit spacing, standard deviation 0.05; 3 x {a.width} units, batch 256, "
         f"Adam, {a.rate:g} for both, falling to 0; no EMA; {a.samples} samples of each method; rejection with "
         f"more than {a.dearest:g} proposals per sample was not done, and these proposals are told",
         "high quality: within 4 standard deviations of a mode; deviation: of these from their mode, in units of the "
@@ -433,8 +439,7 @@ def main() -> None:
         f"three seeds; chains of {a.image_chain}; {a.image_langevin} Langevin steps of 0.01; 80, 95: gamma by "
         "percentile",
     ]
-    everything = {f"Grid: {name}": results for name, results in grid.items()} | found
-    common.publish(arguments, "Samplers", everything, protocol, tables, figures.stack(*pictures))
+    common.publish(arguments, "Samplers", grids | found, protocol, tables, figures.stack(*pictures))
 
 
 if __name__ == "__main__":
