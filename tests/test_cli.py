@@ -285,21 +285,24 @@ class Armed(nn.Module):
         Path("pwned").touch()
 
 
-def test_a_checkpoint_outside_of_its_run_builds_only_what_load_would(
-    own_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Optimizers and data too; of anything else the configuration has to be given."""
-    checkpoint = torch.load(own_run / "checkpoints" / "last.ckpt", weights_only=True)
-    options = checkpoint["hyper_parameters"]
-    options["optimizer_g"] = {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 0.1}}
-    options["optimizer_d"] = {"class_path": "lightning_gans.optim.OptimisticAdam", "init_args": {"lr": 0.1}}
-    torch.save(checkpoint, "a.ckpt")
+def test_a_checkpoint_outside_of_its_run_builds_only_what_load_would(capsys: pytest.CaptureFixture[str]) -> None:
+    """Optimizers and data too, with whatever they are made of; for anything else the configuration has to be given."""
+    inner = {"class_path": "RareTail1D", "init_args": {"batch_size": 8}}
+    tail = {"class_path": "Quantile", "init_args": {"share": 0.01}}
+    data = {"class_path": "TailSampled", "init_args": {"data": inner, "tail": tail}}
+    optimizers = {"g": "torch.optim.RMSprop", "d": "lightning_gans.optim.OptimisticAdam"}
+    options = {f"optimizer_{k}": {"class_path": v, "init_args": {"lr": 0.1}} for k, v in optimizers.items()}
+    model = {**TOY["model"], "init_args": {**TOY["model"]["init_args"], **options}}
+    cli("fit", "--name=r", config={**TOY, "model": model, "data": data})
+    shutil.copy("runs/r/checkpoints/last.ckpt", "a.ckpt")
     cli("predict", "--ckpt_path=a.ckpt", "--samples=2", "--name=p")
-    options["generator"] = {"class_path": f"{__name__}.Armed"}
+    checkpoint = torch.load("a.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["generator"]["class_path"] = f"{__name__}.Armed"
     torch.save(checkpoint, "b.ckpt")
     message = refused(capsys, "predict", "--ckpt_path=b.ckpt", config=None)
     assert "Armed' is refused: it is none of lightning_gans' or torch.nn's; if you trust it, give its conf" in message
     assert not Path("pwned").exists()
+    cli("predict", "--ckpt_path=b.ckpt", "--config=runs/r/config.yaml", "--samples=2", "--name=q")
 
 
 # ---------------------------------------------------------------------- mistakes

@@ -9,20 +9,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
-
-from lightning_gans import regularizers
 from lightning_gans.base import PLAYERS
 from lightning_gans.checkpoints import read_checkpoint
 from lightning_gans.cli.runs import configs, run_of
-from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.loading import HARMLESS, resolve_class
 
-# What a checkpoint may name, and where it is defined, if it lies in no run.
-_REMEMBERED = (nn.Module, regularizers.Regularizer, GANDataModule, torch.optim.Optimizer, LRScheduler)
-_DEFINED = (*HARMLESS, "lightning_gans.datamodules.", "lightning_gans.optim", "torch.optim.")
+# Where the classes are defined that a checkpoint may name if it lies in no run.
+_REMEMBERED = (*HARMLESS, "lightning_gans.datamodules.", "lightning_gans.optim", "torch.optim.")
 
 
 def resolve(args: list[str], default_config: Path | None, commands: Collection[str]) -> list[str]:
@@ -36,6 +29,7 @@ def resolve(args: list[str], default_config: Path | None, commands: Collection[s
     if not args or args[0] not in commands:
         return args
     config = None if default_config is None else str(default_config)
+    given = any(a.partition("=")[0] in ("-c", "--config") for a in args)
     i = next((i for i, arg in enumerate(args) if arg.partition("=")[0] == "--ckpt_path"), None)
     if i is not None and args[i:] != ["--ckpt_path"]:
         name, inline, value = args[i].partition("=")
@@ -47,10 +41,11 @@ def resolve(args: list[str], default_config: Path | None, commands: Collection[s
             raise SystemExit(f"error: --ckpt_path: {error}") from error
         args[i : i + (1 if inline else 2)] = [f"{name}={path}"]
         folder = run_of(path)
-        config = str(configs(folder)[-1]) if folder is not None else _remembered_config(checkpoint)
+        if not given:
+            config = str(configs(folder)[-1]) if folder is not None else _remembered_config(checkpoint)
     elif i is None and args[0] != "fit" and not any(a.startswith(("-h", "--help", "--print_config")) for a in args):
         raise SystemExit(f"error: {args[0]} needs --ckpt_path, a checkpoint or the folder of a run.")
-    if config is not None and not any(a.partition("=")[0] in ("-c", "--config") for a in args):
+    if config is not None and not given:
         args[1:1] = ["--config", config]
     return args
 
@@ -67,7 +62,7 @@ def _remembered_config(checkpoint: dict[str, Any]) -> str | None:
             config[name] = {"class_path": class_path, "init_args": options}
     try:
         for class_path in _class_paths(config):
-            resolve_class(class_path, _REMEMBERED, harmless=_DEFINED)
+            resolve_class(class_path, (object,), harmless=_REMEMBERED)
     except ValueError as error:
         told = str(error).partition(";")[0].rstrip(".")
         raise SystemExit(f"error: --ckpt_path: {told}; if you trust it, give its configuration by --config.") from error
