@@ -301,6 +301,14 @@ def test_a_checkpoint_outside_of_its_run_builds_only_what_load_would(capsys: pyt
     torch.save(checkpoint, "b.ckpt")
     message = refused(capsys, "predict", "--ckpt_path=b.ckpt", config=None)
     assert "Armed' is refused: it is none of lightning_gans' or torch.nn's; if you trust it, give its conf" in message
+    boosted = {**TOY["model"]["init_args"], "base": "runs/r/checkpoints/last.ckpt"}
+    cli("fit", "--name=m", config={**TOY, "model": {"class_path": "BoostedGAN", "init_args": boosted}, "data": data})
+    shutil.copy("runs/m/checkpoints/last.ckpt", "m.ckpt")
+    cli("predict", "--ckpt_path=m.ckpt", "--samples=2", "--name=n")
+    checkpoint = torch.load("m.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["base"] = "b.ckpt"
+    torch.save(checkpoint, "m.ckpt")
+    assert "Armed' is refused" in refused(capsys, "predict", "--ckpt_path=m.ckpt", config=None)
     assert not Path("pwned").exists()
     cli("predict", "--ckpt_path=b.ckpt", "--config=runs/r/config.yaml", "--samples=2", "--name=q")
 

@@ -12,7 +12,7 @@ from typing import Any
 from lightning_gans.base import PLAYERS
 from lightning_gans.checkpoints import read_checkpoint
 from lightning_gans.cli.runs import configs, run_of
-from lightning_gans.loading import HARMLESS, resolve_class
+from lightning_gans.loading import HARMLESS, load, resolve_class
 
 # Where the classes are defined that a checkpoint may name if it lies in no run.
 _REMEMBERED = (*HARMLESS, "lightning_gans.datamodules.", "lightning_gans.optim", "torch.optim.")
@@ -63,6 +63,9 @@ def _remembered_config(checkpoint: dict[str, Any]) -> str | None:
     try:
         for class_path in _class_paths(config):
             resolve_class(class_path, (object,), harmless=_REMEMBERED)
+        base = config.get("model", {}).get("init_args", {}).get("base")
+        if isinstance(base, str) and Path(base).is_file():  # of a mixture: another checkpoint, by the same rule
+            load(base)
     except ValueError as error:
         told = str(error).partition(";")[0].rstrip(".")
         raise SystemExit(f"error: --ckpt_path: {told}; if you trust it, give its configuration by --config.") from error

@@ -95,5 +95,5 @@ def component(base: nn.Module | str) -> nn.Module:
         try:
             return component(load(base, trust_code=True))  # named by the user, as the classes of the new networks are
         except ValueError as error:
-            raise ValueError(f"base: {error} Or give the module itself.") from error
+            raise ValueError(f"base: {str(error).rstrip('.')}. Or give the module itself.") from error
     return (base.ema or base.generator) if isinstance(base, GANModule) else base
