@@ -222,7 +222,7 @@ def grid_games(updates: int, arguments: Any) -> dict[str, common.Game]:
 
 
 FAST = {"lr_g": 1e-3, "lr_d": 1e-3}
-# By name: the norm of the discriminator, and what else the game is. (Mixtures sample by their first GAN's rules.)
+# By name: the norm of the discriminator, and what else the game is. Mixtures, which take several rounds, are left out.
 IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "GAN": ("none", {"technique": "gan", "options": {"loss": "non_saturating", **FAST}}),
     "DCGAN": ("batch", {"technique": "dcgan", "options": FAST}),
