@@ -47,8 +47,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gans import WGANGP
-from lightning_gans._lightning import pl
 from lightning_gans.callbacks import GANProgressBar
+from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import ToRange
 from lightning_gans.datamodules.memory import MemoryLoader
 from lightning_gans.loggers import MetricsCSV

@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 import lightning_gans
-from lightning_gans._lightning import pl
+from lightning_gans.compat.lightning import pl
 
 ROOT = Path(__file__).parent.parent
 LOWER = ("fid", "kid", "reverse_kl", "w1")

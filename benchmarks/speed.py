@@ -52,8 +52,8 @@ from torch.nn import functional as F
 from benchmarks import overhead
 from benchmarks.overhead import BETAS, D_STEPS, GAMES, GP_WEIGHT, LR, Game, penalty, quiet, spread
 from lightning_gans import WGANGP
-from lightning_gans._lightning import pl
 from lightning_gans.callbacks import GANProgressBar
+from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.memory import MemoryLoader
 from lightning_gans.functional import double_backward, gradient_penalty
 from lightning_gans.loggers import MetricsCSV

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from lightning_gans._lightning import pl
 from lightning_gans.callbacks.probe import as_gan, at_least_one
+from lightning_gans.compat.lightning import pl
 
 
 class EMA(pl.Callback):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lightning_gans._lightning import loggers, pl
+from lightning_gans.compat.lightning import loggers, pl
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

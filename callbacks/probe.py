@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gans import rng
-from lightning_gans._lightning import pl
 from lightning_gans.base import Batch, GANModule, evaluating
+from lightning_gans.compat.lightning import pl
 
 
 def at_least_one(owner: object, **arguments: int) -> None:

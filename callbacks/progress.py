@@ -6,7 +6,7 @@ import math
 import time
 from typing import Any
 
-from lightning_gans._lightning import callbacks, pl
+from lightning_gans.compat.lightning import callbacks, pl
 
 _REDRAW_SECONDS = 0.1  # reading the metrics waits for the device, so not every step
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lightning_gans import distributed
-from lightning_gans._lightning import pl
 from lightning_gans.base import GANModule
 from lightning_gans.callbacks.probe import EveryNSteps
+from lightning_gans.compat.lightning import pl
 
 
 class RankConsistency(EveryNSteps):

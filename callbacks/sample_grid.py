@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_gans._lightning import pl
 from lightning_gans.base import GANModule, evaluating
 from lightning_gans.callbacks.image_logging import (
     FAKE_COLOUR,
@@ -32,6 +31,7 @@ from lightning_gans.callbacks.image_logging import (
     to_uint8,
 )
 from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, untouched
+from lightning_gans.compat.lightning import pl
 from lightning_gans.distributed import world_size
 
 FRAMES, SHOWN = 100, 9  # at most so many pictures in the film and on the sheet

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from lightning_gans import distributed
-from lightning_gans._lightning import pl
 from lightning_gans.base import GANModule
 from lightning_gans.callbacks.image_logging import (
     grid_image,
@@ -22,6 +21,7 @@ from lightning_gans.callbacks.image_logging import (
     save_image_atomic,
 )
 from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, untouched
+from lightning_gans.compat.lightning import pl
 
 
 def auroc(values: Tensor, positive: Tensor) -> float:

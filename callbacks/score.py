@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from lightning_gans import distributed, rng
-from lightning_gans._lightning import pl
 from lightning_gans.base import GANModule
+from lightning_gans.compat.lightning import pl
 
 
 class ScoreCallback(pl.Callback):

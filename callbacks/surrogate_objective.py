@@ -16,7 +16,6 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 
 from lightning_gans import distributed, rng
-from lightning_gans._lightning import pl
 from lightning_gans.base import Batch, GANModule, kept_buffers
 from lightning_gans.callbacks.image_logging import (
     FAKE_COLOUR,
@@ -31,6 +30,7 @@ from lightning_gans.callbacks.image_logging import (
     save_image_atomic,
 )
 from lightning_gans.callbacks.probe import as_gan, at_least_one
+from lightning_gans.compat.lightning import pl
 
 Curves = tuple[int, list[float], list[float], list[float]]  # step, s, conventional, surrogate
 

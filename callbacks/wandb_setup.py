@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gans import __version__
-from lightning_gans._lightning import loggers, pl
 from lightning_gans.callbacks.probe import as_gan
+from lightning_gans.compat.lightning import loggers, pl
 
 GROUPS = ("c", "d", "g", "grad", "metrics", "samples", "surrogate", "time", "variance")
 _AXIS = "trainer/global_step"  # Lightning's name; here it counts generator updates

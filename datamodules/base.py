@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
-from lightning_gans._lightning import pl
+from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.memory import MemoryLoader, Transform, check_batch_size
 from lightning_gans.functional import draw
 

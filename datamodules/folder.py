@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from lightning_gans._lightning import utilities
+from lightning_gans.compat.lightning import utilities
 from lightning_gans.datamodules.base import ImageDataModule, Split
 from lightning_gans.functional import rank_and_world
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments import common, convergence, figures
-from lightning_gans._lightning import pl
 from lightning_gans.callbacks.image_logging import figure_image, new_figure
+from lightning_gans.compat.lightning import pl
 from lightning_gans.metrics import ClassifierExtractor, stroke_attributes, to_uint8
 from lightning_gans.tools.latent_directions import (
     LatentDirections,

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from experiments import common, figures
 from experiments.one_or_two_sided import quality
-from lightning_gans._lightning import pl
 from lightning_gans.base import GANModule, evaluating
 from lightning_gans.callbacks import SampleRanking
 from lightning_gans.callbacks.image_logging import figure_image, log_metrics, new_figure
 from lightning_gans.callbacks.sample_ranking import auroc
+from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Contaminated, MemoryLoader
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.robust import divergence, rho_for_share, softplus_weights

@@ -3,7 +3,7 @@
 >>> from lightning_gans import WGANGP
 """
 
-from lightning_gans import _torchvision  # noqa: F401  isort: skip  (before anything that imports torchvision)
+from lightning_gans.compat import torchvision as _torchvision  # noqa: F401  isort: skip  (before anything that imports torchvision)
 from lightning_gans import distributed, regularizers
 from lightning_gans.base import Batch, GANModule
 from lightning_gans.loading import load

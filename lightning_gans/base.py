@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_gans import checks, distributed, rng
-from lightning_gans._lightning import pl
+from lightning_gans.compat.lightning import pl
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import conditional_call, score, takes_labels
 from lightning_gans.functional.input_gradient import DoubleBackward, double_backward, no_autocast

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from lightning_gans._lightning import plugins_io
 from lightning_gans.card import card
+from lightning_gans.compat.lightning import plugins_io
 
 
 class AtomicCheckpointIO(plugins_io.TorchCheckpointIO):

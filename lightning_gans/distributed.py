@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lightning_gans._lightning import strategies
+from lightning_gans.compat.lightning import strategies
 from lightning_gans.functional.ranks import rank_and_world
 
 

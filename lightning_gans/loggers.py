@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from lightning_gans._lightning import loggers, utilities
+from lightning_gans.compat.lightning import loggers, utilities
 
 
 class MetricsCSV(loggers.Logger):

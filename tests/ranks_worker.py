@@ -14,7 +14,7 @@ from common import PENALISED, VARIANTS, build, equal, make, noisy_loader, plain,
 from torch import nn
 
 from lightning_gans import GANModule, distributed
-from lightning_gans._lightning import callbacks, pl
+from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.memory import MemoryLoader
 from lightning_gans.functional import draw, mean_over_ranks
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_gans import DCGAN, GAN, TECHNIQUES, WGAN, WGANGP, GANModule
-from lightning_gans._lightning import callbacks
 from lightning_gans.callbacks import SampleGrid
+from lightning_gans.compat.lightning import callbacks
 from lightning_gans.datamodules import Digits, MemoryLoader, Ring
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
 from lightning_gans.regularizers import R1, GradientPenalty

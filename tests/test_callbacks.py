@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_gans import TECHNIQUES
-from lightning_gans._lightning import callbacks as pl_callbacks
-from lightning_gans._lightning import loggers, pl
 from lightning_gans.callbacks import (
     EMA,
     GANProgressBar,
@@ -42,6 +40,8 @@ from lightning_gans.callbacks.probe import untouched
 from lightning_gans.callbacks.sample_grid import nearest, slerp
 from lightning_gans.callbacks.wandb_setup import git_commit
 from lightning_gans.callbacks.weight_histogram import histogram_picture, share_at
+from lightning_gans.compat.lightning import callbacks as pl_callbacks
+from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
 
 

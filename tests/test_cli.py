@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lightning_gans import GAN, WGANGP, GANModule
-from lightning_gans._lightning import pl
 from lightning_gans.cli import main
+from lightning_gans.compat.lightning import pl
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 RECIPES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))

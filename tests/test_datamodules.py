@@ -20,7 +20,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, make_swiss_roll
 from torch import Generator, Tensor
 
-from lightning_gans._lightning import pl
+from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import (
     CIFAR10,
     CIFAR100,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gans import GAN, WGANGP, GANModule
-from lightning_gans._lightning import callbacks, loggers, pl
+from lightning_gans.compat.lightning import callbacks, loggers, pl
 
 EXAMPLES = Path(__file__).parent / "dropin_examples"
 pytestmark = pytest.mark.skipif(pl.__name__ != "pytorch_lightning", reason="the examples import pytorch_lightning")

@@ -16,10 +16,10 @@ from common import QUIET, equal, make, make_images, state
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gans._lightning import callbacks as pl_callbacks
-from lightning_gans._lightning import loggers, pl
 from lightning_gans.callbacks.generative_metrics import GenerativeMetrics
 from lightning_gans.callbacks.mode_coverage import ModeCoverage
+from lightning_gans.compat.lightning import callbacks as pl_callbacks
+from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.datamodules.digits import Digits
 from lightning_gans.datamodules.toy1d import PointMass, RareTail1D
 from lightning_gans.datamodules.toy2d import Ring, SwissRoll

@@ -130,9 +130,9 @@ def test_imports_go_one_way(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, _ in modules()])
 def test_lightning_is_reached_through_one_module(name: str) -> None:
-    if name != "lightning_gans._lightning":
+    if name != "lightning_gans.compat.lightning":
         found = {i for i in imports(dict(modules())[name]) if i.split(".")[0] in ("lightning", "pytorch_lightning")}
-        assert not found, f"{name} imports {found}: take it from lightning_gans._lightning"
+        assert not found, f"{name} imports {found}: take it from lightning_gans.compat.lightning"
 
 
 def is_private(name: str) -> bool:

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lightning_gans import GAN
-from lightning_gans._lightning import loggers, pl
 from lightning_gans.cli import main
+from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.metrics import stroke_attributes
 from lightning_gans.networks import DCGANGenerator, Reconstructor, ToyGenerator
 from lightning_gans.networks.reconstructors import Body

@@ -21,9 +21,9 @@ from lightning_gans import (
     RobustWGAN,
     UnrolledGAN,
 )
-from lightning_gans._lightning import pl
 from lightning_gans.base import Batch
 from lightning_gans.callbacks import EMA
+from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Blob, Contaminated, MemoryLoader, RareTail1D, Ring, TailSampled, Threshold
 from lightning_gans.functional.penalties import gradient_norm, interpolate
 from lightning_gans.metrics import mode_coverage, tail_mass

@@ -14,10 +14,12 @@ import pytest
 import torch
 
 import lightning_gans
-from lightning_gans import WGANGP, _lightning, _torchvision
-from lightning_gans._lightning import pl
+from lightning_gans import WGANGP
+from lightning_gans.compat import lightning as _lightning
+from lightning_gans.compat import torchvision as _torchvision
+from lightning_gans.compat.lightning import pl
 
-# What a user's machine has done by itself: torchvision can be imported (see _torchvision.py).
+# What a user's machine has done by itself: torchvision can be imported (see compat/torchvision.py).
 WORKING_TORCHVISION = f"""
 import importlib.util
 spec = importlib.util.spec_from_file_location("shim", {str(Path(_torchvision.__file__))!r})
@@ -119,7 +121,7 @@ class Declared:
 
 @pytest.fixture
 def shim(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """_torchvision.py as in a fresh process that has not imported torchvision; it must declare nothing real."""
+    """compat/torchvision.py as in a fresh process that has not imported torchvision; it must declare nothing real."""
     monkeypatch.delitem(sys.modules, "torchvision", raising=False)
     monkeypatch.setattr(torch.library, "Library", Declared)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

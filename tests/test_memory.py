@@ -14,8 +14,8 @@ import torch
 from common import trainer
 
 from lightning_gans import TECHNIQUES
-from lightning_gans._lightning import pl
 from lightning_gans.callbacks import EMA, GANProgressBar, NonFiniteGuard
+from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Ring
 from lightning_gans.loggers import MetricsCSV
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator

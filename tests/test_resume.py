@@ -11,8 +11,8 @@ import torch
 from common import VARIANTS, equal, make, noisy_loader, trainer
 
 from lightning_gans import GANModule
-from lightning_gans._lightning import callbacks, pl
 from lightning_gans.callbacks.ema import EMA
+from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.memory import MemoryLoader
 from lightning_gans.loggers import MetricsCSV
 

@@ -12,8 +12,8 @@ from common import QUIET, equal, plain, state
 from torch import Tensor, nn
 
 from lightning_gans import GAN, AdaGAN, BoostedGAN, GANModule
-from lightning_gans._lightning import callbacks as lightning_callbacks
 from lightning_gans.callbacks import EMA
+from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.datamodules import Resampled, Ring
 from lightning_gans.functional.boosting import BOOSTS
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lightning_gans import GANModule
-from lightning_gans._lightning import pl
 from lightning_gans.callbacks import SampleRanking
 from lightning_gans.callbacks.sample_ranking import auroc
+from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Blob, Contaminated, Digits, Ring
 from lightning_gans.loggers import MetricsCSV
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator

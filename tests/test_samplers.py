@@ -19,8 +19,8 @@ from scipy import stats
 from torch import Generator, Tensor, nn
 
 from lightning_gans import CTGAN, GAN, PRCGAN, SNGAN, WGANGP, AdaGAN, PrimalDualGAN
-from lightning_gans._lightning import pl
 from lightning_gans.callbacks import GenerativeMetrics, ModeCoverage
+from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Digits, Gaussian1D, Ring
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
 from lightning_gans.samplers import (

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lightning_gans import PRCGAN, distributed
-from lightning_gans._lightning import loggers, pl
 from lightning_gans.base import Batch, Terms
 from lightning_gans.callbacks import SurrogateObjective
 from lightning_gans.callbacks.surrogate_objective import line_picture, objectives
+from lightning_gans.compat.lightning import loggers, pl
 
 
 class Record(loggers.Logger):

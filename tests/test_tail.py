@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gans import datamodules
-from lightning_gans._lightning import callbacks, pl
+from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules import (
     Classes,
     Digits,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lightning_gans import checks
-from lightning_gans._lightning import utilities
+from lightning_gans.compat.lightning import utilities
 
 
 def sentence_of(error: Exception) -> str | None:

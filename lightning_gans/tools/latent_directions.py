@@ -17,7 +17,6 @@ from torch.nn.utils import parametrizations, parametrize
 from tqdm.auto import tqdm
 
 from lightning_gans import checks
-from lightning_gans._lightning import pl
 from lightning_gans.callbacks.image_logging import (
     INK,
     figure_image,
@@ -28,6 +27,7 @@ from lightning_gans.callbacks.image_logging import (
     run_dir,
     save_image_atomic,
 )
+from lightning_gans.compat.lightning import pl
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import conditional_call, takes_labels
 from lightning_gans.functional.numerics import full_precision

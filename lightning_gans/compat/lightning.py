@@ -12,7 +12,7 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING
 
-from lightning_gans import _torchvision  # noqa: F401  (before anything that imports torchvision)
+from lightning_gans.compat import torchvision as _torchvision  # noqa: F401  (before anything that imports torchvision)
 
 _OURS, _OTHER = "pytorch_lightning", "lightning.pytorch"
 
