@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from lightning_gans import checks, distributed, rng
+from lightning_gans import checks
 from lightning_gans.compat.lightning import pl
+from lightning_gans.engine import distributed, rng
+from lightning_gans.engine.graphs import StepGraphs
+from lightning_gans.engine.stream import NO_BATCH, DataStream
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import conditional_call, score, takes_labels
 from lightning_gans.functional.input_gradient import DoubleBackward, double_backward, no_autocast
 from lightning_gans.functional.modes import evaluating
-from lightning_gans.graphs import StepGraphs
 from lightning_gans.regularizers import Regularizer
-from lightning_gans.stream import NO_BATCH, DataStream
 
 Terms = Mapping[str, Tensor]
 OptimizerFactory = Callable[[Iterable], Optimizer]

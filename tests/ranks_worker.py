@@ -13,9 +13,10 @@ import torch.distributed as dist
 from common import PENALISED, VARIANTS, build, equal, make, noisy_loader, plain, state, trainer
 from torch import nn
 
-from lightning_gans import GANModule, distributed
+from lightning_gans import GANModule
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.memory import MemoryLoader
+from lightning_gans.engine import distributed
 from lightning_gans.functional import draw, mean_over_ranks
 
 

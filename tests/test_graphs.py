@@ -12,7 +12,7 @@ from common import VARIANTS, equal, make, make_images, plain, state, trainer
 from torch import Tensor
 
 from lightning_gans import GANModule
-from lightning_gans.graphs import StepGraphs
+from lightning_gans.engine.graphs import StepGraphs
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

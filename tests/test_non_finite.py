@@ -239,7 +239,7 @@ def test_one_process_is_consistent_with_itself() -> None:
 def test_drift_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(
-        "lightning_gans.distributed.drifted", lambda module: asked.append(1) or "generator.layers.0.bias"
+        "lightning_gans.engine.distributed.drifted", lambda module: asked.append(1) or "generator.layers.0.bias"
     )
     with pytest.raises(
         RuntimeError, match=r"After generator update 4 the parameter 'generator\.layers\.0\.bias' is not"

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from lightning_gans import rng
+from lightning_gans.engine import rng
 
 _EPOCH_STRIDE = 1_000_003  # a prime: neighbouring base seeds do not share epochs
 NO_BATCH = (

@@ -1,0 +1,1 @@
+"""How any model of ours is trained: it knows no discriminator and no technique."""
