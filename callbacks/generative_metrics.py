@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_gans.base import GANModule
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import pl
+from lightning_gans.gan import GANModule
 from lightning_gans.metrics import (
     METRICS,
     ClassifierExtractor,

@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_gans.base import Batch, GANModule
 from lightning_gans.callbacks.image_logging import (
     INK,
     figure_image,
@@ -24,6 +23,7 @@ from lightning_gans.callbacks.image_logging import (
 )
 from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, steps
 from lightning_gans.compat.lightning import pl
+from lightning_gans.gan import Batch, GANModule
 
 _FLOOR = 1e-12  # a logarithm has no place for zero
 _CURVES = 6

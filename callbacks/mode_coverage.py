@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gans.base import GANModule
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import pl
+from lightning_gans.gan import GANModule
 from lightning_gans.metrics import (
     ClassifierExtractor,
     class_coverage,

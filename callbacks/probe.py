@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_gans.base import Batch, GANModule, evaluating
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import rng
+from lightning_gans.gan import Batch, GANModule, evaluating
 
 
 def at_least_one(owner: object, **arguments: int) -> None:

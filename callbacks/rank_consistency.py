@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lightning_gans.base import GANModule
 from lightning_gans.callbacks.probe import EveryNSteps
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
+from lightning_gans.gan import GANModule
 
 
 class RankConsistency(EveryNSteps):

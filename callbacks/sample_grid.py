@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_gans.base import GANModule, evaluating
 from lightning_gans.callbacks.image_logging import (
     FAKE_COLOUR,
     INK,
@@ -33,6 +32,7 @@ from lightning_gans.callbacks.image_logging import (
 from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, untouched
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.distributed import world_size
+from lightning_gans.gan import GANModule, evaluating
 
 FRAMES, SHOWN = 100, 9  # at most so many pictures in the film and on the sheet
 LONGEST = 860  # pixels of a frame's longer side: the film is held in memory

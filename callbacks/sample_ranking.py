@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gans.base import GANModule
 from lightning_gans.callbacks.image_logging import (
     grid_image,
     log_image,
@@ -22,6 +21,7 @@ from lightning_gans.callbacks.image_logging import (
 from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, untouched
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
+from lightning_gans.gan import GANModule
 
 
 def auroc(values: Tensor, positive: Tensor) -> float:

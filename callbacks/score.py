@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from lightning_gans.base import GANModule
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, rng
+from lightning_gans.gan import GANModule
 
 
 class ScoreCallback(pl.Callback):

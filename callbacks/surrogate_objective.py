@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.optim import Optimizer
 
-from lightning_gans.base import Batch, GANModule, kept_buffers
 from lightning_gans.callbacks.image_logging import (
     FAKE_COLOUR,
     INK,
@@ -31,6 +30,7 @@ from lightning_gans.callbacks.image_logging import (
 from lightning_gans.callbacks.probe import as_gan, at_least_one
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, rng
+from lightning_gans.gan import Batch, GANModule, kept_buffers
 
 Curves = tuple[int, list[float], list[float], list[float]]  # step, s, conventional, surrogate
 

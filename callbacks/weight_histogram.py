@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_gans.base import GANModule
 from lightning_gans.callbacks.image_logging import (
     FAKE_COLOUR,
     INK,
@@ -23,6 +22,7 @@ from lightning_gans.callbacks.image_logging import (
 )
 from lightning_gans.callbacks.probe import EveryNSteps
 from lightning_gans.compat.lightning import pl
+from lightning_gans.gan import GANModule
 
 
 def share_at(weights: Tensor, c: float) -> Tensor:

@@ -5,8 +5,8 @@
 
 from lightning_gans.compat import torchvision as _torchvision  # noqa: F401  isort: skip  (before anything that imports torchvision)
 from lightning_gans import regularizers
-from lightning_gans.base import Batch, GANModule
 from lightning_gans.engine import distributed
+from lightning_gans.gan import Batch, GANModule
 from lightning_gans.loading import load
 from lightning_gans.techniques import (
     CTGAN,

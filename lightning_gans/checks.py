@@ -14,7 +14,7 @@ from lightning_gans.functional.conditional import conditional_call, score, takes
 from lightning_gans.functional.input_gradient import no_autocast
 
 if TYPE_CHECKING:
-    from lightning_gans.base import Batch, GANModule
+    from lightning_gans.gan import Batch, GANModule
     from lightning_gans.regularizers import Regularizer
 
 _BATCH_NORMS = nn.modules.batchnorm._BatchNorm

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from lightning_gans import checks
-from lightning_gans.base import GANModule
 from lightning_gans.checkpoints import read_checkpoint
+from lightning_gans.gan import GANModule
 from lightning_gans.regularizers import Regularizer
 
 # Where classes are defined that do nothing when they are built but what a network or a term of a loss does. Others of
@@ -100,7 +100,7 @@ def resolve_class(
         raise ValueError(f"{told}: there is no such class.")
     if not isinstance(found, type) or not issubclass(found, wanted):
         raise ValueError(f"{told} is refused: it is no {' or '.join(cls.__name__ for cls in wanted)}.")
-    if trust_code or found.__module__.startswith(harmless) or found.__module__ in ("lightning_gans.base",):
+    if trust_code or found.__module__.startswith(harmless) or found.__module__ in ("lightning_gans.gan",):
         return found
     if issubclass(found, (GANModule, Regularizer)):  # written for this library, and imported by the user
         return found

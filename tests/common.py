@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gans import TECHNIQUES, GANModule
-from lightning_gans.base import PLAYERS
 from lightning_gans.compat.lightning import pl
+from lightning_gans.gan import PLAYERS
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
 
 # Their per-sample penalty refuses BatchNorm in the discriminator.

@@ -14,8 +14,8 @@ from common import VARIANTS, equal, make, make_images, networks, noisy_loader, p
 from torch import Tensor, nn
 
 from lightning_gans import TECHNIQUES, WGANGP, GANModule
-from lightning_gans.base import frozen
 from lightning_gans.compat.lightning import callbacks, pl
+from lightning_gans.gan import frozen
 from lightning_gans.loggers import MetricsCSV
 from lightning_gans.regularizers import GradientPenalty
 

@@ -11,9 +11,9 @@ from common import equal, make, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import GAN
-from lightning_gans.base import Batch
 from lightning_gans.callbacks import StationarityGap
 from lightning_gans.compat.lightning import callbacks, loggers
+from lightning_gans.gan import Batch
 from lightning_gans.regularizers import ScorePenalty
 
 

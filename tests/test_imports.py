@@ -13,7 +13,7 @@ import torch
 from common import make, trainer
 
 from lightning_gans import callbacks, datamodules
-from lightning_gans.base import GANModule
+from lightning_gans.gan import GANModule
 from lightning_gans.loggers import MetricsCSV
 
 ROOT = Path(__file__).parent.parent

@@ -12,9 +12,9 @@ from common import equal, make, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import GAN, PRCGAN, WGANGP
-from lightning_gans.base import Batch
 from lightning_gans.functional import prc
 from lightning_gans.functional.losses import LOSSES
+from lightning_gans.gan import Batch
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 from lightning_gans.regularizers import GradientPenalty
 

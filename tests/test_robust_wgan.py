@@ -12,10 +12,10 @@ from common import equal, make, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import WGANGP, RobustWGAN
-from lightning_gans.base import Batch
 from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.functional import outlier_share, rho_for_share, robust, robust_weights
 from lightning_gans.functional.losses import LOSSES
+from lightning_gans.gan import Batch
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 
 

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lightning_gans import PRCGAN
-from lightning_gans.base import Batch, Terms
 from lightning_gans.callbacks import SurrogateObjective
 from lightning_gans.callbacks.surrogate_objective import line_picture, objectives
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine import distributed
+from lightning_gans.gan import Batch, Terms
 
 
 class Record(loggers.Logger):

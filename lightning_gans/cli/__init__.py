@@ -17,7 +17,6 @@ import jsonargparse
 import yaml
 
 import lightning_gans.callbacks as gan_callbacks
-from lightning_gans.base import GANModule
 from lightning_gans.checkpoints import read_checkpoint
 from lightning_gans.cli.commands import directions, export, score
 from lightning_gans.cli.configuration import built, fit_networks_to_data, resolve
@@ -27,6 +26,7 @@ from lightning_gans.cli.runs import finished, newest_run
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.functional.boosting import BOOSTS
+from lightning_gans.gan import GANModule
 from lightning_gans.loading import load
 from lightning_gans.rounds import reweight
 

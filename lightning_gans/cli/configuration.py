@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_gans.base import PLAYERS
 from lightning_gans.checkpoints import read_checkpoint
 from lightning_gans.cli.runs import configs, run_of
+from lightning_gans.gan import PLAYERS
 from lightning_gans.loading import HARMLESS, load, resolve_class
 
 # Where the classes are defined that a checkpoint may name if it lies in no run.

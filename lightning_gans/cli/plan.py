@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_gans.base import GANModule
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.gan import GANModule
 
 
 def plan(model: GANModule, data: GANDataModule, options: Any, run_dir: Path, steps: int = 3) -> str:

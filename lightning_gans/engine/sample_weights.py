@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gans.base import Batch, GANModule, evaluating
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import gather_rows
+from lightning_gans.gan import Batch, GANModule, evaluating
 
 
 class SampleWeighted(GANModule):

@@ -1,6 +1,6 @@
 """One file per paper. ``TECHNIQUES`` maps the name used in configs and tests to the class."""
 
-from lightning_gans.base import GANModule
+from lightning_gans.gan import GANModule
 from lightning_gans.techniques.ada_gan import AdaGAN
 from lightning_gans.techniques.boosted_gan import BoostedGAN
 from lightning_gans.techniques.ct_gan import CTGAN

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.base import Batch, SchedulerFactory, Terms, kept_buffers
 from lightning_gans.functional import prc
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.ranks import mean_over_ranks
+from lightning_gans.gan import Batch, SchedulerFactory, Terms, kept_buffers
 from lightning_gans.regularizers import ConsistencyTerm, GradientPenalty, Regularizer
 from lightning_gans.techniques.gan import GAN
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.base import Batch, GANModule, Terms, evaluating
 from lightning_gans.functional.kernels import log_kernel_density, median_distance
 from lightning_gans.functional.losses import PAIRS, weighted_mean
 from lightning_gans.functional.numerics import full_precision, tell_gradients
+from lightning_gans.gan import Batch, GANModule, Terms, evaluating
 
 
 class PrimalDualGAN(GANModule):

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.base import Batch, Terms, kept_buffers
 from lightning_gans.engine.sample_weights import SampleWeighted
 from lightning_gans.functional import robust
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.numerics import full_precision
+from lightning_gans.gan import Batch, Terms, kept_buffers
 from lightning_gans.regularizers import GradientPenalty, Regularizer
 from lightning_gans.techniques.gan import GAN
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_gans.base import Batch, GANModule, Terms
 from lightning_gans.functional.losses import LOSSES
+from lightning_gans.gan import Batch, GANModule, Terms
 from lightning_gans.regularizers import GradientPenalty, Regularizer
 
 

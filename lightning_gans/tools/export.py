@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.base import GANModule
 from lightning_gans.functional.conditional import conditional_call, takes_labels
 from lightning_gans.functional.importance import uniform_of
+from lightning_gans.gan import GANModule
 from lightning_gans.wrappers.mixture import MixtureGenerator
 
 _NAMES = ("z", "labels")

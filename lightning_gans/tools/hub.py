@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gans import checks
-from lightning_gans.base import GANModule
 from lightning_gans.card import card
 from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lightning_gans.gan import GANModule
 from lightning_gans.loading import load
 
 CHECKPOINT = "checkpoints/last.ckpt"  # in the repository, which is laid out like a run
