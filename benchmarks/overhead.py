@@ -51,7 +51,6 @@ from lightning_gans.callbacks import GANProgressBar
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import ToRange
 from lightning_gans.datamodules.memory import MemoryLoader
-from lightning_gans.loggers import MetricsCSV
 from lightning_gans.networks import (
     MNISTCritic,
     MNISTGenerator,
@@ -60,6 +59,7 @@ from lightning_gans.networks import (
     ToyDiscriminator,
     ToyGenerator,
 )
+from lightning_gans.runs.metrics_csv import MetricsCSV
 
 Clock = Callable[[int], None]
 D_STEPS, GP_WEIGHT, LR, BETAS = 5, 10.0, 1e-4, (0.0, 0.9)

@@ -56,9 +56,9 @@ from lightning_gans.callbacks import GANProgressBar
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.memory import MemoryLoader
 from lightning_gans.functional import double_backward, gradient_penalty
-from lightning_gans.loggers import MetricsCSV
 from lightning_gans.networks import ResNetDiscriminator, ResNetGenerator, ToyDiscriminator, ToyGenerator
 from lightning_gans.networks.fold import DownConv2d, UpConv2d
+from lightning_gans.runs.metrics_csv import MetricsCSV
 
 
 @dataclasses.dataclass(frozen=True)

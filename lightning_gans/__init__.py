@@ -7,7 +7,7 @@ from lightning_gans.compat import torchvision as _torchvision  # noqa: F401  iso
 from lightning_gans import regularizers
 from lightning_gans.engine import distributed
 from lightning_gans.gan import Batch, GANModule
-from lightning_gans.loading import load
+from lightning_gans.runs.load import load
 from lightning_gans.techniques import (
     CTGAN,
     DCGAN,

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
@@ -20,6 +19,7 @@ from lightning_gans.datamodules.resampled import Resampled
 from lightning_gans.functional.boosting import BOOSTS, Beta, ratio_of, step_size
 from lightning_gans.functional.conditional import conditional_call
 from lightning_gans.gan import GANModule
+from lightning_gans.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.wrappers.mixture import MixtureGenerator
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from common import equal, make, plain, state, trainer
 
-from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lightning_gans.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
 
 GOOD = {"state_dict": {"w": torch.arange(4.0)}, "pytorch-lightning_version": "2.6.0"}
 READERS = pytest.mark.parametrize("read", [AtomicCheckpointIO().load_checkpoint, read_checkpoint])

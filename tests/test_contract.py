@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from lightning_gans import TECHNIQUES, WGANGP, GANModule
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.gan import frozen
-from lightning_gans.loggers import MetricsCSV
 from lightning_gans.regularizers import GradientPenalty
+from lightning_gans.runs.metrics_csv import MetricsCSV
 
 all_techniques = pytest.mark.parametrize("name", TECHNIQUES)
 all_variants = pytest.mark.parametrize("name", VARIANTS)

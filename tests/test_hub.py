@@ -15,8 +15,8 @@ import yaml
 from common import make, plain, trainer
 
 from lightning_gans import TECHNIQUES, WGANGP
-from lightning_gans.card import card
 from lightning_gans.cli import main
+from lightning_gans.runs.card import card
 from lightning_gans.tools import hub
 from lightning_gans.tools.hub import load_from_hub, push_to_hub
 

@@ -14,7 +14,7 @@ from common import make, trainer
 
 from lightning_gans import callbacks, datamodules
 from lightning_gans.gan import GANModule
-from lightning_gans.loggers import MetricsCSV
+from lightning_gans.runs.metrics_csv import MetricsCSV
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"lightning_gans": ROOT / "lightning_gans", "lightning_gans.datamodules": ROOT / "datamodules",

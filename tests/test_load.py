@@ -309,7 +309,7 @@ COMMAND = {"command": "touch pwned"}
         ("posix.system", COMMAND, "is refused: it is no Module or Regularizer"),
         ("subprocess.Popen", {"args": ["touch", "pwned"]}, "is refused: it is no Module or Regularizer"),
         ("torch.os.system", COMMAND, "is refused: it is no Module or Regularizer"),
-        ("lightning_gans.cli.runs.os.system", COMMAND, "is refused: it is no Module or Regularizer"),
+        ("lightning_gans.runs.folder.os.system", COMMAND, "is refused: it is no Module or Regularizer"),
         ("builtins.exec", {"source": "open('pwned', 'w')"}, "is refused: it is no Module or Regularizer"),
         ("torch.hub.load", {"repo_or_dir": ".", "model": "x", "source": "local"}, "it is no Module or Regularizer"),
         ("torch.load", {"f": "b.ckpt", "weights_only": False}, "it is no Module or Regularizer"),

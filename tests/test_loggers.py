@@ -10,7 +10,7 @@ import pytest
 import torch
 from common import make, plain, trainer
 
-from lightning_gans.loggers import MetricsCSV
+from lightning_gans.runs.metrics_csv import MetricsCSV
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -17,8 +17,8 @@ from lightning_gans import TECHNIQUES
 from lightning_gans.callbacks import EMA, GANProgressBar, NonFiniteGuard
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Ring
-from lightning_gans.loggers import MetricsCSV
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+from lightning_gans.runs.metrics_csv import MetricsCSV
 
 STATM = Path("/proc/self/statm")
 TOLERANCE = 3.0  # MiB; the allocator's own noise is below 1, and 53 bytes left behind per update are 3 MiB in 60,000

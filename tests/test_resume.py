@@ -14,7 +14,7 @@ from lightning_gans import GANModule
 from lightning_gans.callbacks.ema import EMA
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.memory import MemoryLoader
-from lightning_gans.loggers import MetricsCSV
+from lightning_gans.runs.metrics_csv import MetricsCSV
 
 
 def memory_loader() -> Any:

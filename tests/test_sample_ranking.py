@@ -18,8 +18,8 @@ from lightning_gans.callbacks import SampleRanking
 from lightning_gans.callbacks.sample_ranking import auroc
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Blob, Contaminated, Digits, Ring
-from lightning_gans.loggers import MetricsCSV
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+from lightning_gans.runs.metrics_csv import MetricsCSV
 
 
 class Line(nn.Module):

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from lightning_gans import GAN
 from lightning_gans.callbacks import EMA, GenerativeMetrics, ModeCoverage
-from lightning_gans.card import card
-from lightning_gans.checkpoints import AtomicCheckpointIO
 from lightning_gans.cli import main
 from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.datamodules import Digits, Ring
 from lightning_gans.functional.conditional import conditional_call
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
+from lightning_gans.runs.card import card
+from lightning_gans.runs.checkpoints import AtomicCheckpointIO
 from lightning_gans.tools.score import read_samples, score_samples
 from lightning_gans.tools.write import latent_walk
 

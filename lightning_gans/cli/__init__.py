@@ -17,18 +17,18 @@ import jsonargparse
 import yaml
 
 import lightning_gans.callbacks as gan_callbacks
-from lightning_gans.checkpoints import read_checkpoint
 from lightning_gans.cli.commands import directions, export, score
 from lightning_gans.cli.configuration import built, fit_networks_to_data, resolve
 from lightning_gans.cli.gan_cli import GANCLI, SaveConfig
 from lightning_gans.cli.mistakes import sentence_of, silence
-from lightning_gans.cli.runs import finished, newest_run
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.functional.boosting import BOOSTS
 from lightning_gans.gan import GANModule
-from lightning_gans.loading import load
 from lightning_gans.rounds import reweight
+from lightning_gans.runs.checkpoints import read_checkpoint
+from lightning_gans.runs.folder import finished, newest_run
+from lightning_gans.runs.load import load
 
 
 def main(args: list[str] | None = None, default_config: Path | None = None) -> None:

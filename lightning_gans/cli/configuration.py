@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_gans.checkpoints import read_checkpoint
-from lightning_gans.cli.runs import configs, run_of
 from lightning_gans.gan import PLAYERS
-from lightning_gans.loading import HARMLESS, load, resolve_class
+from lightning_gans.runs.checkpoints import read_checkpoint
+from lightning_gans.runs.folder import configs, run_of
+from lightning_gans.runs.load import HARMLESS, load, resolve_class
 
 # Where the classes are defined that a checkpoint may name if it lies in no run.
 _REMEMBERED = (*HARMLESS, "lightning_gans.datamodules.", "lightning_gans.optim", "torch.optim.")

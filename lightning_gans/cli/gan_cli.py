@@ -16,12 +16,12 @@ import lightning_gans.callbacks as gan_callbacks
 import lightning_gans.datamodules as gan_datamodules
 from lightning_gans import checks, networks, regularizers, techniques, wrappers
 from lightning_gans.callbacks.score import ScoreCallback
-from lightning_gans.checkpoints import AtomicCheckpointIO
 from lightning_gans.cli.configuration import fit_networks_to_data, parameters
 from lightning_gans.cli.plan import plan
-from lightning_gans.cli.runs import claim, configs, remove_empty, run_of, unused
 from lightning_gans.compat.lightning import callbacks, loggers, pl, pl_cli, utilities
-from lightning_gans.loggers import MetricsCSV
+from lightning_gans.runs.checkpoints import AtomicCheckpointIO
+from lightning_gans.runs.folder import claim, configs, remove_empty, run_of, unused
+from lightning_gans.runs.metrics_csv import MetricsCSV
 from lightning_gans.tools.write import SampleWriter
 
 _BEST = "best-{step:06d}"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.gan import Batch, GANModule, Terms
-from lightning_gans.loading import load
+from lightning_gans.runs.load import load
 from lightning_gans.techniques.gan import GAN
 from lightning_gans.wrappers.mixture import MixtureGenerator
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gans import checks
-from lightning_gans.card import card
-from lightning_gans.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.gan import GANModule
-from lightning_gans.loading import load
+from lightning_gans.runs.card import card
+from lightning_gans.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lightning_gans.runs.load import load
 
 CHECKPOINT = "checkpoints/last.ckpt"  # in the repository, which is laid out like a run
 # What it takes to build the networks and to sample. A whole checkpoint may also hold training samples: batches that

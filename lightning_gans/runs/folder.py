@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from lightning_gans.checkpoints import read_checkpoint
+from lightning_gans.runs.checkpoints import read_checkpoint
 
 
 def configs(folder: Path) -> list[Path]:

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from lightning_gans import checks
-from lightning_gans.checkpoints import read_checkpoint
 from lightning_gans.gan import GANModule
 from lightning_gans.regularizers import Regularizer
+from lightning_gans.runs.checkpoints import read_checkpoint
 
 # Where classes are defined that do nothing when they are built but what a network or a term of a loss does. Others of
 # torch's and ours are not among them: some modules read files, download weights or start processes.

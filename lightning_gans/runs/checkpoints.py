@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from lightning_gans.card import card
 from lightning_gans.compat.lightning import plugins_io
+from lightning_gans.runs.card import card
 
 
 class AtomicCheckpointIO(plugins_io.TorchCheckpointIO):
     """Writes beside the target and renames, so that a killed process leaves the old file or the new one, never half.
 
     Lightning writes to the system's temporary folder first; where that is another file system, its move is a copy. A
-    model card (``lightning_gans.card``), ``last.md`` of ``last.ckpt``, lies beside each checkpoint, and goes with it.
+    model card (``runs.card``), ``last.md`` of ``last.ckpt``, lies beside each checkpoint, and goes with it.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
