@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans.functional.conditional import conditional_call, score, takes_labels
-from lightning_gans.functional.input_gradient import no_autocast
+from lightning_gans.functional.double_backward.input_gradient import no_autocast
 
 if TYPE_CHECKING:
     from lightning_gans.gan import Batch, GANModule

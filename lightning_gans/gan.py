@@ -23,7 +23,7 @@ from lightning_gans.engine.graphs import StepGraphs
 from lightning_gans.engine.stream import NO_BATCH, DataStream
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import conditional_call, score, takes_labels
-from lightning_gans.functional.input_gradient import DoubleBackward, double_backward, no_autocast
+from lightning_gans.functional.double_backward.input_gradient import DoubleBackward, double_backward, no_autocast
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.regularizers import Regularizer
 

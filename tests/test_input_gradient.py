@@ -15,11 +15,11 @@ from torch.nn.utils import parametrizations
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from lightning_gans.functional import sparse
 from lightning_gans.functional.conditional import score
+from lightning_gans.functional.double_backward import sparse
+from lightning_gans.functional.double_backward.first_order import linear_input_gradient
+from lightning_gans.functional.double_backward.input_gradient import _method, double_backward, input_gradient
 from lightning_gans.functional.draw import uniform
-from lightning_gans.functional.first_order import linear_input_gradient
-from lightning_gans.functional.input_gradient import _method, double_backward, input_gradient
 from lightning_gans.functional.penalties import gradient_penalty, interpolate, perturb
 from lightning_gans.networks import (
     DCGANDiscriminator,

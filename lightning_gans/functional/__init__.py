@@ -1,9 +1,9 @@
 """Pure functions of tensors: losses, penalties, and draws that several processes agree on."""
 
 from lightning_gans.functional.conditional import check_scores, score, takes_labels
+from lightning_gans.functional.double_backward.input_gradient import double_backward
 from lightning_gans.functional.draw import normal, uniform
 from lightning_gans.functional.importance import residual, stratum_weights, uniform_of
-from lightning_gans.functional.input_gradient import double_backward
 from lightning_gans.functional.kernels import log_kernel_density, median_distance
 from lightning_gans.functional.losses import LOSSES, PAIRS, AdversarialLoss, SaddlePair
 from lightning_gans.functional.penalties import (

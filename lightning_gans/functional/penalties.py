@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from lightning_gans.functional.conditional import check_scores
+from lightning_gans.functional.double_backward.input_gradient import Discriminator, input_gradient, no_autocast
 from lightning_gans.functional.draw import uniform
-from lightning_gans.functional.input_gradient import Discriminator, input_gradient, no_autocast
 from lightning_gans.functional.numerics import full_precision, row_norm
 from lightning_gans.functional.ranks import mean_over_ranks
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans.functional.conditional import score
+from lightning_gans.functional.double_backward.input_gradient import no_autocast
 from lightning_gans.functional.draw import uniform
-from lightning_gans.functional.input_gradient import no_autocast
 from lightning_gans.functional.numerics import full_precision, row_norm
 from lightning_gans.regularizers.regularizer import RegularizedBatch, Regularizer
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.functional.input_gradient import no_autocast
+from lightning_gans.functional.double_backward.input_gradient import no_autocast
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.unroll import Moments, Rule, score_with, unroll
 from lightning_gans.gan import Batch, Terms

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans.functional.conditional import check_scores
-from lightning_gans.functional.first_order import linear_input_gradient
+from lightning_gans.functional.double_backward.first_order import linear_input_gradient
+from lightning_gans.functional.double_backward.sparse import sparse_double_backward
 from lightning_gans.functional.numerics import full_precision
-from lightning_gans.functional.sparse import sparse_double_backward
 
 Discriminator = Callable[[Tensor], Tensor]
 DoubleBackward = Literal["sparse", "linear", "compiled", "plain"]
