@@ -23,7 +23,8 @@ from lightning_gans.callbacks.image_logging import (
 )
 from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, steps
 from lightning_gans.compat.lightning import pl
-from lightning_gans.gan import Batch, GANModule
+from lightning_gans.engine.batch import Batch
+from lightning_gans.gan import GANModule
 
 _FLOOR = 1e-12  # a logarithm has no place for zero
 _CURVES = 6

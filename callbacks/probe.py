@@ -11,7 +11,9 @@ from torch.optim import Optimizer
 
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import rng
-from lightning_gans.gan import Batch, GANModule, evaluating
+from lightning_gans.engine.batch import Batch
+from lightning_gans.functional.modes import evaluating
+from lightning_gans.gan import GANModule
 
 
 def at_least_one(owner: object, **arguments: int) -> None:

@@ -32,7 +32,8 @@ from lightning_gans.callbacks.image_logging import (
 from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, untouched
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.distributed import world_size
-from lightning_gans.gan import GANModule, evaluating
+from lightning_gans.functional.modes import evaluating
+from lightning_gans.gan import GANModule
 
 FRAMES, SHOWN = 100, 9  # at most so many pictures in the film and on the sheet
 LONGEST = 860  # pixels of a frame's longer side: the film is held in memory

@@ -30,7 +30,9 @@ from lightning_gans.callbacks.image_logging import (
 from lightning_gans.callbacks.probe import as_gan, at_least_one
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, rng
-from lightning_gans.gan import Batch, GANModule, kept_buffers
+from lightning_gans.engine.batch import Batch
+from lightning_gans.engine.frozen import kept_buffers
+from lightning_gans.gan import GANModule
 
 Curves = tuple[int, list[float], list[float], list[float]]  # step, s, conventional, surrogate
 
@@ -171,8 +173,7 @@ def objectives(
     """
     gan: Any = module  # of which only a GANModule is known
     batch = replace(batch, generator=None)
-    values, own = module.values, dict(module.kept)
-    module.values = {}
+    values, own = dict(module.values), dict(module.kept)
     module.kept.update(kept)
     rows = []
     try:
@@ -187,7 +188,8 @@ def objectives(
                 clipped = torch.stack(list(module.generator_terms(batch, fake).values())).sum()
             rows.append(-torch.stack([plain, clipped]))
     finally:
-        module.values = values
+        module.values.clear()
+        module.values.update(values)
         module.kept.clear()
         module.kept.update(own)
     return distributed.average([torch.stack(rows, 1)])[0]
@@ -198,7 +200,8 @@ def _as_found(module: GANModule) -> Iterator[None]:
     """Leave random numbers and the networks' buffers as they are."""
     with rng.untouched(), ExitStack() as buffers:
         for name in module.players:
-            buffers.enter_context(kept_buffers(module.player(name)))
+            for network in module.networks(name):
+                buffers.enter_context(kept_buffers(network))
         yield
 
 

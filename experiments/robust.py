@@ -29,8 +29,9 @@ from lightning_gans.callbacks.sample_ranking import auroc
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Contaminated, MemoryLoader
 from lightning_gans.functional.conditional import score
+from lightning_gans.functional.modes import evaluating
 from lightning_gans.functional.robust import divergence, rho_for_share, softplus_weights
-from lightning_gans.gan import GANModule, evaluating
+from lightning_gans.gan import GANModule
 
 OUTLIERS: dict[str, Any] = {"Ring": ["Blob", {}], "Digits": "noise", "MNIST": ["FashionMNIST", {"download": False}]}
 FACTORS = {"half": 0.5, "right": 1.0, "twice": 2.0}

@@ -6,7 +6,8 @@
 from lightning_gans.compat import torchvision as _torchvision  # noqa: F401  isort: skip  (before anything that imports torchvision)
 from lightning_gans import regularizers
 from lightning_gans.engine import distributed
-from lightning_gans.gan import Batch, GANModule
+from lightning_gans.engine.batch import Batch
+from lightning_gans.gan import GANModule
 from lightning_gans.runs.load import load
 from lightning_gans.techniques import (
     CTGAN,

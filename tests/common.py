@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_gans import TECHNIQUES, GANModule
 from lightning_gans.compat.lightning import pl
-from lightning_gans.gan import PLAYERS
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
 
 # Their per-sample penalty refuses BatchNorm in the discriminator.
@@ -76,7 +75,7 @@ def build(
 
 def networks(module: GANModule) -> dict[str, nn.Module]:
     """The networks of a module by the names of its arguments."""
-    return {PLAYERS[player]: module.player(player) for player in module.players}
+    return {name: getattr(module, name) for player in module.players.values() for name in player.networks}
 
 
 def trainer(**options: Any) -> pl.Trainer:

@@ -176,7 +176,7 @@ def test_other_settings() -> None:
         make("gan", order="g")
     with pytest.raises(ValueError, match="double_backward must be one of sparse, linear, compiled, plain, got 'fast'"):
         make("gan", double_backward="fast")
-    with pytest.raises(ValueError, match="g_steps: expected 1 with order='g_first', got 2"):
+    with pytest.raises(ValueError, match="g_steps must be 1 with order='g_first', got 2"):
         make("gan", order="g_first", g_steps=2)
     with pytest.raises(ValueError, match=r"clip_grad_d must be > 0, got 0"):
         make("gan", clip_grad_d=0)

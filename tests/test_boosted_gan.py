@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from lightning_gans import GAN, BoostedGAN
 from lightning_gans.callbacks import EMA
 from lightning_gans.cli import main
+from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.losses import LOSSES
-from lightning_gans.gan import Batch
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 from lightning_gans.wrappers import MixtureGenerator, mixture
 

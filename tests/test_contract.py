@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_gans import TECHNIQUES, WGANGP, GANModule
 from lightning_gans.compat.lightning import callbacks, pl
-from lightning_gans.gan import frozen
+from lightning_gans.engine.frozen import frozen
 from lightning_gans.regularizers import GradientPenalty
 from lightning_gans.runs.metrics_csv import MetricsCSV
 
@@ -31,19 +31,17 @@ class Watch(callbacks.Callback):
         self.other_changed: list[str] = []
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        for player, other in (("discriminator", "generator."), ("generator", "discriminator.")):
-            step = getattr(pl_module, f"_{player}_step")
-            setattr(pl_module, f"_{player}_step", partial(self.watched, pl_module, step, other))
+        pl_module.minimise = partial(self.watched, pl_module, pl_module.minimise)
 
-    def watched(self, module: GANModule, step: Callable[[Any], None], other: str, batch: Any) -> None:
-        before = state(module)
-        step(batch)
+    def watched(self, module: GANModule, minimise: Callable[..., None], player: str, *arguments: Any) -> None:
+        before, other = state(module), {"d": "generator.", "g": "discriminator."}.get(player, "-")
+        minimise(player, *arguments)
         after = state(module)
         self.other_changed += [k for k in after if k.startswith(other) and not torch.equal(after[k], before[k])]
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         first = optimizer.param_groups[0]["params"][0]
-        player = next(n for n in pl_module.players if any(first is p for p in pl_module.player(n).parameters()))
+        player = next(n for n in pl_module.players if any(first is p for p in pl_module.networks(n)[0].parameters()))
         if player in self.steps:
             self.steps[player] += 1
         assert all(torch.isfinite(p.grad).all() for p in optimizer.param_groups[0]["params"] if p.grad is not None)
@@ -173,7 +171,7 @@ def test_accumulation_is_a_larger_batch() -> None:
 def test_clipping_is_per_network() -> None:
     module = make("gan", clip_grad_d=1e-3, lr_d=1.0, lr_g=1.0)
     sgd = lambda parameters: torch.optim.SGD(parameters, lr=1.0)  # noqa: E731
-    module._factories = {"d": (sgd, None), "g": (sgd, None)}
+    module.players["d"].optimizer = module.players["g"].optimizer = sgd
     before = state(module)
     trainer(max_steps=1, log_every_n_steps=1).fit(module, train_dataloaders=plain())
     moved = {k: v - before[k] for k, v in state(module).items()}

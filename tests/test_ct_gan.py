@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_gans import CTGAN
-from lightning_gans.gan import Batch
+from lightning_gans.engine.batch import Batch
 from lightning_gans.networks import ToyGenerator
 from lightning_gans.regularizers import ConsistencyTerm
 

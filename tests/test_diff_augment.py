@@ -17,7 +17,7 @@ from lightning_gans import WGANGP
 from lightning_gans.cli import main
 from lightning_gans.functional.conditional import score, takes_labels
 from lightning_gans.functional.double_backward.input_gradient import DoubleBackward, double_backward, input_gradient
-from lightning_gans.gan import evaluating
+from lightning_gans.functional.modes import evaluating
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
 from lightning_gans.wrappers import DiffAugment, spectral_norm, weight_norm
 

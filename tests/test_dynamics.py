@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_gans import GAN
 from lightning_gans.callbacks import StationarityGap
 from lightning_gans.compat.lightning import callbacks, loggers
-from lightning_gans.gan import Batch
+from lightning_gans.engine.batch import Batch
 from lightning_gans.regularizers import ScorePenalty
 
 

@@ -80,7 +80,7 @@ def test_a_run_goes_up_without_what_only_resuming_needs(trained: Path, remote: P
     """Least of all the place in the data ("gan"), with the training samples that wait for their turn."""
     whole = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
     assert whole.keys() > {"gan", "optimizer_states", "callbacks", "loops"}
-    assert "pending" in whole["gan"]["ranks"][0]["stream"]
+    assert "pending" in whole["engine"]["ranks"][0]["stream"]
     assert push_to_hub(trained, "me/ring", private=True) == "https://huggingface.co/me/ring"
     files = {str(p.relative_to(remote / "me" / "ring")) for p in (remote / "me" / "ring").rglob("*") if p.is_file()}
     assert files == {"README.md", "checkpoints/last.ckpt", "config.yaml", "samples/latest.png"}

@@ -24,8 +24,8 @@ from lightning_gans import (
 from lightning_gans.callbacks import EMA
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Blob, Contaminated, MemoryLoader, RareTail1D, Ring, TailSampled, Threshold
+from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.penalties import gradient_norm, interpolate
-from lightning_gans.gan import Batch
 from lightning_gans.metrics import mode_coverage, tail_mass
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 from lightning_gans.rounds import match_moments

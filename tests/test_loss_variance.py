@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from lightning_gans import GANModule
 from lightning_gans.callbacks import LossVariance
 from lightning_gans.compat.lightning import loggers, pl
-from lightning_gans.gan import Batch, Terms
+from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 
 

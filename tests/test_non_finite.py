@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from lightning_gans import WGANGP, Batch, GANModule
 from lightning_gans.callbacks import EMA, NonFiniteError, NonFiniteGuard, RankConsistency
 from lightning_gans.compat.lightning import pl
-from lightning_gans.gan import Terms
+from lightning_gans.engine.batch import Terms
 from lightning_gans.regularizers import Regularizer
 
 NAN = float("nan")

@@ -12,9 +12,9 @@ from common import equal, make, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import GAN, PRCGAN, WGANGP
+from lightning_gans.engine.batch import Batch
 from lightning_gans.functional import prc
 from lightning_gans.functional.losses import LOSSES
-from lightning_gans.gan import Batch
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 from lightning_gans.regularizers import GradientPenalty
 
@@ -156,9 +156,9 @@ def test_centred_scores_do_not_depend_on_the_critics_level() -> None:
 class Recorder(PRCGAN):
     """Notes what happens, in order."""
 
-    def minimise(self, player: str, terms: Any) -> None:
+    def minimise(self, player: str, *arguments: Any) -> None:
         self.log_of_steps.append(player)
-        super().minimise(player, terms)
+        super().minimise(player, *arguments)
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Any:
         self.noise.append(batch.z.clone())
@@ -220,7 +220,7 @@ def test_resume_in_the_middle_of_a_cycle(tmp_path: Path) -> None:
     half = trainer(max_steps=5)
     half.fit(first, plain(40, 4))
     half.save_checkpoint(tmp_path / "c.ckpt")
-    assert "logits" in torch.load(tmp_path / "c.ckpt", weights_only=True)["gan"]["ranks"][0]["kept"]
+    assert "logits" in torch.load(tmp_path / "c.ckpt", weights_only=True)["engine"]["ranks"][0]["kept"]
     torch.manual_seed(99)
     trainer(max_steps=8).fit(rest, plain(40, 4), ckpt_path=tmp_path / "c.ckpt")
     assert equal(state(whole), state(rest))
@@ -350,14 +350,14 @@ def test_with_both_switches_off_it_is_the_plain_technique(plain_one: type, class
         reference = WGANGP(*nets[0], 3, gp_weight=5.0, **same)
     off: dict[str, Any] = {"reweight": False, "ratio_clip": None, "g_steps": 1, "ct_weight": 0.0}
     ours = PRCGAN(*nets[1], 3, classifier=classifier, **off, **same)
-    assert not hasattr(ours, "classifier") and ours.players == ("d", "g")
+    assert not hasattr(ours, "classifier") and list(ours.players) == ["d", "g"]
     drawn = []
     for module in (reference, ours):
         torch.manual_seed(5)
         trainer(max_steps=6).fit(module, plain(batch_size=4))
         drawn.append(torch.get_rng_state())
     assert equal(state(reference), state(ours)) and equal(*drawn)
-    assert equal(reference._rng.get_state(), ours._rng.get_state())
+    assert equal(reference.run.noise.get_state(), ours.run.noise.get_state())
     assert reference.images_seen == ours.images_seen
 
 

@@ -13,8 +13,8 @@ from common import equal, make, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import GAN, PrimalDualGAN
+from lightning_gans.engine.batch import Batch
 from lightning_gans.functional import PAIRS, log_kernel_density, median_distance
-from lightning_gans.gan import Batch
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 
 DOUBLE = torch.float64

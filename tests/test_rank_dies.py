@@ -43,4 +43,4 @@ def test_a_dead_rank_ends_the_run(tmp_path: Path) -> None:
     text = (tmp_path / "log").read_text()
     assert "lost contact with another rank" in text
     checkpoint = torch.load(last, weights_only=True)
-    assert checkpoint["global_step"] >= 5 and len(checkpoint["gan"]["ranks"]) == 2
+    assert checkpoint["global_step"] >= 5 and len(checkpoint["engine"]["ranks"]) == 2

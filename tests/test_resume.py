@@ -71,7 +71,7 @@ def _weights_only(ckpt: Path | None) -> dict[str, Any]:
 def snapshot(module: GANModule, t: pl.Trainer, folder: Path) -> dict[str, Any]:
     t.save_checkpoint(folder / "end.ckpt")
     saved = torch.load(folder / "end.ckpt", weights_only=True)
-    return {k: saved[k] for k in ("state_dict", "optimizer_states", "ema", "gan", "global_step")} | {
+    return {k: saved[k] for k in ("state_dict", "optimizer_states", "ema", "engine", "global_step")} | {
         "rows": (folder / "metrics.csv").read_text()
     }
 
@@ -155,7 +155,7 @@ def test_resume_from_the_middle_of_a_cycle(tmp_path: Path, cycles: int, done: in
     with pytest.raises(Interrupt):
         t.fit(module, train_dataloaders=LOADERS["plain"]())
     t.save_checkpoint(tmp_path / "middle.ckpt")
-    assert torch.load(tmp_path / "middle.ckpt", weights_only=True)["gan"]["d_done"] == done
+    assert torch.load(tmp_path / "middle.ckpt", weights_only=True)["engine"]["done"]["d"] == done
 
     module, t = prepare(tmp_path / "half")
     t.fit(module, train_dataloaders=LOADERS["plain"](), ckpt_path=str(tmp_path / "middle.ckpt"))
@@ -198,7 +198,7 @@ def test_resume_on_another_number_of_ranks_says_so(tmp_path: Path) -> None:
     _, t = run(tmp_path, "gan", LOADERS["plain"](), 3)
     t.save_checkpoint(tmp_path / "a.ckpt")
     checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
-    checkpoint["gan"]["ranks"] *= 2
+    checkpoint["engine"]["ranks"] *= 2
     torch.save(checkpoint, tmp_path / "b.ckpt")
     with pytest.warns(UserWarning, match=r"written by 2 process\(es\) on cpu and is resumed by 1"):
         _, t = run(tmp_path, "gan", LOADERS["plain"](), 5, ckpt=tmp_path / "b.ckpt")

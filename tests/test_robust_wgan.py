@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from lightning_gans import WGANGP, RobustWGAN
 from lightning_gans.datamodules import MemoryLoader
+from lightning_gans.engine.batch import Batch
 from lightning_gans.functional import outlier_share, rho_for_share, robust, robust_weights
 from lightning_gans.functional.losses import LOSSES
-from lightning_gans.gan import Batch
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 
 
@@ -200,7 +200,7 @@ def test_a_network_that_learns_alone_finds_the_optimal_weights() -> None:
     nets: list[Any] = [ToyGenerator(width=4, depth=1), First(), ToyDiscriminator(width=32, depth=2)]
     options: dict[str, Any] = {"w_start": 0, "d_steps": 1, "lr_g": 0.0, "lr_d": 0.0, "gp_weight": 0.0, "rho": 0.1}
     module = RobustWGAN(*nets[:2], 2, weight_network=nets[2], **options)
-    module.lr_w = 5e-3
+    module.players["w"].lr = 5e-3
     trainer(max_steps=300).fit(module, torch.utils.data.DataLoader(x.repeat(300, 1), 64))
     best = float((robust_weights(x[:, 0], 0.1) * x[:, 0]).mean())
     w = module.weigh(Batch(x, None, None, x)).detach()
@@ -241,14 +241,14 @@ def test_with_rho_zero_it_is_wgan_gp(network: nn.Module | None) -> None:
         b.load_state_dict(a.state_dict())
     same: dict[str, Any] = {"d_steps": 2, "lr_d": 1e-3, "lr_g": 1e-3, "betas": (0.0, 0.9)}
     reference, ours = WGANGP(*nets[0], 3, **same), RobustWGAN(*nets[1], 3, rho=0.0, weight_network=network, **same)
-    assert not hasattr(ours, "weight_network") and ours.players == ("d", "g") and not ours.weighs_samples
+    assert not hasattr(ours, "weight_network") and list(ours.players) == ["d", "g"] and not ours.weighs_samples
     drawn = []
     for module in (reference, ours):
         torch.manual_seed(5)
         trainer(max_steps=6).fit(module, plain(batch_size=4))
         drawn.append(torch.get_rng_state())
     assert equal(state(reference), state(ours)) and equal(*drawn)
-    assert equal(reference._rng.get_state(), ours._rng.get_state())
+    assert equal(reference.run.noise.get_state(), ours.run.noise.get_state())
 
 
 @pytest.mark.parametrize("form", [game, discrete])
@@ -322,9 +322,9 @@ def test_the_scores_are_averaged_over_the_updates_of_the_weights() -> None:
     module, scores = discrete(rho=0.2, lr_d=0.05, momentum=momentum), []
     score_samples = module.score_samples
 
-    def recorded(m: float) -> Any:
+    def recorded(network: Any, m: float) -> Any:
         scores.append(module.discriminator(data).detach())
-        return score_samples(m)
+        return score_samples(network, m)
 
     module.score_samples = recorded  # type: ignore[method-assign]
     trainer(max_steps=4).fit(module, MemoryLoader(data, None, 4))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_gans import GAN, SNGAN, SRNGAN
-from lightning_gans.gan import kept_buffers
+from lightning_gans.engine.frozen import kept_buffers
 from lightning_gans.networks import ResNetDiscriminator, ToyDiscriminator, ToyGenerator
 from lightning_gans.wrappers import SpectralNorm, is_normalised, spectral_norm
 

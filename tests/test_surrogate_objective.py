@@ -18,7 +18,7 @@ from lightning_gans.callbacks import SurrogateObjective
 from lightning_gans.callbacks.surrogate_objective import line_picture, objectives
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine import distributed
-from lightning_gans.gan import Batch, Terms
+from lightning_gans.engine.batch import Batch, Terms
 
 
 class Record(loggers.Logger):
@@ -234,7 +234,7 @@ def outcome(module: PRCGAN) -> dict[str, Any]:
         "flags": [m.training for m in module.modules()],
         "grads": [torch.zeros(()) if p.grad is None else p.grad for p in module.parameters()],
         "requires_grad": [p.requires_grad for p in module.parameters()],
-        "noise": module._rng.get_state(),
+        "noise": module.run.noise.get_state(),
         "random": torch.get_rng_state(),
     }
 

@@ -10,10 +10,10 @@ from common import equal, make, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import UnrolledGAN
+from lightning_gans.engine.batch import Batch
 from lightning_gans.functional import score, score_with, unroll
 from lightning_gans.functional.losses import LOSSES
 from lightning_gans.functional.unroll import Moments
-from lightning_gans.gan import Batch
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 from lightning_gans.regularizers import R1
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import WGANALP
+from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.penalties import gradient_norm
-from lightning_gans.gan import Batch
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 from lightning_gans.regularizers import AdversarialLipschitzPenalty
 

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_gans.gan import PLAYERS
 from lightning_gans.runs.checkpoints import read_checkpoint
 from lightning_gans.runs.folder import configs, run_of
 from lightning_gans.runs.load import HARMLESS, load, resolve_class
@@ -89,7 +88,7 @@ def fit_networks_to_data(options: Any) -> None:
     if not model or not data:
         return
     source = built(data.as_dict())
-    nets = [model["init_args"].get(net) for net in PLAYERS.values()]
+    nets = list(vars(model["init_args"]).values())
     while nets:
         config = nets.pop()
         if not hasattr(config, "as_dict") or "init_args" not in config:

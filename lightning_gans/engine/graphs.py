@@ -9,26 +9,26 @@ import torch
 from torch import Tensor
 
 Result = TypeVar("Result")
+_EAGER = 3
 
 
 class StepGraphs:
-    """Runs functions of tensors in fixed places: eagerly a few times, then recorded, then replayed.
+    """Runs functions of tensors in fixed places: eagerly three times, then recorded, then replayed.
 
-    A function is known by a key. What it reads must lie where it lay when it was recorded: parameters and buffers do,
-    and everything else goes through :meth:`hold` first. What it returns lies in fixed places too and is overwritten by
-    the next replay. Its Python code runs for the recording only, so numbers that it computes in Python stay as they
-    were then.
+    The eager runs let libraries choose their algorithms. A function is known by a key. What it reads must lie where it
+    lay when it was recorded: parameters and buffers do, and everything else goes through :meth:`hold` first. What it
+    returns lies in fixed places too and is overwritten by the next replay. Its Python code runs for the recording only,
+    so numbers that it computes in Python stay as they were then.
 
     On other devices nothing is recorded and functions run eagerly, on tensors held in the same way.
 
     Args:
         device: where the tensors are.
         generators: random number generators, beside the device's own, that the functions draw from.
-        warmup: eager runs before the recording, which let libraries choose their algorithms; >= 1.
     """
 
-    def __init__(self, device: torch.device, generators: Sequence[torch.Generator], warmup: int = 3) -> None:
-        self.device, self.generators, self.warmup = device, list(generators), warmup
+    def __init__(self, device: torch.device, generators: Sequence[torch.Generator]) -> None:
+        self.device, self.generators = device, list(generators)
         self._places: dict[Hashable, Tensor] = {}
         self._runs: dict[Hashable, int] = {}
         self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, Any]] = {}
@@ -40,8 +40,9 @@ class StepGraphs:
         if value is None:
             return None
         where = (key, value.shape, value.dtype)
-        place = self._places.setdefault(where, torch.empty_like(value))
-        return place.copy_(value)
+        if where not in self._places:
+            self._places[where] = torch.empty_like(value)
+        return self._places[where].copy_(value)
 
     def run(self, key: Hashable, function: Callable[[], Result]) -> Result:
         """The function's result, by whatever way it is due."""
@@ -49,7 +50,7 @@ class StepGraphs:
             return function()
         if key not in self._recorded:
             done = self._runs[key] = self._runs.get(key, 0) + 1
-            if done <= self.warmup:
+            if done <= _EAGER:
                 side = self._side = self._side or torch.cuda.Stream(self.device)
                 side.wait_stream(torch.cuda.current_stream(self.device))
                 with torch.cuda.stream(side):

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_gans.engine.batch import columns
+from lightning_gans.engine.module import GenerativeModule
+from lightning_gans.functional.conditional import score
+from lightning_gans.functional.modes import evaluating
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import gather_rows
-from lightning_gans.gan import Batch, GANModule, evaluating
 
 
-class SampleWeighted(GANModule):
+class SampleWeighted(GenerativeModule):
     """Multiplies the weights of each batch by those of its samples, one for each item of the training data.
 
     It needs a ``datamodules.MemoryLoader``, which knows what item a row of a batch is. The weights are one at first,
@@ -21,7 +24,7 @@ class SampleWeighted(GANModule):
     Attributes:
         weighs_samples: whether the game does; set it in the constructor.
         sample_weights: (N,) the weights, in the loader's order, or None before training starts.
-        sample_scores: (N,) running average of D's scores, or None before they were asked for.
+        sample_scores: (N,) running average of their scores, or None before they were asked for.
 
     Raises:
         ValueError: when training starts, if another loader is given.
@@ -31,18 +34,18 @@ class SampleWeighted(GANModule):
     sample_weights: Tensor | None = None
     sample_scores: Tensor | None = None
 
-    def score_samples(self, momentum: float) -> tuple[Tensor, Tensor | None]:
-        """Score all training samples by D, in evaluation mode, and average: m times the old average + (1 - m) score.
+    def score_samples(self, network: nn.Module, momentum: float) -> tuple[Tensor, Tensor | None]:
+        """Score all training samples by a network in evaluation mode: m times the average so far + (1 - m) score.
 
         Returns:
             the average (N,), which is the score at first, and the weights (N,) that the data came with, or None.
         """
         loader: Any = self.trainer.train_dataloader
         rows = []
-        with torch.no_grad(), evaluating(self.discriminator):
+        with torch.no_grad(), evaluating(network):
             for raw in loader.in_order():
-                real, labels, _ = self.trainer.precision_plugin.convert_input(raw)
-                rows.append(self.score(real, Batch(real, labels if self.conditional else None, None, real)))
+                real, labels, *_ = columns(self.trainer.precision_plugin.convert_input(raw))
+                rows.append(score(network, real, labels if self.conditional else None))
         found, known = full_precision(gather_rows(torch.cat(rows)))[: len(loader.data)], self.sample_scores
         average = found if known is None else momentum * known.to(found) + (1 - momentum) * found
         self.sample_scores = average

@@ -1,4 +1,4 @@
-"""What every regularizer of the discriminator is."""
+"""What every regularizer is."""
 
 from __future__ import annotations
 
@@ -27,18 +27,23 @@ class RegularizedBatch(Protocol):
 
 
 class Regularizer(ABC):
-    """A term added to the discriminator's loss.
+    """A term added to a player's loss, the discriminator's unless `player` says otherwise.
 
-    Calling it gives the unweighted term, a scalar; whoever trains multiplies by `weight` and logs under `name`.
+    Calling it gives the unweighted term, a scalar; whoever trains multiplies by `weight` and `every` and logs it under
+    `name`.
 
     Attributes:
         name: under which the term is logged.
         per_sample: the term is a function of single samples, so BatchNorm in the discriminator makes it meaningless.
+        player: "d" or "g", whose loss it is added to; it is called with that player's network.
+        every: it is part of every n-th update only, n times as heavy.
         weight: finite, at least 0.
     """
 
     name: str
     per_sample: bool = False
+    player: str = "d"
+    every: int = 1
 
     def __init__(self, weight: float) -> None:
         if not 0 <= weight < float("inf"):

@@ -25,7 +25,7 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
     module, _, short = technique.rpartition(".")
     source = (getattr(sys.modules.get(module), "__doc__", None) or "").strip().splitlines()[:1]
     data = checkpoint.get("data", "")
-    images = checkpoint.get("gan", {}).get("images_seen")
+    images = checkpoint.get("engine", checkpoint.get("gan", {})).get("images_seen")
     seen = f" ({images:,} real samples seen)" if images is not None else ""
     lines = [
         f"# {short}{f' on {data}' if data else ''}",

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.gan import Batch, GANModule, Terms
+from lightning_gans.engine.batch import Batch, Terms
+from lightning_gans.gan import GANModule
 from lightning_gans.runs.load import load
 from lightning_gans.techniques.gan import GAN
 from lightning_gans.wrappers.mixture import MixtureGenerator

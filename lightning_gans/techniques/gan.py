@@ -7,8 +7,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from lightning_gans import checks
+from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.functional.losses import LOSSES
-from lightning_gans.gan import Batch, GANModule, Terms
+from lightning_gans.gan import GANModule
 
 
 class GAN(GANModule):

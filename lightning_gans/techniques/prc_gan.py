@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans import checks
+from lightning_gans.engine.batch import Batch, Terms
+from lightning_gans.engine.player import Player, SchedulerFactory
 from lightning_gans.functional import prc
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.ranks import mean_over_ranks
-from lightning_gans.gan import Batch, SchedulerFactory, Terms, kept_buffers
+from lightning_gans.gan import warn_of_sigmoid
 from lightning_gans.regularizers import ConsistencyTerm, GradientPenalty, Regularizer
 from lightning_gans.techniques.gan import GAN
 
@@ -90,8 +91,6 @@ class PRCGAN(GAN):
     ) -> None:
         prc.check_prc(ratio_clip, temperature, surrogate)
         checks.at_least_one(c_steps=c_steps)
-        if clip_grad_c is not None:
-            checks.positive(clip_grad_c=clip_grad_c)
         own = [make(weight) for make, weight in ((GradientPenalty, gp_weight), (ConsistencyTerm, ct_weight)) if weight]
         kwargs |= {"d_steps": d_steps, "g_steps": g_steps, "lr_d": lr_d, "lr_g": lr_g, "betas": betas}
         super().__init__(generator, discriminator, latent_dim, loss=loss, regularizers=[*own, *regularizers], **kwargs)
@@ -99,9 +98,25 @@ class PRCGAN(GAN):
         self.ratio_clip, self.center_scores = ratio_clip, center_scores
         if ratio_clip is None:
             return
-        self.classifier = checks.classifier(self, classifier)
-        self.lr_c, self.g_batches, self.players = lr_c, c_steps, (*self.players, "c")
-        self._factories["c"], self._clip["c"] = (None, scheduler_c), clip_grad_c
+        self.classifier = self._checked(classifier)
+        self.g_batches = c_steps
+        self.play(Player("c", ("classifier",), lr_c, scheduler=scheduler_c, clip=clip_grad_c))
+
+    def _checked(self, classifier: nn.Module | None) -> nn.Module:
+        """The classifier, if there is one and the generator's steps can go on with the discriminator's noise."""
+        if classifier is None:
+            raise ValueError("classifier must be a network with ratio_clip, got None (ratio_clip=None needs none).")
+        for name, value, only in (
+            ("accumulate_g", self.players["g"].accumulate, 1),
+            ("g_batch_factor", self.g_batch_factor, 1),
+            ("order", self.order, "d_first"),
+        ):
+            if value != only:
+                raise ValueError(
+                    f"{name} must be {only!r} with ratio_clip, which reuses the noise of D, got {value!r}."
+                )
+        warn_of_sigmoid(classifier)
+        return classifier
 
     @property
     def log_ratio(self) -> nn.Module | None:
@@ -125,12 +140,12 @@ class PRCGAN(GAN):
             with torch.no_grad():
                 self.kept["logits"] = score(self.classifier, self.last_fake, self.last_batch.labels)
         for batch in batches:
-            self.minimise("c", [partial(self.classifier_terms, batch)])
+            self.minimise("c", self.classifier_terms, [batch])
 
     def classifier_terms(self, batch: Batch) -> Terms:
         """-E log C(x) - E log(1 - C(G(z))), logged as ``c/<name>``."""
-        with torch.no_grad(), kept_buffers(self.generator):
-            fake = self(batch.z, batch.labels)
+        with torch.no_grad():
+            fake = self.make_fake(batch)
         on_real, on_fake = (score(self.classifier, x, batch.labels) for x in (batch.real, fake))
         self.note(c_accuracy=torch.cat([on_real > 0, on_fake <= 0]).float().mean())
         return {"real": F.softplus(-on_real.float()).mean(), "fake": F.softplus(on_fake.float()).mean()}

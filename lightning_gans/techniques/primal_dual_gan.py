@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
+from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.functional.kernels import log_kernel_density, median_distance
 from lightning_gans.functional.losses import PAIRS, weighted_mean
+from lightning_gans.functional.modes import evaluating
 from lightning_gans.functional.numerics import full_precision, tell_gradients
-from lightning_gans.gan import Batch, GANModule, Terms, evaluating
+from lightning_gans.gan import GANModule, real_in_generator_step
+
+_INACTIVE = 1e-6  # a p_g below which the kernel term moves nothing
 
 
 class PrimalDualGAN(GANModule):
@@ -83,7 +88,7 @@ class PrimalDualGAN(GANModule):
         if not 0 <= alpha < float("inf"):
             raise ValueError(f"alpha must be a finite number >= 0, got {alpha!r}.")
         super().__init__(generator, discriminator, latent_dim, d_steps=d_steps, **kwargs)
-        checks.real_in_generator_step(self)
+        real_in_generator_step(self.g_batch_factor, discriminator)
         self.pair, self.alpha, self.project, self.saturating = PAIRS[pair], alpha, project, saturating
         self.schedule = (sigma, sigma_end, sigma_steps)
         self.features = (features or nn.Identity()).requires_grad_(False)
@@ -155,7 +160,16 @@ class PrimalDualGAN(GANModule):
         with evaluating(self.features):
             x, y = self.features(real), self.features(fake)
         if self.unit == 0:
-            self.unit.copy_(checks.unit_of_sigma(median_distance(x)))
+            if not (unit := median_distance(x)) > 0:
+                raise ValueError(
+                    f"relative must be False for data whose median distance is not above 0, got {float(unit):g}."
+                )
+            self.unit.copy_(unit)
         sigma = self.sigma * self.unit
-        checks.kernel_reaches(log_kernel_density(x, y, sigma), sigma)
+        if (largest := float(log_kernel_density(x, y, sigma).max().exp())) < _INACTIVE:
+            warnings.warn(
+                f"The kernel term is inactive: the largest p_g of the first batch is {largest:.2g}, since all "
+                f"generated samples are many times sigma = {float(sigma):.3g} away from the real ones: raise sigma.",
+                stacklevel=4,
+            )
         self._looked = True

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
+from lightning_gans.engine.batch import Batch, Terms
+from lightning_gans.engine.player import Player
 from lightning_gans.engine.sample_weights import SampleWeighted
 from lightning_gans.functional import robust
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.numerics import full_precision
-from lightning_gans.gan import Batch, Terms, kept_buffers
+from lightning_gans.gan import warn_of_sigmoid
 from lightning_gans.regularizers import GradientPenalty, Regularizer
 from lightning_gans.techniques.gan import GAN
 
@@ -99,14 +100,14 @@ class RobustWGAN(SampleWeighted, GAN):
         self.momentum, self.weighs_samples = momentum, rho > 0 and weight_network is None
         self.w_start, self.w_every = w_start, w_every or (200 if self.weighs_samples else 1)
         if rho > 0 and weight_network is not None:
-            checks.discriminator_output(weight_network)
-            self.weight_network, self.lr_w, self.players = weight_network, lr_d, (*self.players, "w")
-            self._factories["w"], self._clip["w"] = self._factories["d"], None
+            warn_of_sigmoid(weight_network)
+            self.weight_network, d = weight_network, self.players["d"]
+            self.play(Player("w", ("weight_network",), lr_d, d.optimizer, d.scheduler, every=self.w_every))
 
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E W f(x) + E f(G(z)), for the Wasserstein loss. (The discrete form's weights are the batch's already.)"""
         if "w" in self.players:
-            with torch.no_grad(), kept_buffers(self.weight_network):
+            with torch.no_grad():
                 weights = self.weigh(batch)
             self.note(w_divergence=robust.divergence(weights, batch.weights), w_smallest=weights.min())
             batch = replace(batch, weights=weights if batch.weights is None else batch.weights * weights)
@@ -119,18 +120,18 @@ class RobustWGAN(SampleWeighted, GAN):
     def after_discriminator_step(self) -> None:
         """Update the weights after the last discriminator update of a cycle, if that is due."""
         due = self.global_step >= self.w_start and self.global_step % self.w_every == 0
-        if self.rho == 0 or not due or self._cycle.d_done + 1 < self.d_steps:
+        if self.rho == 0 or not due or self.progress.done["d"] < self.d_steps:
             return
         if self.weighs_samples:
-            scores, base = self.score_samples(self.momentum)
+            scores, base = self.score_samples(self.discriminator, self.momentum)
             self.set_sample_weights(robust.robust_weights(self.value(scores), self.rho, base))
         else:
             assert self.last_batch is not None
-            self.minimise("w", [partial(self.weight_terms, self.last_batch)])
+            self.minimise("w", self.weight_terms, [self.last_batch])
 
     def weight_terms(self, batch: Batch) -> Terms:
         """E W d and the soft constraint, logged as ``w/<name>``."""
-        with torch.no_grad(), kept_buffers(self.discriminator):
+        with torch.no_grad():
             value = self.value(full_precision(self.score(batch.real, batch)))
         weights = self.weigh(batch)
         excess = (robust.divergence(weights, batch.weights) - self.rho).clamp_min(0)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
+from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.unroll import Moments, Rule, score_with, unroll
-from lightning_gans.gan import Batch, Terms
+from lightning_gans.gan import real_in_generator_step
 from lightning_gans.techniques.gan import GAN
 
 
@@ -70,7 +71,7 @@ class UnrolledGAN(GAN):
         kwargs |= {"loss": "minimax", "lr_g": lr_g, "lr_d": lr_d}
         super().__init__(generator, discriminator, latent_dim, **kwargs)
         if unroll_steps:
-            checks.real_in_generator_step(self)
+            real_in_generator_step(self.g_batch_factor, discriminator)
         self.unroll_steps, self.unroll_lr, self.first_order = unroll_steps, unroll_lr, first_order
         self.unroll_optimizer: Rule = unroll_optimizer
         self.d_updates: Tensor  # of D's Adam, on the device: in a CUDA graph a number would stay as it was
@@ -106,7 +107,7 @@ class UnrolledGAN(GAN):
 
     def _trained(self) -> tuple[dict[str, Tensor], list[Any]]:
         """D's parameters that its optimizer moves, by name, and Adam's state of each, if it is Adam's and complete."""
-        optimizer = cast(list[Any], self.optimizers())[self.players.index("d")].optimizer
+        optimizer = self.run.steps["d"].optimizer.optimizer
         moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
         parameters = {name: p for name, p in self.discriminator.named_parameters() if id(p) in moved}
         slots = [optimizer.state.get(p, {}) for p in parameters.values()]

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gans import checks
+from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.functional.losses import LOSSES
-from lightning_gans.gan import Batch, GANModule, Terms
+from lightning_gans.gan import GANModule
 
 
 class WGAN(GANModule):

@@ -14,7 +14,8 @@ from lightning_gans.callbacks.image_logging import grid_image, save_film, save_i
 from lightning_gans.callbacks.sample_grid import SampleGrid, slerp
 from lightning_gans.compat.lightning import callbacks
 from lightning_gans.functional.conditional import conditional_call
-from lightning_gans.gan import GANModule, evaluating
+from lightning_gans.functional.modes import evaluating
+from lightning_gans.gan import GANModule
 from lightning_gans.metrics import to_uint8
 
 

@@ -1,0 +1,58 @@
+"""Networks that take part in a step without being changed by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+
+from torch import Tensor, nn
+
+Places = list[tuple[nn.Module, str]]  # where buffers are registered
+
+
+@contextmanager
+def frozen(network: nn.Module, buffers: bool = True) -> Iterator[None]:
+    """Let a network take part in the other's step: its parameters need no gradient, its buffers come back unchanged.
+
+    Buffers are BatchNorm's averages, power iteration vectors and the like; `buffers` says whether there are any.
+    """
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        with kept_buffers(network) if buffers else nullcontext():
+            yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+
+
+@contextmanager
+def kept_buffers(network: nn.Module) -> Iterator[None]:
+    """Let a network run with copies of its buffers, and give it the originals back, unchanged."""
+    originals = swap_in_copies(places_of([network]))
+    try:
+        yield
+    finally:
+        put_back(originals)
+
+
+def places_of(networks: Iterable[nn.Module]) -> Places:
+    """Where the networks' buffers are registered, each place once."""
+    modules = {m: None for network in networks for m in network.modules()}
+    return [(m, name) for m in modules for name, b in m._buffers.items() if b is not None]
+
+
+def swap_in_copies(places: Places) -> list[tuple[nn.Module, str, Tensor]]:
+    """Put copies of the buffers in their places; returns the originals for :func:`put_back`."""
+    originals = [(module, name, module._buffers[name]) for module, name in places]
+    for module, name, buffer in originals:
+        assert buffer is not None
+        module._buffers[name] = buffer.clone()
+    return originals  # type: ignore[return-value]
+
+
+def put_back(originals: list[tuple[nn.Module, str, Tensor]]) -> None:
+    """Undo :func:`swap_in_copies`."""
+    for module, name, buffer in originals:
+        module._buffers[name] = buffer

@@ -1,0 +1,402 @@
+"""``GenerativeModule``: how any model is trained, from the data over a cycle of steps to the log."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from lightning_gans import checks
+from lightning_gans.compat.lightning import callbacks, pl
+from lightning_gans.engine import distributed, logbook, resume, rng
+from lightning_gans.engine.batch import Batch, Terms, columns, to_device
+from lightning_gans.engine.first_batch import check_data
+from lightning_gans.engine.graphs import StepGraphs
+from lightning_gans.engine.player import Player
+from lightning_gans.engine.progress import Progress
+from lightning_gans.engine.sampling import Sampling
+from lightning_gans.engine.step import Step, TermsOf
+from lightning_gans.engine.stream import NO_BATCH, DataStream
+from lightning_gans.functional import draw
+from lightning_gans.functional.conditional import takes_labels
+from lightning_gans.functional.double_backward.input_gradient import DoubleBackward, double_backward
+
+# Lightning warns of what this class does on purpose: it takes whole cycles of batches, and has no validation loop.
+for _message in (
+    "dataloader_iter",
+    "have no `validation_step`",
+    "already saved during checkpointing",
+    "manual optimization and every_n_train_steps",
+    "your dataloader is not resumable",
+):
+    warnings.filterwarnings("ignore", message=f".*{_message}.*")
+_PLAIN = (int, float, str, bool, type(None))
+_NOTHING = nullcontext(None)
+_TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+class Run:
+    """What a module needs while one fit lasts, and never takes along when it is copied or pickled."""
+
+    def __init__(self, module: GenerativeModule, seed: int) -> None:
+        trainer, device = module.trainer, module.device
+        self.noise = torch.Generator(device).manual_seed(seed)
+        self.stream, self.late = DataStream(seed), logbook.Late()
+        self.graphs = StepGraphs(device, [self.noise]) if module.cuda_graphs else None
+        data = getattr(trainer, "datamodule", None)
+        self.plain_transfer = not any(
+            getattr(type(owner), hook) is not getattr(base, hook)
+            for owner, base in ((module, pl.LightningModule), (data, pl.LightningDataModule))
+            if owner is not None
+            for hook in _TRANSFER
+        )
+        self.strategy, self.precision = cast(Any, trainer.strategy), cast(Any, trainer.precision_plugin)
+        self.steps: dict[str, Step] = {}
+        self.stepping: Step  # whose optimizer steps now
+        self.looked = False  # at the first batch
+
+
+class Engine(callbacks.Callback):
+    """Connects a `GenerativeModule` to its Trainer, which adds it: no hook of the module's own is needed for that."""
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Seed the noise (equally on all ranks), or go on from the checkpoint."""
+        pl_module.begin()
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Lightning is about to open the next epoch's iterator."""
+        pl_module.run.stream.enter_loader_random_state(trainer.train_dataloader)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Clip the gradient of the networks that step; Lightning has unscaled it by now."""
+        pl_module.run.stepping.clip()
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Lightning ends silently where there is nothing to train on."""
+        if trainer.num_training_batches == 0 and trainer.limit_train_batches != 0:
+            raise ValueError(NO_BATCH)
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning leaves out."""
+        pl_module.save_state(checkpoint)
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        pl_module.load_state(checkpoint, fitting=trainer.state.fn == "fit")
+
+
+class GenerativeModule(Sampling):
+    """A model whose players take turns to minimise terms; subclasses say who plays and what is minimised.
+
+    One ``training_step`` is one update of the player ``counted``, with whatever updates of others belong to it;
+    Lightning's ``global_step`` counts those. Any loader works that yields ``x``, ``(x, labels)`` or
+    ``(x, labels, weights)``, where labels and weights may be None.
+
+    A subclass sets ``players`` and defines :meth:`terms`; :meth:`cycle` where its players do not simply step one after
+    the other on the same batch; and what makes samples (``made_by``, or :meth:`decode`).
+
+    Args:
+        double_backward: how penalties on the input gradient are differentiated, all of them exactly: sparse, linear,
+            compiled or plain (see ``functional.double_backward``).
+        cuda_graphs: on a GPU, record the gradients of each player's step as a CUDA graph, one per batch size, and
+            replay it. Terms must not hold Python numbers that change from step to step, nor wait for the GPU. The
+            optimizer's update and all callbacks run as ever. No effect elsewhere.
+
+    Attributes:
+        players: by name, in the order of their optimizers.
+        counted: the player whose updates are ``global_step``.
+        values: last value of everything that is logged, detached and on the device.
+        betas: beta1, beta2 of the default optimizer.
+        needs_index: batches are to tell the number of each item in the data (``Batch.index``).
+    """
+
+    counted = "g"
+    betas: tuple[float, float] = (0.9, 0.999)
+    needs_index = False
+
+    def __init__(self, *, double_backward: DoubleBackward = "sparse", cuda_graphs: bool = False) -> None:
+        super().__init__()
+        checks.one_of("double_backward", double_backward, get_args(DoubleBackward))
+        self.automatic_optimization = False
+        self._save_plain_hyperparameters()
+        self.double_backward: DoubleBackward = double_backward
+        self.cuda_graphs, self.conditional = cuda_graphs, False
+        self.players: dict[str, Player] = {}
+        self.progress = Progress()
+        self.values = self.progress.values
+        self.run = cast(Run, None)  # of the fit that is under way
+        self._resumed: Mapping[str, Any] | None = None
+
+    def play(self, *players: Player) -> None:
+        """Let these take part, behind those that do already; the constructor of a subclass calls it."""
+        self.players |= {player.name: player for player in players}
+        self.progress.begin(self.players)
+        nets = [net for name in self.players for net in self.networks(name)]
+        self.conditional = any(takes_labels(net) for net in nets)
+
+    # ------------------------------------------------------------------ what a model defines
+    def terms(self, player: str, batch: Batch) -> Terms:
+        """Terms whose sum the player minimises, logged as ``<player>/<name>``."""
+        raise NotImplementedError
+
+    def cycle(self) -> None:
+        """One update of each player that is due, on the same data."""
+        batches = self.take(self.players[self.counted].accumulate)
+        for name in self.players:
+            if self.due(name):
+                self.minimise(name, partial(self.terms, name), batches)
+        self.used(batches)
+        self.progress.end_cycle()
+
+    def batches_needed(self) -> tuple[int, int]:
+        """Batches for the update that comes, and for the one behind it."""
+        n = self.players[self.counted].accumulate
+        return n, n
+
+    def check_first_batch(self, batch: Batch) -> None:
+        """Raise one sentence for data that the networks cannot be trained on."""
+        names = [self.made_by, *(name for player in self.players.values() for name in player.networks)]
+        check_data(batch, {name: getattr(self, name) for name in names})
+
+    def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
+        """The paper's optimizer, used where no factory is given: Adam with ``betas``."""
+        return Adam(parameters, lr=lr, betas=self.betas, fused=self._may_fuse())
+
+    # ------------------------------------------------------------------ what it can ask for
+    def networks(self, player: str) -> list[nn.Module]:
+        """The networks of a player."""
+        return [cast(nn.Module, getattr(self, attribute)) for attribute in self.players[player].networks]
+
+    def due(self, player: str) -> bool:
+        """Whether a player steps in this cycle."""
+        return self.global_step % self.players[player].every == 0
+
+    def note(self, **values: Tensor) -> None:
+        """Have diagnostics logged beside the terms; ``d_name`` becomes ``d/name``, ``g_name`` ``g/name``."""
+        for key, value in values.items():
+            self.values[key.replace("_", "/", 1)] = value.detach()
+
+    def draw_noise(self, n: int) -> Tensor:
+        """Standard normal noise for ``n`` samples, (n, *noise_shape)."""
+        dtype = next(self.trained_network.parameters()).dtype
+        return draw.normal(n, *self.noise_shape, generator=self.run.noise, device=self.device, dtype=dtype)
+
+    def take(self, n: int) -> list[Batch]:
+        """The next ``n`` batches, with fresh noise; :meth:`used` says that they are not needed any more."""
+        return [self._as_batch(self.run.stream.pending[i]) for i in range(n)]
+
+    def used(self, batches: Sequence[Batch]) -> None:
+        """Count batches; only now, since until here they are part of a checkpoint."""
+        for batch in batches:
+            self.progress.images_seen += len(batch.real) * distributed.world_size()
+            self.run.stream.pending.popleft()
+
+    def minimise(self, player: str, terms: TermsOf, batches: Sequence[Batch], key: tuple[Any, ...] = ()) -> None:
+        """One optimizer step of a player on the mean over ``batches`` of the sum of ``terms``; see `Step.compute`.
+
+        All but the counted player's steps go past Lightning's counter.
+        """
+        step = self.run.stepping = self.run.steps[player]
+        step.compute(terms, batches, key)
+        with self._hooked_once(step) if step.may_repeat else _NOTHING as closure:
+            if player == self.counted:
+                step.optimizer.step(closure or step.closure)
+            else:
+                self.run.strategy.optimizer_step(step.optimizer.optimizer, closure or step.closure, model=self)
+        self.progress.done[player] += 1
+        self.progress.updates[player] += 1
+        torch.clear_autocast_cache()  # Lightning 2.4 keeps weights as they were cast first in a cycle
+
+    @contextmanager
+    def _hooked_once(self, step: Step) -> Iterator[Callable[[], Tensor]]:
+        """A closure after whose later calls Lightning finds no hook to fire."""
+        hooks = self.trainer.callbacks
+
+        def closure() -> Tensor:
+            if step.calls:
+                self.trainer.callbacks = []
+                vars(self)["on_before_optimizer_step"] = _no_hook
+            return step.closure()
+
+        try:
+            yield closure
+        finally:
+            self.trainer.callbacks = hooks
+            vars(self).pop("on_before_optimizer_step", None)
+
+    # ------------------------------------------------------------------ one update
+    def training_step(self, dataloader_iter: Iterator[Any]) -> None:
+        """One update of the counted player, on batches of its own."""
+        if self.run is None:
+            self.begin()
+        if not self.run.stream.fill(dataloader_iter, *self.batches_needed()):
+            return  # the epoch ended inside the cycle; the next one goes on with it
+        if not self.run.steps:
+            self._prepare_steps()
+        with double_backward(self.double_backward):
+            self.cycle()
+        trainer: Any = self.trainer
+        logbook.step_schedulers(trainer.lr_scheduler_configs, self.values, self.counted, self.run.late)
+        if trainer.log_every_n_steps and trainer.global_step % trainer.log_every_n_steps == 0:
+            self._publish(logbook.means(self.values, self.device), trainer)
+
+    def _publish(self, values: dict[str, float], trainer: Any) -> None:
+        shown = {name for name in values if name.endswith("/loss")}
+        shown &= {f"{name}/loss" for name in ("d", "g", self.counted)}
+        bar: dict[str, Any] = {name: value for name, value in values.items() if name in shown}
+        rest: dict[str, Any] = {name: value for name, value in values.items() if name not in shown}
+        self.log_dict(bar, prog_bar=True, logger=False, batch_size=1)
+        self.log_dict(rest, logger=False, batch_size=1)
+        for logger in trainer.loggers:  # directly: the x-axis is the number of updates
+            logger.log_metrics({**values, "time/images_seen": float(self.images_seen)}, step=trainer.global_step)
+
+    def _as_batch(self, raw: Any) -> Batch:
+        run = self.run
+        raw = run.precision.convert_input(raw)
+        if not run.plain_transfer:
+            raw = run.strategy.batch_to_device(raw)
+        real, labels, weights, index = (to_device(column, run.noise.device) for column in columns(raw))
+        if not self.conditional:
+            labels = None
+        elif labels is not None:
+            self.progress.labels.append(labels)
+        batch = Batch(real, labels, weights, self.draw_noise(len(real)), run.noise, index)
+        if not run.looked:
+            with rng.untouched():
+                self.check_first_batch(batch)
+            run.looked = True
+        return batch
+
+    # ------------------------------------------------------------------ optimizers
+    def configure_callbacks(self) -> list[Any]:
+        """What connects this module to its trainer; an override adds to it."""
+        return [Engine()]
+
+    def configure_optimizers(self) -> Any:
+        """The optimizers of ``players`` in their order, and their schedulers."""
+        optimizers: list[Optimizer] = []
+        schedulers: list[dict[str, Any]] = []
+        for name, player in self.players.items():
+            parameters = [p for net in self.networks(name) for p in net.parameters() if p.requires_grad]
+            make = player.optimizer or partial(self.default_optimizer, lr=player.lr)
+            optimizers.append(make(parameters))
+            if player.scheduler is not None:
+                schedulers.append(
+                    {"scheduler": player.scheduler(optimizers[-1]), "interval": "step", "name": f"lr/{name}"}
+                )
+        return optimizers, schedulers
+
+    def _prepare_steps(self) -> None:
+        """Each player's step with the optimizer that moves its parameters, in whatever order they are."""
+        found = self.optimizers()
+        wrapped: list[Any] = list(found) if isinstance(found, (list, tuple)) else [found]
+        moved = [{id(p) for group in o.param_groups for p in group["params"]} for o in wrapped]
+        networks = {name: self.networks(name) for name in self.players}
+        optimizers: dict[str, Any] = {}
+        for name, nets in networks.items():
+            own = {id(p) for net in nets for p in net.parameters()}
+            matching = [o for o, ids in zip(wrapped, moved) if ids and ids <= own]
+            if len(matching) != 1:
+                raise ValueError(
+                    f"configure_optimizers must return one optimizer of the parameters of {name!r} alone "
+                    f"({', '.join(self.players[name].networks)}), got {len(matching)} such among {len(wrapped)}."
+                )
+            optimizers[name] = matching[0]
+        scaler = getattr(self.run.precision, "scaler", None)
+        for name, player in self.players.items():
+            self.run.steps[name] = Step(
+                player, networks, optimizers, self.progress, self.run.noise, scaler, self.run.graphs
+            )
+
+    def _may_fuse(self) -> bool:
+        """Fused Adam is faster, but unscales gradients by itself, after they would have been clipped."""
+        try:
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        except RuntimeError:  # no trainer yet
+            return False
+        return scaler is None and self.device.type in ("cpu", "cuda")
+
+    # ------------------------------------------------------------------ start, stop and resume
+    @property
+    def last_batch(self) -> Batch | None:
+        """Batch of the last step of the counted player, on the training device."""
+        return self.progress.batches.get(self.counted)
+
+    @property
+    def images_seen(self) -> int:
+        """Real samples that all ranks have trained on, repetitions counted."""
+        return self.progress.images_seen
+
+    def begin(self) -> None:
+        """Prepare a fit: seed the noise (equally on all ranks), or go on from the checkpoint."""
+        seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
+        self.progress.begin(self.players)
+        self.run = Run(self, seed)
+        if self.cuda_graphs and self.device.type != "cuda":
+            pl.utilities.rank_zero_warn(f"cuda_graphs has no effect on {self.device.type}.")
+        if self._resumed is not None:
+            resume.restore(self._resumed, self.progress, self.run.stream, self.run.noise)
+            self.run.late.load_state_dict(self._resumed.get("late", {}))
+        self._resumed = None
+
+    def save_state(self, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning leaves out: random numbers, the place in the data and the cycle, averaged weights."""
+        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"  # for `load`
+        if (data := getattr(self.trainer, "datamodule", None)) is not None:
+            checkpoint["data"] = str(getattr(data, "name", None) or type(data).__name__)
+        if self.ema is not None:
+            checkpoint["ema"] = self.ema.state_dict()
+        if self.run is not None:
+            checkpoint["engine"] = resume.save(self.progress, self.run.stream, self.run.noise)
+            checkpoint["engine"]["late"] = self.run.late.state_dict()
+
+    def load_state(self, checkpoint: Mapping[str, Any], fitting: bool = False) -> None:
+        """Take averaged weights now, and the rest when ``fit`` starts from this checkpoint."""
+        self._slot.clear()
+        if "ema" in checkpoint:
+            self.start_ema().load_state_dict(checkpoint["ema"])
+        self._resumed = checkpoint.get("engine", checkpoint.get("gan")) if fitting else None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Of weights alone, which callbacks are not asked to add to."""
+        if "class_path" not in checkpoint:
+            self.save_state(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The averaged weights, where there is no trainer that would ask `Engine`."""
+        if self._resumed is None:
+            self.load_state(checkpoint)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the fit that is under way: a copy begins one of its own."""
+        return {**super().__getstate__(), "run": None}
+
+    def _save_plain_hyperparameters(self) -> None:
+        """``save_hyperparameters()`` without live objects.
+
+        From the CLI the nets arrive as class paths and are kept, so that ``load_from_checkpoint(path)`` rebuilds them.
+        """
+        self.save_hyperparameters()
+        live = [name for name, value in self.hparams.items() if not _is_plain(value)]
+        for name in live:
+            self.hparams.pop(name)
+        if live:
+            self.save_hyperparameters(ignore=live)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_plain(v) for v in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(v) for v in value)
+    return isinstance(value, _PLAIN)
+
+
+def _no_hook(optimizer: Optimizer) -> None:
+    """What is called in place of a hook that has fired already."""

@@ -1,0 +1,54 @@
+"""``Player``: who takes part in a game, and how it steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lightning_gans import checks
+
+OptimizerFactory = Callable[[Iterable], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+
+
+@dataclass
+class Player:
+    """One side of a game, with networks, an optimizer and a turn of its own.
+
+    Args:
+        name: a letter or word, under which its terms are logged (``d/loss``).
+        networks: names of the module's attributes that hold its networks.
+        lr: learning rate of its default optimizer, > 0.
+        optimizer: makes its optimizer of its parameters; None for the model's default.
+        scheduler: makes a learning rate scheduler of that; it steps once per update of the counted player.
+        clip: largest norm of its gradient, > 0; longer ones are scaled down (after unscaling). None: no limit.
+        accumulate: batches whose mean gradient makes one update, >= 1.
+        every: it steps in every n-th cycle, >= 1.
+
+    Raises:
+        ValueError: for a setting out of range, named ``clip_grad_<name>``, ``accumulate_<name>``, ``<name>_every``.
+    """
+
+    name: str
+    networks: tuple[str, ...]
+    lr: float = 2e-4
+    optimizer: OptimizerFactory | None = None
+    scheduler: SchedulerFactory | None = None
+    clip: float | None = None
+    accumulate: int = 1
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.clip is not None:
+            checks.positive(**{f"clip_grad_{self.name}": self.clip})
+        checks.at_least_one(**{f"accumulate_{self.name}": self.accumulate, f"{self.name}_every": self.every})
+
+
+def may_call_again(optimizer: Optimizer) -> bool:
+    """Whether an optimizer's step may call its closure more than once: all may but torch's (save LBFGS) and ours."""
+    known = type(optimizer).__module__.startswith(("torch.optim.", "lightning_gans.optim."))
+    return not known or isinstance(optimizer, torch.optim.LBFGS)

@@ -1,0 +1,58 @@
+"""What a checkpoint holds beside Lightning's own, so that a run goes on to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+
+from lightning_gans.compat.lightning import utilities
+from lightning_gans.engine import distributed, rng
+from lightning_gans.engine.batch import TENSORS, Batch
+from lightning_gans.engine.progress import Progress
+from lightning_gans.engine.stream import DataStream
+
+
+def save(progress: Progress, stream: DataStream, noise: torch.Generator) -> dict[str, Any]:
+    """Random numbers, the place in the data, and the cycle under way, of all ranks. A collective."""
+    mine: dict[str, Any] = {"random": rng.capture(), "stream": stream.state_dict(), "labels": progress.labels}
+    if any(progress.done.values()):  # the rest of the cycle goes on from what its first part has left
+        batches = {name: [getattr(b, t) for t in TENSORS] for name, b in progress.batches.items()}
+        mine |= {name: getattr(progress, name) for name in ("made", "kept", "values")} | {"batches": batches}
+    mine = apply_to_collection(mine, Tensor, lambda t: t.cpu())
+    return {
+        "ranks": distributed.gather_objects(mine),
+        "noise": noise.get_state(),
+        "device": noise.device.type,
+        "done": dict(progress.done),
+        "updates": dict(progress.updates),
+        "images_seen": progress.images_seen,
+    }
+
+
+def restore(state: Mapping[str, Any], progress: Progress, stream: DataStream, noise: torch.Generator) -> None:
+    """Go on from what :func:`save` returned, or its first form (version 0.1)."""
+    progress.images_seen = state["images_seen"]
+    was, now = (len(state["ranks"]), state["device"]), (distributed.world_size(), noise.device.type)
+    if was != now:
+        utilities.rank_zero_warn(
+            f"The checkpoint was written by {was[0]} process(es) on {was[1]} and is resumed by {now[0]} on {now[1]}"
+            ": weights and optimizers go on exactly, data order and noise start afresh."
+        )
+        return
+    progress.done.update(state.get("done") or {"d": state["d_done"], "g": state["g_done"]})
+    progress.updates.update(state.get("updates", {}))
+    mine = state["ranks"][distributed.rank()]
+    noise.set_state(state["noise"])
+    stream.load_state_dict(mine["stream"], mine["random"])
+    parts = {name: mine.get(name, {}) for name in ("made", "kept", "values", "batches")} | {"labels": mine["labels"]}
+    if "last" in mine:
+        parts |= {"batches": {"d": [*mine["last"], None]}, "made": {"fake": mine["fake"]}}
+    parts = apply_to_collection(parts, Tensor, lambda t: t.to(noise.device))
+    progress.labels = parts["labels"]
+    for name in ("made", "kept", "values"):
+        getattr(progress, name).update(parts[name])
+    progress.batches |= {name: Batch(**dict(zip(TENSORS, b)), generator=noise) for name, b in parts["batches"].items()}

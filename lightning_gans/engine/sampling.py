@@ -1,0 +1,121 @@
+"""``Sampling``: how samples come out of a model, by its averaged weights if there are any."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gans import checks
+from lightning_gans.compat.lightning import pl
+from lightning_gans.engine.first_batch import sample_labels
+from lightning_gans.functional.conditional import conditional_call, takes_labels
+from lightning_gans.functional.modes import evaluating
+
+
+class Sampling(pl.LightningModule):
+    """The part of a module that makes samples of noise.
+
+    Attributes:
+        latent_dim: length of z.
+        made_by: name of the attribute that holds the network which makes samples; averaged by ``callbacks.EMA``.
+    """
+
+    latent_dim: int
+    made_by = "generator"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._slot: dict[str, nn.Module] = {}  # the averaged network: a dict, so that it is no submodule
+
+    @property
+    def trained_network(self) -> nn.Module:
+        """The network that makes samples, with the weights that are trained."""
+        return cast(nn.Module, getattr(self, self.made_by))
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that samples are made by, on this module's device: the averaged one if there is one."""
+        return self.trained_network if self.ema is None else self.start_ema()
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise of one sample."""
+        return (self.latent_dim,)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes that samples can be asked for; None if the network takes no labels."""
+        network = self.trained_network
+        return getattr(network, "num_classes", None) if takes_labels(network) else None
+
+    @property
+    def ema(self) -> nn.Module | None:
+        """The network with averaged weights, if :meth:`start_ema` was called; no submodule of this module."""
+        return self._slot.get("ema")
+
+    def start_ema(self) -> nn.Module:
+        """Begin an averaged network at the present weights, or return the one that is there (see callbacks.EMA)."""
+        if "ema" not in self._slot:
+            self._slot["ema"] = copy.deepcopy(self.trained_network).eval().requires_grad_(False)
+        return self._slot["ema"].to(self.device)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The network's output for noise ``z`` (N, *noise_shape), with labels if it takes them."""
+        return conditional_call(getattr(self, self.made_by), z, labels)
+
+    def latents(
+        self,
+        n: int,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What :meth:`sample` makes its samples of: z (n, *noise_shape), and labels (n,) or None."""
+        checks.at_least_one(n=n)
+        if seed is not None:
+            if generator is not None:
+                raise ValueError(f"seed must be None where a generator is given, got {seed!r}.")
+            generator = torch.Generator().manual_seed(seed)
+        parameter = next(self.network.parameters())
+        z = torch.randn(n, *self.noise_shape, generator=generator, dtype=parameter.dtype).to(parameter.device)
+        if labels is None and self.num_classes is not None:
+            labels = torch.randint(self.num_classes, (n,), generator=generator)
+        sample_labels(labels, n, self.num_classes)
+        return z, None if labels is None else labels.to(parameter.device)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Samples (N, ...) of noise ``z`` (N, *noise_shape) and labels (N,), in evaluation mode, by :attr:`network`."""
+        with evaluating(network := self.network):
+            return conditional_call(network, z, labels)
+
+    def sample(
+        self,
+        n: int,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
+        """``n`` samples (n, ...) in evaluation mode, by the averaged network if there is one.
+
+        Args:
+            n: number of samples, >= 1.
+            labels: (n,) classes; drawn uniformly for a conditional network if not given.
+            generator: source of the noise (CPU); the global one if not given.
+            seed: of a source of its own, in place of ``generator``: the same number, the same samples.
+
+        Raises:
+            ValueError: if ``labels`` has another length than n, or the network takes none; for a seed and a source.
+        """
+        return self.decode(*self.latents(n, labels, generator, seed))
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """As many samples as ``batch`` says or holds; batch ``i`` always gets the same noise."""
+        n = batch if isinstance(batch, int) else len(batch[0] if isinstance(batch, (tuple, list)) else batch)
+        return self.sample(n, generator=torch.Generator().manual_seed(batch_idx))
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing to do per batch: scores are computed by callbacks (``GenerativeMetrics``)."""

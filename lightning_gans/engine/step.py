@@ -1,0 +1,202 @@
+"""``Step``: one optimizer step of one player, while the other networks are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gans.engine import distributed, rng
+from lightning_gans.engine.batch import TENSORS, Batch, Terms
+from lightning_gans.engine.frozen import places_of, put_back, swap_in_copies
+from lightning_gans.engine.graphs import StepGraphs
+from lightning_gans.engine.player import Player, may_call_again
+from lightning_gans.engine.progress import Progress
+from lightning_gans.functional.double_backward.input_gradient import no_autocast
+
+TermsOf = Callable[[Batch], Terms]
+Gradients = Sequence[Tensor | None]
+
+
+class Step:
+    """The optimizer steps of one player during one fit.
+
+    Gradients are asked for the player's own parameters only; those of the other players are frozen meanwhile, and their
+    buffers (BatchNorm's averages, power iteration vectors) come back unchanged. Ranks average them as one flat buffer.
+
+    Args:
+        player: whose step it is.
+        networks: of all players, by name.
+        optimizers: of all players, as Lightning wraps them.
+        progress: where values go, and where they are found.
+        generator: source of the per-sample draws.
+        scaler: of 16-bit gradients, or None.
+        graphs: records the gradients as CUDA graphs; None computes them afresh each time.
+    """
+
+    def __init__(
+        self,
+        player: Player,
+        networks: dict[str, list[nn.Module]],
+        optimizers: dict[str, Any],
+        progress: Progress,
+        generator: torch.Generator,
+        scaler: Any = None,
+        graphs: StepGraphs | None = None,
+    ) -> None:
+        self.player, self.progress, self.generator = player, progress, generator
+        self.scaler, self.graphs, self.device_type = scaler, graphs, generator.device.type
+        self.optimizer = optimizers[player.name]
+        others = [name for name in networks if name != player.name]
+        self._groups = self.optimizer.param_groups
+        self._other_groups = [group for name in others for group in optimizers[name].param_groups]
+        self._places = places_of(networks[player.name])
+        self._other_places = places_of([net for name in others for net in networks[name]])
+        self._many = distributed.world_size() > 1
+        self._exact_name = f"{player.name}/loss"
+        self.may_repeat = may_call_again(self.optimizer.optimizer)
+        self.calls = 0  # of the closure, since the last gradients
+        self.loss = torch.empty(())
+        self._repeated: tuple[TermsOf, Sequence[Batch], Any] | None = None
+
+    def compute(self, terms: TermsOf, batches: Sequence[Batch], key: tuple[Any, ...] = ()) -> None:
+        """Set the gradients of the mean over ``batches`` of the sum of ``terms``.
+
+        Args:
+            terms: what is minimised, by name, of a batch.
+            batches: one, or as many as are accumulated.
+            key: whatever else than shapes decides which operations ``terms`` runs (one CUDA graph for each).
+        """
+        self.calls = 0
+        if self.graphs is not None:
+            batches = self._held(self.graphs, batches)
+        elif self.may_repeat and self.scaler is None:
+            self._repeated = terms, batches, self._random_state()
+        self.progress.batches[self.player.name] = batches[-1]
+        if self.graphs is None:
+            self._assign(self._evaluate(terms, batches))
+        else:
+            self._assign(self._replay(self.graphs, terms, batches, key))
+
+    def closure(self) -> Tensor:
+        """The loss: as it was computed on the first call, evaluated again on later ones.
+
+        That is: with the same random numbers, all buffers kept, gradients averaged and clipped, and nothing logged.
+
+        Raises:
+            ValueError: for a later call with a gradient scaler or CUDA graphs.
+        """
+        self.calls += 1
+        if self.calls > 1:
+            self._repeat()
+        return self.loss
+
+    def clip(self) -> None:
+        """Scale the gradient down to the player's limit."""
+        if self.player.clip is not None:
+            norm = nn.utils.clip_grad_norm_([p for g in self._groups for p in g["params"]], self.player.clip)
+            self.progress.values[f"{self.player.name}/grad_norm"] = norm.detach()
+
+    # ------------------------------------------------------------------ gradients
+    def _evaluate(self, terms: TermsOf, batches: Sequence[Batch]) -> Gradients:
+        own = [p for group in self._groups for p in group["params"] if p.requires_grad]
+        others = [p for group in self._other_groups for p in group["params"] if p.requires_grad]
+        for p in others:
+            p.requires_grad_(False)
+        originals = swap_in_copies(self._other_places) if self._other_places else None
+        total: Any = None
+        try:
+            for batch in batches:
+                values = terms(batch)
+                self.loss = loss = reduce(torch.add, values.values())
+                for term, value in values.items():
+                    self.progress.values[f"{self.player.name}/{term}"] = value.detach()
+                self.progress.values[self._exact_name] = loss.detach()
+                if len(batches) > 1:
+                    loss = loss / len(batches)
+                with no_autocast(self.device_type):  # else the double backward of a penalty would be cast down again
+                    scaled = loss if self.scaler is None else self.scaler.scale(loss)
+                    new = torch.autograd.grad(scaled, own, allow_unused=True)
+                total = new if total is None else [_sum(a, b) for a, b in zip(total, new)]
+        finally:
+            for p in others:
+                p.requires_grad_(True)
+            if originals is not None:
+                put_back(originals)
+        return cast(Gradients, total)
+
+    def _assign(self, gradients: Gradients) -> None:
+        if self._many:
+            means = iter(distributed.average([g for g in gradients if g is not None]))
+            gradients = [None if g is None else next(means) for g in gradients]
+        remaining = iter(gradients)
+        for group in self._groups:
+            for p in group["params"]:
+                if p.requires_grad:
+                    g = next(remaining)
+                    if g is not None and g.stride() != p.stride():  # fused optimizers read both as they lie in memory
+                        g = torch.empty_like(p).copy_(g)
+                    p.grad = g
+
+    def _repeat(self) -> None:
+        if self._repeated is None:
+            reason = "a gradient scaler" if self.graphs is None else "cuda_graphs"
+            raise ValueError(
+                f"The optimizer of {self.player.name!r} must evaluate its closure once with {reason}, got "
+                f"{type(self.optimizer.optimizer).__name__}, which asks again."
+            )
+        terms, batches, before = self._repeated
+        after, known = self._random_state(), {name: dict(vars(self.progress)[name]) for name in ("values", "made")}
+        originals = swap_in_copies(self._places)
+        self._set_random_state(before)
+        try:
+            with torch.enable_grad():
+                self._assign(self._evaluate(terms, batches))
+        finally:
+            self._set_random_state(after)
+            put_back(originals)
+            for name, content in known.items():
+                vars(self.progress)[name].clear()
+                vars(self.progress)[name].update(content)
+        if self.player.clip is not None:
+            nn.utils.clip_grad_norm_([p for g in self._groups for p in g["params"]], self.player.clip)
+
+    def _random_state(self) -> tuple[rng.RNGState, Tensor]:
+        return rng.capture(), self.generator.get_state()
+
+    def _set_random_state(self, state: tuple[rng.RNGState, Tensor]) -> None:
+        rng.restore(state[0])
+        self.generator.set_state(state[1])
+
+    # ------------------------------------------------------------------ CUDA graphs
+    def _held(self, graphs: StepGraphs, batches: Sequence[Batch]) -> list[Batch]:
+        """The batches, and what the cycle keeps, in the places where a graph looks for them."""
+        hold, name = graphs.hold, self.player.name
+        for key, value in self.progress.kept.items():
+            self.progress.kept[key] = cast(Tensor, hold(key, value))
+        return [replace(b, **{t: hold((name, i, t), getattr(b, t)) for t in TENSORS}) for i, b in enumerate(batches)]
+
+    def _replay(self, graphs: StepGraphs, terms: TermsOf, batches: Sequence[Batch], key: tuple[Any, ...]) -> Gradients:
+        """What :meth:`_evaluate` gives and notes, by a CUDA graph once there is one for batches of this shape."""
+        progress, before = self.progress, dict(self.progress.values)
+
+        def recorded() -> tuple[Gradients, Tensor, dict[str, Tensor], dict[str, Tensor]]:
+            progress.values.clear()
+            gradients = self._evaluate(terms, batches)
+            return gradients, self.loss, dict(progress.values), dict(progress.made)
+
+        shapes = [None if t is None else t.shape for b in batches for t in (getattr(b, name) for name in TENSORS)]
+        shapes += [value.shape for value in progress.kept.values()]
+        gradients, self.loss, values, made = graphs.run((self.player.name, *shapes, *key), recorded)
+        progress.values.clear()
+        progress.values.update({**before, **values})
+        progress.made.update(made)
+        return gradients
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
