@@ -192,11 +192,11 @@ class GANModule(GenerativeModule):
             self._generator_step(self.take(1)[0])
         while done["d"] < self.d_steps:
             batches = self.take(self.players["d"].accumulate)
-            self.minimise("d", self._d_terms, batches, self._active("d"))
+            self.minimise("d", self._d_terms, batches, self._active("d") if self.regularizers else ())
             self.after_discriminator_step()
             self.used(batches)
         if self.order == "d_first":
-            batches = self.take(self.g_batches)
+            batches = self.take(self.g_batches) if self.g_batches else []
             self.before_generator_step(batches)
             self.used(batches)
             self._generator_step(cast(Batch, self.last_batch))
@@ -205,7 +205,7 @@ class GANModule(GenerativeModule):
 
     def _generator_step(self, last: Batch) -> None:
         batches = [self.generator_batch(last) for _ in range(self.players["g"].accumulate)]
-        self.minimise("g", self._g_terms, batches, self._active("g"))
+        self.minimise("g", self._g_terms, batches, self._active("g") if self.regularizers else ())
 
     def batches_needed(self) -> tuple[int, int]:
         """Those of D's updates, and the generator's own."""
@@ -235,8 +235,6 @@ class GANModule(GenerativeModule):
 
     def _active(self, player: str) -> tuple[str, ...]:
         """Names of the regularizers of a player's next update."""
-        if not self.regularizers:
-            return ()
         done = self.progress.updates[player]
         return tuple([r.name for r in self.regularizers if r.player == player and done % r.every == 0])
 

@@ -47,6 +47,8 @@ class Run:
     def __init__(self, module: GenerativeModule, seed: int) -> None:
         trainer, device = module.trainer, module.device
         self.noise = torch.Generator(device).manual_seed(seed)
+        self.noise_shape, self.dtype = module.noise_shape, next(module.trained_network.parameters()).dtype
+        self.world = distributed.world_size()
         self.stream, self.late = DataStream(seed), logbook.Late()
         self.graphs = StepGraphs(device, [self.noise]) if module.cuda_graphs else None
         data = getattr(trainer, "datamodule", None)
@@ -75,7 +77,8 @@ class Engine(callbacks.Callback):
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Clip the gradient of the networks that step; Lightning has unscaled it by now."""
-        pl_module.run.stepping.clip()
+        if (step := pl_module.run.stepping).player.clip is not None:
+            step.clip()
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Lightning ends silently where there is nothing to train on."""
@@ -184,8 +187,8 @@ class GenerativeModule(Sampling):
 
     def draw_noise(self, n: int) -> Tensor:
         """Standard normal noise for ``n`` samples, (n, *noise_shape)."""
-        dtype = next(self.trained_network.parameters()).dtype
-        return draw.normal(n, *self.noise_shape, generator=self.run.noise, device=self.device, dtype=dtype)
+        run = self.run
+        return draw.normal(n, *run.noise_shape, generator=run.noise, device=run.noise.device, dtype=run.dtype)
 
     def take(self, n: int) -> list[Batch]:
         """The next ``n`` batches, with fresh noise; :meth:`used` says that they are not needed any more."""
@@ -194,7 +197,7 @@ class GenerativeModule(Sampling):
     def used(self, batches: Sequence[Batch]) -> None:
         """Count batches; only now, since until here they are part of a checkpoint."""
         for batch in batches:
-            self.progress.images_seen += len(batch.real) * distributed.world_size()
+            self.progress.images_seen += len(batch.real) * self.run.world
             self.run.stream.pending.popleft()
 
     def minimise(self, player: str, terms: TermsOf, batches: Sequence[Batch], key: tuple[Any, ...] = ()) -> None:
@@ -261,7 +264,12 @@ class GenerativeModule(Sampling):
         raw = run.precision.convert_input(raw)
         if not run.plain_transfer:
             raw = run.strategy.batch_to_device(raw)
-        real, labels, weights, index = (to_device(column, run.noise.device) for column in columns(raw))
+        parts = columns(raw)
+        for part in parts:
+            if torch.is_tensor(part) and part.device != run.noise.device:
+                parts = [to_device(p, run.noise.device) for p in parts]
+                break
+        real, labels, weights, index = parts
         if not self.conditional:
             labels = None
         elif labels is not None:

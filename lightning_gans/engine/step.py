@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import reduce
 from typing import Any, cast
@@ -18,6 +19,7 @@ from lightning_gans.engine.player import Player, may_call_again
 from lightning_gans.engine.progress import Progress
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
 
+_NOTHING = nullcontext()
 TermsOf = Callable[[Batch], Terms]
 Gradients = Sequence[Tensor | None]
 
@@ -96,17 +98,19 @@ class Step:
         return self.loss
 
     def clip(self) -> None:
-        """Scale the gradient down to the player's limit."""
-        if self.player.clip is not None:
-            norm = nn.utils.clip_grad_norm_([p for g in self._groups for p in g["params"]], self.player.clip)
-            self.progress.values[f"{self.player.name}/grad_norm"] = norm.detach()
+        """Scale the gradient down to the player's limit, and note its norm."""
+        assert self.player.clip is not None
+        norm = nn.utils.clip_grad_norm_([p for g in self._groups for p in g["params"]], self.player.clip)
+        self.progress.values[f"{self.player.name}/grad_norm"] = norm.detach()
 
     # ------------------------------------------------------------------ gradients
     def _evaluate(self, terms: TermsOf, batches: Sequence[Batch]) -> Gradients:
         own = [p for group in self._groups for p in group["params"] if p.requires_grad]
-        others = [p for group in self._other_groups for p in group["params"] if p.requires_grad]
-        for p in others:
-            p.requires_grad_(False)
+        others = []
+        for group in self._other_groups:
+            for p in group["params"]:
+                if p.requires_grad:
+                    others.append(p.requires_grad_(False))
         originals = swap_in_copies(self._other_places) if self._other_places else None
         total: Any = None
         try:
@@ -118,7 +122,8 @@ class Step:
                 self.progress.values[self._exact_name] = loss.detach()
                 if len(batches) > 1:
                     loss = loss / len(batches)
-                with no_autocast(self.device_type):  # else the double backward of a penalty would be cast down again
+                autocast = torch.is_autocast_enabled(self.device_type)
+                with no_autocast(self.device_type) if autocast else _NOTHING:  # a penalty's double backward is not cast
                     scaled = loss if self.scaler is None else self.scaler.scale(loss)
                     new = torch.autograd.grad(scaled, own, allow_unused=True)
                 total = new if total is None else [_sum(a, b) for a, b in zip(total, new)]
@@ -156,14 +161,14 @@ class Step:
         try:
             with torch.enable_grad():
                 self._assign(self._evaluate(terms, batches))
+            if self.player.clip is not None:
+                self.clip()
         finally:
             self._set_random_state(after)
             put_back(originals)
             for name, content in known.items():
                 vars(self.progress)[name].clear()
                 vars(self.progress)[name].update(content)
-        if self.player.clip is not None:
-            nn.utils.clip_grad_norm_([p for g in self._groups for p in g["params"]], self.player.clip)
 
     def _random_state(self) -> tuple[rng.RNGState, Tensor]:
         return rng.capture(), self.generator.get_state()
