@@ -14,7 +14,7 @@ from lightning_gans import checks
 from lightning_gans.engine import distributed
 from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.engine.first_batch import told
-from lightning_gans.engine.frozen import frozen, kept_buffers
+from lightning_gans.engine.frozen import frozen
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory
 from lightning_gans.functional import draw
@@ -22,8 +22,6 @@ from lightning_gans.functional.conditional import conditional_call, score, takes
 from lightning_gans.functional.double_backward.input_gradient import DoubleBackward, no_autocast
 from lightning_gans.functional.penalties import Discriminator
 from lightning_gans.regularizers import Regularizer
-
-__all__ = ["Batch", "GANModule", "OptimizerFactory", "SchedulerFactory", "Terms", "frozen", "kept_buffers"]
 
 _LARGE = 2**14  # elements of a batch
 _BATCH_NORMS = nn.modules.batchnorm._BatchNorm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -13,85 +12,20 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from lightning_gans import checks
-from lightning_gans.compat.lightning import callbacks, pl
-from lightning_gans.engine import distributed, logbook, resume, rng
+from lightning_gans.compat.lightning import pl
+from lightning_gans.engine import logbook, resume, rng
 from lightning_gans.engine.batch import Batch, Terms, columns, to_device
 from lightning_gans.engine.first_batch import check_data
-from lightning_gans.engine.graphs import StepGraphs
 from lightning_gans.engine.player import Player
 from lightning_gans.engine.progress import Progress
+from lightning_gans.engine.run import Connection, Run
 from lightning_gans.engine.sampling import Sampling
 from lightning_gans.engine.step import Step, TermsOf
-from lightning_gans.engine.stream import NO_BATCH, DataStream
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import takes_labels
 from lightning_gans.functional.double_backward.input_gradient import DoubleBackward, double_backward
 
-# Lightning warns of what this class does on purpose: it takes whole cycles of batches, and has no validation loop.
-for _message in (
-    "dataloader_iter",
-    "have no `validation_step`",
-    "already saved during checkpointing",
-    "manual optimization and every_n_train_steps",
-    "your dataloader is not resumable",
-):
-    warnings.filterwarnings("ignore", message=f".*{_message}.*")
-_PLAIN = (int, float, str, bool, type(None))
 _NOTHING = nullcontext(None)
-_TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-
-
-class Run:
-    """What a module needs while one fit lasts, and never takes along when it is copied or pickled."""
-
-    def __init__(self, module: GenerativeModule, seed: int) -> None:
-        trainer, device = module.trainer, module.device
-        self.noise = torch.Generator(device).manual_seed(seed)
-        self.noise_shape, self.dtype = module.noise_shape, next(module.trained_network.parameters()).dtype
-        self.world = distributed.world_size()
-        self.stream, self.late = DataStream(seed), logbook.Late()
-        self.graphs = StepGraphs(device, [self.noise]) if module.cuda_graphs else None
-        data = getattr(trainer, "datamodule", None)
-        self.plain_transfer = not any(
-            getattr(type(owner), hook) is not getattr(base, hook)
-            for owner, base in ((module, pl.LightningModule), (data, pl.LightningDataModule))
-            if owner is not None
-            for hook in _TRANSFER
-        )
-        self.strategy, self.precision = cast(Any, trainer.strategy), cast(Any, trainer.precision_plugin)
-        self.steps: dict[str, Step] = {}
-        self.stepping: Step  # whose optimizer steps now
-        self.looked = False  # at the first batch
-
-
-class Engine(callbacks.Callback):
-    """Connects a `GenerativeModule` to its Trainer, which adds it: no hook of the module's own is needed for that."""
-
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Seed the noise (equally on all ranks), or go on from the checkpoint."""
-        pl_module.begin()
-
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Lightning is about to open the next epoch's iterator."""
-        pl_module.run.stream.enter_loader_random_state(trainer.train_dataloader)
-
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        """Clip the gradient of the networks that step; Lightning has unscaled it by now."""
-        if (step := pl_module.run.stepping).player.clip is not None:
-            step.clip()
-
-    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        """Lightning ends silently where there is nothing to train on."""
-        if trainer.num_training_batches == 0 and trainer.limit_train_batches != 0:
-            raise ValueError(NO_BATCH)
-
-    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning leaves out."""
-        pl_module.save_state(checkpoint)
-
-    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Take it back."""
-        pl_module.load_state(checkpoint, fitting=trainer.state.fn == "fit")
 
 
 class GenerativeModule(Sampling):
@@ -241,7 +175,8 @@ class GenerativeModule(Sampling):
         if not self.run.stream.fill(dataloader_iter, *self.batches_needed()):
             return  # the epoch ended inside the cycle; the next one goes on with it
         if not self.run.steps:
-            self._prepare_steps()
+            networks = {name: self.networks(name) for name in self.players}
+            self.run.prepare(self.players, networks, self.optimizers(), self.progress)
         with double_backward(self.double_backward):
             self.cycle()
         trainer: Any = self.trainer
@@ -284,7 +219,7 @@ class GenerativeModule(Sampling):
     # ------------------------------------------------------------------ optimizers
     def configure_callbacks(self) -> list[Any]:
         """What connects this module to its trainer; an override adds to it."""
-        return [Engine()]
+        return [Connection()]
 
     def configure_optimizers(self) -> Any:
         """The optimizers of ``players`` in their order, and their schedulers."""
@@ -299,28 +234,6 @@ class GenerativeModule(Sampling):
                     {"scheduler": player.scheduler(optimizers[-1]), "interval": "step", "name": f"lr/{name}"}
                 )
         return optimizers, schedulers
-
-    def _prepare_steps(self) -> None:
-        """Each player's step with the optimizer that moves its parameters, in whatever order they are."""
-        found = self.optimizers()
-        wrapped: list[Any] = list(found) if isinstance(found, (list, tuple)) else [found]
-        moved = [{id(p) for group in o.param_groups for p in group["params"]} for o in wrapped]
-        networks = {name: self.networks(name) for name in self.players}
-        optimizers: dict[str, Any] = {}
-        for name, nets in networks.items():
-            own = {id(p) for net in nets for p in net.parameters()}
-            matching = [o for o, ids in zip(wrapped, moved) if ids and ids <= own]
-            if len(matching) != 1:
-                raise ValueError(
-                    f"configure_optimizers must return one optimizer of the parameters of {name!r} alone "
-                    f"({', '.join(self.players[name].networks)}), got {len(matching)} such among {len(wrapped)}."
-                )
-            optimizers[name] = matching[0]
-        scaler = getattr(self.run.precision, "scaler", None)
-        for name, player in self.players.items():
-            self.run.steps[name] = Step(
-                player, networks, optimizers, self.progress, self.run.noise, scaler, self.run.graphs
-            )
 
     def _may_fuse(self) -> bool:
         """Fused Adam is faster, but unscales gradients by itself, after they would have been clipped."""
@@ -345,9 +258,9 @@ class GenerativeModule(Sampling):
         """Prepare a fit: seed the noise (equally on all ranks), or go on from the checkpoint."""
         seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
         self.progress.begin(self.players)
-        self.run = Run(self, seed)
-        if self.cuda_graphs and self.device.type != "cuda":
-            pl.utilities.rank_zero_warn(f"cuda_graphs has no effect on {self.device.type}.")
+        dtype = next(self.trained_network.parameters()).dtype
+        transfers = {pl.LightningModule: self, pl.LightningDataModule: getattr(self.trainer, "datamodule", None)}
+        self.run = Run(self.trainer, self.device, seed, self.noise_shape, dtype, self.cuda_graphs, transfers)
         if self._resumed is not None:
             resume.restore(self._resumed, self.progress, self.run.stream, self.run.noise)
             self.run.late.load_state_dict(self._resumed.get("late", {}))
@@ -377,7 +290,7 @@ class GenerativeModule(Sampling):
             self.save_state(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The averaged weights, where there is no trainer that would ask `Engine`."""
+        """The averaged weights, where there is no trainer that would ask `Connection`."""
         if self._resumed is None:
             self.load_state(checkpoint)
 
@@ -391,19 +304,11 @@ class GenerativeModule(Sampling):
         From the CLI the nets arrive as class paths and are kept, so that ``load_from_checkpoint(path)`` rebuilds them.
         """
         self.save_hyperparameters()
-        live = [name for name, value in self.hparams.items() if not _is_plain(value)]
+        live = [name for name, value in self.hparams.items() if not resume.is_plain(value)]
         for name in live:
             self.hparams.pop(name)
         if live:
             self.save_hyperparameters(ignore=live)
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(_is_plain(v) for v in value.values())
-    if isinstance(value, (list, tuple)):
-        return all(_is_plain(v) for v in value)
-    return isinstance(value, _PLAIN)
 
 
 def _no_hook(optimizer: Optimizer) -> None:

@@ -56,3 +56,12 @@ def restore(state: Mapping[str, Any], progress: Progress, stream: DataStream, no
     for name in ("made", "kept", "values"):
         getattr(progress, name).update(parts[name])
     progress.batches |= {name: Batch(**dict(zip(TENSORS, b)), generator=noise) for name, b in parts["batches"].items()}
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a hyper-parameter can be written into a checkpoint: no live object is in it."""
+    if isinstance(value, Mapping):
+        return all(is_plain(v) for v in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(is_plain(v) for v in value)
+    return isinstance(value, (int, float, str, bool, type(None)))

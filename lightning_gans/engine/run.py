@@ -1,0 +1,133 @@
+"""``Run``: what a module needs while one fit lasts, and never takes along when it is copied or pickled."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from lightning_gans.compat.lightning import callbacks, pl
+from lightning_gans.engine import distributed
+from lightning_gans.engine.graphs import StepGraphs
+from lightning_gans.engine.logbook import Late
+from lightning_gans.engine.player import Player
+from lightning_gans.engine.progress import Progress
+from lightning_gans.engine.step import Step
+from lightning_gans.engine.stream import NO_BATCH, DataStream
+
+# Lightning warns of what we do on purpose: it takes whole cycles of batches, and has no validation loop.
+for _message in (
+    "dataloader_iter",
+    "have no `validation_step`",
+    "already saved during checkpointing",
+    "manual optimization and every_n_train_steps",
+    "your dataloader is not resumable",
+):
+    warnings.filterwarnings("ignore", message=f".*{_message}.*")
+_TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+class Run:
+    """One fit.
+
+    Args:
+        trainer: whose fit it is.
+        device: of the networks.
+        seed: of noise and data, the same on all ranks.
+        noise_shape: of one sample.
+        dtype: of noise.
+        cuda_graphs: record steps as CUDA graphs.
+        transfers: the module and the data module, whose hooks may change how batches come to the device.
+
+    Attributes:
+        noise: source of every per-sample draw.
+        stream: the data.
+        steps: each player's, from the first update on.
+        stepping: the one whose optimizer steps now.
+        looked: the first batch was checked.
+    """
+
+    stepping: Step
+
+    def __init__(
+        self,
+        trainer: Any,
+        device: torch.device,
+        seed: int,
+        noise_shape: tuple[int, ...],
+        dtype: torch.dtype,
+        cuda_graphs: bool,
+        transfers: Mapping[type, Any],
+    ) -> None:
+        self.noise = torch.Generator(device).manual_seed(seed)
+        self.noise_shape, self.dtype, self.world = noise_shape, dtype, distributed.world_size()
+        self.stream, self.late = DataStream(seed), Late()
+        self.graphs = StepGraphs(device, [self.noise]) if cuda_graphs else None
+        if cuda_graphs and device.type != "cuda":
+            pl.utilities.rank_zero_warn(f"cuda_graphs has no effect on {device.type}.")
+        self.plain_transfer = not any(
+            getattr(type(owner), hook) is not getattr(base, hook)
+            for base, owner in transfers.items()
+            if owner is not None
+            for hook in _TRANSFER
+        )
+        self.strategy, self.precision = cast(Any, trainer.strategy), cast(Any, trainer.precision_plugin)
+        self.steps: dict[str, Step] = {}
+        self.looked = False
+
+    def prepare(
+        self, players: Mapping[str, Player], networks: dict[str, list[nn.Module]], optimizers: Any, progress: Progress
+    ) -> None:
+        """Give each player a step, with the optimizer that moves its parameters, in whatever order they are.
+
+        Raises:
+            ValueError: unless each player has one optimizer to itself.
+        """
+        wrapped: list[Any] = list(optimizers) if isinstance(optimizers, (list, tuple)) else [optimizers]
+        moved = [{id(p) for group in o.param_groups for p in group["params"]} for o in wrapped]
+        own: dict[str, Any] = {}
+        for name, nets in networks.items():
+            parameters = {id(p) for net in nets for p in net.parameters()}
+            matching = [o for o, ids in zip(wrapped, moved) if ids and ids <= parameters]
+            if len(matching) != 1:
+                raise ValueError(
+                    f"configure_optimizers must return one optimizer of the parameters of {name!r} alone "
+                    f"({', '.join(players[name].networks)}), got {len(matching)} such among {len(wrapped)}."
+                )
+            own[name] = matching[0]
+        scaler = getattr(self.precision, "scaler", None)
+        for name, player in players.items():
+            self.steps[name] = Step(player, networks, own, progress, self.noise, scaler, self.graphs)
+
+
+class Connection(callbacks.Callback):
+    """Connects a `GenerativeModule` to its Trainer, which adds it: nothing hangs on hooks that people override."""
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Seed the noise (equally on all ranks), or go on from the checkpoint."""
+        pl_module.begin()
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Lightning is about to open the next epoch's iterator."""
+        pl_module.run.stream.enter_loader_random_state(trainer.train_dataloader)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Clip the gradient of the networks that step; Lightning has unscaled it by now."""
+        if (step := pl_module.run.stepping).player.clip is not None:
+            step.clip()
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Lightning ends silently where there is nothing to train on."""
+        if trainer.num_training_batches == 0 and trainer.limit_train_batches != 0:
+            raise ValueError(NO_BATCH)
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning leaves out."""
+        pl_module.save_state(checkpoint)
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        pl_module.load_state(checkpoint, fitting=trainer.state.fn == "fit")
