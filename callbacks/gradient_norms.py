@@ -11,19 +11,20 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_gans.callbacks.image_logging import (
-    INK,
-    figure_image,
+from lightning_gans.callbacks.probe import (
+    EveryNSteps,
+    as_gan,
+    at_least_one,
     log_image,
     log_metrics,
-    new_figure,
     require_writable,
     run_dir,
-    save_image_atomic,
+    scores,
+    steps,
 )
-from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, steps
 from lightning_gans.compat.lightning import pl
 from lightning_gans.gan import Batch, GANModule
+from lightning_gans.visualization.images import INK, figure_image, new_figure, save_image_atomic
 
 _FLOOR = 1e-12  # a logarithm has no place for zero
 _CURVES = 6

@@ -12,7 +12,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_gans.callbacks.image_logging import (
+from lightning_gans.callbacks.probe import (
+    EveryNSteps,
+    as_gan,
+    at_least_one,
+    log_image,
+    require_writable,
+    run_dir,
+    scores,
+    untouched,
+)
+from lightning_gans.compat.lightning import pl
+from lightning_gans.engine.distributed import world_size
+from lightning_gans.gan import GANModule, evaluating
+from lightning_gans.visualization.images import (
     FAKE_COLOUR,
     INK,
     REAL_COLOUR,
@@ -20,19 +33,12 @@ from lightning_gans.callbacks.image_logging import (
     evenly,
     figure_image,
     grid_image,
-    log_image,
     new_figure,
     read_images,
-    require_writable,
-    run_dir,
     save_film,
     save_image_atomic,
     to_uint8,
 )
-from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, untouched
-from lightning_gans.compat.lightning import pl
-from lightning_gans.engine.distributed import world_size
-from lightning_gans.gan import GANModule, evaluating
 
 FRAMES, SHOWN = 100, 9  # at most so many pictures in the film and on the sheet
 LONGEST = 860  # pixels of a frame's longer side: the film is held in memory

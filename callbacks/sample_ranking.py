@@ -10,18 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gans.callbacks.image_logging import (
-    grid_image,
+from lightning_gans.callbacks.probe import (
+    EveryNSteps,
+    as_gan,
+    at_least_one,
     log_image,
     log_metrics,
     require_writable,
     run_dir,
-    save_image_atomic,
+    scores,
+    untouched,
 )
-from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, untouched
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
 from lightning_gans.gan import GANModule
+from lightning_gans.visualization.images import grid_image, save_image_atomic
 
 
 def auroc(values: Tensor, positive: Tensor) -> float:

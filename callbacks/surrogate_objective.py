@@ -15,22 +15,18 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.optim import Optimizer
 
-from lightning_gans.callbacks.image_logging import (
+from lightning_gans.callbacks.probe import as_gan, at_least_one, log_image, log_metrics, require_writable, run_dir
+from lightning_gans.compat.lightning import pl
+from lightning_gans.engine import distributed, rng
+from lightning_gans.gan import Batch, GANModule, kept_buffers
+from lightning_gans.visualization.images import (
     FAKE_COLOUR,
     INK,
     REAL_COLOUR,
     figure_image,
-    log_image,
-    log_metrics,
     new_figure,
-    require_writable,
-    run_dir,
     save_image_atomic,
 )
-from lightning_gans.callbacks.probe import as_gan, at_least_one
-from lightning_gans.compat.lightning import pl
-from lightning_gans.engine import distributed, rng
-from lightning_gans.gan import Batch, GANModule, kept_buffers
 
 Curves = tuple[int, list[float], list[float], list[float]]  # step, s, conventional, surrogate
 

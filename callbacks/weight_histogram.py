@@ -8,21 +8,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_gans.callbacks.image_logging import (
+from lightning_gans.callbacks.probe import EveryNSteps, log_image, log_metrics, require_writable, run_dir
+from lightning_gans.compat.lightning import pl
+from lightning_gans.gan import GANModule
+from lightning_gans.visualization.images import (
     FAKE_COLOUR,
     INK,
     REAL_COLOUR,
     figure_image,
-    log_image,
-    log_metrics,
     new_figure,
-    require_writable,
-    run_dir,
     save_image_atomic,
 )
-from lightning_gans.callbacks.probe import EveryNSteps
-from lightning_gans.compat.lightning import pl
-from lightning_gans.gan import GANModule
 
 
 def share_at(weights: Tensor, c: float) -> Tensor:

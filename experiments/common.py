@@ -33,9 +33,9 @@ from tqdm import tqdm
 
 from benchmarks.recipes import header
 from lightning_gans import TECHNIQUES, callbacks, datamodules, networks, regularizers, wrappers
-from lightning_gans.callbacks.image_logging import save_image_atomic
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.gan import GANModule
+from lightning_gans.visualization.images import save_image_atomic
 
 Game = dict[str, Any]
 Result = dict[str, Any]

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from experiments import common, figures
 from lightning_gans import BoostedGAN, rounds
-from lightning_gans.callbacks.image_logging import figure_image, new_figure
 from lightning_gans.callbacks.probe import untouched
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import GANDataModule, Threshold, tail_loader
 from lightning_gans.engine import rng
 from lightning_gans.gan import GANModule
+from lightning_gans.visualization.images import figure_image, new_figure
 
 STARTS = ("copy", "scratch", "moments", "vae")
 

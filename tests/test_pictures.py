@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from lightning_gans import TECHNIQUES, PrimalDualGAN
 from lightning_gans.callbacks import SampleGrid, sample_grid
-from lightning_gans.callbacks.image_logging import contact_sheet, evenly, save_film
 from lightning_gans.datamodules import Gaussian1D
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+from lightning_gans.visualization.images import contact_sheet, evenly, save_film
 
 ALONE = SimpleNamespace(is_global_zero=True, loggers=[])
 FILES = {"animation.gif", "over_training.png"}

@@ -17,16 +17,7 @@ from torch.nn.utils import parametrizations, parametrize
 from tqdm.auto import tqdm
 
 from lightning_gans import checks
-from lightning_gans.callbacks.image_logging import (
-    INK,
-    figure_image,
-    grid_image,
-    log_image,
-    new_figure,
-    require_writable,
-    run_dir,
-    save_image_atomic,
-)
+from lightning_gans.callbacks.probe import log_image, require_writable, run_dir
 from lightning_gans.compat.lightning import pl
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import conditional_call, takes_labels
@@ -35,6 +26,7 @@ from lightning_gans.metrics.extractors import weights_hash
 from lightning_gans.networks import LeNet, ToyDiscriminator
 from lightning_gans.networks.reconstructors import Reconstructor
 from lightning_gans.techniques.boosted_gan import component
+from lightning_gans.visualization.images import INK, figure_image, grid_image, new_figure, save_image_atomic
 
 Kind = Literal["orthonormal", "unit", "free"]
 Init = Literal["random", "axes"]

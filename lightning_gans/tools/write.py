@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_gans.callbacks.image_logging import grid_image, save_film, save_image_atomic
 from lightning_gans.callbacks.sample_grid import SampleGrid, slerp
 from lightning_gans.compat.lightning import callbacks
 from lightning_gans.functional.conditional import conditional_call
 from lightning_gans.gan import GANModule, evaluating
 from lightning_gans.metrics import to_uint8
+from lightning_gans.visualization.images import grid_image, save_film, save_image_atomic
 
 
 class SampleWriter(callbacks.BasePredictionWriter):

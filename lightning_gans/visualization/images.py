@@ -1,4 +1,4 @@
-"""Pictures: a grid of samples, a figure as a picture, a picture on disk and in whatever logger is there."""
+"""Pictures: a grid of samples, a figure as a picture, a film, a sheet, a picture on disk."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-
-from lightning_gans.compat.lightning import loggers, pl
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -164,34 +162,3 @@ def save_image_atomic(image: Image.Image, path: str | Path, format: str = "PNG",
     finally:
         part.unlink(missing_ok=True)
     return path
-
-
-def run_dir(trainer: pl.Trainer, dirpath: str | Path | None = None) -> Path:
-    """The run's folder: ``dirpath``, or the logger's, or ``default_root_dir``. Call it on all ranks."""
-    return Path(dirpath or trainer.log_dir or trainer.default_root_dir)
-
-
-def require_writable(owner: object, folder: Path) -> None:
-    """Raise a ValueError, before any work is lost, if ``folder`` cannot be made or written to. Creates nothing."""
-    there = folder.absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        raise ValueError(f"{type(owner).__name__}: dirpath {folder} cannot be used, since {there} is not a folder.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{type(owner).__name__}: dirpath {folder} cannot be used, since {there} is not writable.")
-
-
-def log_image(trainer: pl.Trainer, key: str, image: Image.Image, step: int) -> None:
-    """Hand the picture to every logger that shows pictures (W&B, TensorBoard); others are passed over."""
-    for logger in trainer.loggers:
-        if isinstance(logger, loggers.WandbLogger):
-            logger.log_image(key, [image], step=step)
-        elif isinstance(logger, loggers.TensorBoardLogger):
-            logger.experiment.add_image(key, np.asarray(image), step, dataformats="HWC")
-
-
-def log_metrics(trainer: pl.Trainer, values: dict[str, float], step: int) -> None:
-    """Hand the values to every logger, at this generator update."""
-    for logger in trainer.loggers:
-        logger.log_metrics(values, step=step)
