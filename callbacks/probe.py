@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine import rng
 from lightning_gans.gan import Batch, GANModule, evaluating
+from lightning_gans.visualization.images import save_image_atomic
 
 
 def at_least_one(owner: object, **arguments: int) -> None:
@@ -90,6 +91,30 @@ class EveryNSteps(pl.Callback):
 
 
 # ---------------------------------------------------------------------- where it goes
+class Draws(pl.Callback):
+    """Base of callbacks that draw: finds the folder ``place`` in the run's, refuses one that cannot be written to.
+
+    Args:
+        dirpath: the run's folder; None means the logger's, or ``default_root_dir``.
+    """
+
+    place: str
+    dirpath: str | Path | None = None
+    folder = Path()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Find the folder, and refuse one that cannot be written to."""
+        self.folder = run_dir(trainer, self.dirpath) / self.place
+        if trainer.is_global_zero and stage == "fit":
+            require_writable(self, self.folder)
+
+    def show(self, trainer: pl.Trainer, image: Image.Image, names: Iterable[str], key: str, step: int) -> None:
+        """Write the picture under all ``names``, and log it as ``key``."""
+        for name in names:
+            save_image_atomic(image, self.folder / f"{name}.png")
+        log_image(trainer, key, image, step)
+
+
 def run_dir(trainer: pl.Trainer, dirpath: str | Path | None = None) -> Path:
     """The run's folder: ``dirpath``, or the logger's, or ``default_root_dir``. Call it on all ranks."""
     return Path(dirpath or trainer.log_dir or trainer.default_root_dir)

@@ -6,19 +6,16 @@ import re
 import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from lightning_gans.callbacks.probe import (
+    Draws,
     EveryNSteps,
     as_gan,
     at_least_one,
-    log_image,
-    require_writable,
-    run_dir,
     scores,
     untouched,
 )
@@ -32,7 +29,6 @@ from lightning_gans.visualization.images import (
     grid_image,
     read_images,
     save_film,
-    save_image_atomic,
     to_uint8,
 )
 from lightning_gans.visualization.toy import common_bounds, toy_picture
@@ -41,7 +37,7 @@ FRAMES, SHOWN = 100, 9  # at most so many pictures in the film and on the sheet
 LONGEST = 860  # pixels of a frame's longer side: the film is held in memory
 
 
-class SampleGrid(EveryNSteps):
+class SampleGrid(EveryNSteps, Draws):
     """Draws samples of one fixed noise every n generator updates, at the start and at the end.
 
     Images become a grid (a conditional generator shows one class per row). Points in the plane are shown with the real
@@ -72,6 +68,8 @@ class SampleGrid(EveryNSteps):
         ValueError: before training starts, if the folder cannot be written to.
     """
 
+    place = "samples"
+
     def __init__(
         self,
         every_n_steps: int = 500,
@@ -91,19 +89,12 @@ class SampleGrid(EveryNSteps):
                 raise ValueError(f"SampleGrid: {name} must be >= 0, got {value!r}.")
         self.rows, self.columns, self.interpolations, self.neighbours = rows, columns, interpolations, neighbours
         self.points, self.cell, self.seed, self.dirpath = points, cell, seed, dirpath
-        self.folder = Path()
         self.reference: Callable[[str], tuple[Tensor, Tensor | None]] | None = None
         self.items: Tensor | None = None  # clean training items: uint8 images or points
         self.limits: tuple[float, float] | None = None  # of the axis of numbers, once there are real ones
         self.drawn_step = -1
 
     # ------------------------------------------------------------------ when
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the folder, and refuse one that cannot be written to."""
-        self.folder = run_dir(trainer, self.dirpath) / "samples"
-        if trainer.is_global_zero and stage == "fit":
-            require_writable(self, self.folder)
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw what the untrained generator makes."""
         super().on_train_start(trainer, pl_module)
@@ -133,10 +124,8 @@ class SampleGrid(EveryNSteps):
         value_range = getattr(getattr(trainer, "datamodule", None), "value_range", None) or (-1.0, 1.0)
         for name, image in self.pictures(module, value_range).items():
             prefix = "step" if name == "grid" else name
-            save_image_atomic(image, self.folder / f"{prefix}_{step:06d}.png")
-            if name == "grid":
-                save_image_atomic(image, self.folder / "latest.png")
-            log_image(trainer, f"samples/{name}", image, step)
+            names = [f"{prefix}_{step:06d}", *(["latest"] if name == "grid" else [])]
+            self.show(trainer, image, names, f"samples/{name}", step)
 
     def show_training(self, trainer: pl.Trainer, last_step: int) -> None:
         """Write the film and the sheet of the folder's pictures up to ``last_step``, and log the sheet."""
@@ -147,9 +136,7 @@ class SampleGrid(EveryNSteps):
             save_film(frames, self.folder / "animation.gif")
         shown = {f"update {step}": image for step, image in read_images(evenly(paths, SHOWN)).items()}
         if len(shown) > 1:
-            sheet = contact_sheet(shown)
-            save_image_atomic(sheet, self.folder / "over_training.png")
-            log_image(trainer, "samples/over_training", sheet, last_step)
+            self.show(trainer, contact_sheet(shown), ["over_training"], "samples/over_training", last_step)
 
     # ------------------------------------------------------------------ what
     def pictures(self, module: GANModule, value_range: tuple[float, float] = (-1.0, 1.0)) -> dict[str, Image.Image]:
