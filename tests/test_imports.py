@@ -24,6 +24,7 @@ FOLDERS = {"lightning_gans": ROOT / "lightning_gans", "lightning_gans.datamodule
 CORE = {"checks", "engine", "gan", "runs"}
 LIGHTNING = {"compat"}
 FLOOR = LIGHTNING | {"checks", "version"}  # everybody may use these, and runs.atomic
+ANY = {p.name for p in (ROOT / "lightning_gans").iterdir() if p.is_dir()} | {"gan", "datamodules"}
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "functional": (set(), {"torch"}),
     "networks": (set(), {"torch"}),
@@ -43,11 +44,16 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         core: (CORE | {"functional", "regularizers"}, {"lightning_utilities", "numpy", "torch", "yaml"})
         for core in CORE
     },
+    "diagnostics": (ANY - {"callbacks", "cli", "tools"}, {"numpy", "PIL", "scipy", "torch", "tqdm"}),
+    "tools": (
+        ANY - {"callbacks", "cli"},
+        {"huggingface_hub", "numpy", "onnx", "onnxruntime", "onnxscript", "PIL", "torch", "torchmetrics", "tqdm"},
+    ),
     "rounds": ({"datamodules", "functional", "gan", "runs", "wrappers"}, {"torch"}),
     "compat": (set(), {"lightning", "pytorch_lightning", "torch"}),
     "version": (set(), set()),
 }
-ANYTHING = {"__init__", "cli", "tools"}  # these may import all of the library
+ANYTHING = {"__init__", "cli"}  # these may import all of the library
 PYTHONS = {"_actions", "_asdict", "_fields", "_replace"}  # of argparse and NamedTuple
 TORCHS = {"_C", "_are_functorch_transforms_active", "_is_view"}  # no public way is known
 

@@ -54,16 +54,9 @@ def test_no_heavy_package_at_the_top(name: str) -> None:
 
 def test_what_the_top_is(tmp_path: Path) -> None:
     path = tmp_path / "x.py"
-    lines = [
-        "import a.b",
-        "if TYPE_CHECKING:",
-        "    import c",
-        "else:",
-        "    from d.e import f",
-        "class G:",
-        "    import h",
-    ]
-    lines += ["def i():", "    import j", "try:", "    import k", "except ImportError:", "    import l"]
+    lines = ["import a.b", "if TYPE_CHECKING:", "    import c", "else:", "    from d.e import f"]
+    lines += ["class G:", "    import h", "def i():", "    import j"]
+    lines += ["try:", "    import k", "except ImportError:", "    import l"]
     path.write_text("\n".join(lines))
     assert at_the_top(path) == {"a", "d", "h", "k", "l"}
 

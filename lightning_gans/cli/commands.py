@@ -10,14 +10,15 @@ from pathlib import Path
 import torch
 
 from lightning_gans import checks, tools
+from lightning_gans.callbacks.direction_charts import DirectionCharts
 from lightning_gans.cli.gan_cli import Parser
 from lightning_gans.cli.mistakes import sentence_of, silence, told
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.diagnostics.latent_directions import LatentDirections
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.runs.folder import claim, run_of
 from lightning_gans.runs.metrics_csv import MetricsCSV
-from lightning_gans.tools.latent_directions import DirectionCharts, LatentDirections
 from lightning_gans.tools.score import score_samples
 
 

@@ -199,3 +199,22 @@ def density_picture(
     others[-1].set_xlabel("x", color=INK)
     _legend_above(figure, handles)
     return figure_image(figure)
+
+
+def scatter_picture(shown: Tensor, shifts: Tensor, which: list[int]) -> Image.Image:
+    """Points (K, N, S, 1 or 2) at S shifts, a panel for each of K directions; 1-D ones against the shift."""
+    columns = min(4, len(which))
+    rows = -(-len(which) // columns)
+    figure = new_figure(0.8 + 3.0 * columns, 0.6 + 2.8 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, points, k in zip(panels, shown, which):
+        colour = shifts.expand(len(points), -1)
+        x, y = (colour, points[..., 0]) if points.shape[-1] == 1 else points.unbind(-1)
+        drawn = axes.scatter(x, y, c=colour, s=5, cmap="coolwarm", linewidths=0)
+        axes.set_title(f"direction {k}", color=INK, fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=INK, labelsize=8)
+    for axes in panels[len(which) :]:
+        axes.set_axis_off()
+    figure.colorbar(drawn, ax=list(panels), shrink=0.8).set_label("shift", color=INK, fontsize=9)
+    return figure_image(figure)
