@@ -49,7 +49,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         ANY - {"callbacks", "cli"},
         {"huggingface_hub", "numpy", "onnx", "onnxruntime", "onnxscript", "PIL", "torch", "torchmetrics", "tqdm"},
     ),
-    "rounds": ({"datamodules", "functional", "gan", "runs", "wrappers"}, {"torch"}),
+    "stages": (ANY - {"callbacks", "cli", "tools"}, {"torch"}),
     "compat": (set(), {"lightning", "pytorch_lightning", "torch"}),
     "version": (set(), set()),
 }
