@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from lightning_gans.callbacks.probe import Draws, EveryNSteps, as_gan, at_least_
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
 from lightning_gans.gan import GANModule
+from lightning_gans.runs.atomic import replacing
 from lightning_gans.visualization.images import grid_image
 
 
@@ -105,11 +105,8 @@ class SampleRanking(EveryNSteps, Draws):
         }
         if self.flags is not None:
             columns["outlier"] = self.flags[order].int().tolist()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f".samples.csv.{os.getpid()}.part"
-        with part.open("w", newline="") as file:
+        with replacing(self.folder / "samples.csv") as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows([list(columns), *map(list, zip(*columns.values()))])
-        os.replace(part, self.folder / "samples.csv")
 
     def _draw(self, trainer: pl.Trainer, order: Tensor, step: int) -> None:
         data = getattr(trainer, "datamodule", None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from lightning_gans.cli.mistakes import sentence_of, silence, told
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.diagnostics.latent_directions import LatentDirections
+from lightning_gans.runs.atomic import write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.runs.folder import claim, run_of
 from lightning_gans.runs.metrics_csv import MetricsCSV
@@ -40,11 +40,7 @@ def score(args: list[str]) -> None:
     for name, value in found["scores"].items():
         print(f"{name:<24} {value:.6g}")
     if given.out:
-        path = Path(given.out)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(json.dumps(found, indent=2) + "\n")
-        os.replace(part, path)
+        write_text(given.out, json.dumps(found, indent=2) + "\n")
 
 
 def export(args: list[str]) -> None:

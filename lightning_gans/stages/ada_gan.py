@@ -15,6 +15,7 @@ from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.datamodules.resampled import Resampled
 from lightning_gans.functional.boosting import BOOSTS, Beta, ratio_of, step_size
 from lightning_gans.gan import GANModule
+from lightning_gans.runs.atomic import replacing
 from lightning_gans.wrappers.mixture import MixtureGenerator
 
 
@@ -54,8 +55,8 @@ def reweight(
         components = len(last.generator.components) if isinstance(last.generator, MixtureGenerator) else 1
         h = density_ratio(data, last, classifier, steps=steps, batch_size=batch_size, lr=lr)
         found = BOOSTS[weights](h, 0.5 if weights == "topk" else step_size(beta, components))
-        torch.save(found, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        with replacing(path) as temporary:
+            torch.save(found, temporary)
     return Resampled(data, torch.load(path, weights_only=True))
 
 

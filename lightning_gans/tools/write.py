@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from lightning_gans.functional.conditional import conditional_call, score
 from lightning_gans.functional.latent import slerp, walk
 from lightning_gans.gan import GANModule, evaluating
 from lightning_gans.metrics import to_uint8
+from lightning_gans.runs.atomic import replacing, write_text
 from lightning_gans.visualization.images import grid_image, save_film, save_image_atomic
 from lightning_gans.visualization.toy import toy_picture
 
@@ -47,7 +47,6 @@ class SampleWriter(callbacks.BasePredictionWriter):
             return
         made = [p for p in predictions if isinstance(p, Tensor)]
         samples = torch.cat(made).cpu()
-        self.folder.mkdir(parents=True, exist_ok=True)
         images = samples.dim() == 4 and samples.shape[1] in (1, 3)
         if self.npz:
             self._write_npz(samples, _labels(pl_module, made), images)
@@ -58,9 +57,7 @@ class SampleWriter(callbacks.BasePredictionWriter):
             print(f"Samples      {self.folder}/00000.png to {len(samples) - 1:05d}.png")
         else:
             rows = "\n".join(",".join(f"{v:.8g}" for v in sample.flatten().tolist()) for sample in samples)
-            part = self.folder / ".samples.csv.part"
-            part.write_text(rows + "\n")
-            os.replace(part, self.folder / "samples.csv")
+            write_text(self.folder / "samples.csv", rows + "\n")
             print(f"Samples      {self.folder / 'samples.csv'}")
         if images:
             self._draw_images(pl_module, samples[:256])
@@ -74,10 +71,8 @@ class SampleWriter(callbacks.BasePredictionWriter):
         if images:
             samples = to_uint8(samples, self.value_range).permute(0, 2, 3, 1)
         arrays = {"samples": samples.numpy()} | ({} if labels is None else {"labels": labels.numpy()})
-        part = self.folder / ".samples.part"
-        with part.open("wb") as file:
+        with replacing(self.folder / "samples.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(part, self.folder / "samples.npz")
         print(f"Samples      {self.folder / 'samples.npz'}")
 
     def _draw_images(self, module: GANModule, shown: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +10,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from lightning_gans.runs.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -153,12 +154,6 @@ def save_image_atomic(image: Image.Image, path: str | Path, format: str = "PNG",
         format: Pillow's name of the format, whatever the path ends in.
         options: of that format, for Pillow.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        image.save(part, format=format, **options)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    with replacing(path) as temporary:
+        image.save(temporary, format=format, **options)
+    return Path(path)
