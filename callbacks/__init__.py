@@ -1,9 +1,9 @@
 """Callbacks: they watch a training and change no gradient."""
 
+from lightning_gans.callbacks.direction_charts import DirectionCharts
 from lightning_gans.callbacks.ema import EMA
 from lightning_gans.callbacks.generative_metrics import GenerativeMetrics
 from lightning_gans.callbacks.gradient_norms import GradientNorms
-from lightning_gans.callbacks.image_logging import grid_image, save_image_atomic
 from lightning_gans.callbacks.loss_variance import LossVariance
 from lightning_gans.callbacks.mode_coverage import ModeCoverage
 from lightning_gans.callbacks.non_finite import NonFiniteError, NonFiniteGuard
@@ -16,9 +16,11 @@ from lightning_gans.callbacks.stationarity_gap import StationarityGap
 from lightning_gans.callbacks.surrogate_objective import SurrogateObjective
 from lightning_gans.callbacks.wandb_setup import WandbSetup
 from lightning_gans.callbacks.weight_histogram import WeightHistogram
+from lightning_gans.visualization.images import grid_image, save_image_atomic
 
 __all__ = [
     "EMA",
+    "DirectionCharts",
     "GANProgressBar",
     "GenerativeMetrics",
     "GradientNorms",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,20 +10,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_gans.callbacks.image_logging import (
-    INK,
-    figure_image,
-    log_image,
-    log_metrics,
-    new_figure,
-    require_writable,
-    run_dir,
-    save_image_atomic,
-)
-from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, steps
+from lightning_gans.callbacks.probe import Draws, EveryNSteps, as_gan, at_least_one, log_metrics, scores, steps
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.batch import Batch
 from lightning_gans.gan import GANModule
+from lightning_gans.visualization.images import INK, figure_image, new_figure
 
 _FLOOR = 1e-12  # a logarithm has no place for zero
 _CURVES = 6
@@ -51,7 +41,7 @@ def mean_input_gradient(module: GANModule, x: Tensor, labels: Tensor | None) -> 
     return gradient.float().flatten(1).norm(dim=1).mean()
 
 
-class GradientNorms(EveryNSteps):
+class GradientNorms(EveryNSteps, Draws):
     r"""Logs how large the gradients are, and draws them by layer.
 
     The source's diagnostic of WGAN (arXiv:1704.00028, figure 1b): by layer, on a log scale, the critic's gradients
@@ -73,6 +63,8 @@ class GradientNorms(EveryNSteps):
         dirpath: the folder; None means the logger's, or ``default_root_dir``.
     """
 
+    place = "gradients"
+
     def __init__(
         self,
         every_n_steps: int = 100,
@@ -86,16 +78,14 @@ class GradientNorms(EveryNSteps):
         at_least_one(self, picture_every=picture_every)
         self.per_layer, self.inputs, self.picture_every = per_layer, inputs, picture_every
         self.seed, self.dirpath = seed, dirpath
-        self.path = Path()
         self.cycle_is_due = False
         self.held: dict[str, dict[str, Tensor]] = {}  # by player and layer, of the cycle under way
         self.history: list[tuple[int, dict[str, dict[str, float]]]] = []  # step, player, layer, norm
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the folder, and refuse one that cannot be written to."""
-        self.path = run_dir(trainer, self.dirpath) / "gradients" / "latest.png"
-        if trainer.is_global_zero and stage == "fit" and self.per_layer:
-            require_writable(self, self.path.parent)
+        """Find the folder, if there will be a picture."""
+        if self.per_layer:
+            super().setup(trainer, pl_module, stage)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -154,9 +144,7 @@ class GradientNorms(EveryNSteps):
     def draw(self, trainer: pl.Trainer, step: int) -> None:
         """Write and log the figure, on the first rank only."""
         if trainer.is_global_zero:
-            image = layer_picture(self.history)
-            save_image_atomic(image, self.path)
-            log_image(trainer, "grad/layers", image, step)
+            self.show(trainer, layer_picture(self.history), ["latest"], "grad/layers", step)
 
 
 def layer_picture(history: list[tuple[int, dict[str, dict[str, float]]]]) -> Image.Image:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_gans.callbacks.image_logging import log_metrics
-from lightning_gans.callbacks.probe import EveryNSteps, as_gan, steps
+from lightning_gans.callbacks.probe import EveryNSteps, as_gan, log_metrics, steps
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
 from lightning_gans.gan import GANModule

@@ -13,8 +13,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from lightning_gans import checks
-from lightning_gans.callbacks.image_logging import require_writable, run_dir
-from lightning_gans.callbacks.probe import as_gan, at_least_one
+from lightning_gans.callbacks.probe import as_gan, at_least_one, require_writable, run_dir
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
 from lightning_gans.gan import GANModule

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gans.callbacks.image_logging import log_metrics
-from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, untouched
+from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, log_metrics, scores, untouched
 from lightning_gans.compat.lightning import pl
 from lightning_gans.gan import GANModule
 

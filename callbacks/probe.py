@@ -1,19 +1,24 @@
-"""What every diagnostic callback shares: when to look, and how to look without leaving a trace."""
+"""What every diagnostic callback shares: when to look, how to look without leaving a trace, where the result goes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_gans.compat.lightning import pl
+from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine import rng
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.gan import GANModule
+from lightning_gans.visualization.images import save_image_atomic
 
 
 def at_least_one(owner: object, **arguments: int) -> None:
@@ -85,3 +90,59 @@ class EveryNSteps(pl.Callback):
             module = as_gan(self, pl_module)
             with untouched(module):
                 self.act(trainer, module, step)
+
+
+# ---------------------------------------------------------------------- where it goes
+class Draws(pl.Callback):
+    """Base of callbacks that draw: finds the folder ``place`` in the run's, refuses one that cannot be written to.
+
+    Args:
+        dirpath: the run's folder; None means the logger's, or ``default_root_dir``.
+    """
+
+    place: str
+    dirpath: str | Path | None = None
+    folder = Path()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Find the folder, and refuse one that cannot be written to."""
+        self.folder = run_dir(trainer, self.dirpath) / self.place
+        if trainer.is_global_zero and stage == "fit":
+            require_writable(self, self.folder)
+
+    def show(self, trainer: pl.Trainer, image: Image.Image, names: Iterable[str], key: str, step: int) -> None:
+        """Write the picture under all ``names``, and log it as ``key``."""
+        for name in names:
+            save_image_atomic(image, self.folder / f"{name}.png")
+        log_image(trainer, key, image, step)
+
+
+def run_dir(trainer: pl.Trainer, dirpath: str | Path | None = None) -> Path:
+    """The run's folder: ``dirpath``, or the logger's, or ``default_root_dir``. Call it on all ranks."""
+    return Path(dirpath or trainer.log_dir or trainer.default_root_dir)
+
+
+def require_writable(owner: object, folder: Path) -> None:
+    """Raise a ValueError, before any work is lost, if ``folder`` cannot be made or written to. Creates nothing."""
+    there = folder.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise ValueError(f"{type(owner).__name__}: dirpath {folder} cannot be used, since {there} is not a folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{type(owner).__name__}: dirpath {folder} cannot be used, since {there} is not writable.")
+
+
+def log_image(trainer: pl.Trainer, key: str, image: Image.Image, step: int) -> None:
+    """Hand the picture to every logger that shows pictures (W&B, TensorBoard); others are passed over."""
+    for logger in trainer.loggers:
+        if isinstance(logger, loggers.WandbLogger):
+            logger.log_image(key, [image], step=step)
+        elif isinstance(logger, loggers.TensorBoardLogger):
+            logger.experiment.add_image(key, np.asarray(image), step, dataformats="HWC")
+
+
+def log_metrics(trainer: pl.Trainer, values: dict[str, float], step: int) -> None:
+    """Hand the values to every logger, at this generator update."""
+    for logger in trainer.loggers:
+        logger.log_metrics(values, step=step)

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import csv
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_gans.callbacks.image_logging import (
-    grid_image,
-    log_image,
-    log_metrics,
-    require_writable,
-    run_dir,
-    save_image_atomic,
-)
-from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, scores, untouched
+from lightning_gans.callbacks.probe import Draws, EveryNSteps, as_gan, at_least_one, log_metrics, scores, untouched
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
 from lightning_gans.gan import GANModule
+from lightning_gans.runs.atomic import replacing
+from lightning_gans.visualization.images import grid_image
 
 
 def auroc(values: Tensor, positive: Tensor) -> float:
@@ -33,7 +25,7 @@ def auroc(values: Tensor, positive: Tensor) -> float:
     return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m)) if n and m else float("nan")
 
 
-class SampleRanking(EveryNSteps):
+class SampleRanking(EveryNSteps, Draws):
     r"""Ranks all training samples by their mean score over training, as AUM ranks them by a classifier's margin.
 
     Every n generator updates D scores them all, in evaluation mode and without augmentation, in the order of
@@ -62,21 +54,16 @@ class SampleRanking(EveryNSteps):
         ValueError: before training starts, without a datamodule that has a ``fixed_loader``.
     """
 
+    place = "ranking"
+
     def __init__(self, every_n_steps: int = 500, shown: int = 32, dirpath: str | None = None) -> None:
         super().__init__(every_n_steps)
         at_least_one(self, shown=shown)
         self.shown, self.dirpath = shown, dirpath
-        self.folder = Path()
         self.loader: Any = None
         self.flags: Tensor | None = None
         self.margin: Tensor | None = None
         self.passes = 0
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the folder, and refuse one that cannot be written to."""
-        self.folder = run_dir(trainer, self.dirpath) / "ranking"
-        if trainer.is_global_zero and stage == "fit":
-            require_writable(self, self.folder)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the samples; margins of other data are forgotten."""
@@ -118,11 +105,8 @@ class SampleRanking(EveryNSteps):
         }
         if self.flags is not None:
             columns["outlier"] = self.flags[order].int().tolist()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f".samples.csv.{os.getpid()}.part"
-        with part.open("w", newline="") as file:
+        with replacing(self.folder / "samples.csv") as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows([list(columns), *map(list, zip(*columns.values()))])
-        os.replace(part, self.folder / "samples.csv")
 
     def _draw(self, trainer: pl.Trainer, order: Tensor, step: int) -> None:
         data = getattr(trainer, "datamodule", None)
@@ -134,8 +118,7 @@ class SampleRanking(EveryNSteps):
             if self.loader.transform is not None:
                 rows = self.loader.transform(rows, torch.Generator(rows.device).manual_seed(0))
             image = grid_image(rows, 8, getattr(data, "value_range", None) or (-1.0, 1.0))
-            save_image_atomic(image, self.folder / f"{name}.png")
-            log_image(trainer, f"ranking/{name}", image, step)
+            self.show(trainer, image, [name], f"ranking/{name}", step)
 
     def state_dict(self) -> dict[str, Any]:
         """The means and their number."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, rng
 from lightning_gans.gan import GANModule
+from lightning_gans.runs.atomic import write_text
 
 
 class ScoreCallback(pl.Callback):
@@ -162,8 +161,4 @@ class ScoreCallback(pl.Callback):
             return
         path = Path(folder) / f"{'' if stage == 'fit' else stage + '-'}scores-{self.label}.jsonl"
         lines = [json.dumps({**entry, "protocol": self.protocol}) for entry in entries]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w") as file:
-            file.write("\n".join(lines) + "\n")
-        os.replace(temporary, path)
+        write_text(path, "\n".join(lines) + "\n")

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gans.callbacks.image_logging import log_metrics
-from lightning_gans.callbacks.probe import EveryNSteps
+from lightning_gans.callbacks.probe import EveryNSteps, log_metrics
 from lightning_gans.compat.lightning import pl
 from lightning_gans.gan import GANModule
 

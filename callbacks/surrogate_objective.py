@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,29 +14,24 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.optim import Optimizer
 
-from lightning_gans.callbacks.image_logging import (
-    FAKE_COLOUR,
-    INK,
-    REAL_COLOUR,
-    figure_image,
-    log_image,
-    log_metrics,
-    new_figure,
-    require_writable,
-    run_dir,
-    save_image_atomic,
-)
-from lightning_gans.callbacks.probe import as_gan, at_least_one
+from lightning_gans.callbacks.probe import Draws, as_gan, at_least_one, log_metrics
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, rng
 from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.frozen import kept_buffers
 from lightning_gans.gan import GANModule
+from lightning_gans.visualization.images import (
+    FAKE_COLOUR,
+    INK,
+    REAL_COLOUR,
+    figure_image,
+    new_figure,
+)
 
 Curves = tuple[int, list[float], list[float], list[float]]  # step, s, conventional, surrogate
 
 
-class SurrogateObjective(pl.Callback):
+class SurrogateObjective(Draws):
     r"""Draws the generator's objectives along the line on which a cycle has moved it.
 
     Of arXiv:2006.06900: with :math:`\theta_0` the generator before the first update of a cycle and :math:`\theta_1`
@@ -72,6 +66,8 @@ class SurrogateObjective(pl.Callback):
             one with ``center_scores``, which takes another baseline at each point.
     """
 
+    place = "surrogate"
+
     def __init__(
         self, every_n_steps: int = 1000, points: int = 21, reach: float = 2.0, dirpath: str | None = None
     ) -> None:
@@ -82,7 +78,6 @@ class SurrogateObjective(pl.Callback):
         if not 0 < reach < math.inf:
             raise ValueError(f"SurrogateObjective: reach must be a finite number > 0, got {reach!r}.")
         self.every_n_steps, self.points, self.reach, self.dirpath = every_n_steps, points, reach, dirpath
-        self.folder = Path()
         self.end = 0  # the number of generator updates after the cycle under way
         self.before: dict[str, Tensor] | None = None  # the generator's parameters before it, if it is due
         self.kept: dict[str, Tensor] = {}  # what the module keeps during the cycle
@@ -90,7 +85,7 @@ class SurrogateObjective(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the folder, and refuse one that cannot be written to, or a module without a surrogate."""
-        self.folder = run_dir(trainer, self.dirpath) / "surrogate"
+        super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
         module = as_gan(self, pl_module)
@@ -104,8 +99,6 @@ class SurrogateObjective(pl.Callback):
                 "SurrogateObjective: center_scores must be False, since its baseline differs from point to point, "
                 "got True."
             )
-        if trainer.is_global_zero:
-            require_writable(self, self.folder)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget an earlier training."""
@@ -150,10 +143,7 @@ class SurrogateObjective(pl.Callback):
         step, s, conventional, surrogate = self.history[-1]
         peaks = {"surrogate/peak": _peak(s, surrogate), "surrogate/conventional_peak": _peak(s, conventional)}
         log_metrics(trainer, peaks, step)
-        image = line_picture(self.history[-1])
-        save_image_atomic(image, self.folder / f"step_{step:06d}.png")
-        save_image_atomic(image, self.folder / "latest.png")
-        log_image(trainer, "surrogate/line", image, step)
+        self.show(trainer, line_picture(self.history[-1]), [f"step_{step:06d}", "latest"], "surrogate/line", step)
 
 
 @torch.no_grad()

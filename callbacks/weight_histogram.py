@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_gans.callbacks.image_logging import (
-    FAKE_COLOUR,
-    INK,
-    REAL_COLOUR,
-    figure_image,
-    log_image,
-    log_metrics,
-    new_figure,
-    require_writable,
-    run_dir,
-    save_image_atomic,
-)
-from lightning_gans.callbacks.probe import EveryNSteps
+from lightning_gans.callbacks.probe import Draws, EveryNSteps, log_metrics
 from lightning_gans.compat.lightning import pl
 from lightning_gans.gan import GANModule
+from lightning_gans.visualization.images import FAKE_COLOUR, INK, REAL_COLOUR, figure_image, new_figure
 
 
 def share_at(weights: Tensor, c: float) -> Tensor:
@@ -30,7 +17,7 @@ def share_at(weights: Tensor, c: float) -> Tensor:
     return (weights.abs() >= (1 - 1e-3) * c).float().mean()
 
 
-class WeightHistogram(EveryNSteps):
+class WeightHistogram(EveryNSteps, Draws):
     """Draws the histogram of all the discriminator's parameters.
 
     The source's diagnostic of weight clipping (arXiv:1704.00028, figure 1b): the weights gather at the two extremes
@@ -43,16 +30,11 @@ class WeightHistogram(EveryNSteps):
         dirpath: the folder; None means the logger's, or ``default_root_dir``.
     """
 
+    place = "weights"
+
     def __init__(self, every_n_steps: int = 500, dirpath: str | None = None) -> None:
         super().__init__(every_n_steps)
         self.dirpath = dirpath
-        self.folder = Path()
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the folder, and refuse one that cannot be written to."""
-        self.folder = run_dir(trainer, self.dirpath) / "weights"
-        if trainer.is_global_zero and stage == "fit":
-            require_writable(self, self.folder)
 
     def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
         """Draw the histogram and log the share at c, on the first rank only."""
@@ -63,9 +45,7 @@ class WeightHistogram(EveryNSteps):
         if c is not None:
             log_metrics(trainer, {"d/weights_at_c": float(share_at(weights, float(c)))}, step)
         image = histogram_picture(weights, None if c is None else float(c), step)
-        save_image_atomic(image, self.folder / f"step_{step:06d}.png")
-        save_image_atomic(image, self.folder / "latest.png")
-        log_image(trainer, "d/weights", image, step)
+        self.show(trainer, image, [f"step_{step:06d}", "latest"], "d/weights", step)
 
 
 def histogram_picture(weights: Tensor, c: float | None, step: int, bins: int = 81) -> Image.Image:

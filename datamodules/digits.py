@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from lightning_gans.datamodules.base import ImageDataModule, Split
@@ -23,6 +22,8 @@ class Digits(ImageDataModule):
 
     def load(self, split: Split) -> tuple[Tensor, Tensor]:
         """Read a split: uint8 images (N, 1, 8, 8) and labels (N,)."""
+        from sklearn.datasets import load_digits
+
         images, labels = load_digits(return_X_y=True)
         order = np.random.RandomState(0).permutation(len(images))  # a stream that numpy promises never to change
         part = order[: self.held_out] if split == "test" else order[self.held_out :]

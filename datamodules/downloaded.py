@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_gans.datamodules.base import ImageDataModule, Split
+from lightning_gans.runs.atomic import replacing
 
 
 def default_root() -> Path:
@@ -103,8 +104,8 @@ class DownloadedDataModule(ImageDataModule):
                 if (problem := self.first_fault(here)) is not None:
                     raise OSError(f"in the download {problem}")
                 for file in self.files:
-                    (self.root / file).parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(here / file, self.root / file)
+                    with replacing(self.root / file) as temporary:
+                        os.replace(here / file, temporary)
         except Exception as error:  # whatever went wrong in network, disk, archive or file: one sentence
             reason = " ".join(str(error).split())
             names, target = ", ".join(Path(file).name for file in self.files), self.root / Path(self.files[0]).parent

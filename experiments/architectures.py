@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from experiments import common, figures
-from lightning_gans.callbacks.image_logging import figure_image, new_figure
+from lightning_gans.visualization.images import figure_image, new_figure
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "GAN": {"technique": "gan", "options": {"loss": "non_saturating", "betas": [0.5, 0.999]}},

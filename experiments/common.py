@@ -33,9 +33,10 @@ from tqdm import tqdm
 
 from benchmarks.recipes import header
 from lightning_gans import TECHNIQUES, callbacks, datamodules, networks, regularizers, wrappers
-from lightning_gans.callbacks.image_logging import save_image_atomic
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.gan import GANModule
+from lightning_gans.runs.atomic import write_text
+from lightning_gans.visualization.images import save_image_atomic
 
 Game = dict[str, Any]
 Result = dict[str, Any]
@@ -302,7 +303,7 @@ def sweep(games: Mapping[str, Game], seeds: Iterable[int], arguments: argparse.N
         getattr(datamodules, name)().prepare_data()  # once, so that no two games download it
 
     def keep(path: Path, result: Result) -> None:
-        _write(path, json.dumps({**result, "game": todo[path], "commit": commit}))
+        write_text(path, json.dumps({**result, "game": todo[path], "commit": commit}))
 
     bar = partial(tqdm, total=len(todo), desc="games", disable=not todo)
     if arguments.jobs == 1:
@@ -325,13 +326,6 @@ def _key(game: Game) -> str:
 
 def _slug(name: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in name.lower())
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 # ---------------------------------------------------------------------------------------------- the usual games
@@ -512,7 +506,7 @@ def publish(
         picture = arguments.out.with_suffix(".png")
         save_image_atomic(figure, picture)
         lines += ["", f"![{title}]({picture.name})"]
-    _write(arguments.out, "\n".join([*lines, ""]))
+    write_text(arguments.out, "\n".join([*lines, ""]))
     print(f"written: {arguments.out}", file=sys.stderr)
 
 

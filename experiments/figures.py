@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from experiments.common import Result, series
-from lightning_gans.callbacks.image_logging import INK, figure_image, grid_image, new_figure
+from lightning_gans.visualization.images import INK, figure_image, grid_image, new_figure
 
 COLOURS = ("#1f6fa8", "#d1601f", "#3b8f4e", "#8a4fa3", "#b0912b", "#4bb0b5", "#a34a56", "#5b6470",
            "#e0a0b8", "#7c8f2c", "#20242b")  # fmt: skip

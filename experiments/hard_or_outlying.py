@@ -16,8 +16,8 @@ from PIL import Image
 
 from experiments import common, figures
 from experiments.robust import FORMS, GROUPS, contaminated, last, robust
-from lightning_gans.callbacks.image_logging import figure_image, new_figure
 from lightning_gans.functional.robust import rho_for_share
+from lightning_gans.visualization.images import figure_image, new_figure
 
 PAIRS = {"hard from ordinary": "ordinary/hard", "outlying from ordinary": "ordinary/outlying",
          "outlying from hard": "hard/outlying"}  # fmt: skip

@@ -23,16 +23,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments import common, convergence, figures
-from lightning_gans.callbacks.image_logging import figure_image, new_figure
 from lightning_gans.compat.lightning import pl
-from lightning_gans.metrics import ClassifierExtractor, stroke_attributes, to_uint8
-from lightning_gans.tools.latent_directions import (
-    LatentDirections,
+from lightning_gans.diagnostics.direction_measures import (
     attribute_correlations,
     match_directions,
     name_directions,
     sign_accuracy,
 )
+from lightning_gans.diagnostics.latent_directions import LatentDirections
+from lightning_gans.metrics import ClassifierExtractor, stroke_attributes, to_uint8
+from lightning_gans.visualization.images import figure_image, new_figure
 
 # What A is held to, where it starts, and whether it learns.
 METHODS: dict[str, tuple[Any, Any, bool]] = {

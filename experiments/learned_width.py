@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from experiments import common, figures
-from lightning_gans.callbacks.image_logging import figure_image, new_figure
+from lightning_gans.visualization.images import figure_image, new_figure
 
 TAIL = 0.02275  # of N(0, 1), beyond 2
 

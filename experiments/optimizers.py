@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from experiments import common, figures
-from lightning_gans.callbacks.image_logging import figure_image, new_figure
+from lightning_gans.visualization.images import figure_image, new_figure
 
 OPTIMIZERS: dict[str, list[Any]] = {
     "SGD": ["torch.optim.SGD", {"lr": 0.1}],

@@ -20,8 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from experiments import common, figures
-from lightning_gans.callbacks.image_logging import figure_image, new_figure
 from lightning_gans.functional.losses import PAIRS
+from lightning_gans.visualization.images import figure_image, new_figure
 
 MEAN = 1.0
 Judge = Callable[[Tensor, Tensor, float], Callable[[Tensor], Tensor]]  # of m, s and the data's deviation: f1(D(.))

@@ -17,7 +17,7 @@ from PIL import Image
 
 from experiments import common, figures
 from experiments.one_or_two_sided import quality
-from lightning_gans.callbacks.image_logging import figure_image, new_figure
+from lightning_gans.visualization.images import figure_image, new_figure
 
 SWITCHES: dict[str, dict[str, Any]] = {
     "none": {"reweight": False, "ratio_clip": None},

@@ -24,7 +24,7 @@ from torch import Tensor
 from experiments import common, figures
 from experiments.one_or_two_sided import quality
 from lightning_gans.callbacks import SampleRanking
-from lightning_gans.callbacks.image_logging import figure_image, log_metrics, new_figure
+from lightning_gans.callbacks.probe import log_metrics
 from lightning_gans.callbacks.sample_ranking import auroc
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Contaminated, MemoryLoader
@@ -32,6 +32,7 @@ from lightning_gans.functional.conditional import score
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.functional.robust import divergence, rho_for_share, softplus_weights
 from lightning_gans.gan import GANModule
+from lightning_gans.visualization.images import figure_image, new_figure
 
 OUTLIERS: dict[str, Any] = {"Ring": ["Blob", {}], "Digits": "noise", "MNIST": ["FashionMNIST", {"download": False}]}
 FACTORS = {"half": 0.5, "right": 1.0, "twice": 2.0}

@@ -27,11 +27,11 @@ from torch import Generator, Tensor
 from experiments import common, figures
 from lightning_gans import samplers
 from lightning_gans.callbacks import GenerativeMetrics
-from lightning_gans.callbacks.image_logging import figure_image, new_figure
 from lightning_gans.compat.lightning import pl
 from lightning_gans.gan import GANModule
 from lightning_gans.metrics import mode_coverage
 from lightning_gans.samplers import Calibrated, RejectionSampler, Thresholding, calibrate, keep_training
+from lightning_gans.visualization.images import figure_image, new_figure
 
 Method = Sequence[Any]  # the sampler's class, its options, and where its log ratio comes from
 _FOUND: WeakKeyDictionary[GANModule, dict[str, Any]] = WeakKeyDictionary()

@@ -21,13 +21,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from experiments import common, figures
-from lightning_gans import BoostedGAN, rounds
-from lightning_gans.callbacks.image_logging import figure_image, new_figure
+from lightning_gans import BoostedGAN, stages
 from lightning_gans.callbacks.probe import untouched
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import GANDataModule, Threshold, tail_loader
 from lightning_gans.engine import rng
 from lightning_gans.gan import GANModule
+from lightning_gans.visualization.images import figure_image, new_figure
 
 STARTS = ("copy", "scratch", "moments", "vae")
 
@@ -49,7 +49,7 @@ def boosted(
         if start == "copy":
             generator.load_state_dict((first.ema or first.generator).state_dict())
         elif start != "scratch":
-            fit = rounds.match_moments if start == "moments" else rounds.fit_vae
+            fit = stages.match_moments if start == "moments" else stages.fit_vae
             fit(generator, tail, latent_dim)
     return BoostedGAN(generator, discriminator, latent_dim, base=first, **options)
 

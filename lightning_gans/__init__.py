@@ -5,6 +5,7 @@
 
 from lightning_gans.compat import torchvision as _torchvision  # noqa: F401  isort: skip  (before anything that imports torchvision)
 from lightning_gans import regularizers
+from lightning_gans.compat import moved as _moved
 from lightning_gans.engine import distributed
 from lightning_gans.engine.batch import Batch
 from lightning_gans.gan import GANModule
@@ -51,3 +52,6 @@ __all__ = [
     "load",
     "regularizers",
 ]
+
+_moved.install()
+__getattr__ = _moved.attribute

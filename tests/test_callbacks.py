@@ -34,15 +34,15 @@ from lightning_gans.callbacks import (
     save_image_atomic,
 )
 from lightning_gans.callbacks.gradient_norms import layer_norms, layer_picture, mean_input_gradient
-from lightning_gans.callbacks.image_logging import require_writable, to_uint8
 from lightning_gans.callbacks.overfit import accuracies
-from lightning_gans.callbacks.probe import untouched
-from lightning_gans.callbacks.sample_grid import nearest, slerp
+from lightning_gans.callbacks.probe import require_writable, untouched
 from lightning_gans.callbacks.wandb_setup import git_commit
 from lightning_gans.callbacks.weight_histogram import histogram_picture, share_at
 from lightning_gans.compat.lightning import callbacks as pl_callbacks
 from lightning_gans.compat.lightning import loggers, pl
+from lightning_gans.functional.latent import nearest, slerp
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
+from lightning_gans.visualization.images import to_uint8
 
 
 class Record(loggers.Logger):

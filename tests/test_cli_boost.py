@@ -14,7 +14,7 @@ from common import equal
 from lightning_gans import AdaGAN, BoostedGAN
 from lightning_gans.cli import main
 from lightning_gans.networks import ToyGenerator
-from lightning_gans.rounds import reweight
+from lightning_gans.stages import reweight
 
 CONFIG: dict[str, Any] = {
     "model": {

@@ -16,21 +16,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lightning_gans import GAN
+from lightning_gans.callbacks.direction_charts import DirectionCharts
 from lightning_gans.cli import main
 from lightning_gans.compat.lightning import loggers, pl
-from lightning_gans.metrics import stroke_attributes
-from lightning_gans.networks import DCGANGenerator, Reconstructor, ToyGenerator
-from lightning_gans.networks.reconstructors import Body
-from lightning_gans.tools import latent_directions
-from lightning_gans.tools.latent_directions import (
-    DirectionCharts,
-    LatentDirections,
+from lightning_gans.diagnostics import latent_directions
+from lightning_gans.diagnostics.direction_measures import (
     attribute_correlations,
     match_directions,
     name_directions,
-    raised,
     sign_accuracy,
 )
+from lightning_gans.diagnostics.latent_directions import LatentDirections, raised
+from lightning_gans.metrics import stroke_attributes
+from lightning_gans.networks import DCGANGenerator, Reconstructor, ToyGenerator
+from lightning_gans.networks.reconstructors import Body
 from lightning_gans.wrappers import spectral_norm
 
 KINDS = ("orthonormal", "unit", "free")

@@ -28,7 +28,7 @@ from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.penalties import gradient_norm, interpolate
 from lightning_gans.metrics import mode_coverage, tail_mass
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
-from lightning_gans.rounds import match_moments
+from lightning_gans.stages import match_moments
 from lightning_gans.wrappers import MixtureGenerator
 
 

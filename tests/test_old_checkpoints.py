@@ -73,7 +73,7 @@ newer = pytest.mark.skipif(
 def end(run: Path) -> dict[str, Any]:
     """What the last checkpoint of a run holds."""
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    return {k: saved[k] for k in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "global_step", "gan")}
+    return {k: saved[k] for k in ("state_dict", "ema", "optimizer_states", "lr_schedulers", "global_step", "engine")}
 
 
 @newer
@@ -90,8 +90,8 @@ def test_a_run_is_continued(tmp_path: Path) -> None:
     for key in ("state_dict", "ema"):
         assert then[key].keys() == now[key].keys()
         torch.testing.assert_close(then[key], now[key], rtol=0, atol=1e-6)
-    for part in ("noise", "d_done", "g_done", "images_seen"):
-        assert equal(then["gan"][part], now["gan"][part])
+    for part in ("noise", "done", "images_seen"):
+        assert equal(then["engine"][part], now["engine"][part])
     torch.testing.assert_close(then["optimizer_states"], now["optimizer_states"], rtol=1e-4, atol=1e-6)
     after = (old / "metrics.csv").read_text().splitlines()
     assert after[: len(rows)] == rows and [row.split(",")[0] for row in after[len(rows) :]] == ["5", "6", "7", "8"]

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from lightning_gans import TECHNIQUES, PrimalDualGAN
 from lightning_gans.callbacks import SampleGrid, sample_grid
-from lightning_gans.callbacks.image_logging import contact_sheet, evenly, save_film
 from lightning_gans.datamodules import Gaussian1D
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+from lightning_gans.visualization import toy as toy_pictures
+from lightning_gans.visualization.images import contact_sheet, evenly, save_film
 
 ALONE = SimpleNamespace(is_global_zero=True, loggers=[])
 FILES = {"animation.gif", "over_training.png"}
@@ -195,9 +196,19 @@ def toy(technique: str = "gan", a: float = 0.0, **options: Any) -> Any:
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that become pictures."""
     seen: list[Any] = []
-    inner = sample_grid.figure_image
-    monkeypatch.setattr(sample_grid, "figure_image", lambda figure: seen.append(figure) or inner(figure))
+    inner = toy_pictures.figure_image
+    monkeypatch.setattr(toy_pictures, "figure_image", lambda figure: seen.append(figure) or inner(figure))
     return seen
+
+
+def draw(module: Any, fake: Tensor, real: Tensor | None, limits: tuple[float, float] | None = None) -> Image.Image:
+    """The callback's picture of these samples and data."""
+    grid = SampleGrid()
+    grid.limits = limits
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid, "sample", lambda module, n: fake)
+        patch.setattr(grid, "real_points", lambda module: real)
+        return grid.points_picture(module)
 
 
 def normal(n: int = 1000, std: float = 1.0, mean: float = 1.0) -> Tensor:
@@ -206,26 +217,26 @@ def normal(n: int = 1000, std: float = 1.0, mean: float = 1.0) -> Tensor:
 
 def test_bounds_hold_the_data_and_nearly_all_samples() -> None:
     fake = torch.linspace(0, 100, 101)[:, None]  # quantiles 1 and 99
-    assert sample_grid._common_bounds(fake, None) == pytest.approx((1 - 9.8, 99 + 9.8))
-    assert sample_grid._common_bounds(fake, torch.tensor([[-9.0], [201.0]])) == pytest.approx((-30, 222))
+    assert toy_pictures.common_bounds(fake, None) == pytest.approx((1 - 9.8, 99 + 9.8))
+    assert toy_pictures.common_bounds(fake, torch.tensor([[-9.0], [201.0]])) == pytest.approx((-30, 222))
     nan = torch.full((5, 1), math.nan)
-    assert sample_grid._common_bounds(nan, torch.tensor([[0.0], [10.0]])) == pytest.approx((-1, 11))
-    assert sample_grid._common_bounds(nan, None) == pytest.approx((-1.2, 1.2))
-    low, high = sample_grid._common_bounds(torch.ones(5, 1), torch.ones(5, 1))
+    assert toy_pictures.common_bounds(nan, torch.tensor([[0.0], [10.0]])) == pytest.approx((-1, 11))
+    assert toy_pictures.common_bounds(nan, None) == pytest.approx((-1.2, 1.2))
+    low, high = toy_pictures.common_bounds(torch.ones(5, 1), torch.ones(5, 1))
     assert low < 0.9 and high > 1.1
 
 
 def test_narrow_data_are_shown_from_close_up() -> None:
     pair = torch.tensor([[0.9], [1.1]], dtype=torch.double)  # mean 1, standard deviation 0.1
-    assert sample_grid._close_up(pair, (0.0, 2.1)) == pytest.approx((0.4, 1.6))
-    assert sample_grid._close_up(pair, (0.0, 1.9)) is None
-    assert sample_grid._close_up(torch.full((1000, 1), 0.3), (-1.0, 4.0)) == pytest.approx((0.25, 0.35))
-    assert sample_grid._close_up(None, (0.0, 1.0)) is None
+    assert toy_pictures._close_up(pair, (0.0, 2.1)) == pytest.approx((0.4, 1.6))
+    assert toy_pictures._close_up(pair, (0.0, 1.9)) is None
+    assert toy_pictures._close_up(torch.full((1000, 1), 0.3), (-1.0, 4.0)) == pytest.approx((0.25, 0.35))
+    assert toy_pictures._close_up(None, (0.0, 1.0)) is None
 
 
 def test_the_panels_of_narrow_data(figures: list[Any]) -> None:
     fake, real = torch.cat([normal(600, 0.5, 0.0), normal(400, 0.01)]), normal(std=0.01)
-    sample_grid.density_picture(toy(), fake, real, limits=(-2.0, 2.0))
+    draw(toy(), fake, real, (-2.0, 2.0))
     whole, score, close = figures[0].axes
     assert whole.get_xlim() == score.get_xlim() == (-2, 2)
     window = float(real.double().mean()), float(real.double().std(correction=0))
@@ -250,7 +261,7 @@ def test_the_picture_has_one_size_and_steady_axes(figures: list[Any]) -> None:
         module = toy()
         for p in module.discriminator.parameters():
             p.data.mul_(scale)
-        sizes.add(sample_grid.density_picture(module, normal(std=0.5, mean=0.0), real).size)
+        sizes.add(draw(module, normal(std=0.5, mean=0.0), real).size)
     assert len(sizes) == 1
     assert [len(f.axes) for f in figures] == [3, 3, 3, 2, 2]
     places = [[axes.get_position().bounds for axes in f.axes] for f in figures]
@@ -284,7 +295,7 @@ def test_a_new_training_decides_anew(tmp_path: Path) -> None:
 def test_p_g_and_its_target_are_those_of_the_samples_shown(figures: list[Any]) -> None:
     module = toy("primal_dual", relative=False, sigma=0.7, alpha=0.2)
     fake = normal(50, 0.5, 0.0)
-    sample_grid.density_picture(module, fake, normal(), limits=(-3.0, 3.0))
+    draw(module, fake, normal(), (-3.0, 3.0))
     score, other = figures[0].axes[1], figures[0].axes[-1]
     p, target = (torch.as_tensor(line.get_ydata()).double() for line in other.lines)
     x = torch.as_tensor(other.lines[0].get_xdata()).double()
@@ -297,16 +308,16 @@ def test_p_g_and_its_target_are_those_of_the_samples_shown(figures: list[Any]) -
 
 def test_no_p_g_without_a_unit_nor_by_one_rank_alone(figures: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     fake = normal(50)
-    sample_grid.density_picture(toy("primal_dual"), fake, None)  # a relative sigma before the first step
+    draw(toy("primal_dual"), fake, None)  # a relative sigma before the first step
     monkeypatch.setattr(sample_grid, "world_size", lambda: 2)
     monkeypatch.setattr(PrimalDualGAN, "dual", lambda *_: pytest.fail("would wait for the other rank"))
-    sample_grid.density_picture(toy("primal_dual", relative=False), fake, None)
+    draw(toy("primal_dual", relative=False), fake, None)
     assert [len(f.axes) for f in figures] == [2, 2]
 
 
 def test_a_conditional_discriminator_has_no_curve(figures: list[Any]) -> None:
     nets = (ToyGenerator(shape=(1,), latent_dim=2, width=4), ToyDiscriminator(shape=(1,), width=4, num_classes=3))
-    sample_grid.density_picture(TECHNIQUES["gan"](*nets, 2), normal(), normal())
+    draw(TECHNIQUES["gan"](*nets, 2), normal(), normal())
     assert len(figures[0].axes) == 1
 
 

@@ -19,6 +19,8 @@ LINES = {
         "from lightning_gans.tools import export, load_from_hub, push_to_hub",
         "from lightning_gans import samplers",
         "from lightning_gans.tools.latent_directions import DirectionCharts, LatentDirections",
+        "from lightning_gans.callbacks import DirectionCharts",
+        "from lightning_gans.diagnostics import LatentDirections",
     ],
     "README.md, text": [
         "from lightning_gans.optim import ExtraAdam, ExtraSGD, OptimisticAdam, OptimisticSGD",

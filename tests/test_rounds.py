@@ -17,7 +17,7 @@ from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.datamodules import Resampled, Ring
 from lightning_gans.functional.boosting import BOOSTS
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
-from lightning_gans.rounds import boost, density_ratio, fit_vae, match_moments, reweight
+from lightning_gans.stages import boost, density_ratio, fit_vae, match_moments, reweight
 
 OPTIONS: dict[str, Any] = {k: v for k, v in QUIET.items() if k != "enable_checkpointing"}
 

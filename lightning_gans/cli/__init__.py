@@ -25,10 +25,10 @@ from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.functional.boosting import BOOSTS
 from lightning_gans.gan import GANModule
-from lightning_gans.rounds import reweight
 from lightning_gans.runs.checkpoints import read_checkpoint
 from lightning_gans.runs.folder import finished, newest_run
 from lightning_gans.runs.load import load
+from lightning_gans.stages import reweight
 
 
 def main(args: list[str] | None = None, default_config: Path | None = None) -> None:

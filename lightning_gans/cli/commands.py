@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import torch
 
 from lightning_gans import checks, tools
+from lightning_gans.callbacks.direction_charts import DirectionCharts
 from lightning_gans.cli.gan_cli import Parser
 from lightning_gans.cli.mistakes import sentence_of, silence, told
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.diagnostics.latent_directions import LatentDirections
+from lightning_gans.runs.atomic import write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.runs.folder import claim, run_of
 from lightning_gans.runs.metrics_csv import MetricsCSV
-from lightning_gans.tools.latent_directions import DirectionCharts, LatentDirections
 from lightning_gans.tools.score import score_samples
 
 
@@ -39,11 +40,7 @@ def score(args: list[str]) -> None:
     for name, value in found["scores"].items():
         print(f"{name:<24} {value:.6g}")
     if given.out:
-        path = Path(given.out)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(json.dumps(found, indent=2) + "\n")
-        os.replace(part, path)
+        write_text(given.out, json.dumps(found, indent=2) + "\n")
 
 
 def export(args: list[str]) -> None:

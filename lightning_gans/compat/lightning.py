@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_gans.compat import torchvision as _torchvision  # noqa: F401  (before anything that imports torchvision)
 
@@ -37,7 +37,13 @@ else:
     loggers = importlib.import_module(f"{pl.__name__}.loggers")
     strategies = importlib.import_module(f"{pl.__name__}.strategies")
     utilities = importlib.import_module(f"{pl.__name__}.utilities")
-    pl_cli = importlib.import_module(f"{pl.__name__}.cli")
     plugins_io = importlib.import_module(f"{pl.__name__}.plugins.io")
+
+    def __getattr__(name: str) -> Any:
+        """``pl_cli`` when it is asked for, since jsonargparse comes with it."""
+        if name == "pl_cli":
+            return importlib.import_module(f"{pl.__name__}.cli")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = ["callbacks", "loggers", "pl", "pl_cli", "plugins_io", "resolve", "strategies", "utilities"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from lightning_gans.compat.lightning import plugins_io
+from lightning_gans.runs.atomic import replacing, write_text
 from lightning_gans.runs.card import card
 
 
@@ -27,19 +27,10 @@ class AtomicCheckpointIO(plugins_io.TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-            if "class_path" in checkpoint:  # of a GANModule
-                temporary.write_text(card(checkpoint, target.name))
-                os.replace(temporary, target.with_suffix(".md"))
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(target) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+        if "class_path" in checkpoint:  # of a GANModule
+            write_text(target.with_suffix(".md"), card(checkpoint, target.name))
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint and its card."""

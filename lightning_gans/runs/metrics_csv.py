@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gans.compat.lightning import loggers, utilities
+from lightning_gans.runs.atomic import replacing
 
 
 class MetricsCSV(loggers.Logger):
@@ -101,9 +102,7 @@ class MetricsCSV(loggers.Logger):
             file.write(self._lines(self._rows[-1:]))
 
     def _rewrite(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
         before = self._lines(self._rows[:-1], header=True)
-        temporary.write_bytes(before + self._lines(self._rows[-1:]))
-        os.replace(temporary, self.path)
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(before + self._lines(self._rows[-1:]))
         self._last = len(before)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import torch
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from lightning_gans.functional.conditional import takes_labels
@@ -37,6 +35,8 @@ class Calibrated(nn.Module):
         if method == "logistic":
             self.slope, self.shift = logistic_fit(on_real, on_fake)
         else:
+            from sklearn.isotonic import IsotonicRegression
+
             scores, real, weights = _pooled(on_real, on_fake)
             self.isotonic = IsotonicRegression(out_of_bounds="clip").fit(scores, real, weights)
             self.limits = _known_limits(torch.as_tensor(self.isotonic.predict(scores)).double())
@@ -115,6 +115,8 @@ def calibration_z(on_real: Tensor, on_fake: Tensor) -> float:
 
 def logistic_fit(on_real: Tensor, on_fake: Tensor) -> tuple[float, float]:
     """a and b for which a f + b is the likeliest logit of scores, both sides counting the same."""
+    from sklearn.linear_model import LogisticRegression
+
     scores, real, _ = _pooled(on_real, on_fake)
     centre, scale = scores.mean(), scores.std() or 1.0
     fitted = LogisticRegression(class_weight="balanced").fit((scores[:, None] - centre) / scale, real)

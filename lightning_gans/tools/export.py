@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from lightning_gans import checks
 from lightning_gans.functional.conditional import conditional_call, takes_labels
 from lightning_gans.functional.importance import uniform_of
 from lightning_gans.gan import GANModule
+from lightning_gans.runs.atomic import replacing
 from lightning_gans.wrappers.mixture import MixtureGenerator
 
 _NAMES = ("z", "labels")
@@ -69,11 +69,9 @@ def export(module: GANModule, path: str | Path) -> Path:
             return (z,)
         return z, torch.randint(module.num_classes or 1, (n,), generator=source)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}.{path.name}")  # torch wants to see the ending
     traced, tried = inputs(_TRACED), [inputs(n) for n in _TRIED]
     write, read = (_write_torch, _read_torch) if format == "torch" else (_write_onnx, _read_onnx)
-    try:
+    with replacing(path, path.suffix) as part:  # torch wants to see the ending
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own doings
             try:
@@ -94,9 +92,6 @@ def export(module: GANModule, path: str | Path) -> Path:
                     f"{_named(net)} cannot be exported to {format}: on {n} rows the file is off by {off:.3g}, with "
                     f"{allowed:.3g} allowed. (A generator must not draw noise of its own.)"
                 )
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

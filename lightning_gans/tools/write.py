@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from lightning_gans.callbacks.image_logging import grid_image, save_film, save_image_atomic
-from lightning_gans.callbacks.sample_grid import SampleGrid, slerp
 from lightning_gans.compat.lightning import callbacks
-from lightning_gans.functional.conditional import conditional_call
+from lightning_gans.engine.distributed import world_size
+from lightning_gans.functional.conditional import conditional_call, score
+from lightning_gans.functional.latent import slerp, walk
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.gan import GANModule
 from lightning_gans.metrics import to_uint8
+from lightning_gans.runs.atomic import replacing, write_text
+from lightning_gans.visualization.images import grid_image, save_film, save_image_atomic
+from lightning_gans.visualization.toy import toy_picture
 
 
 class SampleWriter(callbacks.BasePredictionWriter):
@@ -44,7 +48,6 @@ class SampleWriter(callbacks.BasePredictionWriter):
             return
         made = [p for p in predictions if isinstance(p, Tensor)]
         samples = torch.cat(made).cpu()
-        self.folder.mkdir(parents=True, exist_ok=True)
         images = samples.dim() == 4 and samples.shape[1] in (1, 3)
         if self.npz:
             self._write_npz(samples, _labels(pl_module, made), images)
@@ -55,36 +58,44 @@ class SampleWriter(callbacks.BasePredictionWriter):
             print(f"Samples      {self.folder}/00000.png to {len(samples) - 1:05d}.png")
         else:
             rows = "\n".join(",".join(f"{v:.8g}" for v in sample.flatten().tolist()) for sample in samples)
-            part = self.folder / ".samples.csv.part"
-            part.write_text(rows + "\n")
-            os.replace(part, self.folder / "samples.csv")
+            write_text(self.folder / "samples.csv", rows + "\n")
             print(f"Samples      {self.folder / 'samples.csv'}")
         if images:
             self._draw_images(pl_module, samples[:256])
         elif samples.dim() == 2 and samples.shape[1] in (1, 2):
-            grid = SampleGrid()
-            grid.reference = getattr(trainer.datamodule, "reference", None)
-            save_image_atomic(grid.pictures(pl_module)["grid"], self.folder / "samples.png")
+            reference = getattr(trainer.datamodule, "reference", None)
+            image = _points_picture(pl_module, None if reference is None else reference("train")[0])
+            save_image_atomic(image, self.folder / "samples.png")
             print(f"Picture      {self.folder / 'samples.png'}")
 
     def _write_npz(self, samples: Tensor, labels: Tensor | None, images: bool) -> None:
         if images:
             samples = to_uint8(samples, self.value_range).permute(0, 2, 3, 1)
         arrays = {"samples": samples.numpy()} | ({} if labels is None else {"labels": labels.numpy()})
-        part = self.folder / ".samples.part"
-        with part.open("wb") as file:
+        with replacing(self.folder / "samples.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(part, self.folder / "samples.npz")
         print(f"Samples      {self.folder / 'samples.npz'}")
 
     def _draw_images(self, module: GANModule, shown: Tensor) -> None:
         grid = grid_image(shown, max(1, round(len(shown) ** 0.5)), self.value_range)
         save_image_atomic(grid, self.folder / "grid.png")
-        rows = grid_image(SampleGrid(interpolations=8).walk(module), 8, self.value_range)
+        paths = walk(module.ema or module.generator, module.latent_dim, 8, 8, module.num_classes)
+        rows = grid_image(paths, 8, self.value_range)
         save_image_atomic(rows, self.folder / "interpolation.png")
         frames = [grid_image(frame, 4, self.value_range) for frame in latent_walk(module)]
         save_film(frames, self.folder / "walk.gif")
         print(f"Pictures     {self.folder}/grid.png, interpolation.png, walk.gif")
+
+
+def _points_picture(module: GANModule, real: Tensor | None, n: int = 1000) -> Image.Image:
+    """``n`` samples and data in 1-D or 2-D, and what the discriminator says there."""
+    return toy_picture(
+        module.sample(n, generator=torch.Generator().manual_seed(0)).float(),
+        None if real is None else real[:n].float(),
+        None if module.conditional else partial(score, module.discriminator),
+        None if world_size() > 1 else getattr(module, "dual", None),
+        like=next(module.discriminator.parameters()),
+    )
 
 
 @torch.no_grad()

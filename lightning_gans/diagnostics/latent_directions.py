@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
-from tqdm.auto import tqdm
 
 from lightning_gans import checks
-from lightning_gans.callbacks.image_logging import (
-    INK,
-    figure_image,
-    grid_image,
-    log_image,
-    new_figure,
-    require_writable,
-    run_dir,
-    save_image_atomic,
-)
 from lightning_gans.compat.lightning import pl
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import conditional_call, takes_labels
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.metrics.extractors import weights_hash
-from lightning_gans.networks import LeNet, ToyDiscriminator
 from lightning_gans.networks.reconstructors import Reconstructor
 from lightning_gans.techniques.boosted_gan import component
+from lightning_gans.visualization.images import grid_image
+from lightning_gans.visualization.toy import scatter_picture
 
 Kind = Literal["orthonormal", "unit", "free"]
 Init = Literal["random", "axes"]
-Attributes = Callable[[Tensor], Mapping[str, Tensor]]
 EPOCH, VALIDATION = 500, 50  # steps, and batches of fresh pairs after them
-_NOTHING = 1e-3
 
 
 class Pairs(NamedTuple):
@@ -50,14 +36,6 @@ class Pairs(NamedTuple):
     second: Tensor
     direction: Tensor
     shift: Tensor
-
-
-class Match(NamedTuple):
-    """Directions ``found`` and ``true`` (M,), by number, matched one to one, and the ``cosine`` (M,) of each pair."""
-
-    found: Tensor
-    true: Tensor
-    cosine: Tensor
 
 
 class UnitColumns(nn.Module):
@@ -94,7 +72,7 @@ class LatentDirections(pl.LightningModule):
     R in evaluation mode, every 500 steps and by ``Trainer.validate``: ``directions/rca``, the share of directions that
     R tells (reconstructor classification accuracy, chance 1 / K), and ``directions/shift_error``, the mean of
     :math:`|\epsilon - \hat\epsilon|`. A high RCA says that directions can be told apart, not that people can name them:
-    see :func:`sign_accuracy` and :func:`attribute_correlations`.
+    see ``sign_accuracy`` and ``attribute_correlations`` of ``diagnostics.direction_measures``.
 
     Args:
         module: a GAN, or a generator: noise (N, d) [, labels (N,)] to samples (N, ...).
@@ -225,7 +203,7 @@ class LatentDirections(pl.LightningModule):
         self.log_dict(seen, prog_bar=True, batch_size=self.batch_size, sync_dist=True)
 
     def _terms(self, place: int) -> dict[str, Tensor]:
-        pairs = self.pairs(self.batch_size, _source(self.seed, place))
+        pairs = self.pairs(self.batch_size, source_of(self.seed, place))
         logits, shift = (full_precision(output) for output in self.reconstructor(pairs.first, pairs.second))
         return {
             "cross_entropy": F.cross_entropy(logits, pairs.direction),
@@ -294,198 +272,24 @@ class LatentDirections(pl.LightningModule):
         z, _ = self.noise(n, torch.Generator().manual_seed(seed))
         labels = None if self.num_classes is None else torch.arange(n, device=self.device) % self.num_classes
         shifts = torch.linspace(-self.max_shift, self.max_shift, columns)
-        shown = torch.stack([torch.stack([self._at(z, k, float(s), labels) for s in shifts], 1) for k in which])
+        shown = torch.stack([torch.stack([self.at(z, k, float(s), labels) for s in shifts], 1) for k in which])
         if not points:
             return grid_image(shown.float().flatten(0, 2), columns, value_range)
-        return _scatters(shown.float().cpu(), shifts, list(which))
+        return scatter_picture(shown.float().cpu(), shifts, list(which))
 
-    def _at(self, z: Tensor, direction: int, shift: float, labels: Tensor | None = None) -> Tensor:
+    def at(self, z: Tensor, direction: int, shift: float, labels: Tensor | None = None) -> Tensor:
+        """Samples of noise (N, d), all shifted alike along one direction."""
         numbers = torch.full((len(z),), direction, device=z.device)
         return self(z, numbers, z.new_full((len(z),), shift), labels)
 
 
-class DirectionCharts(pl.Callback):
-    """Writes ``all.png`` and one ``direction_<k>.png`` each when a training of directions ends, and logs them.
-
-    Args:
-        most: of how many directions, from the first on, there is a picture of its own.
-        value_range: of images, the values that become black and white.
-        dirpath: folder to write to; None is ``directions`` in that of the logger.
-    """
-
-    def __init__(
-        self, most: int = 16, value_range: tuple[float, float] = (-1.0, 1.0), dirpath: str | Path | None = None
-    ) -> None:
-        checks.at_least_one(most=most)
-        self.most, self.value_range, self.dirpath = most, value_range, dirpath
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find the folder, and refuse one that cannot be written to, or a module of another kind."""
-        if not isinstance(pl_module, LatentDirections):
-            raise ValueError(f"DirectionCharts needs LatentDirections, got a {type(pl_module).__name__}.")
-        self.folder = Path(self.dirpath or run_dir(trainer) / "directions")
-        if trainer.is_global_zero:
-            require_writable(self, self.folder)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw, write and log, on the first rank."""
-        if not trainer.is_global_zero:
-            return
-        assert isinstance(pl_module, LatentDirections)
-        for k in [None, *range(min(self.most, pl_module.num_directions))]:
-            image = pl_module.chart(k, value_range=self.value_range)
-            name = "all" if k is None else f"direction_{k:03d}"
-            save_image_atomic(image, self.folder / f"{name}.png")
-            log_image(trainer, f"directions/{name}", image, trainer.global_step)
-
-
-# ---------------------------------------------------------------------- comparisons
 def raised(shift: Tensor, smallest: float) -> Tensor:
     """Shifts with magnitudes below ``smallest`` raised to it, signs kept; an exact zero stays (arXiv:2002.03754)."""
     return shift.sign() * shift.abs().clamp(min=smallest)
 
 
-def match_directions(found: Tensor, true: Tensor) -> Match:
-    """Match columns of ``found`` (d, K) and ``true`` (d, T) so that the sum of their absolute cosines is the largest.
-
-    One to one by the Hungarian method: min(K, T) pairs, in the order of the true ones.
-
-    Raises:
-        ValueError: if the columns have different lengths, or one is zero.
-    """
-    if found.ndim != 2 or true.ndim != 2 or len(found) != len(true):
-        shapes = tuple(found.shape), tuple(true.shape)
-        raise ValueError(f"found and true must be matrices (d, K) and (d, T), got shapes {shapes[0]} and {shapes[1]}.")
-    a, b = (matrix.detach().double().cpu() for matrix in (found, true))
-    for name, matrix in (("found", a), ("true", b)):
-        if not bool((matrix.norm(dim=0) > 0).all()):
-            raise ValueError(
-                f"{name} must have columns that are not zero, got column norms {matrix.norm(dim=0).min():g}."
-            )
-    cosine = (F.normalize(b, dim=0).T @ F.normalize(a, dim=0)).abs()
-    rows, columns = (torch.as_tensor(side) for side in linear_sum_assignment(cosine.numpy(), maximize=True))
-    return Match(columns, rows, cosine[rows, columns])
-
-
-def sign_accuracy(
-    module: LatentDirections,
-    directions: Sequence[int] | None = None,
-    *,
-    magnitude: float | None = None,
-    steps: int = 50,
-    batch_size: int = 32,
-    num_test: int = 512,
-    seed: int = 0,
-    make_classifier: Callable[[], nn.Module] | None = None,
-) -> Tensor:
-    """How well one sample alone tells the sign of its shift: a small classifier's accuracy, for each direction.
-
-    For each direction a fresh classifier learns G(z + r a_k) against G(z - r a_k) for a few steps, and is then asked
-    about samples of fresh noise. 1/2 is chance; 1 says that what changes can be seen without the sample that it was
-    changed from. It is no DVN (arXiv:2002.03754), which also asks whether the classifier's labels of real images can
-    be learned: here are no real ones.
-
-    Args:
-        module: the directions.
-        directions: their numbers; None is all.
-        magnitude: r; None is ``max_shift``.
-        steps: of Adam(1e-3).
-        batch_size: samples of each sign in a step.
-        num_test: noise vectors that the accuracy is of.
-        seed: of noise and classifiers.
-        make_classifier: makes one, samples to logits (N,) or (N, 1); None is a LeNet for images, an MLP for others.
-
-    Returns:
-        Accuracies (K,).
-    """
-    checks.at_least_one(steps=steps, batch_size=batch_size, num_test=num_test)
-    r = module.max_shift if magnitude is None else magnitude
-    checks.positive(magnitude=r)
-    images = len(module.shape) == 3 and min(module.shape[1:]) >= 4
-    default: Callable[[], nn.Module] = (
-        (lambda: LeNet(module.shape, 1)) if images else (lambda: ToyDiscriminator(module.shape, 64, 2))
-    )
-
-    @torch.no_grad()
-    def both(k: int, n: int, source: torch.Generator) -> Tensor:
-        z, labels = module.noise(n, source)
-        return torch.cat([module._at(z, k, r, labels), module._at(z, k, -r, labels)])
-
-    found = []
-    for k in tqdm(range(module.num_directions) if directions is None else directions, desc="signs", leave=False):
-        source = _source(seed, k)
-        with torch.random.fork_rng(), torch.enable_grad():
-            torch.manual_seed(seed)
-            classifier = (make_classifier or default)().to(module.device, module.noise_dtype)
-            optimizer = torch.optim.Adam(classifier.parameters(), lr=1e-3)
-            for _ in range(steps):
-                logits = classifier(both(k, batch_size, source)).flatten()
-                loss = F.softplus(-logits * _signs(logits)).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        with torch.no_grad():
-            logits = classifier.eval()(both(k, num_test, source)).flatten()
-            found.append(((logits > 0) == (_signs(logits) > 0)).double().mean().cpu())
-    return torch.stack(found)
-
-
-@torch.no_grad()
-def attribute_correlations(
-    module: LatentDirections, attributes: Attributes, *, n: int = 512, seed: int = 0
-) -> dict[str, Tensor]:
-    r"""How steadily each measured attribute changes along each direction: (K,) correlations by attribute.
-
-    For attribute a and direction k the correlation over z and :math:`\epsilon`, uniform in [-max_shift, max_shift], of
-    :math:`a(G(z + \epsilon A e_k)) - a(G(z))` with :math:`\epsilon`; 0 where these changes are below a thousandth of
-    the differences between samples.
-
-    Args:
-        module: the directions.
-        attributes: samples (N, ...) to a number (N,) each, by name (``metrics.stroke_attributes``).
-        n: samples for each direction, >= 2.
-        seed: of the noise; the same for all directions.
-    """
-    checks.at_least_one(n=n - 1)
-    source = torch.Generator().manual_seed(seed)
-    z, labels = module.noise(n, source)
-    uniform = draw.uniform(n, generator=source, device=module.device, dtype=module.noise_dtype)
-    shift = module.max_shift * (2 * uniform - 1)
-    start = attributes(conditional_call(module.generator, z, labels))
-    found: dict[str, list[Tensor]] = {name: [] for name in start}
-    for k in range(module.num_directions):
-        end = attributes(module(z, torch.full((n,), k, device=z.device), shift, labels))
-        for name, value in end.items():
-            both = torch.stack([value - start[name], shift.to(value)]).double()
-            both = both - both.mean(1, keepdim=True)
-            steady = both[0].norm() > _NOTHING * (start[name] - start[name].mean()).norm()  # else it may be rounding
-            found[name].append((F.normalize(both, dim=1).prod(0).sum() * steady).cpu())
-    return {name: torch.stack(values) for name, values in found.items()}
-
-
-def name_directions(correlations: Mapping[str, Tensor], at_least: float = 0.7, others: float = 0.5) -> list[str | None]:
-    """For each direction the one attribute that it changes steadily, or None if it changes none, or several.
-
-    No person is asked, and it is not the paper's measure: a direction whose effect is none of the attributes has no
-    name, however plain it is to see. A random direction changes most attributes at once, so it seldom gets one.
-
-    Args:
-        correlations: (K,) by attribute (:func:`attribute_correlations`). Attributes that go together (ink and
-            thickness) take the name from each other, so leave one of them out.
-        at_least: the smallest magnitude of its correlation.
-        others: the largest of all others.
-    """
-    checks.inside(at_least=at_least, others=others)
-    if len(correlations) < 2:
-        raise ValueError(f"correlations must be of two attributes or more, got {len(correlations)}.")
-    size, which = torch.stack([values.abs() for values in correlations.values()]).topk(2, dim=0)
-    names = list(correlations)
-    alone = (size[0] >= at_least) & (size[1] <= others)
-    return [names[k] if told else None for k, told in zip(which[0].tolist(), alone.tolist())]
-
-
 # ---------------------------------------------------------------------- parts
-def _source(seed: int, place: int) -> torch.Generator:
+def source_of(seed: int, place: int) -> torch.Generator:
     """Random numbers of one place; torch would look at the lower 32 bits of a seed only."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, place]).generate_state(1)[0]))
 
@@ -494,12 +298,6 @@ def _whole(n: int, below: int, source: torch.Generator, device: torch.device) ->
     """(n,) whole numbers, uniform in 0..below-1."""
     uniform = draw.uniform(n, generator=source, device=device, dtype=torch.float64)
     return (uniform * below).long().clamp(max=below - 1)
-
-
-def _signs(logits: Tensor) -> Tensor:
-    """1 for the first half, -1 for the second."""
-    half = torch.ones(len(logits) // 2, device=logits.device, dtype=logits.dtype)
-    return torch.cat([half, -half])
 
 
 def _num_classes(generator: nn.Module) -> int | None:
@@ -553,22 +351,3 @@ def _columns(d: int, k: int, kind: str, init: str, dtype: torch.dtype) -> nn.Lin
     elif kind == "unit":
         parametrize.register_parametrization(layer, "weight", UnitColumns())
     return layer
-
-
-def _scatters(shown: Tensor, shifts: Tensor, which: list[int]) -> Image.Image:
-    """Points (K, N, S, 1 or 2) at S shifts, a panel for each of K directions; 1-D ones against the shift."""
-    columns = min(4, len(which))
-    rows = -(-len(which) // columns)
-    figure = new_figure(0.8 + 3.0 * columns, 0.6 + 2.8 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes, points, k in zip(panels, shown, which):
-        colour = shifts.expand(len(points), -1)
-        x, y = (colour, points[..., 0]) if points.shape[-1] == 1 else points.unbind(-1)
-        drawn = axes.scatter(x, y, c=colour, s=5, cmap="coolwarm", linewidths=0)
-        axes.set_title(f"direction {k}", color=INK, fontsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(colors=INK, labelsize=8)
-    for axes in panels[len(which) :]:
-        axes.set_axis_off()
-    figure.colorbar(drawn, ax=list(panels), shrink=0.8).set_label("shift", color=INK, fontsize=9)
-    return figure_image(figure)

@@ -1,8 +1,7 @@
-"""Pictures: a grid of samples, a figure as a picture, a picture on disk and in whatever logger is there."""
+"""Pictures: a grid of samples, a figure as a picture, a film, a sheet, a picture on disk."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lightning_gans.compat.lightning import loggers, pl
+from lightning_gans.runs.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -155,43 +154,6 @@ def save_image_atomic(image: Image.Image, path: str | Path, format: str = "PNG",
         format: Pillow's name of the format, whatever the path ends in.
         options: of that format, for Pillow.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        image.save(part, format=format, **options)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
-
-
-def run_dir(trainer: pl.Trainer, dirpath: str | Path | None = None) -> Path:
-    """The run's folder: ``dirpath``, or the logger's, or ``default_root_dir``. Call it on all ranks."""
-    return Path(dirpath or trainer.log_dir or trainer.default_root_dir)
-
-
-def require_writable(owner: object, folder: Path) -> None:
-    """Raise a ValueError, before any work is lost, if ``folder`` cannot be made or written to. Creates nothing."""
-    there = folder.absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        raise ValueError(f"{type(owner).__name__}: dirpath {folder} cannot be used, since {there} is not a folder.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{type(owner).__name__}: dirpath {folder} cannot be used, since {there} is not writable.")
-
-
-def log_image(trainer: pl.Trainer, key: str, image: Image.Image, step: int) -> None:
-    """Hand the picture to every logger that shows pictures (W&B, TensorBoard); others are passed over."""
-    for logger in trainer.loggers:
-        if isinstance(logger, loggers.WandbLogger):
-            logger.log_image(key, [image], step=step)
-        elif isinstance(logger, loggers.TensorBoardLogger):
-            logger.experiment.add_image(key, np.asarray(image), step, dataformats="HWC")
-
-
-def log_metrics(trainer: pl.Trainer, values: dict[str, float], step: int) -> None:
-    """Hand the values to every logger, at this generator update."""
-    for logger in trainer.loggers:
-        logger.log_metrics(values, step=step)
+    with replacing(path) as temporary:
+        image.save(temporary, format=format, **options)
+    return Path(path)

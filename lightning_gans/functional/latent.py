@@ -1,0 +1,68 @@
+"""Ways through the latent space, and the nearest of some items."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gans.functional.conditional import conditional_call
+from lightning_gans.functional.modes import evaluating
+
+
+def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
+    r"""Spherical interpolation (arXiv:1609.04468), which keeps the length of Gaussian noise where a chord would not.
+
+    .. math:: \frac{\sin((1-t)\omega)}{\sin\omega}\,a + \frac{\sin(t\omega)}{\sin\omega}\,b,
+              \qquad \cos\omega = \frac{a \cdot b}{|a|\,|b|}
+
+    Args:
+        start: (N, latent_dim), a.
+        end: (N, latent_dim), b. Where a and b are (anti)parallel the interpolation is linear.
+        t: (T,) positions in [0, 1].
+
+    Returns:
+        (N, T, latent_dim).
+    """
+    a, b, t = start[:, None], end[:, None], t[None, :, None]
+    omega = torch.nn.functional.cosine_similarity(a, b, dim=-1)[..., None].clamp(-1, 1).acos()
+    sine = omega.sin()
+    straight = sine < 1e-3
+    safe = sine.masked_fill(straight, 1)
+    round_ = (((1 - t) * omega).sin() * a + (t * omega).sin() * b) / safe
+    return torch.where(straight, (1 - t) * a + t * b, round_)
+
+
+def nearest(queries: Tensor, items: Tensor, chunk: int = 4096) -> Tensor:
+    """Index (N,) of the item (M, ...) at the least Euclidean distance from each query (N, ...), in pixel values."""
+    queries = queries.flatten(1).float()
+    best = torch.full((len(queries),), float("inf"), device=queries.device)
+    index = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+    for first in range(0, len(items), chunk):
+        part = items[first : first + chunk].to(queries.device).flatten(1).float()
+        distance, where = torch.cdist(queries, part).min(dim=1)
+        closer = distance < best
+        best, index = torch.where(closer, distance, best), torch.where(closer, where + first, index)
+    return index
+
+
+@torch.no_grad()
+def walk(
+    net: nn.Module, latent_dim: int, rows: int, columns: int, num_classes: int | None = None, seed: int = 0
+) -> Tensor:
+    """Samples (rows * columns, ...) along :func:`slerp` paths between random noises, one class per row.
+
+    Args:
+        net: the generator.
+        latent_dim: length of its noise.
+        rows: paths.
+        columns: places on each.
+        num_classes: that it knows.
+        seed: of the paths' ends.
+    """
+    ends = torch.randn(2, rows, latent_dim, generator=torch.Generator().manual_seed(seed))
+    z = slerp(ends[0], ends[1], torch.linspace(0, 1, columns)).flatten(0, 1).to(next(net.parameters()))
+    labels = None
+    if num_classes is not None:
+        labels = (torch.arange(rows, device=z.device) % num_classes).repeat_interleave(columns)
+    with evaluating(net):
+        return conditional_call(net, z, labels).float()

@@ -1,0 +1,38 @@
+"""The one way a file is made: whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | Path, ending: str = ".tmp") -> Iterator[Path]:
+    """A temporary name in the same folder, which is made; what was written there becomes ``path`` at the end.
+
+    A reader, a killed process and a power cut meet the old file or the new one, never half. After an error the old
+    one stays and the temporary one is gone. Several processes may write one path: the last one wins.
+
+    Args:
+        path: the file.
+        ending: of the temporary name, so that no pattern like ``*.ckpt`` finds it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{ending}")
+    try:
+        yield temporary
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file (UTF-8), whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

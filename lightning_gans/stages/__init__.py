@@ -1,0 +1,7 @@
+"""Models made by a chain of fits, each on top of what the ones before have left."""
+
+from lightning_gans.stages.ada_gan import density_ratio, reweight
+from lightning_gans.stages.boost import boost
+from lightning_gans.stages.start import fit_vae, match_moments
+
+__all__ = ["boost", "density_ratio", "fit_vae", "match_moments", "reweight"]

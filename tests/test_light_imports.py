@@ -1,0 +1,69 @@
+"""Heavy packages are imported where they are used: who trains a GAN does not wait for what draws or parses."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("matplotlib", "sklearn", "jsonargparse", "torch_fidelity")
+MAY = ("lightning_gans/cli/", "lightning_gans/visualization/")
+NOT_YET = ("lightning_gans/metrics/extractors.py",)
+FILES = [p for folder in ("lightning_gans", "datamodules", "callbacks") for p in sorted((ROOT / folder).rglob("*.py"))]
+# Refuses what a module of ours asks for by itself; Lightning and torchmetrics import some of these of their own.
+BLOCKED = """
+import builtins, sys
+inner = builtins.__import__
+def guarded(name, globals=None, *args, **kwargs):
+    asks = (globals or {{}}).get("__name__", "")
+    if name.split(".")[0] in {heavy!r} and asks.startswith("lightning_gans") and asks not in {may!r}:
+        raise ImportError(f"{{asks}} imports {{name}}")
+    return inner(name, globals, *args, **kwargs)
+builtins.__import__ = guarded
+import {module}
+assert "jsonargparse" not in sys.modules
+"""
+
+
+def at_the_top(path: Path) -> set[str]:
+    """Packages that are imported when the file is: not inside a function, nor for a type checker alone."""
+    found = set()
+    todo: list[ast.AST] = [ast.parse(path.read_text())]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            todo += node.orelse
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            todo += ast.iter_child_nodes(node)
+    return found
+
+
+@pytest.mark.parametrize("name", [path.relative_to(ROOT).as_posix() for path in FILES])
+def test_no_heavy_package_at_the_top(name: str) -> None:
+    if not name.startswith(MAY + NOT_YET):
+        assert not at_the_top(ROOT / name) & set(HEAVY)
+
+
+def test_what_the_top_is(tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    lines = ["import a.b", "if TYPE_CHECKING:", "    import c", "else:", "    from d.e import f"]
+    lines += ["class G:", "    import h", "def i():", "    import j"]
+    lines += ["try:", "    import k", "except ImportError:", "    import l"]
+    path.write_text("\n".join(lines))
+    assert at_the_top(path) == {"a", "d", "h", "k", "l"}
+
+
+@pytest.mark.parametrize("module", ["lightning_gans", "lightning_gans.callbacks, lightning_gans.datamodules, "
+                                    "lightning_gans.samplers, lightning_gans.tools"])  # fmt: skip
+def test_an_import_works_without_heavy_packages(module: str) -> None:
+    code = BLOCKED.format(heavy=HEAVY, module=module, may=[n.replace("/", ".").removesuffix(".py") for n in NOT_YET])
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
