@@ -128,23 +128,26 @@ def unfolded(network: nn.Module) -> nn.Module:
 
 # ---------------------------------------------------------------------- the sides
 class Times(NamedTuple):
-    """Seconds per update: in the critic's steps, of the whole call, and without its beginning and first update."""
+    """Seconds per update: in the critic's steps (if they are timed apart, which makes the host wait for the device
+    around each of them), of the whole call, and without its beginning and first update."""
 
     in_d: float
     whole: float
     steady: float
 
 
-def plain(game: Game, updates: int, device: str, script: bool = False, two_steps: bool = False) -> Times:
-    """A loop written by hand."""
+def plain(
+    game: Game, updates: int, device: str, apart: bool = False, script: bool = False, two_steps: bool = False
+) -> Times:
+    """A loop written by hand; ``apart`` times the critic's steps too."""
     generator, critic, data = game.start()
     generator, critic, data = unfolded(generator).to(device), unfolded(critic).to(device), data.to(device)
     optimizer_g = torch.optim.Adam(generator.parameters(), lr=LR, betas=BETAS)
     optimizer_d = torch.optim.Adam(critic.parameters(), lr=LR, betas=BETAS)
     in_d, marks = 0.0, [clock(device)]
     for _ in range(updates):
-        begun = clock(device)
         for _ in range(D_STEPS):
+            begun = clock(device) if apart else 0.0
             real = data[torch.randint(len(data), (game.batch,), device=device)]
             if script:
                 noise = np.random.normal(0, 1, (game.batch, game.latent_dim)).astype("float32")
@@ -165,7 +168,7 @@ def plain(game: Game, updates: int, device: str, script: bool = False, two_steps
                 loss = loss + GP_WEIGHT * penalty(critic, real, fake)
             loss.backward()
             optimizer_d.step()
-        in_d += clock(device) - begun
+            in_d += clock(device) - begun if apart else 0.0
         critic.requires_grad_(script)
         optimizer_g.zero_grad(set_to_none=True)
         noise = torch.randn(game.g_batch_factor * game.batch, game.latent_dim, device=device)
@@ -187,20 +190,23 @@ class Timed(WGANGP):
         self.in_d += clock(self.device.type) - begun
 
 
-def ours(game: Game, updates: int, device: str, precision: Any = "32-true", **options: Any) -> Times:
-    """The library, as a user has it."""
+def ours(
+    game: Game, updates: int, device: str, apart: bool = False, precision: Any = "32-true", **options: Any
+) -> Times:
+    """The library, as a user has it, on data that lie on the device as the plain loop's do."""
     generator, critic, data = game.start()
-    module = Timed(generator, critic, game.latent_dim, gp_weight=GP_WEIGHT, d_steps=D_STEPS, lr_g=LR, lr_d=LR,
-                   betas=BETAS, g_batch_factor=game.g_batch_factor, **options)  # fmt: skip
+    gan = Timed if apart else WGANGP
+    module = gan(generator, critic, game.latent_dim, gp_weight=GP_WEIGHT, d_steps=D_STEPS, lr_g=LR, lr_d=LR,
+                 betas=BETAS, g_batch_factor=game.g_batch_factor, **options)  # fmt: skip
     with overhead.tempfile.TemporaryDirectory() as folder, quiet():
         start, marks = clock(device), []
         ticks = overhead.Ticks(lambda update: marks.append(clock(device)))
         trainer = pl.Trainer(max_steps=updates, max_epochs=-1, accelerator=device, devices=1, precision=precision,
                              logger=MetricsCSV(folder), callbacks=[GANProgressBar(), ticks],
                              enable_checkpointing=False, enable_model_summary=False)  # fmt: skip
-        trainer.fit(module, train_dataloaders=MemoryLoader(data, None, game.batch))
+        trainer.fit(module, train_dataloaders=MemoryLoader(data, None, game.batch, device=device))
     steady = (marks[-1] - marks[0]) / max(1, updates - 1)
-    return Times(module.in_d / updates, (clock(device) - start) / updates, steady)
+    return Times(getattr(module, "in_d", 0.0) / updates, (clock(device) - start) / updates, steady)
 
 
 SIDES: dict[str, Callable[..., Times]] = {
@@ -232,7 +238,7 @@ def compare(name: str, case: Case, rounds: int, updates: int, device: str) -> li
     for i in range(0 if part == "steady" else -1, rounds):
         order = [*sides][i % len(sides) :] + [*sides][: i % len(sides)]
         for side in order:
-            seconds = getattr(SIDES[side](case.game, updates, device), part)
+            seconds = getattr(SIDES[side](case.game, updates, device, part == "in_d"), part)
             if i >= 0:
                 seen[side].append(seconds)
     rows = []
