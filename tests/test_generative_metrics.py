@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 from common import QUIET, equal, make, make_images, state
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from lightning_gans._lightning import callbacks as pl_callbacks
 from lightning_gans._lightning import loggers, pl
@@ -24,7 +25,6 @@ from lightning_gans.datamodules.digits import Digits
 from lightning_gans.datamodules.toy1d import PointMass, RareTail1D
 from lightning_gans.datamodules.toy2d import Ring, SwissRoll
 from lightning_gans.metrics import InceptionExtractor, content_hash, to_uint8, wasserstein1
-from lightning_gans.metrics.extractors import FeatureExtractorInceptionV3
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
 from lightning_gans.techniques import WGAN, GANModule
 
