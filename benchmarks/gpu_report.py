@@ -20,7 +20,13 @@ make gpu DATA=<folder with cifar-10-batches-py> OUT=runs/gpu   # at most 540 s; 
 python -m benchmarks.gpu --report runs/gpu                     # writes this page
 python -m benchmarks.gpu --device cpu --scale 0.01             # a rehearsal of every stage
 ```
-"""
+
+A folder with some of `data_batch_1` to `data_batch_5` will do; the results say which were there. With `test_batch` the \
+classifier's accuracy is that on other images than it was trained on.
+A classifier that lies in `OUT/classifiers` from an earlier run, on the same images, is used again, so that scores of \
+several runs can be compared.
+Sides of the speed table are those of [speed.md](speed.md), in TF32 and with `cudnn.benchmark` all of them; *skilled* \
+is the plain loop with channels_last, fused Adam, and real and fake scored in one pass."""
 SPEED = ["ms", "ratio", "ratio_min", "ratio_max", "ratio_to_skilled", "busy", "share_of_floor", "peak_mib",
          "first_calls_s", "rounds", "updates"]  # fmt: skip
 EXACT = ["updates", "eager_twice", "graphs", "churn", "resume", "graphs_bits", "churn_bits", "resume_bits"]
