@@ -149,7 +149,7 @@ def prepare(options: argparse.Namespace) -> Setting:
     if options.scale < 1:
         keep = max(640, round(len(images) * options.scale))
         images, labels = images[:keep], labels[:keep]
-        test = None if test is None else (test[0][:1000], test[1][:1000])
+        test = None if test is None else (test[0][:200], test[1][:200])
         source += f", {len(images)} images of them"
     return Setting(options.device, options.scale, options.out, Path(), card, source, images, labels, test)
 

@@ -21,7 +21,7 @@ python -m benchmarks.gpu --report runs/gpu                     # writes this pag
 python -m benchmarks.gpu --device cpu --scale 0.01             # a rehearsal of every stage
 ```
 
-A folder with some of `data_batch_1` to `data_batch_5` will do; the results say which were there. With `test_batch` the \
+A folder with some of `data_batch_1` to `data_batch_5` will do; the results say which. With `test_batch` the \
 classifier's accuracy is that on other images than it was trained on.
 A classifier that lies in `OUT/classifiers` from an earlier run, on the same images, is used again, so that scores of \
 several runs can be compared.
