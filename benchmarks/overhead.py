@@ -119,7 +119,7 @@ GAMES = {
 # ---------------------------------------------------------------------- the two sides
 def penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     """mean (||grad f(x^)|| - 1)^2 at x^ = a x + (1 - a) G(z)."""
-    a = torch.rand(len(real), *[1] * (real.ndim - 1))
+    a = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
     x = (a * real + (1 - a) * fake).requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return ((gradient.flatten(1).norm(dim=1) - 1) ** 2).mean()

@@ -19,7 +19,8 @@ Sides, which take turns in one process with one thread, each in turn the first:
 * *script*: as a popular collection of scripts has it: noise by numpy, the generator's graph kept in the critic's step,
   the critic not frozen in the generator's;
 * *two steps*: as a popular framework has it: critic loss and penalty are two Adam updates, with one interpolation
-  weight and one norm per batch. Not the same algorithm.
+  weight and one norm per batch. Not the same algorithm;
+* *skilled* (`benchmarks.gpu`): the plain loop with channels_last, fused Adam, real and fake scored in one pass.
 
 A ratio is the median over rounds of the ratio to *plain* within a round; the smallest and the largest stand beside it.
 The toys are timed as a whole, from the call of ``fit`` or of the loop to its return, after a round that is left out;
@@ -128,23 +129,36 @@ def unfolded(network: nn.Module) -> nn.Module:
 
 # ---------------------------------------------------------------------- the sides
 class Times(NamedTuple):
-    """Seconds per update: in the critic's steps, of the whole call, and without its beginning and first update."""
+    """Seconds per update: in the critic's steps (if they are timed apart, which makes the host wait for the device
+    around each of them), of the whole call, and without its beginning and first update."""
 
     in_d: float
     whole: float
     steady: float
+    marks: tuple[float, ...] = ()  # the clock after each update
 
 
-def plain(game: Game, updates: int, device: str, script: bool = False, two_steps: bool = False) -> Times:
-    """A loop written by hand."""
+def plain(
+    game: Game,
+    updates: int,
+    device: str,
+    apart: bool = False,
+    script: bool = False,
+    two_steps: bool = False,
+    skilled: bool = False,
+    tick: Callable[[int], None] = lambda update: None,
+) -> Times:
+    """A loop written by hand; ``apart`` times the critic's steps too; ``tick`` is called after each update."""
+    layout = torch.channels_last if skilled else torch.contiguous_format
     generator, critic, data = game.start()
-    generator, critic, data = unfolded(generator).to(device), unfolded(critic).to(device), data.to(device)
-    optimizer_g = torch.optim.Adam(generator.parameters(), lr=LR, betas=BETAS)
-    optimizer_d = torch.optim.Adam(critic.parameters(), lr=LR, betas=BETAS)
+    generator, critic = (unfolded(net).to(device, memory_format=layout) for net in (generator, critic))
+    data = data.to(device, memory_format=layout)
+    adam = partial(torch.optim.Adam, lr=LR, betas=BETAS, fused=skilled or None)  # False would rule out foreach, too
+    optimizer_g, optimizer_d = adam(generator.parameters()), adam(critic.parameters())
     in_d, marks = 0.0, [clock(device)]
-    for _ in range(updates):
-        begun = clock(device)
+    for update in range(updates):
         for _ in range(D_STEPS):
+            begun = clock(device) if apart else 0.0
             real = data[torch.randint(len(data), (game.batch,), device=device)]
             if script:
                 noise = np.random.normal(0, 1, (game.batch, game.latent_dim)).astype("float32")
@@ -153,7 +167,11 @@ def plain(game: Game, updates: int, device: str, script: bool = False, two_steps
                 with torch.no_grad():
                     fake = generator(torch.randn(game.batch, game.latent_dim, device=device))
             optimizer_d.zero_grad(set_to_none=True)
-            loss = critic(fake).mean() - critic(real).mean()
+            if skilled:
+                on_fake, on_real = critic(torch.cat([fake, real])).chunk(2)
+            else:
+                on_fake, on_real = critic(fake), critic(real)
+            loss = on_fake.mean() - on_real.mean()
             if two_steps:
                 loss.backward()
                 optimizer_d.step()
@@ -165,7 +183,7 @@ def plain(game: Game, updates: int, device: str, script: bool = False, two_steps
                 loss = loss + GP_WEIGHT * penalty(critic, real, fake)
             loss.backward()
             optimizer_d.step()
-        in_d += clock(device) - begun
+            in_d += clock(device) - begun if apart else 0.0
         critic.requires_grad_(script)
         optimizer_g.zero_grad(set_to_none=True)
         noise = torch.randn(game.g_batch_factor * game.batch, game.latent_dim, device=device)
@@ -173,7 +191,9 @@ def plain(game: Game, updates: int, device: str, script: bool = False, two_steps
         optimizer_g.step()
         critic.requires_grad_(True)
         marks.append(clock(device))
-    return Times(in_d / updates, (marks[-1] - marks[0]) / updates, (marks[-1] - marks[1]) / max(1, updates - 1))
+        tick(update + 1)
+    steady = (marks[-1] - marks[1]) / max(1, updates - 1)
+    return Times(in_d / updates, (marks[-1] - marks[0]) / updates, steady, tuple(marks[1:]))
 
 
 class Timed(WGANGP):
@@ -181,26 +201,42 @@ class Timed(WGANGP):
 
     in_d = 0.0
 
-    def _discriminator_step(self, batches: Any) -> None:
-        begun = clock(self.device.type)
-        super()._discriminator_step(batches)
-        self.in_d += clock(self.device.type) - begun
+    def take(self, n: int) -> Any:
+        self.begun = clock(self.device.type)
+        return super().take(n)
+
+    def used(self, batches: Any) -> None:
+        super().used(batches)
+        self.in_d += clock(self.device.type) - self.begun if batches else 0.0
 
 
-def ours(game: Game, updates: int, device: str, precision: Any = "32-true", **options: Any) -> Times:
-    """The library, as a user has it."""
+def ours(
+    game: Game,
+    updates: int,
+    device: str,
+    apart: bool = False,
+    precision: Any = "32-true",
+    tick: Callable[[int], None] = lambda update: None,
+    **options: Any,
+) -> Times:
+    """The library, as a user has it, on data that lie on the device as the plain loop's do."""
     generator, critic, data = game.start()
-    module = Timed(generator, critic, game.latent_dim, gp_weight=GP_WEIGHT, d_steps=D_STEPS, lr_g=LR, lr_d=LR,
-                   betas=BETAS, g_batch_factor=game.g_batch_factor, **options)  # fmt: skip
+    gan = Timed if apart else WGANGP
+    module = gan(generator, critic, game.latent_dim, gp_weight=GP_WEIGHT, d_steps=D_STEPS, lr_g=LR, lr_d=LR,
+                 betas=BETAS, g_batch_factor=game.g_batch_factor, **options)  # fmt: skip
     with overhead.tempfile.TemporaryDirectory() as folder, quiet():
         start, marks = clock(device), []
-        ticks = overhead.Ticks(lambda update: marks.append(clock(device)))
+
+        def mark(update: int) -> None:
+            marks.append(clock(device))
+            tick(update)
+
         trainer = pl.Trainer(max_steps=updates, max_epochs=-1, accelerator=device, devices=1, precision=precision,
-                             logger=MetricsCSV(folder), callbacks=[GANProgressBar(), ticks],
+                             logger=MetricsCSV(folder), callbacks=[GANProgressBar(), overhead.Ticks(mark)],
                              enable_checkpointing=False, enable_model_summary=False)  # fmt: skip
-        trainer.fit(module, train_dataloaders=MemoryLoader(data, None, game.batch))
+        trainer.fit(module, train_dataloaders=MemoryLoader(data, None, game.batch, device=device))
     steady = (marks[-1] - marks[0]) / max(1, updates - 1)
-    return Times(module.in_d / updates, (clock(device) - start) / updates, steady)
+    return Times(getattr(module, "in_d", 0.0) / updates, (clock(device) - start) / updates, steady, tuple(marks))
 
 
 SIDES: dict[str, Callable[..., Times]] = {
@@ -212,6 +248,7 @@ SIDES: dict[str, Callable[..., Times]] = {
     "ours, graphs, bf16": partial(ours, cuda_graphs=True, precision="bf16-mixed"),
     "script": partial(plain, script=True),
     "two steps": partial(plain, two_steps=True),
+    "skilled": partial(plain, skilled=True),
 }
 
 
@@ -232,7 +269,7 @@ def compare(name: str, case: Case, rounds: int, updates: int, device: str) -> li
     for i in range(0 if part == "steady" else -1, rounds):
         order = [*sides][i % len(sides) :] + [*sides][: i % len(sides)]
         for side in order:
-            seconds = getattr(SIDES[side](case.game, updates, device), part)
+            seconds = getattr(SIDES[side](case.game, updates, device, part == "in_d"), part)
             if i >= 0:
                 seen[side].append(seconds)
     rows = []

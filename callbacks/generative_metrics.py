@@ -34,9 +34,9 @@ class GenerativeMetrics(ScoreCallback):
     """Scores of samples against the data set: ``metrics/fid/<extractor>``, ``metrics/is/<extractor>`` ...
 
     Samples come from ``pl_module.sample`` (evaluation mode, EMA weights if there are any) with noise of their own, the
-    same in every measurement, and become uint8 by round-and-clip. They come in blocks of 100, each with its own stream
-    of noise: so the scores depend neither on ``batch_size`` (from 100 on) nor on the number of processes, among which
-    the blocks are dealt. The reference's statistics are computed once.
+    same in every measurement, and become uint8 by round-and-clip. Their noise comes in blocks of 100, each with its own
+    stream: so the scores depend, but for rounding, neither on ``batch_size`` (from 100 on) nor on the number of
+    processes, among which the blocks are dealt. The reference's statistics are computed once.
 
     Args:
         every_n_steps: generator updates between two measurements, >= 1.
@@ -47,7 +47,8 @@ class GenerativeMetrics(ScoreCallback):
         num_fake: number of samples.
         num_real: size of the reference, drawn at random from the split; None = all of it.
         split: split of the datamodule that is the reference, ``train`` or ``test``.
-        batch_size: images per forward pass of the extractor; below 100 also of the generator.
+        batch_size: images per forward pass of the generator and of the extractor, rounded down to a multiple of 100;
+            below 100 as given.
         at_start: measure at step 0 too.
         seed: of noise, labels, reference subset, and the random subsets of IS and KID.
         value_range: range of the generator's images; None = the datamodule's, else (-1, 1).
@@ -119,7 +120,7 @@ class GenerativeMetrics(ScoreCallback):
         self._scores: GenerativeScores | None = None
         self._reference: Tensor | None = None
         self._collected: tuple[Tensor, Tensor | None] | None = None
-        self._finite = True  # whether the last fakes were
+        self._finite: list[Tensor] = []  # whether the fakes of this measurement are, by forward pass, on the device
 
     @property
     def label(self) -> str:
@@ -162,13 +163,14 @@ class GenerativeMetrics(ScoreCallback):
             real, _ = self._extract(trainer, extractor, len(reference), lambda rows: reference[rows])
             self._scores = GenerativeScores(real, self.metrics, seed=self.seed, **self._options)  # type: ignore[arg-type]
             self._reference, self.protocol = reference, {}
-        self._finite = True
+        self._finite.clear()
         fake, logits = self._extract(trainer, extractor, self.num_fake, self._fake_images(trainer, pl_module))
         self.protocol = self._describe(pl_module, extractor)
         if self._sampler is not None:
             self.protocol["sampler"] = {"name": self._sampler.name, **self._sampler.report.as_dict()}
             self._sampler = None
-        if trainer.strategy.reduce_boolean_decision(self._finite):
+        finite = not self._finite or bool(torch.stack(self._finite).all())  # the one wait for all of them
+        if trainer.strategy.reduce_boolean_decision(finite):
             scores = self._scores(fake, logits)
         else:
             scores = dict.fromkeys(self._scores.names, math.nan)
@@ -234,19 +236,23 @@ class GenerativeMetrics(ScoreCallback):
         if self.sampler is not None:
             self._sampler = self.sampler(pl_module)
 
+        def latents(start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+            own = torch.Generator().manual_seed(self.seed * 1_000_003 + start)
+            return pl_module.latents(stop - start, None if labels is None else labels[start:stop], own)
+
         def images(rows: slice) -> Tensor:
-            blocks = []
-            for start in range(rows.start, rows.stop, block):
-                stop = min(start + block, rows.stop)
-                given = None if labels is None else labels[start:stop]
-                if self._sampler is not None:
-                    fake = self._sampler.sample(stop - start, given, self.seed, start, progress=False)
-                else:
-                    own = torch.Generator().manual_seed(self.seed * 1_000_003 + start)
-                    fake = pl_module.sample(stop - start, given, own)
-                self._finite &= bool(torch.isfinite(fake).all())
-                blocks.append(to_uint8(fake, low_high))
-            return torch.cat(blocks)
+            starts = range(rows.start, rows.stop, block)
+            blocks = [(start, min(start + block, rows.stop)) for start in starts]
+            if self._sampler is not None:
+                fake = torch.cat([
+                    self._sampler.sample(b - a, None if labels is None else labels[a:b], self.seed, a, progress=False)
+                    for a, b in blocks
+                ])  # fmt: skip
+            else:
+                noise, classes = zip(*(latents(a, b) for a, b in blocks))
+                fake = pl_module.decode(torch.cat(noise), None if labels is None else torch.cat(classes))
+            self._finite.append(torch.isfinite(fake).all())
+            return to_uint8(fake, low_high)
 
         return images
 

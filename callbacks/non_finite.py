@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from lightning_gans.gan import GANModule
 
 Action = Literal["stop", "rollback"]
 _PLAYERS = {"d": "discriminator", "g": "generator"}
+_GRADIENT = "the gradient"
 
 
 class NonFiniteError(RuntimeError):
@@ -39,14 +41,20 @@ class NonFiniteGuard(pl.Callback):
       to the last good state, and multiplies both learning rates, and those that schedulers start from, by
       ``lr_factor``. Steps are counted on, and noise and data go on too, so that the same numbers do not come again.
 
+    On a CPU each step is looked at before it is made. On another device, for which the host would have to wait each
+    time, what a step has is kept there and read once per generator update, when that is over: what is not finite may
+    have reached the weights by then, within this update. ``stop`` leaves such weights behind; ``rollback`` goes back to
+    the last good state as ever. The first step that went wrong is named, with its terms, but not the parameter of a
+    gradient; the batch that is saved is the update's last one.
+
     All processes decide together. In 16-mixed a gradient that is not finite under finite losses is left to the gradient
     scaler, which meets one now and then by design.
 
     Args:
         action: ``stop`` or ``rollback``.
         lr_factor: what a rollback multiplies the learning rates by, 0 < lr_factor <= 1.
-        every_n_steps: look at every n-th generator update only. A look waits for the device; a skipped one lets what
-            went wrong reach the weights, and the next names what it finds there.
+        every_n_steps: look at every n-th generator update only. A skipped look lets what went wrong reach the weights,
+            and the next names what it finds there.
         keep_every_n_steps: for ``rollback``: updates between two good states, a multiple of ``every_n_steps``. One is
             kept, on the device, as large as both networks with their optimizers' states.
         max_rollbacks: stop after so many rollbacks to one and the same state, >= 1.
@@ -83,6 +91,8 @@ class NonFiniteGuard(pl.Callback):
         self.found: str | None = None  # what was not finite in it
         self.rollbacks = 0  # to the state that is kept
         self.kept: dict[str, Any] = {}
+        self.waits_each_step: bool | None = None  # None: on a CPU
+        self._seen: list[tuple[str, list[str], Tensor]] = []  # of each step: whose, names and values of what it had
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check the folder."""
@@ -92,6 +102,7 @@ class NonFiniteGuard(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the state that training starts from."""
         self.found, self.step = None, pl_module.global_step
+        self._seen.clear()
         self._keep(as_gan(self, pl_module))
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
@@ -109,9 +120,15 @@ class NonFiniteGuard(pl.Callback):
         if self.found is None:
             player = "d" if _is_first_of(parameters, module.discriminator) else "g"
             scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-            bad = not _all_finite(module.values.get(f"{player}/loss"), [] if scaled else parameters)
+            gradients = [p.grad for p in parameters if p.grad is not None and not scaled]
+            if not (module.device.type == "cpu" if self.waits_each_step is None else self.waits_each_step):
+                self._seen.append(_numbers(module, player, gradients))
+                return
+            bad = not _all_finite(module.values.get(f"{player}/loss"), gradients)
             if trainer.strategy.reduce_boolean_decision(bad, all=False):
-                self._report(module, player, bad)
+                self._report(
+                    module, player, _what(module, player) if bad else None, "with the weights before this step"
+                )
         if self.found is not None:  # a rollback: no step of this update is to reach a weight
             for p in parameters:
                 p.grad = None
@@ -123,20 +140,37 @@ class NonFiniteGuard(pl.Callback):
         module = as_gan(self, pl_module)
         if module.global_step < self.step:
             return  # the epoch ended inside the update
+        self._read(trainer, module)
         if self.found is not None:
             self._go_back(module)
         elif self.step % self.keep_every_n_steps == 0:
             self._keep(module)
 
     # ------------------------------------------------------------------ what was found
-    def _report(self, module: GANModule, player: str, here: bool) -> None:
-        self.found = _what(module, player) if here else f"a value on another process than {distributed.rank()}"
-        saved = self._save_batch(module, player) if here else ""
+    def _read(self, trainer: pl.Trainer, module: GANModule) -> None:
+        """What the steps of this update had, with one wait for the device."""
+        if not self._seen:
+            return
+        values = iter(torch.cat([value for *_, value in self._seen]).tolist())
+        steps = [(player, {name: next(values) for name in names}) for player, names, _ in self._seen]
+        self._seen.clear()
+        player, found = "d", None
+        for whose, had in reversed(steps):  # the first one is told
+            bad = [name for name, value in had.items() if not math.isfinite(value)]
+            if f"{whose}/loss" in bad or _GRADIENT in bad:
+                terms = [f"{name} = {had[name]}" for name in bad if name not in (f"{whose}/loss", _GRADIENT)]
+                player, found = whose, ", ".join(terms or bad)
+        if trainer.strategy.reduce_boolean_decision(found is not None, all=False):
+            self._report(module, player, found, "after this update")
+
+    def _report(self, module: GANModule, player: str, found: str | None, stopped: str) -> None:
+        self.found = found or f"a value on another process than {distributed.rank()}"
+        saved = self._save_batch(module, player) if found else ""
         told = (
             f"NonFiniteGuard: in generator update {self.step}, step of the {_PLAYERS[player]}, not finite: {self.found}"
         )
         if self.action == "stop":
-            raise NonFiniteError(f"{told}. Stopped with the weights before this step.{saved}")
+            raise NonFiniteError(f"{told}. Stopped {stopped}.{saved}")
         if self.rollbacks == self.max_rollbacks:
             raise NonFiniteError(
                 f"{told}. Stopped after {self.rollbacks} rollbacks to the state of update {self.kept['step']}.{saved}"
@@ -203,16 +237,26 @@ def _is_first_of(parameters: list[nn.Parameter], network: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _all_finite(loss: Tensor | None, parameters: list[nn.Parameter]) -> bool:
+def _all_finite(loss: Tensor | None, gradients: list[Tensor]) -> bool:
     """Whether the loss and the gradients are finite, with one wait for the device.
 
     The maximum norm: a Euclidean one overflows for large finite gradients.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
     values = [] if loss is None else [loss.float().reshape(())]
     if gradients:
         values.append(get_total_norm(gradients, float("inf")).float())
     return not values or bool(torch.stack(values).isfinite().all())
+
+
+@torch.no_grad()
+def _numbers(module: GANModule, player: str, gradients: list[Tensor]) -> tuple[str, list[str], Tensor]:
+    """A player, the names of its terms and of its gradient's norm, and a copy of their values; no wait."""
+    found = {name: value for name, value in module.values.items() if name.startswith(f"{player}/")}
+    if gradients:
+        found[_GRADIENT] = get_total_norm(gradients, float("inf"))
+    device = module.device
+    values = [value.to(device, torch.float32).reshape(()) for value in found.values()]
+    return player, list(found), torch.stack(values) if values else torch.zeros(0, device=device)
 
 
 def _what(module: GANModule, player: str) -> str:

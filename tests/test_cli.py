@@ -6,6 +6,7 @@ import csv
 import re
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from common import equal, make
 from PIL import Image
 from torch import Tensor, nn
 
 from lightning_gans import GAN, WGANGP, GANModule
 from lightning_gans.cli import main
+from lightning_gans.cli.gan_cli import go_fast
 from lightning_gans.compat.lightning import pl
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -156,6 +159,34 @@ def test_a_run_that_does_not_start_leaves_no_folder(capsys: pytest.CaptureFixtur
     refused(capsys, "fit", "--name=a", "--data.batch_size=2000", config=IMAGES)
     refused(capsys, "fit", "--name=a", "--model.d_steps=0")
     assert not Path("runs/a").exists()
+
+
+@pytest.fixture
+def torchs_settings() -> Iterator[None]:
+    """Put back what is set for the whole process."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    yield
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.benchmark = before[1]
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_fast_on_a_gpu(deterministic: bool, torchs_settings: None) -> None:
+    module = make("wgan_gp")
+    torch.use_deterministic_algorithms(deterministic)
+    go_fast(module, torch.device("cuda"))
+    assert torch.get_float32_matmul_precision() == "high" and module.cuda_graphs
+    assert torch.backends.cudnn.benchmark is not deterministic
+
+
+def test_fast_has_no_effect_on_a_cpu(torchs_settings: None) -> None:
+    cli("fit", "--name=slow")
+    cli("fit", "--name=fast", "--fast=true")
+    assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.benchmark
+    slow, fast = (torch.load(f"runs/{n}/checkpoints/last.ckpt", weights_only=True) for n in ("slow", "fast"))
+    assert equal(slow["state_dict"], fast["state_dict"])
+    assert yaml.safe_load(Path("runs/fast/config.yaml").read_text())["fast"] is True
 
 
 def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:

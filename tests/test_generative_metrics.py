@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 from common import QUIET, equal, make, make_images, state
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from lightning_gans.callbacks.generative_metrics import GenerativeMetrics
 from lightning_gans.callbacks.mode_coverage import ModeCoverage
@@ -24,8 +25,13 @@ from lightning_gans.datamodules.digits import Digits
 from lightning_gans.datamodules.toy1d import PointMass, RareTail1D
 from lightning_gans.datamodules.toy2d import Ring, SwissRoll
 from lightning_gans.metrics import InceptionExtractor, content_hash, to_uint8, wasserstein1
-from lightning_gans.metrics.extractors import FeatureExtractorInceptionV3
-from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
+from lightning_gans.networks import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    ResNetGenerator,
+    ToyDiscriminator,
+    ToyGenerator,
+)
 from lightning_gans.techniques import WGAN, GANModule
 
 FLAT = "metrics/fid/flatten"
@@ -293,6 +299,29 @@ def test_scores_depend_neither_on_batch_size_nor_on_the_global_generator() -> No
         fit(module, metrics, max_steps=1)
         results.append(metrics.history[0])
     assert results[0] == pytest.approx(results[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_one_pass_of_the_generator_makes_what_one_per_block_makes(conditional: bool) -> None:
+    generator = ResNetGenerator((1, 8, 8), 3, width=4, num_classes=10 if conditional else None)
+    module = WGAN(generator, DCGANDiscriminator(shape=(1, 8, 8), width=4), 3)
+    passes: list[int] = []
+    module.generator.register_forward_hook(lambda _, inputs, output: passes.append(len(output)))
+    metrics = flat(num_fake=330, batch_size=400)
+    seen: list[Tensor] = []
+    metrics.extractor.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))  # type: ignore[union-attr]
+    trainer = pl.Trainer(**QUIET, callbacks=[metrics])
+    trainer.test(module, Digits(batch_size=8), verbose=False)
+    labels = torch.randint(10, (330,), generator=torch.Generator().manual_seed(0)) if conditional else None
+    own = [torch.Generator().manual_seed(start) for start in (0, 100, 200, 300)]
+    parts = [slice(0, 100), slice(100, 200), slice(200, 300), slice(300, 330)]
+    blocks = [
+        module.sample(part.stop - part.start, None if labels is None else labels[part], source)
+        for part, source in zip(parts, own)
+    ]
+    assert passes[0] == 330 and len(passes) == 5
+    gap = seen[-1].int() - to_uint8(torch.cat(blocks)).int()
+    assert gap.abs().max() <= 1 and (gap != 0).float().mean() < 1e-3
 
 
 def test_ema_weights_are_scored_and_said() -> None:

@@ -180,6 +180,50 @@ def test_a_scaler_minds_gradients_but_not_losses() -> None:
         fit(make("gan"), loader(1), NonFiniteGuard(), plugins=[scaling()])
 
 
+# ---------------------------------------------------------------------- as on a GPU: read once per update
+def late(*args: Any, **options: Any) -> NonFiniteGuard:
+    """A guard that waits as it does on a GPU."""
+    guard = NonFiniteGuard(*args, **options)
+    guard.waits_each_step = False
+    return guard
+
+
+def test_late_stop_names_the_first_bad_step(tmp_path: Path) -> None:
+    told = r"update 3, step of the discriminator, not finite: .*d/adversarial = nan.*\. Stopped after this update\."
+    with pytest.raises(NonFiniteError, match=told):
+        fit(make("wgan_gp"), loader(12), late(), default_root_dir=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["non_finite_step_000003.pt"]
+
+
+@pytest.mark.parametrize("batch", [10, 12, 14])
+def test_late_rollback_goes_back_to_the_last_good_state(batch: int, tmp_path: Path) -> None:
+    module, after = make("wgan_gp", lr_g=0.01, lr_d=0.02), After()
+    guard = late("rollback", lr_factor=0.25, keep_every_n_steps=2)
+    with pytest.warns(UserWarning, match="update 3, step of the disc.*Going back to the state of update 2"):
+        fit(module, loader(batch), EMA(decay=0.9), guard, after, default_root_dir=tmp_path)
+    assert equal(after.states[3], after.states[2]) and not equal(after.states[4], after.states[3])
+    assert all(p.isfinite().all() for p in module.parameters()) and after.rates[6] == [0.005, 0.0025]
+
+
+def test_late_looks_wait_once_per_update_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    tolist = Tensor.tolist
+    monkeypatch.setattr("lightning_gans.callbacks.non_finite._all_finite", lambda *_: pytest.fail("it waited"))
+    monkeypatch.setattr(Tensor, "tolist", lambda t: [reads.append(t.shape), tolist(t)][1])
+    free, guarded = make("wgan_gp"), make("wgan_gp")
+    for module, callbacks in ((free, []), (guarded, [late("rollback", keep_every_n_steps=1)])):
+        reads.clear()
+        torch.manual_seed(4)
+        fit(module, loader(), *callbacks, log_every_n_steps=100)
+    assert equal(everything(free), everything(guarded))
+    assert len(reads) == 6  # updates
+
+
+def test_a_late_look_at_gradients_under_finite_terms() -> None:
+    with pytest.raises(NonFiniteError, match="update 1, step of the discriminator, not finite: the gradient"):
+        fit(make("gan", regularizers=[Steep()]), loader(), late())
+
+
 def test_every_n_steps() -> None:
     with pytest.raises(NonFiniteError, match="update 4, step of the discriminator"):
         fit(make("wgan_gp"), loader(10), NonFiniteGuard(every_n_steps=4))

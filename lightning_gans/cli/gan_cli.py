@@ -90,6 +90,9 @@ class GANCLI(pl_cli.LightningCLI):
         parser.add_argument("--name", default=None, help="Folder of this run in OUT; by default <data>-<model>/<date>.")
         parser.add_argument("--dry_run", action="store_true", help="Print the resolved plan and stop.")
         parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of torch; null: its choice.")
+        parser.add_argument(
+            "--fast", type=bool, default=False, help="fit on a GPU: TF32, cudnn.benchmark, CUDA graphs."
+        )
         parser.add_argument("--samples", type=int, default=64, help="How many samples predict writes.")
         parser.add_argument("--npz", action="store_true", help="predict writes one array in place of many files.")
         parser.add_lightning_class_args(callbacks.ModelCheckpoint, "checkpoint")
@@ -150,6 +153,8 @@ class GANCLI(pl_cli.LightningCLI):
         if self.options["dry_run"]:
             print(plan(self.model, self.datamodule, self.options, self.run_dir))
             raise SystemExit(0)
+        if self.options["fast"]:
+            go_fast(self.model, self.trainer.strategy.root_device, self.options["trainer"].get("benchmark") is None)
         if self.trainer.is_global_zero:
             print(f"Run folder: {self.run_dir}")
             if self.uses_wandb:
@@ -240,6 +245,19 @@ class SaveConfig(pl_cli.SaveConfigCallback):
             path = folder / (f"config-{len(written) + 1}.yaml" if written else "config.yaml")
             path.with_suffix(".tmp").write_text(text)
             os.replace(path.with_suffix(".tmp"), path)
+
+
+def go_fast(model: Any, device: torch.device, benchmark: bool = True) -> None:
+    """What pays on a GPU: TF32 for matrix products, CUDA graphs, and the fastest algorithms of cuDNN.
+
+    No effect on other devices. ``benchmark`` says whether cuDNN may choose by trying; it never does where training is
+    to be deterministic. bf16 is the trainer's ``precision``.
+    """
+    if device.type != "cuda":
+        return
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark |= benchmark and not torch.are_deterministic_algorithms_enabled()
+    model.cuda_graphs = True
 
 
 def _several_devices(config: Any) -> bool:

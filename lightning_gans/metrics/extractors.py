@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from tqdm.auto import tqdm
 
 from lightning_gans.networks.classifiers import LeNet, ResNetClassifier
@@ -122,6 +121,8 @@ class InceptionExtractor(FeatureExtractor):
     has_logits = True
 
     def __init__(self, weights_path: str | os.PathLike[str] | None = None) -> None:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # only here is it needed
+
         super().__init__()
         path = None if weights_path is None else os.fspath(weights_path)
         if path is not None and not os.path.isfile(path):

@@ -1,0 +1,99 @@
+"""Tables of what ``benchmarks.gpu`` has found: docs/results/gpu.md."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.parts import Row
+
+REPORT = Path(__file__).parents[1] / "docs" / "results" / "gpu.md"
+HEAD = """# Nine minutes on a GPU
+
+```bash
+make gpu DATA=<folder with cifar-10-batches-py> OUT=runs/gpu   # at most 540 s; no network is needed
+python -m benchmarks.gpu --report runs/gpu                     # writes this page
+python -m benchmarks.gpu --device cpu --scale 0.01             # a rehearsal of every stage
+```
+
+A folder with some of `data_batch_1` to `data_batch_5` will do; the results say which. With `test_batch` the \
+classifier's accuracy is that on other images than it was trained on.
+A classifier that lies in `OUT/classifiers` from an earlier run, on the same images, is used again, so that scores of \
+several runs can be compared.
+Sides of the speed table are those of [speed.md](speed.md), in TF32 and with `cudnn.benchmark` all of them; *skilled* \
+is the plain loop with channels_last, fused Adam, and real and fake scored in one pass."""
+SPEED = ["ms", "ratio", "ratio_min", "ratio_max", "ratio_to_skilled", "busy", "share_of_floor", "peak_mib",
+         "first_calls_s", "rounds", "updates"]  # fmt: skip
+EXACT = ["updates", "eager_twice", "graphs", "churn", "resume", "graphs_bits", "churn_bits", "resume_bits"]
+PENALTY = ["dtype", "penalty", "gradient", "first_call_s"]
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def table(rows: dict[str, Row], columns: Sequence[str]) -> str:
+    """One line per row; an error stands where the first value would."""
+    lines = ["| | card | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for name, row in rows.items():
+        cells = [cell(row.get(column)) for column in columns]
+        if "error" in row:
+            cells[-1] += f" ({row['error']})"
+        lines.append(f"| {name} | {row.get('card', '-')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def part(name: str, found: Row) -> str:
+    """A stage's section."""
+    rows: dict[str, Row] = found.get("rows", {})
+    lines = [f"## {name.capitalize()}", f"{found.get('error') or found.get('told', '')} ({found['seconds']:.0f} s)"]
+    if name == "speed":
+        lines.append("Aims: a ratio of 0.35 to plain, 0.5 to skilled, 9.75 ms, 0.40 of the TF32 floor.")
+        lines.append(table(rows, SPEED))
+    elif name == "exactness":
+        lines.append("Largest difference of all weights beside the largest weight, against eager steps; TF32 off.")
+        lines.append(table({n: r for n, r in rows.items() if "dtype" not in r}, EXACT))
+        lines.append(table({n: r for n, r in rows.items() if "dtype" in r}, PENALTY))
+    elif name == "training":
+        lines.append(f"{found.get('at_once', 1)} at once; graphs, bf16-mixed, width 128, averaged weights, scored by "
+                     "our classifier `resnet`.")  # fmt: skip
+        scores = {f"{n}, after {s['seconds']:.0f} s": {**s, "card": r.get("card")}
+                  for n, r in rows.items() for s in r.get("scores", ())}  # fmt: skip
+        lines.append(table(scores, ["step", "seconds", "metrics/fid/resnet", "metrics/is/resnet"]))
+        lines.append(table(rows, ["updates", "images_seen", "ms"]))
+    else:
+        told = ("rows", "told", "stage", "scale", "error", "seconds", "source")
+        lines.append("\n".join(f"- {key}: {cell(value)}" for key, value in found.items() if key not in told))
+        if rows:
+            lines.append(table(rows, ["metrics/fid/resnet", "metrics/is/resnet"]))
+    return "\n\n".join(lines)
+
+
+def write(folder: Path, report: Path = REPORT) -> Path:
+    """Write the page, and a picture of the samples beside it if there are any; the page's path."""
+    names = ("environment", "extractor", "exactness", "speed", "training", "results")
+    found = {name: json.loads(path.read_text()) for name in names if (path := folder / f"{name}.json").exists()}
+    if not found:
+        raise SystemExit(f"error: --report must be a folder with results of benchmarks.gpu, got {str(folder)!r}.")
+    first = next(iter(found.values()))
+    lines = [HEAD, f"On one {first['card']}, scale {first['scale']:g}; {first['source']}."]
+    lines += [part(name, rows) for name, rows in found.items()]
+    if (path := folder / "generators.pt").exists():
+        from lightning_gans.callbacks.image_logging import contact_sheet, grid_image
+
+        kept = torch.load(path, weights_only=True)
+        grids = {name: grid_image(one["samples"], 8, cell=32, gap=2) for name, one in kept.items()}
+        contact_sheet(grids, columns=2).save(report.with_suffix(".png"))
+        lines.append(f"![samples]({report.stem}.png)")
+    temporary = report.with_suffix(".tmp")
+    temporary.write_text("\n\n".join(lines) + "\n")
+    os.replace(temporary, report)
+    return report
