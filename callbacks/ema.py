@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from lightning_gans.callbacks.probe import as_gan, at_least_one
+from lightning_gans import checks
+from lightning_gans.callbacks.probe import as_gan
 from lightning_gans.compat.lightning import pl
 
 
@@ -31,7 +32,7 @@ class EMA(pl.Callback):
             raise ValueError(f"EMA: decay must be in [0, 1), got {decay!r}.")
         if start_step < 0:
             raise ValueError(f"EMA: start_step must be >= 0, got {start_step!r}.")
-        at_least_one(self, every_n_steps=every_n_steps)
+        checks.at_least_one(every_n_steps=every_n_steps)
         self.decay, self.start_step, self.every_n_steps = decay, start_step, every_n_steps
         self.seen_step = -1
 

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_gans.callbacks.probe import Draws, EveryNSteps, as_gan, at_least_one, log_metrics, scores, steps
+from lightning_gans import checks
+from lightning_gans.callbacks.probe import Draws, EveryNSteps, as_gan, log_metrics, scores, steps
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.batch import Batch
 from lightning_gans.gan import GANModule
@@ -75,7 +76,7 @@ class GradientNorms(EveryNSteps, Draws):
         dirpath: str | None = None,
     ) -> None:
         super().__init__(every_n_steps)
-        at_least_one(self, picture_every=picture_every)
+        checks.at_least_one(picture_every=picture_every)
         self.per_layer, self.inputs, self.picture_every = per_layer, inputs, picture_every
         self.seed, self.dirpath = seed, dirpath
         self.cycle_is_due = False

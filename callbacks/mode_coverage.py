@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import pl
 from lightning_gans.gan import GANModule
@@ -64,11 +65,8 @@ class ModeCoverage(ScoreCallback):
         sampler: SamplerFactory | None = None,
     ) -> None:
         super().__init__(every_n_steps, at_start, seed)
-        for name, value in (("num_samples", num_samples), ("threshold", threshold)):
-            if value < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
-        if radius is not None and not radius > 0:
-            raise ValueError(f"radius must be > 0, got {radius!r}.")
+        checks.at_least_one(num_samples=num_samples, threshold=threshold)
+        checks.positive(**({} if radius is None else {"radius": radius}))
         self.num_samples, self.threshold, self.radius, self.cache_dir = num_samples, threshold, radius, cache_dir
         self.sampler = sampler
         self._classifier: ClassifierExtractor | None = None

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gans.callbacks.probe import EveryNSteps, as_gan, at_least_one, log_metrics, scores, untouched
+from lightning_gans import checks
+from lightning_gans.callbacks.probe import EveryNSteps, as_gan, log_metrics, scores, untouched
 from lightning_gans.compat.lightning import pl
 from lightning_gans.gan import GANModule
 
@@ -62,7 +63,7 @@ class OverfitAlarm(EveryNSteps):
         patience: int = 3,
     ) -> None:
         super().__init__(every_n_steps)
-        at_least_one(self, num_samples=num_samples, patience=patience)
+        checks.at_least_one(num_samples=num_samples, patience=patience)
         if not 0 <= max_gap <= 1:
             raise ValueError(f"OverfitAlarm: max_gap must be in [0, 1], got {max_gap!r}.")
         self.num_samples, self.threshold, self.max_gap, self.patience = num_samples, threshold, max_gap, patience

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_gans import checks
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine import rng
 from lightning_gans.engine.batch import Batch
@@ -22,7 +23,7 @@ from lightning_gans.visualization.images import save_image_atomic
 
 
 def at_least_one(owner: object, **arguments: int) -> None:
-    """ValueError, naming the callback and the argument, unless every value is an integer >= 1."""
+    """As ``checks.at_least_one``, with the callback's name: for ``non_finite.py`` alone, until it takes that one."""
     for name, value in arguments.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{type(owner).__name__}: {name} must be an integer >= 1, got {value!r}.")
@@ -66,7 +67,7 @@ class EveryNSteps(pl.Callback):
 
     def __init__(self, every_n_steps: int) -> None:
         super().__init__()
-        at_least_one(self, every_n_steps=every_n_steps)
+        checks.at_least_one(every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
         self.seen_step = -1  # the last generator update that we were told of
 

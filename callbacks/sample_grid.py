@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lightning_gans import checks
 from lightning_gans.callbacks.probe import (
     Draws,
     EveryNSteps,
     as_gan,
-    at_least_one,
     scores,
     untouched,
 )
@@ -83,7 +83,7 @@ class SampleGrid(EveryNSteps, Draws):
         dirpath: str | None = None,
     ) -> None:
         super().__init__(every_n_steps)
-        at_least_one(self, rows=1 if rows is None else rows, columns=columns, points=points, cell=cell)
+        checks.at_least_one(rows=1 if rows is None else rows, columns=columns, points=points, cell=cell)
         for name, value in (("interpolations", interpolations), ("neighbours", neighbours)):
             if value < 0:
                 raise ValueError(f"SampleGrid: {name} must be >= 0, got {value!r}.")

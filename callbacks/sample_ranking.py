@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gans.callbacks.probe import Draws, EveryNSteps, as_gan, at_least_one, log_metrics, scores, untouched
+from lightning_gans import checks
+from lightning_gans.callbacks.probe import Draws, EveryNSteps, as_gan, log_metrics, scores, untouched
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
 from lightning_gans.gan import GANModule
@@ -58,7 +59,7 @@ class SampleRanking(EveryNSteps, Draws):
 
     def __init__(self, every_n_steps: int = 500, shown: int = 32, dirpath: str | None = None) -> None:
         super().__init__(every_n_steps)
-        at_least_one(self, shown=shown)
+        checks.at_least_one(shown=shown)
         self.shown, self.dirpath = shown, dirpath
         self.loader: Any = None
         self.flags: Tensor | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lightning_gans import checks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, rng
 from lightning_gans.gan import GANModule
@@ -37,8 +38,7 @@ class ScoreCallback(pl.Callback):
     in_progress_bar: tuple[str, ...] = ()
 
     def __init__(self, every_n_steps: int, at_start: bool, seed: int) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be an integer >= 1, got {every_n_steps!r}.")
+        checks.at_least_one(every_n_steps=every_n_steps)
         self.every_n_steps, self.at_start, self.seed = every_n_steps, at_start, seed
         self.history: list[dict[str, float]] = []
         self.protocol: dict[str, Any] = {}

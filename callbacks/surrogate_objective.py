@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.optim import Optimizer
 
-from lightning_gans.callbacks.probe import Draws, as_gan, at_least_one, log_metrics
+from lightning_gans import checks
+from lightning_gans.callbacks.probe import Draws, as_gan, log_metrics
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, rng
 from lightning_gans.engine.batch import Batch
@@ -72,7 +73,7 @@ class SurrogateObjective(Draws):
         self, every_n_steps: int = 1000, points: int = 21, reach: float = 2.0, dirpath: str | None = None
     ) -> None:
         super().__init__()
-        at_least_one(self, every_n_steps=every_n_steps)
+        checks.at_least_one(every_n_steps=every_n_steps)
         if isinstance(points, bool) or not isinstance(points, int) or points < 2:
             raise ValueError(f"SurrogateObjective: points must be an integer >= 2, got {points!r}.")
         if not 0 < reach < math.inf:

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
+from lightning_gans import checks
 from lightning_gans.compat.lightning import pl
-from lightning_gans.datamodules.memory import MemoryLoader, Transform, check_batch_size
+from lightning_gans.datamodules.memory import MemoryLoader, Transform
 from lightning_gans.functional import draw
 
 Split = Literal["train", "test"]
@@ -32,7 +33,7 @@ class GANDataModule(pl.LightningDataModule):
 
     def __init__(self, batch_size: int = 64) -> None:
         super().__init__()
-        check_batch_size(batch_size)
+        checks.at_least_one(batch_size=batch_size)
         self.batch_size = batch_size
         self.save_hyperparameters(logger=False)
 

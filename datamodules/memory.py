@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from lightning_gans import checks
 from lightning_gans.functional import rank_and_world
 
 Transform = Callable[[Tensor, Generator], Tensor]
@@ -28,12 +29,6 @@ Transform = Callable[[Tensor, Generator], Tensor]
 def draw_seed() -> int:
     """One int64 from the global torch RNG of the CPU: the only number an epoch takes from it."""
     return int(torch.empty((), dtype=torch.int64).random_().item())
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Raise a ValueError unless ``batch_size`` is at least 1."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
 
 
 class MemoryLoader:
@@ -76,7 +71,7 @@ class MemoryLoader:
         device: torch.device | str | None = None,
         weights: Tensor | None = None,
     ) -> None:
-        check_batch_size(batch_size)
+        checks.at_least_one(batch_size=batch_size)
         if len(data) == 0:
             raise ValueError("The data set is empty: data has no items.")
         if data.is_floating_point() and not data.isfinite().all():
@@ -160,9 +155,8 @@ class FreshLoader:
         batches_per_epoch: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        check_batch_size(batch_size)
-        if batches_per_epoch < 1:
-            raise ValueError(f"batches_per_epoch must be at least 1, got {batches_per_epoch}.")
+        checks.at_least_one(batch_size=batch_size)
+        checks.at_least_one(batches_per_epoch=batches_per_epoch)
         self.draw, self.batch_size, self.batches_per_epoch = draw, batch_size, batches_per_epoch
         self.device = torch.device(device)
 

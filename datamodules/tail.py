@@ -17,6 +17,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lightning_gans import checks
 from lightning_gans.datamodules.around import AroundDataModule
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.datamodules.memory import FreshLoader, MemoryLoader, draw_seed, rank_and_world
@@ -65,7 +66,7 @@ class Quantile(Tail):
     """
 
     def __init__(self, share: float = 0.01, feature: Feature = 0, above: bool = True) -> None:
-        check_share(share=share)
+        checks.inside(share=share)
         self.share, self.feature, self.above = share, feature, above
 
     def fit(self, data: Tensor, labels: Tensor | None) -> Threshold:
@@ -107,9 +108,8 @@ class LowDensity(Tail):
     """
 
     def __init__(self, share: float = 0.01, width: float = 0.1, references: int = 500) -> None:
-        check_share(share=share)
-        if not width > 0:
-            raise ValueError(f"width must be above 0, got {width!r}.")
+        checks.inside(share=share)
+        checks.positive(width=width)
         if references < 2:
             raise ValueError(f"references must be at least 2, got {references!r}.")
         self.share, self.width, self.references = share, width, references
@@ -145,7 +145,7 @@ class TailSampled(AroundDataModule):
     def __init__(
         self, data: GANDataModule, tail: Tail | Callable[[Tensor, Tensor | None], Tensor], share: float = 0.5
     ) -> None:
-        check_share(share=share)
+        checks.inside(share=share)
         super().__init__(data)
         self.tail, self.share = tail, share
 
@@ -170,7 +170,7 @@ def tail_loader(loader: Any, tail: Any, share: float = 0.5) -> Any:
     Raises:
         ValueError: for another loader, a share out of range, a tail that has no items or all, a global batch of 1.
     """
-    check_share(share=share)
+    checks.inside(share=share)
     if isinstance(loader, FreshLoader):
         return StratifiedFreshLoader(loader, tail, share)
     if isinstance(loader, MemoryLoader):
@@ -207,7 +207,7 @@ class TailSampler(Sampler[int]):
     """
 
     def __init__(self, tail: Tensor, share: float, batch_size: int) -> None:
-        check_share(share=share)
+        checks.inside(share=share)
         self.tail, self.share, self.batch_size = _mask(tail, n=len(tail)), share, batch_size
 
     @property
@@ -295,13 +295,6 @@ def _collate(collate: Callable[[list], Any], rows: list[tuple[Any, float]]) -> t
     batch = collate([item for item, _ in rows])
     real, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
     return real, labels, torch.tensor([weight for _, weight in rows])
-
-
-def check_share(**shares: float) -> None:
-    """Raise a ValueError that names the first argument that is not in (0, 1)."""
-    for name, share in shares.items():
-        if not 0 < share < 1:
-            raise ValueError(f"{name} must be in (0, 1), got {share!r}.")
 
 
 def tail_count(share: float, batch: int) -> int:

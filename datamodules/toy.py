@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from lightning_gans import checks
 from lightning_gans.datamodules.base import GANDataModule, Split
 from lightning_gans.datamodules.memory import FreshLoader, MemoryLoader
 
@@ -29,8 +30,7 @@ class ToyDataModule(GANDataModule):
 
     def __init__(self, batch_size: int = 256, batches_per_epoch: int = 1000) -> None:
         super().__init__(batch_size)
-        if batches_per_epoch < 1:
-            raise ValueError(f"batches_per_epoch must be at least 1, got {batches_per_epoch}.")
+        checks.at_least_one(batches_per_epoch=batches_per_epoch)
         self.batches_per_epoch = batches_per_epoch
 
     @property
@@ -87,10 +87,3 @@ class Mixture(ToyDataModule):
         which = torch.searchsorted(shares, u, right=True).clamp_max(len(shares) - 1)
         noise = torch.randn(n, *self.shape, generator=generator, device=device)
         return self.modes.to(device)[which] + self.stds.to(device)[which, None] * noise
-
-
-def check_positive(**values: float) -> None:
-    """Raise a ValueError that names the first argument that is not above 0."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value}.")

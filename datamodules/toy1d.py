@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from lightning_gans.datamodules.toy import Mixture, check_positive
+from lightning_gans import checks
+from lightning_gans.datamodules.toy import Mixture
 
 
 class Mixture1D(Mixture):
@@ -60,7 +61,7 @@ class Gaussian1D(Mixture1D):
     def __init__(
         self, mean: float = 1.0, std: float = 1e-3, batch_size: int = 256, batches_per_epoch: int = 1000
     ) -> None:
-        check_positive(std=std)
+        checks.positive(std=std)
         super().__init__(batch_size, batches_per_epoch)
         self.set_components(torch.tensor([[mean]]), [float(std)], [1.0])
         self.tail_threshold = mean + 2 * std
@@ -94,9 +95,8 @@ class RareTail1D(Mixture1D):
         batch_size: int = 256,
         batches_per_epoch: int = 1000,
     ) -> None:
-        check_positive(body_std=body_std, tail_std=tail_std)
-        if not 0 < tail_share < 1:
-            raise ValueError(f"tail_share must be in (0, 1), got {tail_share}.")
+        checks.positive(body_std=body_std, tail_std=tail_std)
+        checks.inside(tail_share=tail_share)
         if not tail_mean > body_mean:
             raise ValueError(f"tail_mean must be above body_mean = {body_mean}, got {tail_mean}.")
         super().__init__(batch_size, batches_per_epoch)

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from lightning_gans.datamodules.toy import Mixture, ToyDataModule, check_positive
+from lightning_gans import checks
+from lightning_gans.datamodules.toy import Mixture, ToyDataModule
 
 
 class Ring(Mixture):
@@ -38,7 +39,7 @@ class Ring(Mixture):
         batches_per_epoch: int = 1000,
         rare_share: float | None = None,
     ) -> None:
-        check_positive(modes=modes, radius=radius, std=std, scale=scale)
+        checks.positive(modes=modes, radius=radius, std=std, scale=scale)
         if rare_share is not None and not (0 < rare_share < 1 and modes > 1):
             raise ValueError(f"rare_share must be in (0, 1), of two modes or more, got {rare_share} of {modes}.")
         angle = 2 * math.pi * torch.arange(modes, dtype=torch.float64) / modes
@@ -75,7 +76,7 @@ class Grid(Mixture):
         batch_size: int = 256,
         batches_per_epoch: int = 1000,
     ) -> None:
-        check_positive(modes=modes, spacing=spacing, std=std, scale=scale)
+        checks.positive(modes=modes, spacing=spacing, std=std, scale=scale)
         side = math.isqrt(modes)
         if side**2 != modes:
             raise ValueError(f"modes must be a square number such as 9, 16 or 25, got {modes}.")
@@ -105,7 +106,7 @@ class Blob(Mixture):
         batch_size: int = 256,
         batches_per_epoch: int = 1000,
     ) -> None:
-        check_positive(std=std)
+        checks.positive(std=std)
         super().__init__(batch_size, batches_per_epoch)
         self.set_components(torch.tensor([list(centre)]), [float(std)], [1.0])
 
@@ -129,7 +130,7 @@ class SwissRoll(ToyDataModule):
     def __init__(
         self, noise: float = 0.25, scale: float = 7.5, batch_size: int = 256, batches_per_epoch: int = 1000
     ) -> None:
-        check_positive(noise=noise, scale=scale)
+        checks.positive(noise=noise, scale=scale)
         super().__init__(batch_size, batches_per_epoch)
         self.scale, self.std = scale, noise / scale
 

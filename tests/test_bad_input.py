@@ -300,7 +300,7 @@ def test_batch_larger_than_our_data_set() -> None:
     assert "batch_size 2000 is larger than the data set of 1500 items" in message
     assert "items is 5000, but Digits has only 1500" in refused(module, Digits(items=5000))
     for data in (Digits, Ring):
-        with pytest.raises(ValueError, match=r"batch_size must be at least 1, got 0"):
+        with pytest.raises(ValueError, match=r"batch_size must be an integer >= 1, got 0"):
             data(batch_size=0)
 
 

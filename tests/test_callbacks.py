@@ -697,17 +697,17 @@ def test_a_folder_that_can_be_made_is_writable_and_not_made(tmp_path: Path) -> N
     [
         (lambda: EMA(decay=1.0), r"EMA: decay must be in \[0, 1\), got 1.0"),
         (lambda: EMA(start_step=-1), "EMA: start_step must be >= 0, got -1"),
-        (lambda: EMA(every_n_steps=0), "EMA: every_n_steps must be an integer >= 1, got 0"),
-        (lambda: SampleGrid(every_n_steps=2.5), "SampleGrid: every_n_steps must be an integer >= 1, got 2.5"),
-        (lambda: SampleGrid(rows=0), "SampleGrid: rows must be an integer >= 1, got 0"),
+        (lambda: EMA(every_n_steps=0), "every_n_steps must be an integer >= 1, got 0"),
+        (lambda: SampleGrid(every_n_steps=2.5), "every_n_steps must be an integer >= 1, got 2.5"),
+        (lambda: SampleGrid(rows=0), "rows must be an integer >= 1, got 0"),
         (lambda: SampleGrid(neighbours=-1), "SampleGrid: neighbours must be >= 0, got -1"),
-        (lambda: GradientNorms(picture_every=0), "GradientNorms: picture_every must be an integer >= 1, got 0"),
+        (lambda: GradientNorms(picture_every=0), "picture_every must be an integer >= 1, got 0"),
         (
             lambda: WeightHistogram(every_n_steps=True),
-            "WeightHistogram: every_n_steps must be an integer >= 1, got True",
+            "every_n_steps must be an integer >= 1, got True",
         ),
         (lambda: OverfitAlarm(max_gap=2), r"OverfitAlarm: max_gap must be in \[0, 1\], got 2"),
-        (lambda: OverfitAlarm(patience=0), "OverfitAlarm: patience must be an integer >= 1, got 0"),
+        (lambda: OverfitAlarm(patience=0), "patience must be an integer >= 1, got 0"),
     ],
 )
 def test_bad_arguments(make_it: Any, message: str) -> None:

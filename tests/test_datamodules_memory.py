@@ -164,7 +164,7 @@ def test_two_gloo_processes_interleave_to_the_batches_of_one(tmp_path: Path) -> 
         ({"data": torch.tensor([[0.0], [float("nan")], [1.0]])}, "data must be finite, but 1 of its 3 items"),
         ({"data": torch.tensor([1.0, float("inf")])}, "data must be finite, but 1 of its 2 items"),
         ({"batch_size": 21}, "batch_size 21 is larger than the data set of 20 items"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
         ({"labels": torch.arange(19)}, r"labels must have shape \(20,\) as data has, got \(19,\)"),
         ({"weights": torch.ones(20, 1)}, r"weights must have shape \(20,\) as data has, got \(20, 1\)"),
     ],
@@ -249,7 +249,7 @@ def test_fresh_batches_are_drawn_in_blocks_shared_between_processes(monkeypatch:
 
 
 def test_fresh_loader_refuses_an_empty_epoch() -> None:
-    with pytest.raises(ValueError, match="batches_per_epoch must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batches_per_epoch must be an integer >= 1, got 0"):
         FreshLoader(counter, 4, 0)
 
 

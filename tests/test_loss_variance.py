@@ -141,7 +141,7 @@ def test_another_training_starts_with_nothing() -> None:
     [
         ({"window": 1}, "LossVariance: window must be an integer >= 2, got 1"),
         ({"window": True}, "LossVariance: window must be an integer >= 2, got True"),
-        ({"every_n_steps": 0}, "LossVariance: every_n_steps must be an integer >= 1, got 0"),
+        ({"every_n_steps": 0}, "every_n_steps must be an integer >= 1, got 0"),
     ],
 )
 def test_bad_input(options: dict[str, Any], message: str) -> None:

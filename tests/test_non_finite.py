@@ -293,5 +293,5 @@ def test_drift_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rank_consistency_refuses_bad_settings() -> None:
-    with pytest.raises(ValueError, match="RankConsistency: every_n_steps must be an integer >= 1, got 0"):
+    with pytest.raises(ValueError, match="every_n_steps must be an integer >= 1, got 0"):
         RankConsistency(0)

@@ -338,7 +338,7 @@ def test_a_diverged_network_has_no_peak(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"every_n_steps": 0}, "SurrogateObjective: every_n_steps must be an integer >= 1, got 0"),
+        ({"every_n_steps": 0}, "every_n_steps must be an integer >= 1, got 0"),
         ({"points": 1}, "SurrogateObjective: points must be an integer >= 2, got 1"),
         ({"points": 2.0}, "SurrogateObjective: points must be an integer >= 2, got 2.0"),
         ({"reach": 0.0}, "SurrogateObjective: reach must be a finite number > 0, got 0.0"),

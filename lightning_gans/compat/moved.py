@@ -10,6 +10,7 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -42,24 +43,17 @@ MOVED: dict[str, tuple[str, ...]] = {
 _PACKAGE = __name__.partition(".")[0]
 
 
-class OldNames:
+class OldNames(Loader):
     """Python's finder and loader of modules under their old names; asked last, so that a real module goes before."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """A specification, if it is an old name."""
         package, _, rest = name.partition(".")
-        return (
-            importlib.util.spec_from_loader(name, OldNames()) if (package, rest in MOVED) == (_PACKAGE, True) else None
-        )
+        known = package == _PACKAGE and rest in MOVED
+        return importlib.util.spec_from_loader(name, OldNames()) if known else None
 
-    @staticmethod
-    def create_module(spec: ModuleSpec) -> ModuleType | None:
-        """Python's own way."""
-        return None
-
-    @staticmethod
-    def exec_module(module: ModuleType) -> None:
+    def exec_module(self, module: ModuleType) -> None:
         """Put the real module in place of an empty one, or the contents of several into it."""
         old = module.__name__
         now = [f"{_PACKAGE}.{name}" for name in MOVED[old.removeprefix(f"{_PACKAGE}.")]]

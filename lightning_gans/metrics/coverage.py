@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_gans import checks
+
 
 class Coverage(NamedTuple):
     """How samples spread over the modes of a mixture.
@@ -42,8 +44,7 @@ def mode_coverage(
     """
     if samples.dim() != 2 or len(samples) == 0 or samples.shape[1:] != modes.shape[1:]:
         raise ValueError(f"samples must have shape (N, {modes.shape[1]}), got {tuple(samples.shape)}.")
-    if not radius > 0:
-        raise ValueError(f"radius must be > 0, got {radius!r}.")
+    checks.positive(radius=radius)
     number = len(samples)
     samples = samples[torch.isfinite(samples).all(1)].double()
     distance, nearest = torch.cdist(samples, modes.to(samples)).min(1)
@@ -120,8 +121,7 @@ def kde_coverage(real: Tensor, fake: Tensor, level: float = 0.95) -> float:
     if len(fake) < 2 or real.shape[1:] != fake.shape[1:]:
         raise ValueError(f"fake must be at least 2 samples like real, {tuple(real.shape[1:])}, got "
                          f"{tuple(fake.shape)}.")  # fmt: skip
-    if not 0 < level < 1:
-        raise ValueError(f"level must be in (0, 1), got {level!r}.")
+    checks.inside(level=level)
     real, fake = real.double().flatten(1), fake.double().flatten(1)
     centres, rest = fake.split([len(fake) - max(1, len(fake) // 3), max(1, len(fake) // 3)])
     to_rest, to_real = torch.cdist(rest, centres), torch.cdist(real, centres)

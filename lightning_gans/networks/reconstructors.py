@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from lightning_gans import checks
 from lightning_gans.networks.classifiers import LeNet, ResNetClassifier
 from lightning_gans.networks.layers import check_input
 from lightning_gans.networks.mlp import ToyDiscriminator
@@ -40,8 +41,7 @@ class Reconstructor(nn.Module):
         super().__init__()
         self.shape, self.num_directions = tuple(shape), num_directions
         body = body or ("lenet" if len(shape) == 3 and min(shape[1:]) >= 4 else "mlp")
-        if body not in get_args(Body):
-            raise ValueError(f"body must be one of {', '.join(get_args(Body))}, got {body!r}.")
+        checks.one_of("body", body, get_args(Body))
         self.body: nn.Module
         if body == "mlp":
             layers = ToyDiscriminator((2 * math.prod(shape),), _FEATURES, depth=2).layers

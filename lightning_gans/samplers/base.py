@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
+from lightning_gans import checks
 from lightning_gans.functional.conditional import conditional_call, score
 from lightning_gans.functional.modes import evaluating
 
@@ -81,8 +82,8 @@ class Sampler(ABC):
 
     def blocks(self, n: int, labels: Tensor | None = None, seed: int = 0, start: int = 0) -> Iterator[Tensor]:
         """The samples start .. start + n of a seed in blocks of 100, one after the other; see :meth:`sample`."""
-        check_integer(1, n=n)
-        check_integer(0, seed=seed, start=start)
+        checks.at_least_one(n=n)
+        check_seed(seed=seed, start=start)
         if start % BLOCK:
             raise ValueError(f"start must be a multiple of {BLOCK}, the size of a block, got {start}.")
         if labels is not None and labels.shape != (n,):
@@ -225,18 +226,11 @@ def stream(seed: int, start: int) -> Generator:
     return Generator().manual_seed(seed * 1_000_003 + start)
 
 
-def check_integer(low: int, **values: int) -> None:
-    """ValueError unless every value is an integer >= ``low``."""
+def check_seed(**values: int) -> None:
+    """ValueError unless every value is an integer >= 0."""
     for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise ValueError(f"{name} must be an integer >= {low}, got {value!r}.")
-
-
-def check_positive(**values: float) -> None:
-    """ValueError unless every value is > 0."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be > 0, got {value!r}.")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"{name} must be an integer >= 0, got {value!r}.")
 
 
 SamplerFactory = Callable[[Any], Sampler]

@@ -7,8 +7,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from lightning_gans import checks
 from lightning_gans.functional.conditional import takes_labels
-from lightning_gans.samplers.base import BLOCK, LogRatio, call_ratio, check_integer, score_of, stream
+from lightning_gans.samplers.base import BLOCK, LogRatio, call_ratio, check_seed, score_of, stream
 
 Method = Literal["isotonic", "logistic"]
 
@@ -25,8 +26,7 @@ class Calibrated(nn.Module):
 
     def __init__(self, raw: LogRatio, method: Method, on_real: Tensor, on_fake: Tensor) -> None:
         super().__init__()
-        if method not in get_args(Method):
-            raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}.")
+        checks.one_of("method", method, get_args(Method))
         self.raw, self.method = raw, method
         self.num_classes = getattr(raw, "num_classes", 1) if takes_labels(raw) else None
         self.slope, self.shift, self.isotonic = 1.0, 0.0, None
@@ -81,7 +81,7 @@ def calibrate(
         ValueError: for settings out of range, and too few samples.
     """
     check_real(real, labels, 4)
-    check_integer(0, seed=seed)
+    check_seed(seed=seed)
     raw = score_of(module, log_ratio)
     order = torch.randperm(len(real), generator=stream(seed, 0))
     scores: list[list[Tensor]] = [[], []]

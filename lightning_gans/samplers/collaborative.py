@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from lightning_gans.samplers.base import LatentSampler, LogRatio, call_ratio, check_integer, check_positive, score_of
+from lightning_gans import checks
+from lightning_gans.samplers.base import LatentSampler, LogRatio, call_ratio, score_of
 from lightning_gans.samplers.calibration import for_generator
 from lightning_gans.samplers.ratio_head import RatioHead, train
 
@@ -59,8 +60,8 @@ class CollaborativeSampler(LatentSampler):
         steps: int = 10,
         step_size: float = 0.1,
     ) -> None:
-        check_integer(1, steps=steps)
-        check_positive(step_size=step_size)
+        checks.at_least_one(steps=steps)
+        checks.positive(step_size=step_size)
         super().__init__(module, score_of(module, log_ratio))
         names = [name for name, _ in self.network.named_modules()]
         if layer not in names:

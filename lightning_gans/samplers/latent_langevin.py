@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from lightning_gans.samplers.base import LatentSampler, LogRatio, check_integer, check_positive
+from lightning_gans import checks
+from lightning_gans.samplers.base import LatentSampler, LogRatio
 
 
 class LatentLangevin(LatentSampler):
@@ -42,8 +43,8 @@ class LatentLangevin(LatentSampler):
         step_size: float = 0.01,
         adjusted: bool = False,
     ) -> None:
-        check_integer(1, steps=steps)
-        check_positive(step_size=step_size)
+        checks.at_least_one(steps=steps)
+        checks.positive(step_size=step_size)
         super().__init__(module, log_ratio)
         self.steps, self.step_size, self.adjusted = steps, step_size, adjusted
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Generator, Tensor
 
-from lightning_gans.samplers.base import LatentSampler, LogRatio, check_integer, check_positive, score_of
+from lightning_gans import checks
+from lightning_gans.samplers.base import LatentSampler, LogRatio, score_of
 
 
 class LatentOptimisation(LatentSampler):
@@ -30,8 +31,8 @@ class LatentOptimisation(LatentSampler):
     def __init__(
         self, module: Any, log_ratio: LogRatio | None = None, *, steps: int = 1, step_size: float = 0.1
     ) -> None:
-        check_integer(1, steps=steps)
-        check_positive(step_size=step_size)
+        checks.at_least_one(steps=steps)
+        checks.positive(step_size=step_size)
         super().__init__(module, score_of(module, log_ratio))
         self.steps, self.step_size = steps, step_size
 

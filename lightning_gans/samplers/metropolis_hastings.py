@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from lightning_gans.samplers.base import LogRatio, Sampler, check_integer
+from lightning_gans import checks
+from lightning_gans.samplers.base import LogRatio, Sampler
 
 
 class Chains:
@@ -101,7 +102,7 @@ class MetropolisHastings(Sampler):
         real_labels: Tensor | None = None,
         steps: int = 640,
     ) -> None:
-        check_integer(1, steps=steps)
+        checks.at_least_one(steps=steps)
         if real is not None and len(real) == 0:
             raise ValueError("real must hold at least one sample, got none.")
         if real_labels is not None and (real is None or len(real_labels) != len(real)):

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
+from lightning_gans import checks
 from lightning_gans.functional.conditional import score, takes_labels
 from lightning_gans.functional.modes import evaluating
-from lightning_gans.samplers.base import BLOCK, check_integer, check_positive, stream
+from lightning_gans.samplers.base import BLOCK, check_seed, stream
 from lightning_gans.samplers.calibration import check_real, for_generator, logistic_fit
 
 Part = Literal["network", "head"]
@@ -59,9 +60,8 @@ class RatioHead(nn.Module):
         width: int = 64,
     ) -> None:
         super().__init__()
-        if part not in get_args(Part):
-            raise ValueError(f"part must be one of {', '.join(get_args(Part))}, got {part!r}.")
-        check_integer(1, width=width)
+        checks.one_of("part", part, get_args(Part))
+        checks.at_least_one(width=width)
         self.part, self.history = part, list[tuple[int, float]]()
         self.discriminator = copy.deepcopy(discriminator).eval().requires_grad_(part == "network")
         self.num_classes = getattr(discriminator, "num_classes", 1) if takes_labels(discriminator) else None
@@ -171,12 +171,11 @@ def train(
         fakes: ``(n, generator, labels) -> (n, ...)``.
         real: as the rest, see `keep_training`.
     """
-    check_integer(1, steps=steps, **({} if patience is None else {"patience": patience}))
-    check_integer(0, seed=seed)
-    check_positive(lr=lr)
+    checks.at_least_one(steps=steps, **({} if patience is None else {"patience": patience}))
+    check_seed(seed=seed)
+    checks.positive(lr=lr)
     check_real(real, labels, 10)
-    if not 0 < held_out < 1:
-        raise ValueError(f"held_out must be in (0, 1), got {held_out!r}.")
+    checks.inside(held_out=held_out)
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = stream(seed, 0)

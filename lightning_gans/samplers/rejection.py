@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from lightning_gans.samplers.base import BLOCK, LogRatio, Sampler, check_integer, stream
+from lightning_gans import checks
+from lightning_gans.samplers.base import BLOCK, LogRatio, Sampler, check_seed, stream
 
 EPSILON = 1e-14
 PATIENCE = 1000  # blocks of proposals without one that is accepted
@@ -81,8 +82,8 @@ class RejectionSampler(Sampler):
             raise ValueError(f"gamma must be a finite number or None, got {gamma!r}.")
         if not 0 <= percentile <= 100:
             raise ValueError(f"percentile must be in [0, 100], got {percentile!r}.")
-        check_integer(1, burn_in=burn_in)
-        check_integer(0, seed=seed)
+        checks.at_least_one(burn_in=burn_in)
+        check_seed(seed=seed)
         super().__init__(module, log_ratio)
         self.gamma, self.percentile, self.burn_in = gamma, percentile, burn_in
         self.running, self.seed = running, seed

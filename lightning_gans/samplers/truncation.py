@@ -7,7 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from lightning_gans.samplers.base import LatentSampler, LogRatio, check_positive
+from lightning_gans import checks
+from lightning_gans.samplers.base import LatentSampler, LogRatio
 
 
 def _constant(x: Tensor) -> Tensor:
@@ -32,7 +33,7 @@ class Truncation(LatentSampler):
     name = "truncated"
 
     def __init__(self, module: Any, *, threshold: float = 1.0, mode: Literal["redraw", "rescale"] = "redraw") -> None:
-        check_positive(threshold=threshold)
+        checks.positive(threshold=threshold)
         if mode not in ("redraw", "rescale"):
             raise ValueError(f"mode must be redraw or rescale, got {mode!r}.")
         ratio: LogRatio = _constant

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from lightning_gans import checks
 from lightning_gans.functional.conditional import conditional_call, takes_labels
 from lightning_gans.functional.importance import stratum_weights, uniform_of
 from lightning_gans.functional.ranks import rank_and_world
@@ -38,8 +39,7 @@ class MixtureGenerator(nn.Module):
         self, old: nn.Module, new: nn.Module, p: float = 0.9, share: float = 0.5, learn_p: bool = False
     ) -> None:
         super().__init__()
-        if not 0 < p < 1:
-            raise ValueError(f"p must be in (0, 1), got {p!r}.")
+        checks.inside(p=p)
         if not 0 <= share < 1:
             raise ValueError(f"share must be in [0, 1), got {share!r}.")
         if learn_p and share == 0:
