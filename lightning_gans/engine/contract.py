@@ -1,0 +1,130 @@
+"""What a callback, sampler or tool may ask of a model, whatever its class: capabilities, not types.
+
+Protocols are for type checkers. At run time :func:`require` looks at the class for methods and at the value for what a
+model may or may not have, and says in one sentence what is missing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gans.engine.batch import Batch
+
+Capability = TypeVar("Capability")
+
+
+class Samples(Protocol):
+    """A model that makes samples."""
+
+    global_step: int
+    device: torch.device
+
+    def sample(
+        self,
+        n: int,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """``n`` samples (n, ...)."""
+
+    @property
+    def num_classes(self) -> int | None:
+        """Classes that samples can be asked for."""
+
+    @property
+    def trained_network(self) -> nn.Module:
+        """The network that makes samples, as it is trained."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The one that samples are made by: averaged if there is an average."""
+
+    @property
+    def ema(self) -> nn.Module | None:
+        """The averaged one."""
+
+    @property
+    def images_seen(self) -> int:
+        """Real samples trained on."""
+
+    @property
+    def last_batch(self) -> Batch | None:
+        """The last batch that was trained on."""
+
+
+class Latents(Samples, Protocol):
+    """A model whose samples are a function of noise that can be chosen."""
+
+    latent_dim: int
+
+    def latents(
+        self,
+        n: int,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Noise and labels of ``n`` samples."""
+
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Samples of noise."""
+
+
+class Critic(Samples, Protocol):
+    """A model with a discriminator."""
+
+    discriminator: nn.Module
+
+    def score(self, x: Tensor, batch: Batch) -> Tensor:
+        """Scores (N,) of samples, high for real."""
+
+
+class Ratio(Critic, Protocol):
+    """A model one of whose networks tends to log p_data / p_generated."""
+
+    @property
+    def log_ratio(self) -> nn.Module | None:
+        """That network."""
+
+
+class Likelihood(Samples, Protocol):
+    """A model that bounds the density of data."""
+
+    def log_density_bound(self, x: Tensor) -> Tensor:
+        """A lower bound (N,) of log p(x), in nats."""
+
+
+# capability -> what it is in words, methods of the class, attributes whose value must not be None, networks
+_NEEDED: dict[type, tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    Samples: ("makes samples", ("sample",), (), ()),
+    Latents: ("makes samples of noise that can be chosen", ("sample", "latents", "decode"), (), ()),
+    Critic: ("has a discriminator", ("score",), (), ("discriminator",)),
+    Ratio: ("estimates the ratio of densities", ("score",), ("log_ratio",), ("discriminator",)),
+    Likelihood: ("bounds the density of data", ("log_density_bound",), (), ()),
+}
+
+
+def require(model: Any, capability: type[Capability], who: object) -> Capability:
+    """The model, if it has a capability.
+
+    Args:
+        model: anything.
+        capability: one of the protocols above.
+        who: needs it, for the message: an object, whose class is named, or a string.
+
+    Raises:
+        TypeError: "X needs a model that ..., got Y, which has no z."
+    """
+    words, methods, values, networks = _NEEDED[capability]
+    missing = [name for name in methods if not callable(getattr(type(model), name, None))]
+    missing += [name for name in networks if not isinstance(getattr(model, name, None), nn.Module)]
+    missing = missing or [name for name in values if getattr(model, name, None) is None]
+    if missing:
+        name = who if isinstance(who, str) else type(who).__name__
+        raise TypeError(f"{name} needs a model that {words}, got {type(model).__name__}, which has no {missing[0]}.")
+    return cast(Capability, model)
