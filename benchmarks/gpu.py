@@ -35,8 +35,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from torch import Tensor
 
-from benchmarks import gpu_report, gpu_stages
-from benchmarks.gpu_stages import Setting
+from benchmarks import gpu_report, gpu_stages, gpu_training
+from benchmarks.gpu_games import Setting
 from benchmarks.parts import Job, Row, Send, together, write_json
 
 
@@ -60,8 +60,8 @@ STAGES = {
     "extractor": Stage(gpu_stages.extractor, 30, 10),
     "exactness": Stage(gpu_stages.exactness, 70, 20),
     "speed": Stage(gpu_stages.speeds, 90, 30),
-    "training": Stage(gpu_stages.training, 300, 60),
-    "results": Stage(gpu_stages.results, 40, 20),
+    "training": Stage(gpu_training.training, 300, 60),
+    "results": Stage(gpu_training.results, 40, 20),
 }
 
 

@@ -65,7 +65,7 @@ def part(name: str, found: Row) -> str:
     elif name == "training":
         lines.append(f"{found.get('at_once', 1)} at once; graphs, bf16-mixed, width 128, averaged weights, scored by "
                      "our classifier `resnet`.")  # fmt: skip
-        scores = {f"{n}, after {s['seconds']:.0f} s": {**s, "card": r.get("card")}
+        scores = {f"{n}, after {s['seconds']:.3g} s": {**s, "card": r.get("card")}
                   for n, r in rows.items() for s in r.get("scores", ())}  # fmt: skip
         lines.append(table(scores, ["step", "seconds", "metrics/fid/resnet", "metrics/is/resnet"]))
         lines.append(table(rows, ["updates", "images_seen", "ms"]))

@@ -1,15 +1,14 @@
-"""The stages of ``benchmarks.gpu``. Each is a function of the setting and of ``send``, for what it has found so far."""
+"""The first stages of ``benchmarks.gpu``: functions of the setting and of ``send``, for what is found on the way."""
 
 from __future__ import annotations
 
-import json
 import platform
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -19,85 +18,14 @@ import torch
 from torch import Tensor
 
 from benchmarks import speed
+from benchmarks.gpu_games import Churn, Setting, Until, fit, make, scorer, seconds_of, tf32
 from benchmarks.overhead import quiet
 from benchmarks.parts import Row, Send, together
-from lightning_gans import PRCGAN, SNGAN, WGANGP, GANModule, RobustWGAN
-from lightning_gans.callbacks import EMA, GenerativeMetrics
 from lightning_gans.compat.lightning import pl
-from lightning_gans.datamodules.base import ImageDataModule, Split
 from lightning_gans.functional import double_backward, gradient_penalty, interpolate
-from lightning_gans.metrics import ClassifierExtractor, content_hash, weights_hash
-from lightning_gans.networks import ResNetDiscriminator, ResNetGenerator
+from lightning_gans.metrics import content_hash, weights_hash
 
-LATENT = 128
 GFLOP, TFLOPS = 1546, 400  # of an update at width 128, by docs/results/speed.md's rewrites; a card's rate in TF32
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a stage works with.
-
-    Attributes:
-        device: ``cuda`` or ``cpu``.
-        scale: 1 for the real thing; widths, batches, counts and seconds are so many times smaller, down to a least.
-        out: folder of the results.
-        scratch: folder of what need not be kept.
-        card: name of the device.
-        source: where the images are from.
-        images: uint8 (N, 3, 32, 32), with ``labels`` (N,); ``test`` holds others, or None.
-        end: ``time.monotonic()`` at which the stage has to be done.
-    """
-
-    device: str
-    scale: float
-    out: Path
-    scratch: Path
-    card: str
-    source: str
-    images: Tensor
-    labels: Tensor
-    test: tuple[Tensor, Tensor] | None = None
-    end: float = float("inf")
-
-    def times(self, number: float, least: int) -> int:
-        """A number in this scale."""
-        return max(least, round(number * self.scale))
-
-    @property
-    def left(self) -> float:
-        """Seconds until the end."""
-        return self.end - time.monotonic()
-
-
-class Given(ImageDataModule):
-    """The setting's images, with noise as wide as a grey level."""
-
-    name, shape, num_classes = "cifar10", (3, 32, 32), 10
-
-    setting: Setting  # not an argument, which would become part of checkpoints
-
-    def load(self, split: Split) -> tuple[Tensor, Tensor]:
-        """All of them, for either split."""
-        return self.setting.images, self.setting.labels
-
-
-def given(setting: Setting, batch: int) -> Given:
-    """The setting's images in batches."""
-    data = Given(batch, dequantize=True)
-    data.setting = setting
-    return data
-
-
-def tf32(on: bool) -> None:
-    """Allow TF32 for matrix products and convolutions, or forbid it."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
-
-
-def seconds_of(function: Callable[[], Any], device: str) -> float:
-    """How long a call takes, the device's work included."""
-    start = speed.clock(device)
-    function()
-    return speed.clock(device) - start
 
 
 # ---------------------------------------------------------------------- environment and extractor
@@ -122,13 +50,6 @@ def environment(setting: Setting, send: Send) -> Row:
     return {**row, "told": told}
 
 
-def scorer(setting: Setting) -> ClassifierExtractor:
-    """The classifier that all scores are made with: trained once, then found in the folder of the results."""
-    epochs = None if setting.scale == 1 else 1
-    return ClassifierExtractor(setting.images, setting.labels, "resnet", cache_dir=setting.out, epochs=epochs,
-                               device=setting.device)  # fmt: skip
-
-
 @torch.no_grad()
 def extractor(setting: Setting, send: Send) -> Row:
     """Train the classifier, or take the one that lies in the folder of the results."""
@@ -144,66 +65,6 @@ def extractor(setting: Setting, send: Send) -> Row:
     accuracy, on = right / len(images), "test" if setting.test else "training"
     return {**found, "weights": weights_hash(classifier), "data": content_hash(setting.images, setting.labels),
             "accuracy": accuracy, "accuracy_on": on, "told": f"accuracy {accuracy:.3f} on the {on} images"}  # fmt: skip
-
-
-# ---------------------------------------------------------------------- games
-def make(name: str, width: int, **options: Any) -> GANModule:
-    """A technique of the tables with its networks, always from the same seed."""
-    torch.manual_seed(0)
-    generator, critic = ResNetGenerator(width=width), partial(ResNetDiscriminator, width=width)
-    if name.startswith("prc"):
-        generator = ResNetGenerator(width=width, skip="identity")
-        judge = critic(dropout=(0.2, 0.5, 0.5), init="kaiming")
-        if name == "prc_off":
-            return PRCGAN(generator, judge, LATENT, ratio_clip=None, **options)
-        return PRCGAN(generator, judge, LATENT, classifier=critic(norm="batch", init="kaiming"), **options)
-    if name == "sn_gan":
-        return SNGAN(generator, critic(pool="sum"), LATENT, **options)
-    if name == "robust":
-        return RobustWGAN(generator, critic(), LATENT, weight_network=critic(), w_start=2, **options)
-    return WGANGP(generator, critic(), LATENT, g_batch_factor=2, lr_g=2e-4, lr_d=2e-4, **options)
-
-
-class Until(pl.Callback):
-    """Ends the training at a time."""
-
-    def __init__(self, end: float) -> None:
-        super().__init__()
-        self.end = end
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if time.monotonic() >= self.end:
-            trainer.should_stop = True
-
-
-class Churn(pl.Callback):
-    """Takes memory between the steps, fills it with NaN and gives it back: whoever reads freed memory will find it."""
-
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        sizes = {t.numel() for t in (*pl_module.parameters(), *pl_module.buffers())}
-        for size in sorted(sizes | {2**k for k in range(0, 22, 3)}):
-            torch.full((size,), float("nan"), device=pl_module.device)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        self.on_train_batch_start(trainer, pl_module)
-
-
-def fit(
-    setting: Setting,
-    module: GANModule,
-    updates: int,
-    batch: int,
-    callbacks: Sequence[pl.Callback] = (),
-    ckpt_path: Path | None = None,
-    **options: Any,
-) -> pl.Trainer:
-    """Train without logs and files."""
-    trainer = pl.Trainer(max_steps=updates, max_epochs=-1, accelerator=setting.device, devices=1, logger=False,
-                         enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
-                         limit_val_batches=0, callbacks=list(callbacks), default_root_dir=setting.scratch,
-                         **options)  # fmt: skip
-    trainer.fit(module, datamodule=given(setting, batch), ckpt_path=ckpt_path and str(ckpt_path))
-    return trainer
 
 
 # ---------------------------------------------------------------------- exactness
@@ -253,8 +114,8 @@ def exact_training(setting: Setting, name: str, send: Send) -> Row:
 
 def penalty_gradient(setting: Setting, method: Any, autocast: bool) -> tuple[Tensor, Tensor]:
     """The penalty of a critic and its gradient, by one method, in bf16-mixed or not."""
-    module = make("wgan_gp", setting.times(32, 4)).to(setting.device)
-    real, fake = (torch.rand(setting.times(16, 8), 3, 32, 32).to(setting.device) for _ in range(2))
+    module = make("wgan_gp", setting.times(128, 4)).to(setting.device)
+    real, fake = (torch.rand(setting.times(64, 8), 3, 32, 32).to(setting.device) for _ in range(2))
     with torch.autocast(setting.device, torch.bfloat16, enabled=autocast), double_backward(method):
         penalty = gradient_penalty(module.discriminator, interpolate(real, fake))
     found = torch.autograd.grad(penalty, list(module.discriminator.parameters()), allow_unused=True,
@@ -369,116 +230,18 @@ def speeds(setting: Setting, send: Send) -> Row:
     ends = {"main": time.monotonic() + 0.6 * setting.left, "compiled": setting.end}
     for name, sides in races.items():
         mine = replace(setting, end=ends[name] - min(1.0, 0.05 * setting.left))
-        found = together({name: partial(race, mine, sides)}, ends[name])[name]
+        told = partial(_merged, send, rows, name)
+        found = together({name: partial(race, mine, sides)}, ends[name], told=told)[name]
         rows |= {side: found[side] for side in sides if side in found and side not in rows}
         for row in rows.values():
             row["ratio_to_skilled"] = row["ms"] / rows["skilled"]["ms"] if "ms" in rows.get("skilled", {}) else None
         if "error" in found:
             rows[f"{name}: what ended it"] = {"error": found["error"]}
         send({"rows": rows})
-    told = ", ".join(f"{side} {row['ms']:.3g}" for side, row in rows.items() if "ms" in row)
-    return {"rows": rows, "told": f"ms per update: {told}"}
+    ms = ", ".join(f"{side} {row['ms']:.3g}" for side, row in rows.items() if "ms" in row)
+    return {"rows": rows, "told": f"ms per update: {ms}"}
 
 
-# ---------------------------------------------------------------------- training
-class ByTheClock(GenerativeMetrics):
-    """Scores after equal shares of the time, without the time that scoring takes; then training ends."""
-
-    def __init__(self, end: float, shares: int, send: Send, **options: Any) -> None:
-        super().__init__(every_n_steps=2**40, **options)
-        self.end, self.shares, self.send = end, shares, send
-        self.trained, self.began = 0.0, time.monotonic()
-        self.each: float | None = None  # seconds of training between two measurements
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The first measurement; then the clock starts."""
-        super().on_train_start(trainer, pl_module)
-        self.began = time.monotonic()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Measure when the time has come."""
-        now = time.monotonic()
-        if self.each is None:  # the first update has compiled, recorded and chosen; the rest is shared out
-            measuring = 1.2 * self.measuring * self.shares
-            self.each = max(0.0, (self.end - now - measuring) / self.shares)
-        if now - self.began >= self.each:
-            speed.clock(pl_module.device.type)  # which may be behind
-            self.trained += time.monotonic() - self.began
-            self._record(trainer, pl_module)
-            self.began = time.monotonic()
-            trainer.should_stop = len(self.history) > self.shares
-        elif now >= self.end:
-            trainer.should_stop = True
-
-    def _record(self, trainer: pl.Trainer, pl_module: GANModule) -> dict[str, float]:
-        start = time.monotonic()
-        values = super()._record(trainer, pl_module)
-        self.history[-1]["seconds"] = self.trained
-        self.measuring = time.monotonic() - start
-        self.send({"scores": [dict(entry) for entry in self.history]})
-        return values
-
-
-def train(setting: Setting, name: str, seconds: float, send: Send) -> Row:
-    """One technique by graphs and bf16 for its share of the time; its averaged generator goes to the scratch folder."""
-    tf32(True)
-    torch.backends.cudnn.benchmark = True
-    begun = time.monotonic()
-    module = make(name, setting.times(128, 4), cuda_graphs=True)
-    scores = ByTheClock(begun + seconds, 3, send, extractor=scorer(setting), metrics=("fid", "is"),
-                        num_fake=setting.times(10_000, 100), batch_size=setting.times(1000, 100))  # fmt: skip
-    with quiet():
-        trainer = fit(setting, module, 2**40, setting.times(64, 8), [EMA(0.999), scores], precision="bf16-mixed")
-    if trainer.global_step < 1 or module.ema is None:
-        raise TimeoutError("no update fitted")
-    state = {key: value.cpu() for key, value in module.ema.state_dict().items()}
-    halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    torch.save(halves, setting.scratch / f"{name}.pt")
-    return {"updates": trainer.global_step, "images_seen": module.images_seen,
-            "ms": 1000 * scores.trained / trainer.global_step, "protocol": scores.protocol}  # fmt: skip
-
-
-TRAINED = ("sn_gan", "wgan_gp", "prc_off", "prc")
-
-
-def training(setting: Setting, send: Send) -> Row:
-    """75 seconds of each technique; two at once where one leaves the card idle for more than half of the time."""
-    speeds = setting.out / "speed.json"
-    rows = json.loads(speeds.read_text()).get("rows", {}) if speeds.exists() else {}
-    at_once = 2 if (rows.get("graphs, bf16", {}).get("busy") or 1.0) < 0.5 else 1
-    seconds = min(max(75 * setting.scale, 3.0), setting.left * at_once / len(TRAINED) - 3)
-    jobs = {name: partial(train, setting, name, seconds) for name in TRAINED}
-    rows = together(jobs, setting.end, at_once, lambda rows: send({"rows": rows, "at_once": at_once}))
-    last = {name: row["scores"][-1] for name, row in rows.items() if row.get("scores")}
-    told = ", ".join(f"{name} FID {score['metrics/fid/resnet']:.4g}" for name, score in last.items())
-    return {"rows": rows, "at_once": at_once, "told": told or "nothing was scored"}
-
-
-@torch.no_grad()
-def results(setting: Setting, send: Send) -> Row:
-    """The averaged generators in fp16 and their samples in one file, and what rounding to fp16 costs."""
-    kept: dict[str, Any] = {}
-    rows: dict[str, Row] = {}
-    for name in TRAINED:
-        if not (path := setting.scratch / f"{name}.pt").exists():
-            continue
-        module = make(name, setting.times(128, 4))
-        state = torch.load(path, weights_only=True)
-        module.generator.load_state_dict(state)
-        module.to(setting.device)
-        grid = module.sample(64, seed=0)
-        grid = ((grid.float() + 1) * 127.5).round().clamp(0, 255).byte().cpu()
-        kept[name] = {"generator": state, "width": setting.times(128, 4), "samples": grid}
-        temporary = setting.out / ".generators.tmp"
-        torch.save(kept, temporary)
-        temporary.replace(setting.out / "generators.pt")
-        scores = GenerativeMetrics(2**40, scorer(setting), ("fid", "is"), num_fake=setting.times(10_000, 100))
-        with quiet():
-            trainer = pl.Trainer(accelerator=setting.device, devices=1, logger=False, callbacks=[scores],
-                                 enable_checkpointing=False, enable_progress_bar=False, limit_test_batches=1,
-                                 default_root_dir=setting.scratch)  # fmt: skip
-            rows[name] = dict(trainer.test(module, datamodule=given(setting, 64), verbose=False)[0])
-        send({"rows": rows})
-    if not kept:
-        raise ValueError("results needs generators of the training stage of the same run, got none")
-    return {"rows": rows, "told": f"generators and samples of {', '.join(kept)} in generators.pt"}
+def _merged(send: Send, rows: dict[str, Row], name: str, found: dict[str, Row]) -> None:
+    """Send what a race has so far, behind the rows of the one before."""
+    send({"rows": {**{side: row for side, row in found[name].items() if side in SIDES}, **rows}})

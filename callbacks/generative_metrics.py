@@ -41,8 +41,9 @@ class GenerativeMetrics(ScoreCallback):
     Args:
         every_n_steps: generator updates between two measurements, >= 1.
         extractor: ``inception`` (canonical; 2048 features of torch-fidelity's InceptionV3), ``lenet`` or ``resnet`` (a
-            small classifier trained on the data set at hand at first use, then cached), or a module that maps uint8
-            images (N, C, H, W) to features (N, F) or to (features, logits).
+            small classifier trained on the data set at hand at first use, then cached), a ready extractor such as a
+            ``metrics.ClassifierExtractor`` of fewer epochs, or a module that maps uint8 images (N, C, H, W) to features
+            (N, F) or to (features, logits).
         metrics: some of ``fid``, ``is``, ``kid``, ``prdc``.
         num_fake: number of samples.
         num_real: size of the reference, drawn at random from the split; None = all of it.

@@ -25,7 +25,7 @@ _GRADIENT = "the gradient"
 
 
 class NonFiniteError(RuntimeError):
-    """A loss term or a gradient was NaN or infinite, and training was stopped before it reached a weight."""
+    """A loss term or a gradient was NaN or infinite, and training was stopped: on a CPU before it reached a weight."""
 
 
 class NonFiniteGuard(pl.Callback):
