@@ -1,0 +1,131 @@
+"""What a CUDA graph would record: a recorded function reads and writes only what stays where it is.
+
+A graph knows addresses. If a step reads a tensor that was made outside of the recorded function and is freed later, a
+replay reads and writes whatever lies there then. That needs no GPU to be seen.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import pytest
+import torch
+from common import PENALISED, VARIANTS, make, make_images, plain, trainer
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lightning_gans import GAN, GANModule
+from lightning_gans.engine.frozen import kept_buffers
+from lightning_gans.engine.graphs import StepGraphs
+from lightning_gans.wrappers import spectral_norm
+
+
+class Foreign(TorchDispatchMode):
+    """Addresses of the storages that operations take and that none of them has made.
+
+    Storages that operations make are kept alive, so that none is at the address of one that was freed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: dict[int, Any] = {}
+        self.found: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [t.untyped_storage() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        if "lift_fresh" in str(function):  # a constant that Python has just made
+            self.made |= {s.data_ptr(): s for s in given}
+        result = function(*args, **(kwargs or {}))
+        self.found |= {s.data_ptr(): s for s in given if s.data_ptr() and s.data_ptr() not in self.made}
+        made = [t.untyped_storage() for t in tree_leaves(result) if isinstance(t, Tensor)]
+        self.made |= {s.data_ptr(): s for s in made if s.data_ptr() not in self.found}
+        return result
+
+
+def addresses(tensors: Iterable[Any]) -> set[int]:
+    return {t.untyped_storage().data_ptr() for t in tensors if isinstance(t, Tensor)}
+
+
+@contextmanager
+def watched(module: GANModule) -> Iterator[dict[Any, list[set[int]]]]:
+    """Foreign storages of each recorded function, call by call.
+
+    They must be parameters or buffers from before the fit, what optimizers keep, or what is held.
+    """
+    seen: dict[Any, list[set[int]]] = {}
+    run, staying = StepGraphs.run, addresses([*module.parameters(), *module.buffers()])
+
+    def watch(self: StepGraphs, key: Any, function: Callable[[], Any]) -> Any:
+        with Foreign() as mode:
+            result = run(self, key, function)
+        kept = tree_leaves([optimizer.state for optimizer in module.trainer.optimizers])
+        outside = mode.found.keys() - staying - addresses(kept) - addresses(self._places.values())
+        assert not outside, f"{key[0]} reads {len(outside)} tensors that a replay would not find"
+        seen.setdefault(key, []).append(set(mode.found))
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StepGraphs, "run", watch)
+        yield seen
+
+
+def play(module: GANModule, shape: tuple[int, ...]) -> dict[Any, list[set[int]]]:
+    with watched(module) as seen, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="cuda_graphs has no effect")
+        trainer(max_steps=6 * module.g_steps).fit(module, plain(400, 4, shape=shape))
+    return seen
+
+
+def check(module: GANModule, shape: tuple[int, ...]) -> None:
+    seen = play(module, shape)
+    assert {key[0] for key in seen} == set(module.players)
+    for key, calls in seen.items():
+        assert len(calls) >= 6 and all(call == calls[1] for call in calls[1:6]), key
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_batch_norm(name: str) -> None:
+    """In the discriminator where the technique allows it, in the generator and in third networks."""
+    check(make_images(name, cuda_graphs=True), (1, 8, 8))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_spectral_norm(name: str) -> None:
+    module = make_images(name) if name not in PENALISED else make(name)
+    for player in ("d", "c", "w"):
+        for network in module.networks(player) if player in module.players else ():
+            if not any("parametrizations" in key for key in network.state_dict()):
+                spectral_norm(network)
+    module.cuda_graphs = True
+    check(module, (2,) if name in PENALISED else (1, 8, 8))
+
+
+class Level(nn.Module):
+    """A critic with a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 1)
+        self.register_buffer("level", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.inner(x) + self.level).squeeze(1)
+
+
+class Faulty(GAN):
+    """Copies the discriminator's buffer outside of what is recorded, and frees the copy after the step."""
+
+    def minimise(self, player: str, *arguments: Any) -> None:
+        self.run.steps["g"]._other_places = []
+        with kept_buffers(self.discriminator) if player == "g" else nullcontext():
+            super().minimise(player, *arguments)
+
+
+def test_the_watch_sees_what_a_step_made_and_freed() -> None:
+    with pytest.raises(AssertionError, match="g reads 1 tensors that a replay would not find"):
+        play(Faulty(make("gan").generator, Level(), 3, cuda_graphs=True), (2,))
+    play(GAN(make("gan").generator, Level(), 3, cuda_graphs=True), (2,))
