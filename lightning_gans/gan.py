@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from lightning_gans import checks
 from lightning_gans.engine import distributed
 from lightning_gans.engine.batch import Batch, Terms
-from lightning_gans.engine.first_batch import told
+from lightning_gans.engine.first_batch import tried
 from lightning_gans.engine.frozen import frozen
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory
 from lightning_gans.functional import draw
-from lightning_gans.functional.conditional import conditional_call, score, takes_labels
+from lightning_gans.functional.conditional import score, takes_labels
 from lightning_gans.functional.double_backward.input_gradient import DoubleBackward, no_autocast
 from lightning_gans.functional.penalties import Discriminator
 from lightning_gans.regularizers import Regularizer
@@ -60,6 +60,9 @@ class GANModule(GenerativeModule):
         cuda_graphs: see `GenerativeModule`.
         accumulate_g: noise batches whose mean gradient makes one generator update.
         accumulate_d: data batches whose mean gradient makes one discriminator update.
+        sam_g: rho of sharpness-aware minimisation (``optim.sam``) by the generator, >= 0: its gradient is taken at that
+            distance from its weights, and costs twice as much. None: off.
+        sam_d: the same for the discriminator.
 
     Raises:
         ValueError: for settings out of range, for two terms of one name, and for BatchNorm in a discriminator with a
@@ -92,13 +95,15 @@ class GANModule(GenerativeModule):
         cuda_graphs: bool = False,
         accumulate_g: int = 1,
         accumulate_d: int = 1,
+        sam_g: float | None = None,
+        sam_d: float | None = None,
     ) -> None:
         checks.at_least_one(latent_dim=latent_dim, d_steps=d_steps, g_steps=g_steps, g_batch_factor=g_batch_factor)
         checks.one_of("order", order, ("d_first", "g_first"))
         if order == "g_first" and g_steps > 1:
             raise ValueError(f"g_steps must be 1 with order='g_first', got {g_steps}.")
-        d = Player("d", ("discriminator",), lr_d, optimizer_d, scheduler_d, clip_grad_d, accumulate_d)
-        g = Player("g", ("generator",), lr_g, optimizer_g, scheduler_g, clip_grad_g, accumulate_g)
+        d = Player("d", ("discriminator",), lr_d, optimizer_d, scheduler_d, clip_grad_d, accumulate_d, sam=sam_d)
+        g = Player("g", ("generator",), lr_g, optimizer_g, scheduler_g, clip_grad_g, accumulate_g, sam=sam_g)
         super().__init__(double_backward=double_backward, cuda_graphs=cuda_graphs)
         self.generator, self.discriminator = generator, discriminator
         self.latent_dim, self.g_batch_factor, self.order = latent_dim, g_batch_factor, order
@@ -186,7 +191,7 @@ class GANModule(GenerativeModule):
     def cycle(self) -> None:
         """The discriminator's updates, unless they are done, and one of the generator's."""
         done = self.progress.done
-        if self.order == "g_first":
+        if self.order == "g_first" and not done["g"]:
             self._generator_step(self.take(1)[0])
         while done["d"] < self.d_steps:
             batches = self.take(self.players["d"].accumulate)
@@ -209,7 +214,7 @@ class GANModule(GenerativeModule):
         """Those of D's updates, and the generator's own."""
         size, done = self.players["d"].accumulate, self.progress.done
         whole = self.d_steps * size + self.g_batches
-        return whole - done["d"] * size, whole if done["g"] + 1 == self.g_steps else self.g_batches
+        return whole - done["d"] * size, whole if done["g"] + 1 >= self.g_steps else self.g_batches
 
     def terms(self, player: str, batch: Batch) -> Terms:
         """What a player minimises on a batch, regularizers included."""
@@ -258,29 +263,18 @@ class GANModule(GenerativeModule):
             self._joint = small and not any(True for _ in self.discriminator.buffers()) and self._alone(batch, fake)
 
     def _checked_fake(self, batch: Batch) -> Tensor:
-        try:
-            fake = self(batch.z, batch.labels)
-        except (RuntimeError, IndexError) as error:
-            raise ValueError(
-                f"The generator failed on noise of shape {tuple(batch.z.shape)}{told(batch.labels)}; "
-                f"latent_dim={self.latent_dim} must be the length of the noise that it takes ({error})."
-            ) from error
+        hint = f"; latent_dim={self.latent_dim} must be the length of the noise that it takes"
+        fake = tried("generator", self.generator, "noise", batch.z, batch.labels, hint)
         if fake.shape != batch.real.shape:
             raise ValueError(
                 f"The generator's output has shape {tuple(fake.shape)}, but real samples have "
                 f"{tuple(batch.real.shape)}: both must be the same."
             )
-        return cast(Tensor, fake)
+        return fake
 
     def _check_scores(self, batch: Batch) -> None:
-        n = len(batch.real)
-        try:
-            scores = conditional_call(self.discriminator, batch.real, batch.labels)
-        except (RuntimeError, IndexError) as error:
-            raise ValueError(
-                f"The discriminator failed on real samples of shape {tuple(batch.real.shape)}{told(batch.labels)} "
-                f"({error})."
-            ) from error
+        n, network = len(batch.real), self.discriminator
+        scores = tried("discriminator", network, "real samples", batch.real, batch.labels)
         if scores.shape != (n,):
             raise ValueError(
                 f"The discriminator must return one score per sample, shape ({n},), got {tuple(scores.shape)}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans.engine.batch import Batch
-from lightning_gans.functional.conditional import takes_labels
+from lightning_gans.functional.conditional import conditional_call, takes_labels
 
 
 def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
@@ -65,9 +65,13 @@ def _check_labels(labels: Tensor, n: int, networks: Mapping[str, nn.Module]) -> 
                 raise ValueError(f"labels must lie in 0..{known - 1}, which the {name} knows, got {low}..{high}.")
 
 
-def told(labels: Tensor | None) -> str:
-    """Labels in an error message."""
-    return "" if labels is None else f" and labels {int(labels.min())}..{int(labels.max())}"
+def tried(name: str, network: nn.Module, what: str, x: Tensor, labels: Tensor | None, hint: str = "") -> Tensor:
+    """What a network makes of ``x``; ValueError with its name, what it was given and a hint if it fails."""
+    try:
+        return conditional_call(network, x, labels)
+    except (RuntimeError, IndexError) as error:
+        known = "" if labels is None else f" and labels {int(labels.min())}..{int(labels.max())}"
+        raise ValueError(f"The {name} failed on {what} of shape {tuple(x.shape)}{known}{hint} ({error}).") from error
 
 
 def sample_labels(labels: Tensor | None, n: int, num_classes: int | None) -> None:

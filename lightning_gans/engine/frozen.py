@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import cast
 
 from torch import Tensor, nn
 
 Places = list[tuple[nn.Module, str]]  # where buffers are registered
+Buffers = list[tuple[nn.Module, str, Tensor]]
 
 
 @contextmanager
@@ -43,16 +45,19 @@ def places_of(networks: Iterable[nn.Module]) -> Places:
     return [(m, name) for m in modules for name, b in m._buffers.items() if b is not None]
 
 
-def swap_in_copies(places: Places) -> list[tuple[nn.Module, str, Tensor]]:
+def buffers_of(places: Places) -> Buffers:
+    """What is registered there now."""
+    return [(module, name, cast(Tensor, module._buffers[name])) for module, name in places]
+
+
+def swap_in_copies(places: Places) -> Buffers:
     """Put copies of the buffers in their places; returns the originals for :func:`put_back`."""
-    originals = [(module, name, module._buffers[name]) for module, name in places]
-    for module, name, buffer in originals:
-        assert buffer is not None
-        module._buffers[name] = buffer.clone()
-    return originals  # type: ignore[return-value]
+    originals = buffers_of(places)
+    put_back([(module, name, buffer.clone()) for module, name, buffer in originals])
+    return originals
 
 
-def put_back(originals: list[tuple[nn.Module, str, Tensor]]) -> None:
-    """Undo :func:`swap_in_copies`."""
-    for module, name, buffer in originals:
+def put_back(buffers: Buffers) -> None:
+    """Register these; not by ``setattr``, which is slow on a module."""
+    for module, name, buffer in buffers:
         module._buffers[name] = buffer

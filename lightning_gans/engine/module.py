@@ -72,7 +72,10 @@ class GenerativeModule(Sampling):
 
     def play(self, *players: Player) -> None:
         """Let these take part, behind those that do already; the constructor of a subclass calls it."""
-        self.players |= {player.name: player for player in players}
+        for player in players:
+            if player.sam and self.cuda_graphs:
+                raise ValueError(f"sam_{player.name} must be None with cuda_graphs, got {player.sam!r}.")
+            self.players[player.name] = player
         self.progress.begin(self.players)
         nets = [net for name in self.players for net in self.networks(name)]
         self.conditional = any(takes_labels(net) for net in nets)
@@ -153,19 +156,21 @@ class GenerativeModule(Sampling):
     @contextmanager
     def _hooked_once(self, step: Step) -> Iterator[Callable[[], Tensor]]:
         """A closure after whose later calls Lightning finds no hook to fire."""
-        hooks = self.trainer.callbacks
+        trainer: Any = self.trainer
+        hooks, own = trainer.callbacks, vars(self).get("on_before_optimizer_step")
 
         def closure() -> Tensor:
             if step.calls:
-                self.trainer.callbacks = []
+                trainer.callbacks = []
                 vars(self)["on_before_optimizer_step"] = _no_hook
             return step.closure()
 
         try:
             yield closure
         finally:
-            self.trainer.callbacks = hooks
+            trainer.callbacks = hooks
             vars(self).pop("on_before_optimizer_step", None)
+            vars(self).update({} if own is None else {"on_before_optimizer_step": own})
 
     # ------------------------------------------------------------------ one update
     def training_step(self, dataloader_iter: Iterator[Any]) -> None:
@@ -199,7 +204,7 @@ class GenerativeModule(Sampling):
         raw = run.precision.convert_input(raw)
         if not run.plain_transfer:
             raw = run.strategy.batch_to_device(raw)
-        parts = columns(raw)
+        parts: Sequence[Any] = columns(raw)
         for part in parts:
             if torch.is_tensor(part) and part.device != run.noise.device:
                 parts = [to_device(p, run.noise.device) for p in parts]
@@ -259,7 +264,10 @@ class GenerativeModule(Sampling):
         seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
         self.progress.begin(self.players)
         dtype = next(self.trained_network.parameters()).dtype
-        transfers = {pl.LightningModule: self, pl.LightningDataModule: getattr(self.trainer, "datamodule", None)}
+        transfers: dict[type, Any] = {
+            pl.LightningModule: self,
+            pl.LightningDataModule: getattr(self.trainer, "datamodule", None),
+        }
         self.run = Run(self.trainer, self.device, seed, self.noise_shape, dtype, self.cuda_graphs, transfers)
         if self._resumed is not None:
             resume.restore(self._resumed, self.progress, self.run.stream, self.run.noise)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -28,9 +29,10 @@ class Player:
         clip: largest norm of its gradient, > 0; longer ones are scaled down (after unscaling). None: no limit.
         accumulate: batches whose mean gradient makes one update, >= 1.
         every: it steps in every n-th cycle, >= 1.
+        sam: distance rho at which its gradient is taken (``optim.sam``), >= 0; None: where its weights are.
 
     Raises:
-        ValueError: for a setting out of range, named ``clip_grad_<name>``, ``accumulate_<name>``, ``<name>_every``.
+        ValueError: for a setting out of range; it is named ``clip_grad_<name>``, ``sam_<name>`` and so on.
     """
 
     name: str
@@ -41,11 +43,20 @@ class Player:
     clip: float | None = None
     accumulate: int = 1
     every: int = 1
+    sam: float | None = None
 
     def __post_init__(self) -> None:
         if self.clip is not None:
             checks.positive(**{f"clip_grad_{self.name}": self.clip})
+        if self.sam is not None and not 0 <= self.sam < float("inf"):
+            raise ValueError(f"sam_{self.name} must be a finite number >= 0, got {self.sam!r}.")
         checks.at_least_one(**{f"accumulate_{self.name}": self.accumulate, f"{self.name}_every": self.every})
+
+
+def needs_closure(optimizer: Optimizer) -> bool:
+    """Whether an optimizer cannot step without its closure."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is closure.empty
 
 
 def may_call_again(optimizer: Optimizer) -> bool:

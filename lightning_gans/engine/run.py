@@ -13,7 +13,7 @@ from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.engine import distributed
 from lightning_gans.engine.graphs import StepGraphs
 from lightning_gans.engine.logbook import Late
-from lightning_gans.engine.player import Player
+from lightning_gans.engine.player import Player, needs_closure
 from lightning_gans.engine.progress import Progress
 from lightning_gans.engine.step import Step
 from lightning_gans.engine.stream import NO_BATCH, DataStream
@@ -100,6 +100,11 @@ class Run:
             own[name] = matching[0]
         scaler = getattr(self.precision, "scaler", None)
         for name, player in players.items():
+            if scaler is not None and needs_closure(own[name].optimizer):
+                raise ValueError(
+                    f"The optimizer of {name!r} must step without a closure under a gradient scaler, got "
+                    f"{type(own[name].optimizer).__name__}."
+                )
             self.steps[name] = Step(player, networks, own, progress, self.noise, scaler, self.graphs)
 
 

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from lightning_gans.engine import distributed, rng
 from lightning_gans.engine.batch import TENSORS, Batch, Terms
-from lightning_gans.engine.frozen import places_of, put_back, swap_in_copies
+from lightning_gans.engine.frozen import Buffers, buffers_of, places_of, put_back, swap_in_copies
 from lightning_gans.engine.graphs import StepGraphs
 from lightning_gans.engine.player import Player, may_call_again
 from lightning_gans.engine.progress import Progress
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
+from lightning_gans.optim.sam import ascend
+from lightning_gans.optim.sam import put_back as put_weights_back
 
 _NOTHING = nullcontext()
 TermsOf = Callable[[Batch], Terms]
@@ -63,7 +65,7 @@ class Step:
         self.may_repeat = may_call_again(self.optimizer.optimizer)
         self.calls = 0  # of the closure, since the last gradients
         self.loss = torch.empty(())
-        self._repeated: tuple[TermsOf, Sequence[Batch], Any] | None = None
+        self._repeated: tuple[TermsOf, Sequence[Batch], Any, Buffers] | None = None
 
     def compute(self, terms: TermsOf, batches: Sequence[Batch], key: tuple[Any, ...] = ()) -> None:
         """Set the gradients of the mean over ``batches`` of the sum of ``terms``.
@@ -76,11 +78,13 @@ class Step:
         self.calls = 0
         if self.graphs is not None:
             batches = self._held(self.graphs, batches)
-        elif self.may_repeat and self.scaler is None:
-            self._repeated = terms, batches, self._random_state()
+        elif self.may_repeat or self.player.sam:
+            buffers = [(module, name, buffer.clone()) for module, name, buffer in buffers_of(self._places)]
+            self._repeated = terms, batches, self._random_state(), buffers
         self.progress.batches[self.player.name] = batches[-1]
         if self.graphs is None:
             self._assign(self._evaluate(terms, batches))
+            self._sharpen()
         else:
             self._assign(self._replay(self.graphs, terms, batches, key))
 
@@ -94,7 +98,16 @@ class Step:
         """
         self.calls += 1
         if self.calls > 1:
+            if self.graphs is not None or self.scaler is not None:
+                reason = "a gradient scaler" if self.graphs is None else "cuda_graphs"
+                raise ValueError(
+                    f"The optimizer of {self.player.name!r} must evaluate its closure once with {reason}, got "
+                    f"{type(self.optimizer.optimizer).__name__}, which asks again."
+                )
             self._repeat()
+            self._sharpen()
+            if self.player.clip is not None:
+                nn.utils.clip_grad_norm_([p for g in self._groups for p in g["params"]], self.player.clip)
         return self.loss
 
     def clip(self) -> None:
@@ -148,27 +161,32 @@ class Step:
                     p.grad = g
 
     def _repeat(self) -> None:
-        if self._repeated is None:
-            reason = "a gradient scaler" if self.graphs is None else "cuda_graphs"
-            raise ValueError(
-                f"The optimizer of {self.player.name!r} must evaluate its closure once with {reason}, got "
-                f"{type(self.optimizer.optimizer).__name__}, which asks again."
-            )
-        terms, batches, before = self._repeated
+        """Evaluate again: with the same random numbers, all buffers kept, nothing noted but the loss."""
+        assert self._repeated is not None
+        terms, batches, before, buffers = self._repeated
         after, known = self._random_state(), {name: dict(vars(self.progress)[name]) for name in ("values", "made")}
         originals = swap_in_copies(self._places)
+        put_back([(module, name, buffer.clone()) for module, name, buffer in buffers])
         self._set_random_state(before)
         try:
             with torch.enable_grad():
                 self._assign(self._evaluate(terms, batches))
-            if self.player.clip is not None:
-                self.clip()
         finally:
             self._set_random_state(after)
             put_back(originals)
             for name, content in known.items():
                 vars(self.progress)[name].clear()
                 vars(self.progress)[name].update(content)
+
+    def _sharpen(self) -> None:
+        """Replace the gradient by that of weights a distance rho away along it, if the player asks for that."""
+        if self.player.sam:
+            loss, saved = self.loss, ascend((p for g in self._groups for p in g["params"]), self.player.sam)
+            try:
+                self._repeat()
+            finally:
+                put_weights_back(saved)
+            self.loss = loss
 
     def _random_state(self) -> tuple[rng.RNGState, Tensor]:
         return rng.capture(), self.generator.get_state()
@@ -183,7 +201,11 @@ class Step:
         hold, name = graphs.hold, self.player.name
         for key, value in self.progress.kept.items():
             self.progress.kept[key] = cast(Tensor, hold(key, value))
-        return [replace(b, **{t: hold((name, i, t), getattr(b, t)) for t in TENSORS}) for i, b in enumerate(batches)]
+        held: list[Batch] = []
+        for i, b in enumerate(batches):
+            tensors: dict[str, Any] = {t: hold((name, i, t), getattr(b, t)) for t in TENSORS}
+            held.append(replace(b, **tensors))
+        return held
 
     def _replay(self, graphs: StepGraphs, terms: TermsOf, batches: Sequence[Batch], key: tuple[Any, ...]) -> Gradients:
         """What :meth:`_evaluate` gives and notes, by a CUDA graph once there is one for batches of this shape."""
