@@ -20,7 +20,7 @@ class Resampled(AroundDataModule):
     Args:
         data: any data module of this library.
         probabilities: (N,) of the training items in the order of ``data.fixed_loader("train")``, up to a factor; or
-            the path of a file that holds them (``torch.save``), as ``rounds.reweight`` writes it.
+            the path of a file that holds them (``torch.save``), as ``stages.reweight`` writes it.
     """
 
     live = ("data", "probabilities")

@@ -59,7 +59,9 @@ NOT_YET = {  # being rewritten elsewhere
     "lightning_gans/metrics/extractors.py",
     "lightning_gans/cli/gan_cli.py",
     "callbacks/non_finite.py",
+    "benchmarks/gpu_report.py",
     "benchmarks/overhead.py",
+    "benchmarks/parts.py",
     "benchmarks/speed.py",
     "benchmarks/recipes.py",
     "datamodules/downloaded.py",  # moves what it has downloaded under the temporary name

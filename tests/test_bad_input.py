@@ -163,7 +163,7 @@ def test_latent_dim_below_one(value: int) -> None:
 def test_negative_weight_of_a_penalty(weight: float) -> None:
     for start in (lambda: make("wgan_gp", gp_weight=weight), lambda: GradientPenalty(weight=weight),
                   lambda: R1(weight=weight)):  # fmt: skip
-        with pytest.raises(ValueError, match=rf"weight: expected a finite number of at least 0, got {weight}"):
+        with pytest.raises(ValueError, match=rf"weight must be a finite number >= 0, got {weight}"):
             start()
 
 

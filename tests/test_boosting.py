@@ -15,9 +15,7 @@ from lightning_gans.datamodules import Digits, MemoryLoader, Resampled, Ring
 from lightning_gans.datamodules.resampled import ResampledLoader
 from lightning_gans.functional.boosting import (
     BOOSTS,
-    boosted_log_density,
     dagger_weights,
-    log_normaliser,
     ratio_of,
     star_weights,
     step_size,
@@ -120,24 +118,11 @@ def test_step_sizes() -> None:
         (lambda: star_weights(torch.ones(2), 0.0), r"b must be in \(0, 1\], got 0.0"),
         (lambda: step_size("all", 1), "beta must be 'uniform' or in"),  # type: ignore[arg-type]
         (lambda: step_size(1.0, 1), "beta must be 'uniform' or in"),
-        (lambda: boosted_log_density(torch.zeros(2), [torch.zeros(2)], []), "alphas must be one number per classifier"),
     ],
 )
 def test_mistakes_are_told(call: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()
-
-
-# ---------------------------------------------------------------------- products
-def test_one_round_with_the_best_classifier_is_exact() -> None:
-    """Four states, q_0 uniform: the boosted density is p, normalised; without a round log Z = 0."""
-    p, q = torch.tensor([0.1, 0.2, 0.3, 0.4]).double(), torch.full((4,), 0.25).double()
-    logit = (p / q).log()
-    torch.testing.assert_close(boosted_log_density(q.log(), [logit], [1.0]).exp(), p, rtol=0, atol=1e-12)
-    assert float(log_normaliser(boosted_log_density(q.log(), [], []) - q.log())) == pytest.approx(0, abs=1e-12)
-    half = boosted_log_density(q.log(), [logit], [0.5])
-    z = float((q * (p / q).sqrt()).sum())  # the states are a sample of q_0 with each state once
-    assert float(log_normaliser(half - q.log()).exp()) == pytest.approx(z, abs=1e-12)
 
 
 # ---------------------------------------------------------------------- data and module

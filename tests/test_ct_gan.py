@@ -114,14 +114,14 @@ def test_the_critic_finds_the_known_optimum(weight: float) -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ValueError, match="margin: expected a finite number of at least 0, got -1"):
+    with pytest.raises(ValueError, match="margin must be a finite number >= 0, got -1"):
         ConsistencyTerm(margin=-1)
 
     class Plain(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.sum(1)
 
-    with pytest.raises(ValueError, match="expected 0 for a discriminator without a torch"):
+    with pytest.raises(ValueError, match="must be 0 for a discriminator without a torch"):
         ConsistencyTerm()(Plain(), at(torch.randn(2, 3)), torch.randn(2, 3))
 
 

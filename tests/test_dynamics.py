@@ -145,5 +145,5 @@ def test_gap_every_n_updates_by_groups_and_without_a_trace() -> None:
 def test_bad_settings() -> None:
     with pytest.raises(ValueError, match="every_n_steps must be an integer >= 1, got 0"):
         StationarityGap(0)
-    with pytest.raises(ValueError, match="weight: expected a finite number of at least 0, got -1"):
+    with pytest.raises(ValueError, match="weight must be a finite number >= 0, got -1"):
         ScorePenalty(-1)

@@ -433,7 +433,7 @@ def test_methods_nest_and_end() -> None:
             assert _method.get() == "linear"
         assert _method.get() == "plain"
     assert _method.get() == "sparse"
-    with pytest.raises(ValueError, match="expected one of sparse, linear, compiled, plain, got 'fast'"):
+    with pytest.raises(ValueError, match="must be one of sparse, linear, compiled, plain, got 'fast'"):
         double_backward("fast").__enter__()  # type: ignore[arg-type]
 
 

@@ -191,14 +191,14 @@ def test_half_precision_scores(name: str, dtype: torch.dtype) -> None:
 
 def test_bad_arguments() -> None:
     real, fake, weight = scores(0.0, 1.0), scores(0.0, 1.0), torch.ones(2, 1)
-    with pytest.raises(ValueError, match=r"real_weight: expected one weight per score, \(2,\), got \(2, 1\)\."):
+    with pytest.raises(ValueError, match=r"real_weight must be one weight per score, \(2,\), got \(2, 1\)\."):
         LOSSES["hinge"].discriminator(real, fake, real_weight=weight)
     for name in LOSSES:
-        with pytest.raises(ValueError, match=r"fake_weight: expected .* got \(2, 1\)\."):
+        with pytest.raises(ValueError, match=r"fake_weight must be .* got \(2, 1\)\."):
             LOSSES[name].discriminator(real, fake, fake_weight=weight)
-        with pytest.raises(ValueError, match=r"fake_weight: expected .* got \(2, 1\)\."):
+        with pytest.raises(ValueError, match=r"fake_weight must be .* got \(2, 1\)\."):
             LOSSES[name].generator(fake, real, fake_weight=weight)
-    with pytest.raises(ValueError, match=r"real: expected the scores of real samples .* got None\."):
+    with pytest.raises(ValueError, match=r"real must be the scores of real samples .* got None\."):
         LOSSES["relativistic_average"].generator(fake)
 
 

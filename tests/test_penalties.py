@@ -309,11 +309,11 @@ def test_nan_is_not_hidden() -> None:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"p": 0.5}, "p: expected the order of a norm, at least 1, got 0.5."),
-        ({"p": math.nan}, "p: expected the order of a norm, at least 1, got nan."),
-        ({"target": -1.0}, "target: expected a finite number of at least 0, got -1.0."),
-        ({"target": math.inf}, "target: expected a finite number of at least 0, got inf."),
-        ({"power": 0}, "power: expected a finite number above 0, got 0."),
+        ({"p": 0.5}, "p must be the order of a norm, at least 1, got 0.5."),
+        ({"p": math.nan}, "p must be the order of a norm, at least 1, got nan."),
+        ({"target": -1.0}, "target must be a finite number >= 0, got -1.0."),
+        ({"target": math.inf}, "target must be a finite number >= 0, got inf."),
+        ({"power": 0}, "power must be a finite number > 0, got 0."),
     ],
 )
 def test_bad_arguments(arguments: dict[str, float], message: str) -> None:
@@ -323,13 +323,13 @@ def test_bad_arguments(arguments: dict[str, float], message: str) -> None:
 
 
 def test_bad_shapes() -> None:
-    with pytest.raises(ValueError, match=r"^fake: expected the shape of real, \(4, 3\), got \(5, 3\)\.$"):
+    with pytest.raises(ValueError, match=r"^fake must have the shape of real, \(4, 3\), got \(5, 3\)\.$"):
         interpolate(points(4, 3), points(5, 3))
-    with pytest.raises(ValueError, match=r"^x2: expected the shape of x1, \(4, 3\), got \(1, 3\)\.$"):
+    with pytest.raises(ValueError, match=r"^x2 must have the shape of x1, \(4, 3\), got \(1, 3\)\.$"):
         finite_difference_penalty(linear(W), points(4, 3), points(1, 3))
-    with pytest.raises(ValueError, match=r"^discriminator: expected scores of shape \(4,\), got \(4, 1\)\.$"):
+    with pytest.raises(ValueError, match=r"^discriminator must return scores of shape \(4,\), got \(4, 1\)\.$"):
         gradient_penalty(lambda x: x @ W[:, None], points(4, 3))
-    with pytest.raises(ValueError, match=r"^discriminator: expected scores of shape \(4,\), got \(4, 1\)\.$"):
+    with pytest.raises(ValueError, match=r"^discriminator must return scores of shape \(4,\), got \(4, 1\)\.$"):
         finite_difference_penalty(lambda x: x @ W[:, None], points(4, 3), points(4, 3, seed=1))
-    with pytest.raises(ValueError, match=r"^p: "):
+    with pytest.raises(ValueError, match=r"^p must be "):
         finite_difference_penalty(linear(W), points(4, 3), points(4, 3), p=0)

@@ -203,17 +203,17 @@ def test_names_differ() -> None:
 def test_bad_weight(cls: type[Regularizer], weight: float) -> None:
     with pytest.raises(ValueError) as error:
         cls(weight=weight)
-    assert str(error.value) == f"weight: expected a finite number of at least 0, got {weight}."
+    assert str(error.value) == f"weight must be a finite number >= 0, got {weight}."
 
 
 @pytest.mark.parametrize(
     "make, message",
     [
-        (partial(GradientPenalty, at="middle"), "at: expected one of interpolates, real, fake, got middle."),
-        (partial(GradientPenalty, p=0.9), "p: expected the order of a norm, at least 1, got 0.9."),
-        (partial(GradientPenalty, power=-1), "power: expected a finite number above 0, got -1."),
-        (partial(GradientPenalty, target=-2), "target: expected a finite number of at least 0, got -2."),
-        (partial(FiniteDifferencePenalty, p=0), "p: expected the order of a norm, at least 1, got 0."),
+        (partial(GradientPenalty, at="middle"), "at must be one of interpolates, real, fake, got middle."),
+        (partial(GradientPenalty, p=0.9), "p must be the order of a norm, at least 1, got 0.9."),
+        (partial(GradientPenalty, power=-1), "power must be a finite number > 0, got -1."),
+        (partial(GradientPenalty, target=-2), "target must be a finite number >= 0, got -2."),
+        (partial(FiniteDifferencePenalty, p=0), "p must be the order of a norm, at least 1, got 0."),
     ],
 )
 def test_bad_arguments(make: Callable[[], Regularizer], message: str) -> None:
@@ -224,7 +224,7 @@ def test_bad_arguments(make: Callable[[], Regularizer], message: str) -> None:
 
 @pytest.mark.parametrize("regularizer", [GradientPenalty(), FiniteDifferencePenalty()])
 def test_unequal_numbers(regularizer: Regularizer, critic: Critic, batch: Batch) -> None:
-    with pytest.raises(ValueError, match=r"^fake: expected the shape of real, \(6, 1, 2, 2\), got \(4, .*\)\.$"):
+    with pytest.raises(ValueError, match=r"^fake must have the shape of real, \(6, 1, 2, 2\), got \(4, .*\)\.$"):
         regularizer(critic, batch, points(1, n=4))
 
 
@@ -254,7 +254,7 @@ def test_score() -> None:
     assert torch.equal(score(critic, x, labels), critic.slope[labels] * expected)
     assert torch.equal(score(critic, x), 7 * expected)
     assert torch.equal(score(ConditionalCritic(None), x, labels), 7 * expected)
-    with pytest.raises(ValueError, match=r"^labels: expected one per sample, 6, got 4\.$"):
+    with pytest.raises(ValueError, match=r"^labels must be one per sample, 6, got 4\.$"):
         score(critic, x, labels[:4])
-    with pytest.raises(ValueError, match=r"^discriminator: expected scores of shape \(6,\), got \(6, 1\)\.$"):
+    with pytest.raises(ValueError, match=r"^discriminator must return scores of shape \(6,\), got \(6, 1\)\.$"):
         score(nn.Sequential(nn.Flatten(), nn.Linear(4, 1).double()), x)

@@ -370,8 +370,8 @@ def test_the_weights_of_the_samples_are_resumed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rho": -0.1}, "rho: expected a finite number >= 0, got -0.1"),
-        ({"rho": math.inf}, "rho: expected"),
+        ({"rho": -0.1}, "rho must be a finite number >= 0, got -0.1"),
+        ({"rho": math.inf}, "rho must be"),
         ({"loss": "minimax"}, "loss must be one of wasserstein, non_saturating, hinge, got 'minimax'"),
         ({"constraint_weight": 0.0}, "constraint_weight must be > 0"),
         ({"w_every": 0}, "w_every must be an integer >= 1, got 0"),
@@ -394,12 +394,12 @@ def test_the_discrete_form_needs_data_in_memory() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: rho_for_share(1.0), r"share: expected a number in \[0, 1\), got 1.0"),
-        (lambda: outlier_share(torch.ones(2), torch.ones(2), 1.0), r"level: expected a number in \(0, 1\), got 1.0"),
-        (lambda: outlier_share(torch.ones(2), torch.ones(0)), "clean: expected at least one score, got none"),
-        (lambda: robust_weights(torch.ones(0), 0.1), r"values: expected a number per sample, \(N,\), got shape \(0,\)"),
-        (lambda: robust_weights(torch.ones(2), 0.1, torch.ones(3)), r"base: expected one weight per value, \(2,\)"),
-        (lambda: robust_weights(torch.ones(2), -1.0), "rho: expected a finite number >= 0, got -1.0"),
+        (lambda: rho_for_share(1.0), r"share must be a number in \[0, 1\), got 1.0"),
+        (lambda: outlier_share(torch.ones(2), torch.ones(2), 1.0), r"level must be a number in \(0, 1\), got 1.0"),
+        (lambda: outlier_share(torch.ones(2), torch.ones(0)), "clean must have at least one score, got none"),
+        (lambda: robust_weights(torch.ones(0), 0.1), r"values must be a number per sample, \(N,\), got shape \(0,\)"),
+        (lambda: robust_weights(torch.ones(2), 0.1, torch.ones(3)), r"base must be one weight per value, \(2,\)"),
+        (lambda: robust_weights(torch.ones(2), -1.0), "rho must be a finite number >= 0, got -1.0"),
     ],
 )
 def test_bad_arguments_of_the_functions(call: Any, message: str) -> None:

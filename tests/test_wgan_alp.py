@@ -122,12 +122,12 @@ def test_it_keeps_a_critic_lipschitz() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": -1.0}, "target: expected"),
-        ({"epsilon": (0.0, 1.0)}, "epsilon: expected 0 < least <= most"),
-        ({"epsilon": (2.0, 1.0)}, "epsilon: expected 0 < least <= most"),
-        ({"xi": 0.0}, "xi: expected a finite number above 0"),
-        ({"clip": (1.0, -1.0)}, "clip: expected \\(low, high\\) with low < high"),
-        ({"power_iterations": 0}, "power_iterations: expected an integer of at least 1"),
+        ({"target": -1.0}, "target must be"),
+        ({"epsilon": (0.0, 1.0)}, "epsilon must be 0 < least <= most"),
+        ({"epsilon": (2.0, 1.0)}, "epsilon must be 0 < least <= most"),
+        ({"xi": 0.0}, "xi must be a finite number > 0"),
+        ({"clip": (1.0, -1.0)}, "clip must be \\(low, high\\) with low < high"),
+        ({"power_iterations": 0}, "power_iterations must be an integer >= 1"),
     ],
 )
 def test_bad_input(options: dict[str, Any], message: str) -> None:

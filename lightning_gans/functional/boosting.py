@@ -8,7 +8,7 @@ multiplied by powers of estimated ratios.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -74,21 +74,6 @@ BOOSTS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "dagger": dagger_weights,
     "topk": topk_weights,
 }
-
-
-def boosted_log_density(log_q: Tensor, logits: Sequence[Tensor], alphas: Sequence[float]) -> Tensor:
-    """log q~ = log q_0 + sum_t a_t logit_t (N,), not normalised; logit_t of data against samples of q_(t - 1).
-
-    With a = 1 and the best classifier one round is exact: q_0 p / q_0 = p.
-    """
-    if len(logits) != len(alphas):
-        raise ValueError(f"alphas must be one number per classifier, {len(logits)}, got {len(alphas)}.")
-    return log_q + sum(a * logit for a, logit in zip(alphas, logits))
-
-
-def log_normaliser(log_ratio: Tensor) -> Tensor:
-    """log Z = log (1/N) sum exp(log q~ - log q_0) at N samples of q_0."""
-    return torch.logsumexp(log_ratio, 0) - math.log(len(log_ratio))
 
 
 def _checked(h: Tensor, b: float) -> Tensor:

@@ -31,7 +31,7 @@ def conditional_call(net: Callable[..., Tensor], x: Tensor, labels: Tensor | Non
     if labels is None or not takes_labels(net):
         return net(x)
     if len(labels) != len(x):
-        raise ValueError(f"labels: expected one per sample, {len(x)}, got {len(labels)}.")
+        raise ValueError(f"labels must be one per sample, {len(x)}, got {len(labels)}.")
     return net(x, labels=labels)
 
 
@@ -47,5 +47,5 @@ def score(discriminator: Callable[..., Tensor], x: Tensor, labels: Tensor | None
 def check_scores(scores: Tensor, n: int) -> Tensor:
     """Returns `scores`; a shape other than (n,), which would broadcast silently in a loss, is a ValueError."""
     if scores.shape != (n,):
-        raise ValueError(f"discriminator: expected scores of shape ({n},), got {tuple(scores.shape)}.")
+        raise ValueError(f"discriminator must return scores of shape ({n},), got {tuple(scores.shape)}.")
     return scores

@@ -49,7 +49,7 @@ def weighted_mean(loss: Tensor, weight: Tensor | None, name: str = "weights") ->
     if weight is None:
         return loss.mean()
     if weight.shape != loss.shape:
-        raise ValueError(f"{name}: expected one weight per score, {tuple(loss.shape)}, got {tuple(weight.shape)}.")
+        raise ValueError(f"{name} must be one weight per score, {tuple(loss.shape)}, got {tuple(weight.shape)}.")
     return (weight * loss).mean()
 
 
@@ -136,7 +136,7 @@ def _relativistic_generator(
     real_weight: Tensor | None = None,
 ) -> Tensor:
     if real is None:
-        raise ValueError("real: expected the scores of real samples for a relativistic generator loss, got None.")
+        raise ValueError("real must be the scores of real samples for a relativistic generator loss, got None.")
     return _relativistic(fake, real, fake_weight, real_weight, ("fake_weight", "real_weight"))
 
 

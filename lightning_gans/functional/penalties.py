@@ -66,7 +66,7 @@ def finite_difference_penalty(discriminator: Discriminator, x1: Tensor, x2: Tens
     """
     check_penalty(p)
     if x1.shape != x2.shape:
-        raise ValueError(f"x2: expected the shape of x1, {tuple(x1.shape)}, got {tuple(x2.shape)}.")
+        raise ValueError(f"x2 must have the shape of x1, {tuple(x1.shape)}, got {tuple(x2.shape)}.")
     x1, x2 = full_precision(x1.detach()), full_precision(x2.detach())
     with no_autocast(x1.device.type):
         rise = (check_scores(discriminator(x1), len(x1)) - check_scores(discriminator(x2), len(x2))).abs()
@@ -84,7 +84,7 @@ def interpolate(real: Tensor, fake: Tensor, generator: torch.Generator | None = 
         generator: source of a.
     """
     if real.shape != fake.shape:
-        raise ValueError(f"fake: expected the shape of real, {tuple(real.shape)}, got {tuple(fake.shape)}.")
+        raise ValueError(f"fake must have the shape of real, {tuple(real.shape)}, got {tuple(fake.shape)}.")
     real, fake = full_precision(real.detach()), full_precision(fake.detach())
     a = uniform(len(real), *[1] * (real.ndim - 1), generator=generator, device=real.device, dtype=real.dtype)
     return torch.lerp(fake, real, a)
@@ -103,8 +103,8 @@ def perturb(real: Tensor, generator: torch.Generator | None = None) -> Tensor:
 def check_penalty(p: float = 2.0, target: float = 1.0, power: float = 2.0) -> None:
     """Raises a ValueError that names the first argument out of its range."""
     if not p >= 1:
-        raise ValueError(f"p: expected the order of a norm, at least 1, got {p}.")
+        raise ValueError(f"p must be the order of a norm, at least 1, got {p}.")
     if not 0 <= target < float("inf"):
-        raise ValueError(f"target: expected a finite number of at least 0, got {target}.")
+        raise ValueError(f"target must be a finite number >= 0, got {target}.")
     if not 0 < power < float("inf"):
-        raise ValueError(f"power: expected a finite number above 0, got {power}.")
+        raise ValueError(f"power must be a finite number > 0, got {power}.")

@@ -91,11 +91,11 @@ def ratio_summary(ratio: Tensor, weights: Tensor) -> dict[str, Tensor]:
 def check_prc(ratio_clip: float | None, temperature: float, surrogate: str) -> None:
     """Raises a ValueError that names the first argument out of its range."""
     if ratio_clip is not None and not 0 < ratio_clip < math.inf:
-        raise ValueError(f"ratio_clip: expected a finite number above 0 or None, got {ratio_clip}.")
+        raise ValueError(f"ratio_clip must be a finite number > 0 or None, got {ratio_clip}.")
     if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature: expected a finite number above 0, got {temperature}.")
+        raise ValueError(f"temperature must be a finite number > 0, got {temperature}.")
     if surrogate not in ("paper", "code"):
-        raise ValueError(f"surrogate: expected 'paper' or 'code', got {surrogate!r}.")
+        raise ValueError(f"surrogate must be 'paper' or 'code', got {surrogate!r}.")
 
 
 def reward(generator_loss: Callable[..., Tensor], fake: Tensor, real: Tensor | None = None) -> Tensor:

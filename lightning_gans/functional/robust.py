@@ -44,9 +44,9 @@ def robust_weights(values: Tensor, rho: float, base: Tensor | None = None) -> Te
     """
     check_rho(rho)
     if values.dim() != 1 or len(values) == 0:
-        raise ValueError(f"values: expected a number per sample, (N,), got shape {tuple(values.shape)}.")
+        raise ValueError(f"values must be a number per sample, (N,), got shape {tuple(values.shape)}.")
     if base is not None and base.shape != values.shape:
-        raise ValueError(f"base: expected one weight per value, {tuple(values.shape)}, got {tuple(base.shape)}.")
+        raise ValueError(f"base must be one weight per value, {tuple(values.shape)}, got {tuple(base.shape)}.")
     d, order = values.detach().double().sort(stable=True)
     d = (d - d[0]) / (d[-1] - d[0]).clamp_min(torch.finfo(d.dtype).tiny)
     p = torch.ones_like(d) if base is None else base.detach().double()[order]
@@ -94,7 +94,7 @@ def rho_for_share(share: float) -> float:
     0.026316 for five per cent. A ValueError unless 0 <= share < 1.
     """
     if not 0 <= share < 1:
-        raise ValueError(f"share: expected a number in [0, 1), got {share!r}.")
+        raise ValueError(f"share must be a number in [0, 1), got {share!r}.")
     return share / (2 * (1 - share))
 
 
@@ -115,10 +115,10 @@ def outlier_share(scores: Tensor, clean: Tensor, level: float = 0.95) -> float:
         ValueError: for a level out of range, or no scores.
     """
     if not 0 < level < 1:
-        raise ValueError(f"level: expected a number in (0, 1), got {level!r}.")
+        raise ValueError(f"level must be a number in (0, 1), got {level!r}.")
     for name, given in (("scores", scores), ("clean", clean)):
         if given.numel() == 0:
-            raise ValueError(f"{name}: expected at least one score, got none.")
+            raise ValueError(f"{name} must have at least one score, got none.")
     ranked = clean.double().flatten().sort().values
     threshold = ranked[min(len(ranked) - 1, math.ceil(level * len(ranked)) - 1)]
     above = float((scores.double() > threshold).double().mean())
@@ -128,4 +128,4 @@ def outlier_share(scores: Tensor, clean: Tensor, level: float = 0.95) -> float:
 def check_rho(rho: float) -> None:
     """Raises a ValueError unless rho is a finite number >= 0."""
     if not 0 <= rho < math.inf:
-        raise ValueError(f"rho: expected a finite number >= 0, got {rho!r}.")
+        raise ValueError(f"rho must be a finite number >= 0, got {rho!r}.")

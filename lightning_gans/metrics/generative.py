@@ -161,12 +161,14 @@ def _moments(total: Tensor, products: Tensor, number: Tensor) -> tuple[Tensor, T
     return mean, (products - number * torch.outer(mean, mean)) / (number - 1)
 
 
+_DENSITY_NEIGHBOURS = 5
+
+
 class PRDC(Metric):
     """:func:`precision_recall` and :func:`density_coverage` on given features; reals survive ``reset``.
 
     Args:
-        neighbours: k of precision and recall.
-        density_neighbours: k of density and coverage.
+        neighbours: k of precision and recall; density and coverage have 5.
         kwargs: as for any ``torchmetrics.Metric``.
     """
 
@@ -175,9 +177,9 @@ class PRDC(Metric):
     real_features: list[Tensor]
     fake_features: list[Tensor]
 
-    def __init__(self, neighbours: int = 3, density_neighbours: int = 5, **kwargs: Any) -> None:
+    def __init__(self, neighbours: int = 3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.neighbours, self.density_neighbours = neighbours, density_neighbours
+        self.neighbours = neighbours
         self.add_state("real_features", [], dist_reduce_fx="cat")
         self.add_state("fake_features", [], dist_reduce_fx="cat")
         self._radii: tuple[int, Tensor, Tensor] | None = None  # of the reals, with their number
@@ -190,12 +192,12 @@ class PRDC(Metric):
         """``precision``, ``recall``, ``density`` and ``coverage``."""
         real, fake = _joined(self.real_features), _joined(self.fake_features)
         if self._radii is None or self._radii[0] != len(real):
-            radii = (knn_radii(real, k) for k in (self.neighbours, self.density_neighbours))
+            radii = (knn_radii(real, k) for k in (self.neighbours, _DENSITY_NEIGHBOURS))
             self._radii = (len(real), *radii)  # type: ignore[assignment]
         assert self._radii is not None
         _, radii_pr, radii_dc = self._radii
         first = precision_recall(real, fake, self.neighbours, radii_pr)
-        second = density_coverage(real, fake, self.density_neighbours, radii_dc)
+        second = density_coverage(real, fake, _DENSITY_NEIGHBOURS, radii_dc)
         return {**first._asdict(), **second._asdict()}
 
     def reset(self) -> None:

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, nn
 
-from lightning_gans.networks.layers import (
-    Norm,
-    ProjectionHead,
-    SameConv2d,
-    SameConvTranspose2d,
-    append_one_hot,
-    check_input,
-    check_labels,
-    glorot_,
-    make_norm,
-)
-
-HE = math.sqrt(2)  # the gain that the code's "he" flag stands for
+from lightning_gans.networks.layers import SameConvTranspose2d, append_one_hot, check_input, check_labels, glorot_
+from lightning_gans.networks.mnist import HE, ThreeConvCritic
 
 
 class CIFARGenerator(nn.Module):
@@ -71,7 +58,7 @@ class CIFARGenerator(nn.Module):
         return self.layers(append_one_hot(z, labels, self.num_classes))
 
 
-class CIFARCritic(nn.Module):
+class CIFARCritic(ThreeConvCritic):
     """32 x 32 colour images to a raw score.
 
     ============================================== ===================
@@ -91,27 +78,7 @@ class CIFARCritic(nn.Module):
         num_classes: makes it conditional: ``forward(x, labels)`` (see `ProjectionHead`).
     """
 
-    num_classes: int | None
     shape = (3, 32, 32)
 
     def __init__(self, width: int = 128, batch_norm: bool = False, num_classes: int | None = None) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        norm: Norm = "batch" if batch_norm else "none"
-        self.layers = nn.Sequential(
-            glorot_(SameConv2d(3, width), HE),
-            nn.LeakyReLU(0.2),
-            glorot_(SameConv2d(width, 2 * width), HE),
-            make_norm(norm, 2 * width),
-            nn.LeakyReLU(0.2),
-            glorot_(SameConv2d(2 * width, 4 * width), HE),
-            make_norm(norm, 4 * width),
-            nn.LeakyReLU(0.2),
-        )
-        self.head = ProjectionHead(4 * width * 4 * 4, num_classes)
-
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """``(N, 3, 32, 32)`` to scores ``(N,)``."""
-        check_input(x, self.shape, "CIFARCritic")
-        check_labels(labels, self.num_classes, len(x), "CIFARCritic")
-        return self.head(self.layers(x).flatten(1), labels)
+        super().__init__(width, batch_norm, num_classes)

@@ -88,7 +88,42 @@ class MNISTGenerator(nn.Module):
         return self.layers(append_one_hot(z, labels, self.num_classes))
 
 
-class MNISTCritic(nn.Module):
+class ThreeConvCritic(nn.Module):
+    """Images of one ``shape`` to a raw score, by three convolutions: `MNISTCritic` and `CIFARCritic`.
+
+    Args:
+        width: channels of the first map.
+        batch_norm: before the second and third LeakyReLU.
+        num_classes: makes it conditional: ``forward(x, labels)`` (see `ProjectionHead`).
+    """
+
+    num_classes: int | None
+    shape: tuple[int, int, int]
+
+    def __init__(self, width: int, batch_norm: bool = False, num_classes: int | None = None) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        norm: Norm = "batch" if batch_norm else "none"
+        self.layers = nn.Sequential(
+            glorot_(SameConv2d(self.shape[0], width), HE),
+            nn.LeakyReLU(0.2),
+            glorot_(SameConv2d(width, 2 * width), HE),
+            make_norm(norm, 2 * width),
+            nn.LeakyReLU(0.2),
+            glorot_(SameConv2d(2 * width, 4 * width), HE),
+            make_norm(norm, 4 * width),
+            nn.LeakyReLU(0.2),
+        )
+        self.head = ProjectionHead(4 * width * 4 * 4, num_classes)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``(N, *shape)`` to scores ``(N,)``."""
+        check_input(x, self.shape, type(self).__name__)
+        check_labels(labels, self.num_classes, len(x), type(self).__name__)
+        return self.head(self.layers(x).flatten(1), labels)
+
+
+class MNISTCritic(ThreeConvCritic):
     """28 x 28 images to a raw score.
 
     ============================================== ===================
@@ -108,27 +143,7 @@ class MNISTCritic(nn.Module):
         num_classes: makes it conditional: ``forward(x, labels)`` (see `ProjectionHead`).
     """
 
-    num_classes: int | None
     shape = (1, 28, 28)
 
     def __init__(self, width: int = 64, batch_norm: bool = False, num_classes: int | None = None) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        norm: Norm = "batch" if batch_norm else "none"
-        self.layers = nn.Sequential(
-            glorot_(SameConv2d(1, width), HE),
-            nn.LeakyReLU(0.2),
-            glorot_(SameConv2d(width, 2 * width), HE),
-            make_norm(norm, 2 * width),
-            nn.LeakyReLU(0.2),
-            glorot_(SameConv2d(2 * width, 4 * width), HE),
-            make_norm(norm, 4 * width),
-            nn.LeakyReLU(0.2),
-        )
-        self.head = ProjectionHead(4 * width * 4 * 4, num_classes)
-
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """``(N, 1, 28, 28)`` to scores ``(N,)``."""
-        check_input(x, self.shape, "MNISTCritic")
-        check_labels(labels, self.num_classes, len(x), "MNISTCritic")
-        return self.head(self.layers(x).flatten(1), labels)
+        super().__init__(width, batch_norm, num_classes)

@@ -48,15 +48,15 @@ class AdversarialLipschitzPenalty(Regularizer):
     ) -> None:
         super().__init__(weight)
         if not 0 <= target < float("inf"):
-            raise ValueError(f"target: expected a finite number of at least 0, got {target}.")
+            raise ValueError(f"target must be a finite number >= 0, got {target}.")
         if not 0 < epsilon[0] <= epsilon[1] < float("inf"):
-            raise ValueError(f"epsilon: expected 0 < least <= most, got {epsilon}.")
+            raise ValueError(f"epsilon must be 0 < least <= most, got {epsilon}.")
         if not 0 < xi < float("inf"):
-            raise ValueError(f"xi: expected a finite number above 0, got {xi}.")
+            raise ValueError(f"xi must be a finite number > 0, got {xi}.")
         if clip is not None and not clip[0] < clip[1]:
-            raise ValueError(f"clip: expected (low, high) with low < high or None, got {clip}.")
+            raise ValueError(f"clip must be (low, high) with low < high or None, got {clip}.")
         if not isinstance(power_iterations, int) or power_iterations < 1:
-            raise ValueError(f"power_iterations: expected an integer of at least 1, got {power_iterations}.")
+            raise ValueError(f"power_iterations must be an integer >= 1, got {power_iterations}.")
         self.target, self.epsilon, self.xi, self.power_iterations = target, epsilon, xi, power_iterations
         self.clip = clip
 

@@ -36,9 +36,9 @@ class ConsistencyTerm(Regularizer):
         super().__init__(weight)
         for name, value in (("margin", margin), ("feature_weight", feature_weight)):
             if not 0 <= value < float("inf"):
-                raise ValueError(f"{name}: expected a finite number of at least 0, got {value}.")
+                raise ValueError(f"{name} must be a finite number >= 0, got {value}.")
         if margin and not weight:
-            raise ValueError(f"margin: expected 0 with weight=0, got {margin}.")
+            raise ValueError(f"margin must be 0 with weight=0, got {margin}.")
         self.margin, self.feature_weight, self._checked = margin, feature_weight, False
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
@@ -58,7 +58,10 @@ class ConsistencyTerm(Regularizer):
         distance = (f1 - f2).square()
         if self.feature_weight > 0:
             if not features:
-                raise ValueError("feature_weight: expected 0 for a discriminator without a torch.nn.Linear layer.")
+                raise ValueError(
+                    "feature_weight must be 0 for a discriminator without a torch.nn.Linear layer, "
+                    f"got {self.feature_weight}."
+                )
             h1, h2 = full_precision(features[-1].flatten(1)).chunk(2)
             distance = distance + self.feature_weight * (h1 - h2).square().mean(1)
         if not self._checked and not distance.detach().any():

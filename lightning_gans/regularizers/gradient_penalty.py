@@ -43,7 +43,7 @@ class GradientPenalty(Regularizer):
         super().__init__(weight)
         check_penalty(p, target, power)
         if at not in get_args(Points):
-            raise ValueError(f"at: expected one of {', '.join(get_args(Points))}, got {at}.")
+            raise ValueError(f"at must be one of {', '.join(get_args(Points))}, got {at}.")
         self.p, self.target, self.power, self.one_sided, self.at = p, target, power, one_sided, at
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Regularizer(ABC):
 
     def __init__(self, weight: float) -> None:
         if not 0 <= weight < float("inf"):
-            raise ValueError(f"weight: expected a finite number of at least 0, got {weight}.")
+            raise ValueError(f"weight must be a finite number >= 0, got {weight}.")
         self.weight = weight
 
     @abstractmethod

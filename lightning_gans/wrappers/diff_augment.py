@@ -46,7 +46,7 @@ class DiffAugment(nn.Module):
         super().__init__()
         names = [name.strip() for name in (policy.split(",") if isinstance(policy, str) else policy)]
         if not names or not set(names) <= _POLICIES.keys():
-            raise ValueError(f"policy: expected one or several of {', '.join(_POLICIES)}, got {policy!r}.")
+            raise ValueError(f"policy must be one or several of {', '.join(_POLICIES)}, got {policy!r}.")
         self.discriminator, self.policy = discriminator, tuple(names)
         known: Any = discriminator
         if not takes_labels(discriminator):
@@ -59,7 +59,7 @@ class DiffAugment(nn.Module):
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """``(N, C, H, W)`` to scores ``(N,)``."""
         if x.ndim != 4:
-            raise ValueError(f"x: expected images of shape (N, C, H, W) for DiffAugment, got {tuple(x.shape)}.")
+            raise ValueError(f"x must be images of shape (N, C, H, W) for DiffAugment, got {tuple(x.shape)}.")
         return conditional_call(self.discriminator, self.augment(x) if self.training else x, labels)
 
     def augment(self, x: Tensor) -> Tensor:

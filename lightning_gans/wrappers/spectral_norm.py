@@ -39,9 +39,9 @@ class SpectralNorm(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(power_iterations, int) or power_iterations < 1:
-            raise ValueError(f"power_iterations: expected an integer of at least 1, got {power_iterations}.")
+            raise ValueError(f"power_iterations must be an integer >= 1, got {power_iterations}.")
         if stable_rank is not None and not 0 < stable_rank <= 1:
-            raise ValueError(f"stable_rank: expected a share in (0, 1] or None, got {stable_rank}.")
+            raise ValueError(f"stable_rank must be a share in (0, 1] or None, got {stable_rank}.")
         self.dim, self.power_iterations, self.stable_rank = dim, power_iterations, stable_rank
         matrix = self._matrix(weight.detach())
         u = F.normalize(torch.randn(len(matrix), dtype=matrix.dtype, device=matrix.device), dim=0)
@@ -92,10 +92,10 @@ def spectral_norm(network: Network, power_iterations: int = 1, stable_rank: floa
         ValueError: for an argument out of range, a network that is normalised already, or one without such layers.
     """
     if is_normalised(network):
-        raise ValueError("network: expected one without spectral norm, got one that has it already.")
+        raise ValueError("network must be one without spectral norm, got one that has it already.")
     layers = [module for module in network.modules() if isinstance(module, _LAYERS)]
     if not layers:
-        raise ValueError("network: expected linear, convolutional or embedding layers, got none.")
+        raise ValueError("network must have linear, convolutional or embedding layers, got none.")
     for layer in layers:
         norm = SpectralNorm(layer.weight, int(isinstance(layer, _TRANSPOSED)), power_iterations, stable_rank)
         parametrize.register_parametrization(layer, "weight", norm)

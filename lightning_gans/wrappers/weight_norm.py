@@ -28,12 +28,12 @@ def weight_norm(network: Network) -> Network:
     """
     layers = {name: module for name, module in network.named_modules() if isinstance(module, _LAYERS)}
     if not layers:
-        raise ValueError("network: expected linear or convolutional layers, got none.")
+        raise ValueError("network must have linear or convolutional layers, got none.")
     for name, layer in layers.items():
         if "weight" not in dict(layer.named_parameters(recurse=False)):
-            raise ValueError(f"network: expected one without normalised weights, got one in layer {name!r}.")
+            raise ValueError(f"network must be one without normalised weights, got one in layer {name!r}.")
         if not layer.weight.detach().movedim(_axis(layer), 0).flatten(1).any(1).all():
-            raise ValueError(f"network: expected weights other than 0 for each output, got none in layer {name!r}.")
+            raise ValueError(f"network must have weights other than 0 for each output, got none in layer {name!r}.")
     for layer in layers.values():
         parametrizations.weight_norm(layer, dim=_axis(layer))
     return network

@@ -38,7 +38,7 @@ def double_backward(method: DoubleBackward) -> Iterator[None]:
     ========== ====================================================================================================
     """
     if method not in get_args(DoubleBackward):
-        raise ValueError(f"double_backward: expected one of {', '.join(get_args(DoubleBackward))}, got {method!r}.")
+        raise ValueError(f"double_backward must be one of {', '.join(get_args(DoubleBackward))}, got {method!r}.")
     token = _method.set(method)
     try:
         yield
