@@ -20,42 +20,56 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = {"lightning_gans": ROOT / "lightning_gans", "lightning_gans.datamodules": ROOT / "datamodules",
            "lightning_gans.callbacks": ROOT / "callbacks"}  # fmt: skip
 
-# Part of the library -> parts of it that it may import, and other packages (beside Python's own).
-CORE = {"checks", "engine", "gan", "runs"}
-LIGHTNING = {"compat"}
-FLOOR = LIGHTNING | {"checks", "version"}  # everybody may use these, and runs.atomic
-ANY = {p.name for p in (ROOT / "lightning_gans").iterdir() if p.is_dir()} | {"gan", "datamodules"}
-RULES: dict[str, tuple[set[str], set[str]]] = {
-    "functional": (set(), {"torch"}),
-    "networks": (set(), {"torch"}),
-    "wrappers": ({"functional"}, {"torch"}),
-    "optim": (set(), {"torch"}),
-    "regularizers": ({"functional"}, {"torch"}),
-    "metrics": ({"networks"}, {"numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"}),
-    "samplers": ({"functional"}, {"sklearn", "torch", "tqdm"}),
-    "techniques": ({"engine", "functional", "gan", "regularizers", "runs", "wrappers"}, {"torch"}),
-    "datamodules": ({"functional"}, {"numpy", "PIL", "sklearn", "torch", "torchvision", "tqdm"}),
-    "visualization": (set(), {"matplotlib", "numpy", "PIL", "torch"}),
-    "callbacks": (
-        {"diagnostics", "engine", "functional", "gan", "metrics", "samplers", "visualization"},
-        {"matplotlib", "mpl_toolkits", "numpy", "PIL", "torch", "torchvision", "tqdm", "wandb"},
-    ),
-    **{
-        core: (CORE | {"functional", "regularizers"}, {"lightning_utilities", "numpy", "torch", "yaml"})
-        for core in CORE
-    },
-    "diagnostics": (ANY - {"callbacks", "cli", "tools"}, {"numpy", "PIL", "scipy", "torch", "tqdm"}),
-    "tools": (
-        ANY - {"callbacks", "cli"},
-        {"huggingface_hub", "numpy", "onnx", "onnxruntime", "onnxscript", "PIL", "torch", "torchmetrics", "tqdm"},
-    ),
-    "stages": (ANY - {"callbacks", "cli", "tools"}, {"torch"}),
-    "compat": (set(), {"lightning", "pytorch_lightning", "torch"}),
-    "version": (set(), set()),
+# Who may import whom: a name stands for itself and all below it. The longest key that fits a module holds for it.
+FLOOR = {"compat", "checks", "version", "runs.atomic"}  # nothing of ours above them, and everybody may use them
+FIRST = {f"engine.{name}" for name in ("batch", "player", "progress", "graphs", "rng", "distributed", "frozen",
+                                       "contract")}  # fmt: skip
+SECOND = {f"engine.{name}" for name in ("step", "run", "resume", "logbook", "sampling", "stream", "first_batch")}
+MATHS = {"functional", "optim", "regularizers.regularizer"}
+FOR_MODELS = {"functional", "regularizers", "wrappers", "networks", "metrics.extractors", "runs.load"}
+FOR_MODELS |= {f"engine.{name}" for name in ("batch", "player", "frozen", "contract", "sample_weights")}
+LIBRARY = {"functional", "networks", "wrappers", "regularizers", "optim", "metrics", "engine", "gan", "techniques",
+           "nonadversarial", "samplers", "visualization", "runs", "datamodules"}  # fmt: skip
+RULES: dict[str, set[str]] = {
+    **{key: {"compat", "version"} for key in FLOOR},
+    "functional": set(),
+    "networks": set(),
+    "wrappers": {"functional"},
+    "regularizers": {"functional"},
+    "optim": {"functional"},
+    "metrics": {"functional", "networks"},
+    **{key: FIRST | MATHS for key in FIRST},
+    **{key: FIRST | SECOND | MATHS for key in SECOND},
+    "engine": FIRST | SECOND | MATHS | {"engine.module"},
+    "gan": {"engine", "regularizers", "functional"},
+    "techniques": FOR_MODELS | {"gan"},
+    "nonadversarial": FOR_MODELS | {"engine.module"},
+    "samplers": {"engine.contract", "engine.frozen", "engine.batch", "functional"},
+    "visualization": set(),
+    "runs": {"gan", "engine", "regularizers"},
+    "datamodules": {"functional"},
+    "stages": LIBRARY,
+    "diagnostics": LIBRARY,
+    "tools": LIBRARY | {"diagnostics"},
+    "callbacks": {"engine", "metrics", "samplers", "visualization", "diagnostics", "runs", "functional", "regularizers",
+                  "gan"},
+}  # fmt: skip
+SIBLINGS = {"runs.atomic", "engine"}  # of which it is said above who of their own folder they may import
+OTHERS: dict[str, set[str]] = {  # packages beside Python's own
+    "compat": {"lightning", "pytorch_lightning", "torch"},
+    "engine": {"lightning_utilities", "numpy", "torch"},
+    "runs": {"torch", "yaml"},
+    "metrics": {"numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"},
+    "samplers": {"sklearn", "torch", "tqdm"},
+    "datamodules": {"numpy", "PIL", "sklearn", "torch", "torchvision", "tqdm"},
+    "visualization": {"matplotlib", "numpy", "PIL", "torch"},
+    "callbacks": {"matplotlib", "mpl_toolkits", "numpy", "PIL", "torch", "torchvision", "tqdm", "wandb"},
+    "diagnostics": {"numpy", "PIL", "scipy", "torch", "tqdm"},
+    "tools": {"huggingface_hub", "numpy", "onnx", "onnxruntime", "onnxscript", "PIL", "torch", "torchmetrics", "tqdm"},
 }
 ANYTHING = {"__init__", "cli"}  # these may import all of the library
 PYTHONS = {"_actions", "_asdict", "_fields", "_replace"}  # of argparse and NamedTuple
-TORCHS = {"_C", "_are_functorch_transforms_active", "_is_view"}  # no public way is known
+TORCHS = {"_C", "_are_functorch_transforms_active", "_buffers", "_is_view"}  # no public way is known
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -70,31 +84,45 @@ def part(name: str) -> str:
     return [*name.split("."), "__init__"][1]
 
 
-def walk(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those that only a type checker sees."""
-    yield tree
-    for child in ast.iter_child_nodes(tree):
-        if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
-            yield from walk(child)
+@cache
+def known() -> frozenset[str]:
+    return frozenset(name.removesuffix(".__init__") for name, _ in modules())
 
 
-def imports(path: Path) -> set[str]:
-    """Dotted names of all that a file imports, inside functions too; ``lightning_gans.x`` for names of the package."""
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Dotted names of all modules that a file imports, inside functions and for type checkers too."""
     names = set()
-    for node in walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import, line {node.lineno}"
-            module = node.module or ""
-            names |= {f"{module}.{alias.name}" for alias in node.names} if module == "lightning_gans" else {module}
-    return names
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in known() else str(node.module) for name in inside}
+    return frozenset(names)
+
+
+def below(name: str, parts: set[str]) -> bool:
+    """Whether a dotted name is one of these or lies in one of them."""
+    return any(f"{name}.".startswith(f"{part}.") for part in parts)
+
+
+def rule(name: str) -> str:
+    """The key of RULES that holds for a module: the longest that it lies in."""
+    return max((key for key in RULES if below(name, {key})), key=len)
+
+
+def short(name: str) -> str:
+    return name.removeprefix("lightning_gans.").removesuffix(".__init__")
 
 
 def test_the_rules_are_about_the_library_that_is_there() -> None:
     parts = {part(name) for name, _ in modules()}
     assert {"functional", "networks", "datamodules", "callbacks", "engine", "gan", "cli"} <= parts
-    assert parts <= RULES.keys() | ANYTHING, "a new part of the library: say in RULES what it may import"
+    assert parts <= {key.split(".")[0] for key in RULES} | ANYTHING, "a new part: say in RULES what it may import"
+    files = {short(name) for name, _ in modules() if part(name) == "engine"} - {"engine"}
+    assert files >= FIRST | SECOND and files - FIRST - SECOND <= {"engine.module", "engine.sample_weights"}
 
 
 @pytest.mark.parametrize("name", [name for name, _ in modules()])
@@ -102,17 +130,35 @@ def test_imports_go_one_way(name: str) -> None:
     path, own = dict(modules())[name], part(name)
     if own in ANYTHING:
         return
-    ours, others = RULES[own]
+    key = rule(short(name))
+    allowed = RULES[key] | FLOOR | (set() if below(key, SIBLINGS) else {own})
+    if key == "techniques" and name.endswith("__init__"):
+        allowed = {"techniques", "gan"}
     for imported in imports(path):
         top = imported.split(".")[0]
-        if top == "lightning_gans":
-            wanted = part(imported)
-            if wanted == "__version__":
-                wanted = "version"
-            floor = wanted in FLOOR or imported == "lightning_gans.runs.atomic"
-            assert floor or wanted in ours | {own}, f"{name} must not import {imported}"
+        if imported == "lightning_gans.__version__" or imported == "lightning_gans":
+            assert own in ("callbacks", "runs", "tools"), f"{name} must not import the package itself"
+        elif top == "lightning_gans":
+            assert below(short(imported), allowed), f"{name} must not import {imported}"
         else:
-            assert top in sys.stdlib_module_names or top in others, f"{name} must not import {imported}"
+            assert top in sys.stdlib_module_names or top in OTHERS.get(own, {"torch"}), f"{name}: {imported}"
+
+
+def test_no_circle() -> None:
+    """Not even inside of functions or under TYPE_CHECKING."""
+    graph = {name.removesuffix(".__init__"): {i for i in imports(path) if i in known()} for name, path in modules()}
+    graph["lightning_gans"] = set()  # the package itself imports its parts, which do not import it
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join([*way[way.index(name) :], name])
+        if name not in done:
+            for other in graph[name]:
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
 
 
 @pytest.mark.parametrize("name", [name for name, _ in modules()])
@@ -175,9 +221,10 @@ def test_our_private_names_do_not_hide_lightnings() -> None:
     trainer(max_steps=1).fit(module, train_dataloaders=torch.utils.data.DataLoader(torch.randn(40, 2), 4))  # type: ignore[arg-type]
     base = next(c for c in GANModule.__mro__[1:] if not c.__module__.startswith("lightning_gans"))
     plain = base()
-    tree = ast.parse((ROOT / "lightning_gans" / "gan.py").read_text())
-    assigned = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
-    assert assigned & vars(module).keys() > {"_rng", "_stream"}
+    files = [ROOT / "lightning_gans" / name for name in ("gan.py", "engine/module.py", "engine/sampling.py")]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    assigned = {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+    assert assigned & vars(module).keys() > {"_joint", "_pair", "_resumed"}
     assert not private(assigned) & (set(vars(plain)) | set(dir(base)))
 
 
