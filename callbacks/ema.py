@@ -1,4 +1,4 @@
-"""Exponential moving average of the generator's weights."""
+"""Exponential moving average of the weights of the network that makes samples."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import as_gan
+from lightning_gans.callbacks.probe import Asks
 from lightning_gans.compat.lightning import pl
+from lightning_gans.engine.contract import Samples
 
 
-class EMA(pl.Callback):
-    r"""Averages the generator over its updates: :math:`\bar\theta_t = \beta\,\bar\theta_{t-1} + (1-\beta)\,\theta_t`.
+class EMA(Asks):
+    r"""Averages a network over updates: :math:`\bar\theta_t = \beta\,\bar\theta_{t-1} + (1-\beta)\,\theta_t`.
 
-    :math:`\bar\theta` starts as a copy of the generator after update ``start_step``. Parameters are averaged, buffers
-    (BatchNorm statistics) are copied. The weights live in the module (``pl_module.ema``), which samples with them and
-    saves them, so nothing is kept here. List this callback before those that sample.
+    It is the one that makes samples, the generator of a game. :math:`\bar\theta` starts as a copy of it after update
+    ``start_step``. Parameters are averaged, buffers (BatchNorm statistics) are copied. The weights live in the module
+    (``pl_module.ema``), which samples with them and saves them, so nothing is kept here. List this callback before
+    those that sample.
 
     Args:
         decay: :math:`\beta` per generator update, 0 <= decay < 1. 0.999 remembers about 1,000 updates.
@@ -25,6 +27,8 @@ class EMA(pl.Callback):
         every_n_steps: average only after every n-th update; the decay is then ``decay ** n``, so that the memory,
             counted in updates, stays the same.
     """
+
+    needs = Samples
 
     def __init__(self, decay: float = 0.999, start_step: int = 0, every_n_steps: int = 1) -> None:
         super().__init__()
@@ -38,7 +42,7 @@ class EMA(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start from the untrained generator, or go on from the checkpoint's average."""
-        module = as_gan(self, pl_module)
+        module: Any = pl_module
         self.seen_step = module.global_step
         self.average = get_ema_multi_avg_fn(self.decay**self.every_n_steps)
         if self.seen_step >= self.start_step:
@@ -53,11 +57,11 @@ class EMA(pl.Callback):
         if step == self.seen_step or step < self.start_step:
             return
         self.seen_step = step
-        module = as_gan(self, pl_module)
-        ema = module.ema
+        module: Any = pl_module
+        ema, trained = module.ema, module.trained_network
         if ema is None:
             module.start_ema()  # a copy of the generator as it is now
         elif step % self.every_n_steps == 0:
-            self.average(tuple(ema.parameters()), tuple(module.generator.parameters()), None)
-            for mean, now in zip(ema.buffers(), module.generator.buffers()):
+            self.average(tuple(ema.parameters()), tuple(trained.parameters()), None)
+            for mean, now in zip(ema.buffers(), trained.buffers()):
                 mean.copy_(now)

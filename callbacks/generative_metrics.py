@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import pl
-from lightning_gans.gan import GANModule
+from lightning_gans.engine.contract import Latents, Samples, has
+from lightning_gans.engine.sampling import Sampling
 from lightning_gans.metrics import (
     METRICS,
     ClassifierExtractor,
@@ -133,7 +134,7 @@ class GenerativeMetrics(ScoreCallback):
         name = self.extractor if isinstance(self.extractor, str) else self.extractor.name
         return name if self.split == "train" else f"{name}-{self.split}"
 
-    def check(self, trainer: pl.Trainer, pl_module: GANModule) -> None:
+    def check(self, trainer: pl.Trainer, pl_module: Samples) -> None:
         """The reference must be images and large enough, and a classifier needs labels."""
         self._scores = self._reference = self._collected = None  # another trainer, other data
         images, labels = self._data(trainer)
@@ -156,7 +157,7 @@ class GenerativeMetrics(ScoreCallback):
                 "take 'inception' or give a module."
             )
 
-    def measure(self, trainer: pl.Trainer, pl_module: GANModule) -> dict[str, float]:
+    def measure(self, trainer: pl.Trainer, pl_module: Samples) -> dict[str, float]:
         """Make the fakes, extract, score."""
         extractor = self._ready_extractor(trainer, pl_module)
         if self._scores is None:
@@ -183,7 +184,7 @@ class GenerativeMetrics(ScoreCallback):
         return {f"metrics/{name}/{suffix}": value for name, value in scores.items()}
 
     # ------------------------------------------------------------------ extractor
-    def _ready_extractor(self, trainer: pl.Trainer, pl_module: GANModule) -> FeatureExtractor:
+    def _ready_extractor(self, trainer: pl.Trainer, pl_module: Samples) -> FeatureExtractor:
         """The extractor on the module's device; rank 0 trains or downloads, the others take the same weights."""
         with torch.inference_mode(False):  # trainer.test is in inference mode, where nothing can be trained
             if isinstance(self.extractor, str):
@@ -226,7 +227,7 @@ class GenerativeMetrics(ScoreCallback):
         return results[0], results[1] if len(results) > 1 else None
 
     # ------------------------------------------------------------------ images
-    def _fake_images(self, trainer: pl.Trainer, pl_module: GANModule) -> Callable[[slice], Tensor]:
+    def _fake_images(self, trainer: pl.Trainer, pl_module: Samples) -> Callable[[slice], Tensor]:
         """Function that returns the fakes of some rows, uint8."""
         low_high = self._value_range(trainer)
         labels: Tensor | None = None
@@ -237,9 +238,13 @@ class GenerativeMetrics(ScoreCallback):
         if self.sampler is not None:
             self._sampler = self.sampler(pl_module)
 
-        def latents(start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        model: Any = pl_module
+        at_once = has(model, Latents) and type(model).sample is Sampling.sample  # then it is decode of latents
+
+        def block_of(start: int, stop: int) -> Any:
             own = torch.Generator().manual_seed(self.seed * 1_000_003 + start)
-            return pl_module.latents(stop - start, None if labels is None else labels[start:stop], own)
+            make = model.latents if at_once else model.sample
+            return make(stop - start, None if labels is None else labels[start:stop], own)
 
         def images(rows: slice) -> Tensor:
             starts = range(rows.start, rows.stop, block)
@@ -249,9 +254,11 @@ class GenerativeMetrics(ScoreCallback):
                     self._sampler.sample(b - a, None if labels is None else labels[a:b], self.seed, a, progress=False)
                     for a, b in blocks
                 ])  # fmt: skip
+            elif at_once:
+                noise, classes = zip(*(block_of(a, b) for a, b in blocks))
+                fake = model.decode(torch.cat(noise), None if labels is None else torch.cat(classes))
             else:
-                noise, classes = zip(*(latents(a, b) for a, b in blocks))
-                fake = pl_module.decode(torch.cat(noise), None if labels is None else torch.cat(classes))
+                fake = torch.cat([block_of(a, b) for a, b in blocks])
             self._finite.append(torch.isfinite(fake).all())
             return to_uint8(fake, low_high)
 
@@ -282,7 +289,7 @@ class GenerativeMetrics(ScoreCallback):
         return self._collected
 
     # ------------------------------------------------------------------ protocol
-    def _describe(self, pl_module: GANModule, extractor: FeatureExtractor) -> dict[str, Any]:
+    def _describe(self, pl_module: Samples, extractor: FeatureExtractor) -> dict[str, Any]:
         if self.protocol:
             return {**self.protocol, "weights": "raw" if pl_module.ema is None else "ema"}
         assert self._scores is not None and self._reference is not None

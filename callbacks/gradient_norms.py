@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from PIL import Image
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import Draws, EveryNSteps, as_gan, log_metrics, scores, steps
+from lightning_gans.callbacks.probe import Draws, EveryNSteps, log_metrics, scores, stepping
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.batch import Batch
-from lightning_gans.gan import GANModule
+from lightning_gans.engine.contract import Critic, Played, has
 from lightning_gans.visualization.images import INK, figure_image, new_figure
 
 _FLOOR = 1e-12  # a logarithm has no place for zero
@@ -34,7 +35,7 @@ def layer_norms(net: nn.Module) -> dict[str, Tensor]:
     return {layer or "parameters": square.sqrt() for layer, square in squares.items()}
 
 
-def mean_input_gradient(module: GANModule, x: Tensor, labels: Tensor | None) -> Tensor:
+def mean_input_gradient(module: Critic, x: Tensor, labels: Tensor | None) -> Tensor:
     r"""Mean over samples of :math:`\|\nabla_x D(x)\|_2`, all dimensions but the first; touches no ``.grad``."""
     x = x.detach().to(next(module.discriminator.parameters()).dtype).requires_grad_(True)
     with torch.enable_grad():
@@ -48,12 +49,12 @@ class GradientNorms(EveryNSteps, Draws):
     The source's diagnostic of WGAN (arXiv:1704.00028, figure 1b): by layer, on a log scale, the critic's gradients
     vanish or explode with depth under weight clipping unless c is chosen well, and are flat under a gradient penalty.
 
-    Logged: ``grad/d``, ``grad/g``: norm of the gradient of each player's own loss, all terms together, with respect to
-    its parameters, as it is when the optimizer steps (the cycle's last step of that player); ``grad/d/<layer>`` and
-    ``grad/g/<layer>``: the part of each layer; ``grad/input/real``, ``.../fake``, ``.../interpolated``: mean of
-    :math:`\|\nabla_x D(x)\|_2` over the last batch, its fakes and points
-    :math:`\alpha x + (1 - \alpha)\tilde x,\ \alpha \sim U(0, 1)` (D in evaluation mode). The figure is
-    ``<folder>/gradients/latest.png``, and ``grad/layers`` in W&B and TensorBoard.
+    Logged: ``grad/d``, ``grad/g``, and so for any other player: norm of the gradient of its own loss, all terms
+    together, with respect to its parameters, as it is when the optimizer steps (the cycle's last step of that
+    player), before it is clipped; ``grad/d/<layer>`` and ``grad/g/<layer>``: the part of each layer;
+    ``grad/input/real``, ``.../fake``, ``.../interpolated``: mean of :math:`\|\nabla_x D(x)\|_2` over the last batch, its fakes and points
+    :math:`\alpha x + (1 - \alpha)\tilde x,\ \alpha \sim U(0, 1)` (D in evaluation mode; left out where there is none).
+    The figure is ``<folder>/gradients/latest.png``, and ``grad/layers`` in W&B and TensorBoard.
 
     Args:
         every_n_steps: generator updates between logs.
@@ -65,6 +66,7 @@ class GradientNorms(EveryNSteps, Draws):
     """
 
     place = "gradients"
+    needs = Played
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class GradientNorms(EveryNSteps, Draws):
         self.cycle_is_due = False
         self.held: dict[str, dict[str, Tensor]] = {}  # by player and layer, of the cycle under way
         self.history: list[tuple[int, dict[str, dict[str, float]]]] = []  # step, player, layer, norm
+        self.titles: dict[str, str] = {}  # the networks of each player
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the folder, if there will be a picture."""
@@ -97,21 +100,28 @@ class GradientNorms(EveryNSteps, Draws):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Take the norms of the network that is about to step."""
+        """Take the norms of the player that is about to step; the others' gradients are old, or clipped by now."""
         if self.cycle_is_due:
-            module = as_gan(self, pl_module)
-            player: Literal["d", "g"] = "g" if steps(optimizer, module.generator) else "d"
-            self.held[player] = layer_norms(module.generator if player == "g" else module.discriminator)
+            module: Any = pl_module
+            names = module.players[player := stepping(module)].networks
+            self.titles[player] = " and ".join(names)
+            norms = {name: layer_norms(getattr(module, name)) for name in names}
+            one = len(names) == 1
+            self.held[player] = {
+                layer if one else f"{name}.{layer}": norm for name in names for layer, norm in norms[name].items()
+            }
 
-    def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
+    def act(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         """Log the norms of the cycle that has just ended."""
         values: dict[str, Tensor] = {}
-        for player, layers in sorted(self.held.items()):
+        players = [player for player in module.players if self.held.get(player)]
+        for player in players:
+            layers = self.held[player]
             values[f"grad/{player}"] = torch.stack(list(layers.values())).norm()
             if self.per_layer:
                 values |= {f"grad/{player}/{layer}": norm for layer, norm in layers.items()}
         self.held = {}
-        if self.inputs and module.last_batch is not None and module.last_fake is not None:
+        if self.inputs and has(module, Critic) and module.last_batch is not None and module.last_fake is not None:
             values |= self.input_norms(module, module.last_batch, module.last_fake, step)
         if not values:
             return
@@ -120,14 +130,14 @@ class GradientNorms(EveryNSteps, Draws):
         if self.per_layer:
             by_layer = {
                 player: {k.split("/", 2)[2]: v for k, v in numbers.items() if k.startswith(f"grad/{player}/")}
-                for player in ("d", "g")
+                for player in players
             }
             if any(by_layer.values()):
                 self.history.append((step, by_layer))
                 if len(self.history) % self.picture_every == 0:
                     self.draw(trainer, step)
 
-    def input_norms(self, module: GANModule, batch: Batch, fake: Tensor, step: int) -> dict[str, Tensor]:
+    def input_norms(self, module: Critic, batch: Batch, fake: Tensor, step: int) -> dict[str, Tensor]:
         """Mean norms of D's gradient with respect to real, fake and interpolated inputs."""
         n = min(len(batch.real), len(fake))
         labels = None if batch.labels is None else batch.labels[:n]
@@ -145,28 +155,38 @@ class GradientNorms(EveryNSteps, Draws):
     def draw(self, trainer: pl.Trainer, step: int) -> None:
         """Write and log the figure, on the first rank only."""
         if trainer.is_global_zero:
-            self.show(trainer, layer_picture(self.history), ["latest"], "grad/layers", step)
+            self.show(trainer, layer_picture(self.history, self.titles), ["latest"], "grad/layers", step)
 
 
-def layer_picture(history: list[tuple[int, dict[str, dict[str, float]]]]) -> Image.Image:
-    """Gradient norm (log scale) against layer, from input to output; one curve per time, later ones darker."""
+def layer_picture(
+    history: list[tuple[int, dict[str, dict[str, float]]]], titles: Mapping[str, str] | None = None
+) -> Image.Image:
+    """Gradient norm (log scale) against layer, from input to output; one curve per time, later ones darker.
+
+    Args:
+        history: (updates, player -> layer -> norm) of each time.
+        titles: of the players' panels; their names by default.
+    """
     from matplotlib import colormaps
 
     count = min(_CURVES, len(history))
     chosen = [history[round(i * (len(history) - 1) / max(count - 1, 1))] for i in range(count)]
-    players = [p for p in ("d", "g") if any(by_layer.get(p) for _, by_layer in chosen)]
+    known = dict.fromkeys(player for _, by_layer in chosen for player in by_layer)
+    players = [p for p in known if any(by_layer.get(p) for _, by_layer in chosen)]
     figure = new_figure(1.8 + 4.2 * len(players), 4.2)
     panels = figure.subplots(1, len(players), squeeze=False, sharey=True)[0]
     colours = [colormaps["viridis_r"](0.15 + 0.85 * i / max(count - 1, 1)) for i in range(count)]
     drawn: list[float] = []
     for axes, player in zip(panels, players):
         for (step, by_layer), colour in zip(chosen, colours):
-            norms = [max(norm, _FLOOR) if math.isfinite(norm) else math.nan for norm in by_layer[player].values()]
+            norms = [
+                max(norm, _FLOOR) if math.isfinite(norm) else math.nan for norm in by_layer.get(player, {}).values()
+            ]
             drawn += [norm for norm in norms if norm > 0]
             x = range(1, len(norms) + 1)
             axes.plot(x, norms, "o-", color=colour, markersize=3.5, linewidth=1.4, label=f"{step:,}")
-        layers = list(chosen[-1][1][player])
-        axes.set_title({"d": "discriminator", "g": "generator"}[player], color=INK, fontsize=10)
+        layers = list(next(by_layer[player] for _, by_layer in reversed(chosen) if by_layer.get(player)))
+        axes.set_title((titles or {}).get(player, player), color=INK, fontsize=10)
         axes.set_xlabel("layer, from input to output", color=INK, fontsize=9)
         if len(layers) <= 16:
             axes.set_xticks(range(1, len(layers) + 1), layers, rotation=40, ha="right", rotation_mode="anchor")

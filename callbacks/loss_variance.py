@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_gans.callbacks.probe import EveryNSteps, as_gan, log_metrics, steps
+from lightning_gans.callbacks.probe import EveryNSteps, log_metrics, stepping
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
-from lightning_gans.gan import GANModule
+from lightning_gans.engine.contract import Played, require
 
 _TERMS = ("loss", "adversarial")
 
@@ -21,7 +21,7 @@ class LossVariance(EveryNSteps):
 
     Of arXiv:2006.06900, whose reweighted fakes are said to lower the variance of both losses. Logged are
     ``variance/d/loss`` and ``variance/g/loss``, of all terms together, and ``variance/d/adversarial`` and
-    ``variance/g/adversarial``, without the penalties:
+    ``variance/g/adversarial``, without the penalties, and so for every other player:
 
     .. math:: \frac{1}{n - 1} \sum_{i=1}^n (L_i - \bar L)^2
 
@@ -34,6 +34,8 @@ class LossVariance(EveryNSteps):
         every_n_steps: generator updates between logs.
         window: n, an integer >= 2.
     """
+
+    needs = Played
 
     def __init__(self, every_n_steps: int = 100, window: int = 100) -> None:
         super().__init__(every_n_steps)
@@ -50,15 +52,13 @@ class LossVariance(EveryNSteps):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Keep the values of the network that is about to step."""
-        module = as_gan(self, pl_module)
-        for player, network in (("d", module.discriminator), ("g", module.generator)):
-            if steps(optimizer, network):
-                for name in (f"{player}/{term}" for term in _TERMS):
-                    if name in module.values:  # copied, since a CUDA graph puts the next value in the same place
-                        self.held.setdefault(name, deque(maxlen=self.window)).append(module.values[name].clone())
+        """Keep the values of the player that is about to step."""
+        module = require(pl_module, Played, self)
+        for name in (f"{stepping(module)}/{term}" for term in _TERMS):
+            if name in module.values:  # copied, since a CUDA graph puts the next value in the same place
+                self.held.setdefault(name, deque(maxlen=self.window)).append(module.values[name].clone())
 
-    def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
+    def act(self, trainer: pl.Trainer, module: Played, step: int) -> None:
         """Log the variances; on every rank, since the values are averaged over them."""
         held = {name: torch.stack(list(values)) for name, values in sorted(self.held.items()) if len(values) > 1}
         if held:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import pl
-from lightning_gans.gan import GANModule
+from lightning_gans.engine.contract import Samples
 from lightning_gans.metrics import (
     ClassifierExtractor,
     class_coverage,
@@ -76,7 +76,7 @@ class ModeCoverage(ScoreCallback):
         """One callback of this class is enough, and one for each sampler."""
         return "coverage" if self.sampler is None else f"coverage-{name_of(self.sampler)}"
 
-    def check(self, trainer: pl.Trainer, pl_module: GANModule) -> None:
+    def check(self, trainer: pl.Trainer, pl_module: Samples) -> None:
         """Something must be known of the data."""
         data = getattr(trainer, "datamodule", None)
         line = hasattr(data, "sample_exact") and getattr(data, "shape", None) == (1,)
@@ -86,7 +86,7 @@ class ModeCoverage(ScoreCallback):
                 f"digits; got {getattr(data, 'name', None) or type(data).__name__}."
             )
 
-    def measure(self, trainer: pl.Trainer, pl_module: GANModule) -> dict[str, float]:
+    def measure(self, trainer: pl.Trainer, pl_module: Samples) -> dict[str, float]:
         """The same on every rank: samples are cheap here."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         own = torch.Generator().manual_seed(self.seed)

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import as_gan, at_least_one, require_writable, run_dir
+from lightning_gans.callbacks.probe import Asks, require_writable, run_dir, stepping
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
-from lightning_gans.gan import GANModule
+from lightning_gans.engine.contract import Played
 
 Action = Literal["stop", "rollback"]
-_PLAYERS = {"d": "discriminator", "g": "generator"}
 _GRADIENT = "the gradient"
 
 
@@ -28,17 +27,18 @@ class NonFiniteError(RuntimeError):
     """A loss term or a gradient was NaN or infinite, and training was stopped: on a CPU before it reached a weight."""
 
 
-class NonFiniteGuard(pl.Callback):
+class NonFiniteGuard(Asks):
     """Looks at each loss and gradient before the optimizer uses it; at the first NaN or infinity it stops or goes back.
 
     Nothing is zeroed or skipped in silence: it says which term, or else the gradient of which parameter, of which
     network was not finite in which generator update, and saves the batch as ``non_finite_step_000123.pt`` in the run's
-    folder (ranks other than 0 add ``_rank1`` ...): real, labels, weights, z and fake of the last discriminator step,
-    the terms, and what was found. It opens with ``torch.load(path, weights_only=True)``.
+    folder (ranks other than 0 add ``_rank1`` ...): real, labels, weights, z and fake of the last discriminator step
+    (without a discriminator: of the last step, and no fake), the terms, and what was found. It opens with
+    ``torch.load(path, weights_only=True)``.
 
     * ``stop`` raises :class:`NonFiniteError`; the weights are those before the step.
     * ``rollback`` leaves the rest of this update out, puts parameters, buffers, optimizer states and EMA weights back
-      to the last good state, and multiplies both learning rates, and those that schedulers start from, by
+      to the last good state, and multiplies all learning rates, and those that schedulers start from, by
       ``lr_factor``. Steps are counted on, and noise and data go on too, so that the same numbers do not come again.
 
     On a CPU each step is looked at before it is made. On another device, for which the host would have to wait each
@@ -56,13 +56,15 @@ class NonFiniteGuard(pl.Callback):
         every_n_steps: look at every n-th generator update only. A skipped look lets what went wrong reach the weights,
             and the next names what it finds there.
         keep_every_n_steps: for ``rollback``: updates between two good states, a multiple of ``every_n_steps``. One is
-            kept, on the device, as large as both networks with their optimizers' states.
+            kept, on the device, as large as all networks with their optimizers' states.
         max_rollbacks: stop after so many rollbacks to one and the same state, >= 1.
         dirpath: where batches are saved; default: the run's folder.
 
     Raises:
         ValueError: for settings out of range, or a folder that cannot be written.
     """
+
+    needs = Played
 
     def __init__(
         self,
@@ -77,8 +79,8 @@ class NonFiniteGuard(pl.Callback):
         checks.one_of("action", action, ("stop", "rollback"))
         if not 0 < lr_factor <= 1:
             raise ValueError(f"NonFiniteGuard: lr_factor must be in (0, 1], got {lr_factor!r}.")
-        at_least_one(
-            self, every_n_steps=every_n_steps, keep_every_n_steps=keep_every_n_steps, max_rollbacks=max_rollbacks
+        checks.at_least_one(
+            every_n_steps=every_n_steps, keep_every_n_steps=keep_every_n_steps, max_rollbacks=max_rollbacks
         )
         if keep_every_n_steps % every_n_steps:
             raise ValueError(
@@ -103,7 +105,7 @@ class NonFiniteGuard(pl.Callback):
         """Keep the state that training starts from."""
         self.found, self.step = None, pl_module.global_step
         self._seen.clear()
-        self._keep(as_gan(self, pl_module))
+        self._keep(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Note the number of the update that begins (or goes on, after the end of an epoch)."""
@@ -115,10 +117,10 @@ class NonFiniteGuard(pl.Callback):
         """Look at the loss and the gradient of the network that is about to step."""
         if self.step % self.every_n_steps:
             return
-        module = as_gan(self, pl_module)
+        module: Any = pl_module
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if self.found is None:
-            player = "d" if _is_first_of(parameters, module.discriminator) else "g"
+            player = stepping(module)
             scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
             gradients = [p.grad for p in parameters if p.grad is not None and not scaled]
             if not (module.device.type == "cpu" if self.waits_each_step is None else self.waits_each_step):
@@ -137,24 +139,24 @@ class NonFiniteGuard(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Go back if something was found in this update, else keep its state if that is due."""
-        module = as_gan(self, pl_module)
+        module: Any = pl_module
         if module.global_step < self.step:
             return  # the epoch ended inside the update
         self._read(trainer, module)
         if self.found is not None:
-            self._go_back(module)
+            self._go_back(trainer, module)
         elif self.step % self.keep_every_n_steps == 0:
-            self._keep(module)
+            self._keep(trainer, module)
 
     # ------------------------------------------------------------------ what was found
-    def _read(self, trainer: pl.Trainer, module: GANModule) -> None:
+    def _read(self, trainer: pl.Trainer, module: Played) -> None:
         """What the steps of this update had, with one wait for the device."""
         if not self._seen:
             return
         values = iter(torch.cat([value for *_, value in self._seen]).tolist())
         steps = [(player, {name: next(values) for name in names}) for player, names, _ in self._seen]
         self._seen.clear()
-        player, found = "d", None
+        player, found = next(iter(module.players)), None
         for whose, had in reversed(steps):  # the first one is told
             bad = [name for name, value in had.items() if not math.isfinite(value)]
             if f"{whose}/loss" in bad or _GRADIENT in bad:
@@ -163,11 +165,12 @@ class NonFiniteGuard(pl.Callback):
         if trainer.strategy.reduce_boolean_decision(found is not None, all=False):
             self._report(module, player, found, "after this update")
 
-    def _report(self, module: GANModule, player: str, found: str | None, stopped: str) -> None:
+    def _report(self, module: Played, player: str, found: str | None, stopped: str) -> None:
         self.found = found or f"a value on another process than {distributed.rank()}"
         saved = self._save_batch(module, player) if found else ""
+        update = "generator update" if "g" in module.players else "update"
         told = (
-            f"NonFiniteGuard: in generator update {self.step}, step of the {_PLAYERS[player]}, not finite: {self.found}"
+            f"NonFiniteGuard: in {update} {self.step}, step of the {_named(module, player)}, not finite: {self.found}"
         )
         if self.action == "stop":
             raise NonFiniteError(f"{told}. Stopped {stopped}.{saved}")
@@ -179,14 +182,14 @@ class NonFiniteGuard(pl.Callback):
         back = f"Going back to the state of update {self.kept['step']}, learning rates times {self.lr_factor:g}."
         pl.utilities.rank_zero_warn(f"{told}. {back}{saved}")
 
-    def _save_batch(self, module: GANModule, player: str) -> str:
+    def _save_batch(self, module: Played, player: str) -> str:
         batch, rank = module.last_batch, distributed.rank()
         if batch is None:
             return ""
         tensors = {"real": batch.real, "labels": batch.labels, "weights": batch.weights, "z": batch.z,
-                   "fake": module.last_fake}  # fmt: skip
+                   "fake": getattr(module, "last_fake", None)}  # fmt: skip
         terms = {name: float(value) for name, value in module.values.items() if name.startswith(f"{player}/")}
-        content = {"step": self.step, "network": _PLAYERS[player], "found": self.found, "terms": terms}
+        content = {"step": self.step, "network": _named(module, player), "found": self.found, "terms": terms}
         # a clone, since a slice would be saved with everything that it is a slice of
         content |= {name: None if t is None else t.detach().clone().cpu() for name, t in tensors.items()}
         path = self.folder / f"non_finite_step_{self.step:06d}{f'_rank{rank}' if rank else ''}.pt"
@@ -197,7 +200,7 @@ class NonFiniteGuard(pl.Callback):
         return f" The batch is in {path}."
 
     # ------------------------------------------------------------------ the last good state
-    def _keep(self, module: GANModule) -> None:
+    def _keep(self, trainer: pl.Trainer, module: Any) -> None:
         if self.action == "stop":
             return
         self.rollbacks = 0
@@ -205,17 +208,17 @@ class NonFiniteGuard(pl.Callback):
             {
                 "step": module.global_step,
                 "module": module.state_dict(),
-                "optimizers": [optimizer.state_dict()["state"] for optimizer in _optimizers(module)],
-                "ema": None if module.ema is None else module.ema.state_dict(),
+                "optimizers": [optimizer.state_dict()["state"] for optimizer in trainer.optimizers],
+                "ema": None if (ema := getattr(module, "ema", None)) is None else ema.state_dict(),
             }
         )
 
-    def _go_back(self, module: GANModule) -> None:
+    def _go_back(self, trainer: pl.Trainer, module: Any) -> None:
         self.found = None
         module.load_state_dict(self.kept["module"])
-        if module.ema is not None:  # one that began since the state was kept begins again with it
-            module.ema.load_state_dict(self.kept["ema"] or module.generator.state_dict())
-        for optimizer, state in zip(_optimizers(module), self.kept["optimizers"]):
+        if getattr(module, "ema", None) is not None:  # one that began since the state was kept begins again with it
+            module.ema.load_state_dict(self.kept["ema"] or module.trained_network.state_dict())
+        for optimizer, state in zip(trainer.optimizers, self.kept["optimizers"]):
             for group in optimizer.param_groups:
                 for name in {"lr", "initial_lr"} & group.keys():
                     group[name] = group[name] * self.lr_factor
@@ -228,12 +231,9 @@ class NonFiniteGuard(pl.Callback):
                     part.base_lrs = [lr * self.lr_factor for lr in part.base_lrs]
 
 
-def _optimizers(module: GANModule) -> list[Optimizer]:
-    return [optimizer.optimizer for optimizer in module.optimizers()]  # type: ignore[union-attr]
-
-
-def _is_first_of(parameters: list[nn.Parameter], network: nn.Module) -> bool:
-    return any(p is parameters[0] for p in network.parameters())
+def _named(module: Played, player: str) -> str:
+    """A player by its networks."""
+    return " and ".join(module.players[player].networks)
 
 
 @torch.no_grad()
@@ -249,7 +249,7 @@ def _all_finite(loss: Tensor | None, gradients: list[Tensor]) -> bool:
 
 
 @torch.no_grad()
-def _numbers(module: GANModule, player: str, gradients: list[Tensor]) -> tuple[str, list[str], Tensor]:
+def _numbers(module: Played, player: str, gradients: list[Tensor]) -> tuple[str, list[str], Tensor]:
     """A player, the names of its terms and of its gradient's norm, and a copy of their values; no wait."""
     found = {name: value for name, value in module.values.items() if name.startswith(f"{player}/")}
     if gradients:
@@ -259,18 +259,18 @@ def _numbers(module: GANModule, player: str, gradients: list[Tensor]) -> tuple[s
     return player, list(found), torch.stack(values) if values else torch.zeros(0, device=device)
 
 
-def _what(module: GANModule, player: str) -> str:
+def _what(module: Played, player: str) -> str:
     """The terms of a player that are not finite, or else the first parameter whose gradient is not."""
     values = {name: float(v) for name, v in module.values.items() if name.startswith(f"{player}/")}
     bad = [name for name, value in values.items() if not torch.tensor(value).isfinite()]
     if terms := [f"{name} = {values[name]}" for name in bad if name != f"{player}/loss"] or [f"{name}" for name in bad]:
         return ", ".join(terms)
-    for name, p in (module.discriminator if player == "d" else module.generator).named_parameters():
+    networks = module.players[player].networks
+    own = ((f"{net}.{name}", p) for net in networks for name, p in getattr(module, net).named_parameters())
+    for name, p in own:
         if p.grad is not None and not p.grad.isfinite().all():
             count = int((~p.grad.isfinite()).sum())
-            return (
-                f"{count} of {p.numel()} elements of the gradient of {_PLAYERS[player]}.{name} (all terms are finite)"
-            )
+            return f"{count} of {p.numel()} elements of the gradient of {name} (all terms are finite)"
     return "the gradient"
 
 

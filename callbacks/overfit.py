@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import EveryNSteps, as_gan, log_metrics, scores, untouched
+from lightning_gans.callbacks.probe import EveryNSteps, log_metrics, scores, untouched
 from lightning_gans.compat.lightning import pl
-from lightning_gans.gan import GANModule
+from lightning_gans.engine.contract import Critic
 
 Samples = tuple[Tensor, Tensor | None]
 
@@ -51,8 +51,11 @@ class OverfitAlarm(EveryNSteps):
         patience: ... for so many checks in a row. It is given once.
 
     Raises:
+        TypeError: before training starts, for a model without a discriminator.
         ValueError: before training starts, if there are no held-out samples.
     """
+
+    needs = Critic
 
     def __init__(
         self,
@@ -75,9 +78,8 @@ class OverfitAlarm(EveryNSteps):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Collect the samples to compare."""
         super().on_train_start(trainer, pl_module)
-        module = as_gan(self, pl_module)
         datamodule: Any = getattr(trainer, "datamodule", None)
-        with untouched(module):
+        with untouched(pl_module):
             loader = trainer.val_dataloaders if datamodule is None else datamodule.val_dataloader()
             if loader is None:
                 raise ValueError("OverfitAlarm needs held-out samples: give a datamodule with a val_dataloader.")
@@ -90,7 +92,7 @@ class OverfitAlarm(EveryNSteps):
                 self.train = (real, None if labels is None else labels[: self.num_samples])
 
     @torch.no_grad()
-    def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
+    def act(self, trainer: pl.Trainer, module: Critic, step: int) -> None:
         """Score, log, and warn if the gap has stayed."""
         last, fake = module.last_batch, module.last_fake
         if last is None or fake is None or self.held_out is None:
@@ -106,7 +108,7 @@ class OverfitAlarm(EveryNSteps):
             "d/accuracy_fake": on_fake,
             "d/overfit_gap": gap,
         }
-        module.log_dict(values, logger=False, batch_size=1)
+        trainer.lightning_module.log_dict(values, logger=False, batch_size=1)
         log_metrics(trainer, values, step)
         self.checks_above = self.checks_above + 1 if gap > self.max_gap else 0
         if self.checks_above >= self.patience and not self.warned:
@@ -140,7 +142,7 @@ def _collect(loader: Iterable[Any], n: int) -> Samples:
     return torch.cat(reals)[:n], torch.cat(labels)[:n] if labels else None
 
 
-def _score(module: GANModule, x: Tensor, labels: Tensor | None, chunk: int = 256) -> Tensor:
+def _score(module: Critic, x: Tensor, labels: Tensor | None, chunk: int = 256) -> Tensor:
     like = next(module.discriminator.parameters())
     parts = [
         scores(module, part.to(like), None if labels is None else labels[i * chunk : (i + 1) * chunk].to(like.device))

@@ -11,54 +11,53 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from lightning_gans import checks
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine import rng
 from lightning_gans.engine.batch import Batch
+from lightning_gans.engine.contract import Critic, Played, require
 from lightning_gans.functional.modes import evaluating
-from lightning_gans.gan import GANModule
 from lightning_gans.visualization.images import save_image_atomic
 
 
-def at_least_one(owner: object, **arguments: int) -> None:
-    """As ``checks.at_least_one``, with the callback's name: for ``non_finite.py`` alone, until it takes that one."""
-    for name, value in arguments.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{type(owner).__name__}: {name} must be an integer >= 1, got {value!r}.")
+class Asks(pl.Callback):
+    """Base of callbacks that work on models with a capability of ``engine.contract``: refuses others before training.
 
+    Attributes:
+        needs: the capability; None is any model.
+    """
 
-def as_gan(owner: object, module: pl.LightningModule) -> GANModule:
-    """The module, which must be a GANModule."""
-    if not isinstance(module, GANModule):
-        raise TypeError(f"{type(owner).__name__} works on a GANModule, got {type(module).__name__}.")
-    return module
+    needs: type | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a model that lacks what is needed, in one sentence."""
+        if self.needs is not None:
+            require(pl_module, self.needs, self)
 
 
 @contextmanager
-def untouched(module: GANModule) -> Iterator[None]:
+def untouched(module: nn.Module) -> Iterator[None]:
     """Look at a module in training and leave it as it was.
 
-    Inside, both networks are in evaluation mode, so that no running statistic moves; afterwards every train/eval flag
-    and the global random state (Python's, NumPy's, torch's) are what they were.
+    Inside, all its networks are in evaluation mode, so that no running statistic moves; afterwards every train/eval
+    flag and the global random state (Python's, NumPy's, torch's) are what they were.
     """
-    with rng.untouched(), evaluating(module.generator), evaluating(module.discriminator):
+    with rng.untouched(), evaluating(module):
         yield
 
 
-def steps(optimizer: Optimizer, net: nn.Module) -> bool:
-    """Whether it is this network that an optimizer steps."""
-    first = optimizer.param_groups[0]["params"][0]
-    return any(p is first for p in net.parameters())
+def stepping(module: Played) -> str:
+    """Name of the player whose optimizer steps now."""
+    return str(module.run.stepping.player.name)
 
 
-def scores(module: GANModule, x: Tensor, labels: Tensor | None = None) -> Tensor:
+def scores(module: Critic, x: Tensor, labels: Tensor | None = None) -> Tensor:
     """The discriminator's scores (N,) of ``x`` (N, ...) with ``labels`` (N,), if it takes them."""
     return module.score(x, Batch(x, labels, None, x))
 
 
-class EveryNSteps(pl.Callback):
+class EveryNSteps(Asks):
     """Base of the diagnostics: calls :meth:`act` after every ``every_n_steps``-th generator update.
 
     A generator update is one increment of ``global_step``, whatever the number of discriminator updates. ``act`` runs
@@ -71,13 +70,13 @@ class EveryNSteps(pl.Callback):
         self.every_n_steps = every_n_steps
         self.seen_step = -1  # the last generator update that we were told of
 
-    def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
+    def act(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         """Look at the module after its generator update number ``step`` (counted from 1)."""
         raise NotImplementedError
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember where training starts, which is not at zero when it is resumed."""
-        self.seen_step = as_gan(self, pl_module).global_step
+        self.seen_step = pl_module.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -88,9 +87,8 @@ class EveryNSteps(pl.Callback):
             return
         self.seen_step = step
         if step % self.every_n_steps == 0:
-            module = as_gan(self, pl_module)
-            with untouched(module):
-                self.act(trainer, module, step)
+            with untouched(pl_module):
+                self.act(trainer, pl_module, step)
 
 
 # ---------------------------------------------------------------------- where it goes

@@ -5,7 +5,6 @@ from __future__ import annotations
 from lightning_gans.callbacks.probe import EveryNSteps
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
-from lightning_gans.gan import GANModule
 
 
 class RankConsistency(EveryNSteps):
@@ -24,7 +23,7 @@ class RankConsistency(EveryNSteps):
     def __init__(self, every_n_steps: int = 1000) -> None:
         super().__init__(every_n_steps)
 
-    def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
+    def act(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         """Compare after generator update number ``step``."""
         if (name := distributed.drifted(module)) is not None:
             raise RuntimeError(

@@ -1,4 +1,4 @@
-"""The same noise, time after time: what the generator makes of it as training goes on."""
+"""The same noise, time after time: what the model makes of it as training goes on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from PIL import Image
@@ -15,14 +16,13 @@ from lightning_gans import checks
 from lightning_gans.callbacks.probe import (
     Draws,
     EveryNSteps,
-    as_gan,
     scores,
     untouched,
 )
 from lightning_gans.compat.lightning import pl
+from lightning_gans.engine.contract import Critic, Latents, Samples, has
 from lightning_gans.engine.distributed import world_size
 from lightning_gans.functional.latent import nearest, walk
-from lightning_gans.gan import GANModule
 from lightning_gans.visualization.images import (
     contact_sheet,
     evenly,
@@ -41,7 +41,7 @@ class SampleGrid(EveryNSteps, Draws):
     """Draws samples of one fixed noise every n generator updates, at the start and at the end.
 
     Images become a grid (a conditional generator shows one class per row). Points in the plane are shown with the real
-    ones over the discriminator's contour; numbers as two densities with the discriminator's curve and, of a technique
+    ones, over the discriminator's contour if there is one; numbers as two densities with its curve and, of a technique
     with ``dual(points, fakes)``, p_g and its target (in one process), on axes that the first picture of a run decides.
     EMA weights are used where there are any. Pictures go to ``<folder>/samples/step_000100.png`` (``latest.png`` is the
     newest) and, as ``samples/...``, to W&B and TensorBoard.
@@ -56,7 +56,7 @@ class SampleGrid(EveryNSteps, Draws):
         rows: rows of the grid; None means 8, or one per class (at most 20).
         columns: columns of the grid.
         interpolations: rows of a further picture ``interpolation_*.png``, each a walk (:func:`slerp`) between two
-            fixed noises; 0 for none.
+            fixed noises; 0 for none, and none for a model whose noise cannot be chosen.
         neighbours: columns of a further picture ``neighbours_*.png``: samples, and below each the nearest training
             image by Euclidean distance in pixels; needs a datamodule with ``reference``; 0 for none.
         points: number of samples and of real points shown for toy data.
@@ -69,6 +69,7 @@ class SampleGrid(EveryNSteps, Draws):
     """
 
     place = "samples"
+    needs = Samples
 
     def __init__(
         self,
@@ -99,24 +100,23 @@ class SampleGrid(EveryNSteps, Draws):
         """Draw what the untrained generator makes."""
         super().on_train_start(trainer, pl_module)
         self.drawn_step, self.items, self.limits = -1, None, None
-        module = as_gan(self, pl_module)
         self.reference = getattr(getattr(trainer, "datamodule", None), "reference", None)
         if self.neighbours and self.reference is None:
             raise ValueError("SampleGrid: neighbours needs a datamodule with reference(split), and there is none.")
-        if module.global_step == 0:
-            with untouched(module):
-                self.act(trainer, module, 0)
+        if pl_module.global_step == 0:
+            with untouched(pl_module):
+                self.act(trainer, pl_module, 0)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the last state, if it was not drawn just now, and show the whole training on the first rank."""
-        module = as_gan(self, pl_module)
-        if self.drawn_step != module.global_step:
-            with untouched(module):
-                self.act(trainer, module, module.global_step)
+        step = pl_module.global_step
+        if self.drawn_step != step:
+            with untouched(pl_module):
+                self.act(trainer, pl_module, step)
         if trainer.is_global_zero:
-            self.show_training(trainer, module.global_step)
+            self.show_training(trainer, step)
 
-    def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
+    def act(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         """Draw, write and log the pictures, on the first rank only."""
         self.drawn_step = step
         if not trainer.is_global_zero:
@@ -139,7 +139,7 @@ class SampleGrid(EveryNSteps, Draws):
             self.show(trainer, contact_sheet(shown), ["over_training"], "samples/over_training", last_step)
 
     # ------------------------------------------------------------------ what
-    def pictures(self, module: GANModule, value_range: tuple[float, float] = (-1.0, 1.0)) -> dict[str, Image.Image]:
+    def pictures(self, module: Samples, value_range: tuple[float, float] = (-1.0, 1.0)) -> dict[str, Image.Image]:
         """The pictures of the module as it is, by name: ``grid``, and ``interpolation`` and ``neighbours`` if asked."""
         classes = module.num_classes
         rows = self.rows or (8 if classes is None else min(classes, 20))
@@ -153,7 +153,7 @@ class SampleGrid(EveryNSteps, Draws):
             warnings.warn(message, stacklevel=2)
             return {}
         found = {"grid": grid_image(samples, self.columns, value_range, self.cell)}
-        if self.interpolations:
+        if self.interpolations and has(module, Latents):
             walk = self.walk(module)
             found["interpolation"] = grid_image(walk, self.columns, value_range, self.cell)
         if self.neighbours:
@@ -165,26 +165,27 @@ class SampleGrid(EveryNSteps, Draws):
             found["neighbours"] = grid_image(pairs, self.neighbours, value_range, self.cell)
         return found
 
-    def sample(self, module: GANModule, n: int, labels: Tensor | None = None) -> Tensor:
+    def sample(self, module: Samples, n: int, labels: Tensor | None = None) -> Tensor:
         """``n`` samples of the fixed noise."""
         return module.sample(n, labels, generator=torch.Generator().manual_seed(self.seed)).float()
 
-    def walk(self, module: GANModule) -> Tensor:
+    def walk(self, module: Any) -> Tensor:
         """(interpolations * columns, ...) samples along :func:`slerp` paths, one class per row if there are classes."""
-        net = module.generator if module.ema is None else module.ema
-        return walk(net, module.latent_dim, self.interpolations, self.columns, module.num_classes, self.seed)
+        return walk(module, self.interpolations, self.columns, self.seed)
 
-    def points_picture(self, module: GANModule) -> Image.Image:
-        """Samples and data in 1-D or 2-D, and what the discriminator says there."""
+    def points_picture(self, module: Samples) -> Image.Image:
+        """Samples and data in 1-D or 2-D, and what the discriminator says there, if there is one."""
+        model: Any = module
+        critic = has(module, Critic) and not model.conditional  # a score needs a class, and toy data have none
         fake, real = self.sample(module, self.points), self.real_points(module)
         limits = (self.limits or common_bounds(fake, real)) if fake.shape[1] == 1 else None
         self.limits = None if real is None else limits
         return toy_picture(
             fake,
             real,
-            None if module.conditional else partial(scores, module),  # a score needs a class, and toy data have none
+            partial(scores, model) if critic else None,
             None if world_size() > 1 else getattr(module, "dual", None),  # p_g is over all ranks, and one draws
-            like=next(module.discriminator.parameters()),
+            like=next(model.discriminator.parameters()) if critic else fake,
             limits=limits,
         )
 
@@ -194,7 +195,7 @@ class SampleGrid(EveryNSteps, Draws):
             self.items = self.reference("train")[0]
         return self.items
 
-    def real_points(self, module: GANModule) -> Tensor | None:
+    def real_points(self, module: Samples) -> Tensor | None:
         """Real toy samples to compare with, (points, d)."""
         if self.training_items() is None and module.last_batch is not None:
             self.items = module.last_batch.real  # kept, so that the axes stay the same

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import Draws, EveryNSteps, as_gan, log_metrics, scores, untouched
+from lightning_gans.callbacks.probe import Draws, EveryNSteps, log_metrics, scores, untouched
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
-from lightning_gans.gan import GANModule
+from lightning_gans.engine.contract import Critic
 from lightning_gans.runs.atomic import replacing
 from lightning_gans.visualization.images import grid_image
 
@@ -56,6 +56,7 @@ class SampleRanking(EveryNSteps, Draws):
     """
 
     place = "ranking"
+    needs = Critic
 
     def __init__(self, every_n_steps: int = 500, shown: int = 32, dirpath: str | None = None) -> None:
         super().__init__(every_n_steps)
@@ -69,18 +70,17 @@ class SampleRanking(EveryNSteps, Draws):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the samples; margins of other data are forgotten."""
         super().on_train_start(trainer, pl_module)
-        module = as_gan(self, pl_module)
         data: Any = getattr(trainer, "datamodule", None)
         if not hasattr(data, "fixed_loader"):
             raise ValueError("SampleRanking needs a datamodule with fixed_loader('train'), and there is none.")
-        with untouched(module):
+        with untouched(pl_module):
             self.loader, flags = data.fixed_loader("train"), getattr(data, "is_outlier", None)
         self.flags = flags if isinstance(flags, Tensor) else None
-        if module.global_step == 0 or (self.margin is not None and len(self.margin) != len(self.loader.data)):
+        if pl_module.global_step == 0 or (self.margin is not None and len(self.margin) != len(self.loader.data)):
             self.margin, self.passes = None, 0
 
     @torch.no_grad()
-    def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
+    def act(self, trainer: pl.Trainer, module: Critic, step: int) -> None:
         """Score all samples, update the means; on the first rank also list, draw and log."""
         like, rows = next(module.discriminator.parameters()), []
         for batch in self.loader:

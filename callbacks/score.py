@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from lightning_gans import checks
+from lightning_gans.callbacks.probe import Asks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, rng
-from lightning_gans.gan import GANModule
+from lightning_gans.engine.contract import Samples, require
 from lightning_gans.runs.atomic import write_text
 
 
-class ScoreCallback(pl.Callback):
+class ScoreCallback(Asks):
     """Computes scores every n generator updates, at step 0, at the end of training, and in ``test``.
 
     Each result goes to all loggers (x-axis: generator updates); to ``trainer.callback_metrics``, so that
@@ -34,6 +35,7 @@ class ScoreCallback(pl.Callback):
         protocol: how the numbers are made; complete after the first measurement.
     """
 
+    needs = Samples
     higher_is_better: tuple[str, ...] = ()
     in_progress_bar: tuple[str, ...] = ()
 
@@ -49,11 +51,11 @@ class ScoreCallback(pl.Callback):
         """Tells this callback's state and file from those of others of its class."""
         raise NotImplementedError
 
-    def measure(self, trainer: pl.Trainer, pl_module: GANModule) -> dict[str, float]:
+    def measure(self, trainer: pl.Trainer, pl_module: Samples) -> dict[str, float]:
         """The scores by full name (``metrics/...``). Called on every rank, with the global generators seeded."""
         raise NotImplementedError
 
-    def check(self, trainer: pl.Trainer, pl_module: GANModule) -> None:
+    def check(self, trainer: pl.Trainer, pl_module: Samples) -> None:
         """Raise one sentence if this cannot be measured here. Called before training or testing starts."""
 
     # ------------------------------------------------------------------ results
@@ -87,7 +89,6 @@ class ScoreCallback(pl.Callback):
     # ------------------------------------------------------------------ hooks
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure at step 0; after a resume, publish what was measured last."""
-        assert isinstance(pl_module, GANModule)
         with rng.untouched():
             self.check(trainer, pl_module)
         step = pl_module.global_step
@@ -101,7 +102,6 @@ class ScoreCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measure where the number of generator updates is a multiple of ``every_n_steps``."""
-        assert isinstance(pl_module, GANModule)
         step = pl_module.global_step
         if step and step % self.every_n_steps == 0 and not self._measured(step):
             for name, value in self._record(trainer, pl_module).items():
@@ -109,19 +109,16 @@ class ScoreCallback(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure at the end, unless that was just done."""
-        assert isinstance(pl_module, GANModule)
         if not self._measured(pl_module.global_step):
             self._publish(trainer, self._record(trainer, pl_module))
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fail before the first batch, if at all."""
-        assert isinstance(pl_module, GANModule)
         with rng.untouched():
-            self.check(trainer, pl_module)
+            self.check(trainer, require(pl_module, Samples, self))
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure once; the values are among those that ``trainer.test`` prints and returns."""
-        assert isinstance(pl_module, GANModule)
         values = self._measure(trainer, pl_module)
         pl_module.log_dict(values, batch_size=1)
         self._write(trainer, "test", [{"step": pl_module.global_step, **values}])
@@ -132,7 +129,7 @@ class ScoreCallback(pl.Callback):
     def _measured(self, step: int) -> bool:
         return bool(self.history) and self.history[-1]["step"] == step
 
-    def _record(self, trainer: pl.Trainer, pl_module: GANModule) -> dict[str, float]:
+    def _record(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, float]:
         """Measure during ``fit``: history, loggers, file."""
         values, step = self._measure(trainer, pl_module), pl_module.global_step
         self.history.append({"step": step, **values})
@@ -141,9 +138,9 @@ class ScoreCallback(pl.Callback):
         self._write(trainer, "fit", self.history)
         return values
 
-    def _measure(self, trainer: pl.Trainer, pl_module: GANModule) -> dict[str, float]:
-        for net in filter(None, (pl_module.generator, pl_module.ema)):
-            distributed.broadcast_buffers(net)  # ranks share the work, so they must sample from one generator
+    def _measure(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, float]:
+        for net in filter(None, (pl_module.trained_network, pl_module.ema)):
+            distributed.broadcast_buffers(net)  # ranks share the work, so they must sample from one network
         with rng.untouched(), torch.no_grad():
             rng.seed(self.seed)
             values = self.measure(trainer, pl_module)

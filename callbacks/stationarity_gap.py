@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_gans.callbacks.probe import EveryNSteps, log_metrics
 from lightning_gans.compat.lightning import pl
-from lightning_gans.gan import GANModule
+from lightning_gans.engine.contract import Played
 
 
 class StationarityGap(EveryNSteps):
@@ -28,6 +28,8 @@ class StationarityGap(EveryNSteps):
         every_n_steps: generator updates between logs.
     """
 
+    needs = Played
+
     def __init__(self, every_n_steps: int = 100) -> None:
         super().__init__(every_n_steps)
         self.before: dict[str, list[tuple[float, list[Tensor]]]] = {}  # by player: rate and copies of each group
@@ -42,7 +44,7 @@ class StationarityGap(EveryNSteps):
                 for player, optimizer in self.optimizers(trainer, pl_module)
             }
 
-    def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
+    def act(self, trainer: pl.Trainer, module: Played, step: int) -> None:
         """Log how far the parameters have come."""
         gaps: dict[str, Tensor] = {}
         for player, optimizer in self.optimizers(trainer, module):
@@ -60,5 +62,5 @@ class StationarityGap(EveryNSteps):
 
     @staticmethod
     def optimizers(trainer: pl.Trainer, module: Any) -> list[tuple[str, Any]]:
-        """Each player's letter and optimizer."""
+        """Each player's name and optimizer."""
         return list(zip(module.players, trainer.optimizers))

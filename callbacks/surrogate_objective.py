@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -15,12 +15,12 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import Draws, as_gan, log_metrics
+from lightning_gans.callbacks.probe import Draws, log_metrics
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, rng
 from lightning_gans.engine.batch import Batch
+from lightning_gans.engine.contract import Critic, require
 from lightning_gans.engine.frozen import kept_buffers
-from lightning_gans.gan import GANModule
 from lightning_gans.visualization.images import (
     FAKE_COLOUR,
     INK,
@@ -89,7 +89,7 @@ class SurrogateObjective(Draws):
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
-        module = as_gan(self, pl_module)
+        module = require(pl_module, Critic, self)
         if getattr(module, "ratio_clip", None) is None:
             raise ValueError(
                 f"SurrogateObjective: the module must clip ratios (PRCGAN with ratio_clip), got {type(module).__name__}"
@@ -109,7 +109,7 @@ class SurrogateObjective(Draws):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Copy the generator where a cycle begins that is due: none is under way while nothing is kept."""
-        module = as_gan(self, pl_module)
+        module: Any = pl_module
         if module.kept:
             return
         step, every = module.global_step, self.every_n_steps
@@ -122,13 +122,13 @@ class SurrogateObjective(Draws):
     ) -> None:
         """Hold what the module keeps, which it lets go when the cycle ends."""
         if self.before is not None:
-            self.kept = dict(as_gan(self, pl_module).kept)
+            self.kept = dict(cast(Any, pl_module).kept)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look along the line when the cycle is over."""
-        module, before = as_gan(self, pl_module), self.before
+        module, before = cast(Any, pl_module), self.before
         if before is None or module.global_step < self.end or not self.kept or module.last_batch is None:
             return
         s = [self.reach * i / (self.points - 1) for i in range(self.points)]
@@ -148,9 +148,7 @@ class SurrogateObjective(Draws):
 
 
 @torch.no_grad()
-def objectives(
-    module: GANModule, batch: Batch, before: dict[str, Tensor], kept: dict[str, Tensor], s: list[float]
-) -> Tensor:
+def objectives(module: Any, batch: Batch, before: dict[str, Tensor], kept: dict[str, Tensor], s: list[float]) -> Tensor:
     """The conventional objective and the surrogate, (2, len(s)), with the generator at ``before + s (now - before)``.
 
     Leaves the module as it was. A collective: every rank must call it.
@@ -162,7 +160,6 @@ def objectives(
         kept: what the module kept when it stepped.
         s: the points.
     """
-    gan: Any = module  # of which only a GANModule is known
     batch = replace(batch, generator=None)
     values, own = dict(module.values), dict(module.kept)
     module.kept.update(kept)
@@ -174,8 +171,8 @@ def objectives(
             with _as_found(module):  # so that each point has the same masks and buffers
                 fake = functional_call(module, moved, (batch.z, batch.labels))
                 with _as_found(module):
-                    on_real = module.score(batch.real, batch) if gan.relativistic else None
-                    plain = gan.loss.generator(module.score(fake, batch), on_real, real_weight=batch.weights)
+                    on_real = module.score(batch.real, batch) if module.relativistic else None
+                    plain = module.loss.generator(module.score(fake, batch), on_real, real_weight=batch.weights)
                 clipped = torch.stack(list(module.generator_terms(batch, fake).values())).sum()
             rows.append(-torch.stack([plain, clipped]))
     finally:
@@ -187,7 +184,7 @@ def objectives(
 
 
 @contextmanager
-def _as_found(module: GANModule) -> Iterator[None]:
+def _as_found(module: Any) -> Iterator[None]:
     """Leave random numbers and the networks' buffers as they are."""
     with rng.untouched(), ExitStack() as buffers:
         for name in module.players:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gans import __version__
-from lightning_gans.callbacks.probe import as_gan
 from lightning_gans.compat.lightning import loggers, pl
+from lightning_gans.engine.contract import Played, require
 
 GROUPS = ("c", "d", "g", "grad", "metrics", "samples", "surrogate", "time", "variance")
 _AXIS = "trainer/global_step"  # Lightning's name; here it counts generator updates
@@ -46,7 +46,7 @@ class WandbSetup(pl.Callback):
             if isinstance(logger, loggers.WandbLogger):
                 run = logger.experiment
                 run.define_metric(_AXIS)
-                for group in GROUPS:
+                for group in dict.fromkeys((*GROUPS, *getattr(pl_module, "players", ()))):
                     run.define_metric(f"{group}/*", step_metric=_AXIS)
                 for name in _LOWER_IS_BETTER:
                     run.define_metric(name, step_metric=_AXIS, summary="min")
@@ -54,15 +54,16 @@ class WandbSetup(pl.Callback):
 
     def facts(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The config entries: plain values only."""
-        module = as_gan(self, pl_module)
+        module: Any = require(pl_module, Played, self)
         datamodule = getattr(trainer, "datamodule", None)
-        networks = {"generator": module.generator, "discriminator": module.discriminator}
+        names = [name for player in reversed(module.players.values()) for name in player.networks]
+        networks = {name: getattr(module, name) for name in names}
         return {
             "git_commit": git_commit(),
             "lightning_gans": __version__,
             "technique": type(module).__name__,
             "data": None if datamodule is None else getattr(datamodule, "name", type(datamodule).__name__),
-            "regularizer_weights": {r.name: r.weight for r in module.regularizers},
+            "regularizer_weights": {r.name: r.weight for r in getattr(module, "regularizers", ())},
             "networks": {name: type(net).__name__ for name, net in networks.items()},
             "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in networks.items()},
         }

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_gans.callbacks.probe import Draws, EveryNSteps, log_metrics
 from lightning_gans.compat.lightning import pl
-from lightning_gans.gan import GANModule
+from lightning_gans.engine.contract import Critic
 from lightning_gans.visualization.images import FAKE_COLOUR, INK, REAL_COLOUR, figure_image, new_figure
 
 
@@ -31,12 +31,13 @@ class WeightHistogram(EveryNSteps, Draws):
     """
 
     place = "weights"
+    needs = Critic
 
     def __init__(self, every_n_steps: int = 500, dirpath: str | None = None) -> None:
         super().__init__(every_n_steps)
         self.dirpath = dirpath
 
-    def act(self, trainer: pl.Trainer, module: GANModule, step: int) -> None:
+    def act(self, trainer: pl.Trainer, module: Critic, step: int) -> None:
         """Draw the histogram and log the share at c, on the first rank only."""
         if not trainer.is_global_zero:
             return

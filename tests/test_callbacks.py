@@ -490,6 +490,18 @@ def test_gradient_norms_are_those_of_each_players_own_step(order: str, tmp_path:
         assert min(picture.size) > 300
 
 
+def test_a_third_player_leaves_the_discriminators_norm_alone(tmp_path: Path) -> None:
+    """Its step comes when D's gradient is old, and clipped."""
+    found: dict[float | None, dict[str, float]] = {}
+    for clip in (None, 1e-3):
+        record, module = Record(), make("prc_gan_clip", d_steps=1, g_steps=1, clip_grad_d=clip)
+        norms = GradientNorms(every_n_steps=1, inputs=False, dirpath=str(tmp_path))
+        trainer(max_steps=1, logger=record, callbacks=[norms]).fit(module, batches())
+        found[clip] = {player: record.of(f"grad/{player}")[1] for player in module.players}
+    assert len(found[None]) == 3 and found[None]["d"] > 1e-2
+    assert found[1e-3]["d"] == pytest.approx(found[None]["d"], rel=1e-6)
+
+
 def test_layers_are_in_order_and_named_without_parametrizations() -> None:
     net = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(2, 3)), nn.ReLU(), nn.Linear(3, 1))
     net(torch.randn(4, 2)).sum().backward()
@@ -725,7 +737,9 @@ def test_another_module_is_refused(callback: pl.Callback, tmp_path: Path) -> Non
             self.p = nn.Parameter(torch.ones(1))
             return torch.optim.SGD([self.p], 0.1)
 
-    with pytest.raises(TypeError, match=f"{type(callback).__name__} works on a GANModule, got Other"):
+    with pytest.raises(
+        TypeError, match=rf"^{type(callback).__name__} needs a model that .*, got Other, which has no \w+\.$"
+    ):
         trainer(max_steps=1, callbacks=[callback], default_root_dir=tmp_path).fit(Other(), batches())
 
 

@@ -138,7 +138,7 @@ def test_what_is_refused_goes_nowhere(remote: Path, tmp_path: Path) -> None:
         push_to_hub(tmp_path / "a.ckpt", "me/ring")
     foreign = {"state_dict": {}, "pytorch-lightning_version": "2.6"}
     torch.save(foreign, tmp_path / "f.ckpt")
-    with pytest.raises(ValueError, match=r"f\.ckpt is no checkpoint of a GANModule"):
+    with pytest.raises(ValueError, match=r"f\.ckpt is no checkpoint of a GenerativeModule"):
         push_to_hub(tmp_path / "f.ckpt", "me/ring")
     mixture = {
         "state_dict": {},

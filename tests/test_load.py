@@ -261,7 +261,7 @@ def test_what_is_no_checkpoint_of_ours(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"text\.ckpt is not a readable checkpoint"):
         load("text.ckpt")
     torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.0"}, "other.ckpt")
-    with pytest.raises(ValueError, match=r"other\.ckpt is no checkpoint of a GANModule: it does not tell its class"):
+    with pytest.raises(ValueError, match=r"other\.ckpt is no checkpoint of a GenerativeModule: it does not tell"):
         load("other.ckpt")
     saved()
     whole = Path("a.ckpt").read_bytes()

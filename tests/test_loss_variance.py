@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import statistics
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,6 +90,7 @@ def test_values_in_fixed_places_are_copied() -> None:
     """A CUDA graph writes each loss over the last one."""
     callback, module = LossVariance(window=3), make("gan")
     optimizer = torch.optim.SGD(module.generator.parameters(), 0.1)
+    module.run = SimpleNamespace(stepping=SimpleNamespace(player=module.players["g"]))  # type: ignore[assignment]
     place = torch.zeros(())
     for value in (1.0, 2.0, 4.0):
         module.values["g/loss"] = place.fill_(value)

@@ -1,4 +1,4 @@
-"""The command line: ``fit``, ``test`` and ``predict`` of any technique on any data, each run in a folder of its own.
+"""The command line: ``fit``, ``test`` and ``predict`` of any model on any data, each run in a folder of its own.
 
 Beside them ``boost`` (rounds), ``score`` (images, whoever made them), ``export`` (the generator as a file) and
 ``directions`` (in the latent space).
@@ -23,8 +23,8 @@ from lightning_gans.cli.gan_cli import GANCLI, SaveConfig
 from lightning_gans.cli.mistakes import sentence_of, silence
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.functional.boosting import BOOSTS
-from lightning_gans.gan import GANModule
 from lightning_gans.runs.checkpoints import read_checkpoint
 from lightning_gans.runs.folder import finished, newest_run
 from lightning_gans.runs.load import load
@@ -43,7 +43,7 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
     silence()
     try:
         GANCLI(
-            GANModule,
+            GenerativeModule,
             GANDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,

@@ -98,7 +98,7 @@ def fit_networks_to_data(options: Any) -> None:
         taken = parameters(getattr(importlib.import_module(module), name))
         if "shape" in taken:
             config["init_args"]["shape"] = list(source.shape)
-        if "latent_dim" in taken:
+        if "latent_dim" in taken and "latent_dim" in model["init_args"]:
             config["init_args"]["latent_dim"] = model["init_args"]["latent_dim"]
         if config["init_args"].get("num_classes") is not None:
             config["init_args"]["num_classes"] = source.num_classes

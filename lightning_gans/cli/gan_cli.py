@@ -1,4 +1,4 @@
-"""LightningCLI for GANs: ``fit``, ``test`` and ``predict``, each run in a folder of its own."""
+"""LightningCLI for generative models: ``fit``, ``test`` and ``predict``, each run in a folder of its own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Parser(pl_cli.LightningArgumentParser):
         classes = {name for package in _PACKAGES for name in package.__all__}
         owners = [pl.Trainer, callbacks.ModelCheckpoint, *(getattr(p, name) for p in _PACKAGES for name in p.__all__)]
         known = options | classes | {name for owner in owners for name in parameters(owner)}
-        known |= {"Callback", "GANDataModule", "GANModule", "Logger", "Module", "NoneType"}
+        known |= {"Callback", "GANDataModule", "GenerativeModule", "Logger", "Module", "NoneType"}
         quoted = re.findall(r"""["'`]([\w.]+)["'`]|Given value: ([\w.]+)|--([\w.]+)""", str(message))
         words = {word.split(".")[-1] for match in quoted for word in match if word}
         hints = {word: difflib.get_close_matches(word, known, n=3, cutoff=0.75) for word in sorted(words - known)}

@@ -13,10 +13,10 @@ from torch import nn
 
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.base import GANDataModule
-from lightning_gans.gan import GANModule
+from lightning_gans.engine.module import GenerativeModule
 
 
-def plan(model: GANModule, data: GANDataModule, options: Any, run_dir: Path, steps: int = 3) -> str:
+def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Path, steps: int = 3) -> str:
     """The resolved plan of a run: shapes, parameters, batches, and time and memory measured over a few real steps."""
     trial = copy.deepcopy(model)
     clock: list[float] = []
@@ -38,21 +38,30 @@ def plan(model: GANModule, data: GANDataModule, options: Any, run_dir: Path, ste
     def count(net: nn.Module) -> str:
         return f"{type(net).__name__}, {sum(p.numel() for p in net.parameters()):,} parameters"
 
-    total = f"{updates:,} generator updates, about {_duration(seconds * updates)}" if updates > 0 else "no max_steps"
+    players = {name: " and ".join(player.networks) for name, player in model.players.items()}
+    turns = [f"{getattr(model, f'{name}_steps', 1)} {nets} update(s)" for name, nets in players.items()]
+    networks = [name for player in reversed(model.players.values()) for name in player.networks]
+    factor = getattr(model, "g_batch_factor", None)
+    fakes = "" if factor is None else f", {size * factor} fakes for the generator's"
+    total = (
+        f"{updates:,} {players[model.counted]} updates, about {_duration(seconds * updates)}"
+        if updates > 0
+        else "no max_steps"
+    )
     if torch.cuda.is_available() and trial.device.type == "cuda":
         memory = f"{torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB peak on the GPU"
     else:
         memory = f"{_peak_memory_mib():,.0f} MiB peak of this process"
     return "\n".join(
         [
-            f"Technique      {type(model).__name__}, {model.d_steps} discriminator update(s) per generator update",
+            f"Technique      {type(model).__name__}, {', '.join(turns)} per cycle",
             f"Data           {data.describe()}",
             f"Samples        shape {tuple(data.shape)}, range {data.value_range}, classes {data.num_classes}",
-            f"Generator      {count(model.generator)}, z of length {model.latent_dim}",
-            f"Discriminator  {count(model.discriminator)}",
-            f"Regularizers   {', '.join(r.name for r in model.regularizers) or 'none'}",
-            f"Batch          {size} real samples for a discriminator update, {size * model.g_batch_factor} fakes for G",
-            f"Cycle          {seconds * 1000:.1f} ms measured, {size * model.d_steps} images",
+            f"Noise          shape {model.noise_shape}",
+            *(f"{name.capitalize():<14} {count(getattr(model, name))}" for name in networks),
+            f"Regularizers   {', '.join(r.name for r in getattr(model, 'regularizers', ())) or 'none'}",
+            f"Batch          {size} real samples for an update{fakes}",
+            f"Cycle          {seconds * 1000:.1f} ms measured, {size * model.batches_needed()[0]} images",
             f"Length         {total}",
             f"Memory         {memory}",
             f"Run folder     {run_dir}",

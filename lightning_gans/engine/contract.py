@@ -12,8 +12,32 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans.engine.batch import Batch
+from lightning_gans.engine.player import Player
 
 Capability = TypeVar("Capability")
+
+
+class Played(Protocol):
+    """A model whose players step in turn, as the engine trains it.
+
+    Attributes:
+        players: by name, in the order of their optimizers.
+        values: last value of everything that is logged, by name (``d/loss``), detached.
+        run: of the fit that is under way; ``run.stepping.player`` is the player whose optimizer steps now.
+    """
+
+    players: dict[str, Player]
+    values: dict[str, Tensor]
+    run: Any
+    global_step: int
+    device: torch.device
+
+    def networks(self, player: str) -> list[nn.Module]:
+        """The networks of a player."""
+
+    @property
+    def last_batch(self) -> Batch | None:
+        """The last batch that was trained on."""
 
 
 class Samples(Protocol):
@@ -48,6 +72,9 @@ class Samples(Protocol):
     def ema(self) -> nn.Module | None:
         """The averaged one."""
 
+    def start_ema(self) -> nn.Module:
+        """Begin it at the present weights, or return it."""
+
     @property
     def images_seen(self) -> int:
         """Real samples trained on."""
@@ -79,6 +106,11 @@ class Critic(Samples, Protocol):
     """A model with a discriminator."""
 
     discriminator: nn.Module
+    conditional: bool
+
+    @property
+    def last_fake(self) -> Tensor | None:
+        """Samples of the last step of the discriminator, detached."""
 
     def score(self, x: Tensor, batch: Batch) -> Tensor:
         """Scores (N,) of samples, high for real."""
@@ -101,7 +133,8 @@ class Likelihood(Samples, Protocol):
 
 # capability -> what it is in words, methods of the class, attributes whose value must not be None, networks
 _NEEDED: dict[type, tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
-    Samples: ("makes samples", ("sample",), (), ()),
+    Played: ("is trained by players", ("networks",), ("players",), ()),
+    Samples: ("makes samples", ("sample", "start_ema"), (), ()),
     Latents: ("makes samples of noise that can be chosen", ("sample", "latents", "decode"), (), ()),
     Critic: ("has a discriminator", ("score",), (), ("discriminator",)),
     Ratio: ("estimates the ratio of densities", ("score",), ("log_ratio",), ("discriminator",)),
@@ -120,11 +153,20 @@ def require(model: Any, capability: type[Capability], who: object) -> Capability
     Raises:
         TypeError: "X needs a model that ..., got Y, which has no z."
     """
-    words, methods, values, networks = _NEEDED[capability]
-    missing = [name for name in methods if not callable(getattr(type(model), name, None))]
-    missing += [name for name in networks if not isinstance(getattr(model, name, None), nn.Module)]
-    missing = missing or [name for name in values if getattr(model, name, None) is None]
-    if missing:
+    if missing := _missing(model, capability):
         name = who if isinstance(who, str) else type(who).__name__
+        words = _NEEDED[capability][0]
         raise TypeError(f"{name} needs a model that {words}, got {type(model).__name__}, which has no {missing[0]}.")
     return cast(Capability, model)
+
+
+def has(model: Any, capability: type[Capability]) -> bool:
+    """Whether the model has a capability, for what is left out of a picture otherwise."""
+    return not _missing(model, capability)
+
+
+def _missing(model: Any, capability: type) -> list[str]:
+    _, methods, values, networks = _NEEDED[capability]
+    missing = [name for name in methods if not callable(getattr(type(model), name, None))]
+    missing += [name for name in networks if not isinstance(getattr(model, name, None), nn.Module)]
+    return missing or [name for name in values if getattr(model, name, None) is None]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import Any
 
-from lightning_gans.functional.conditional import conditional_call
-from lightning_gans.functional.modes import evaluating
+import torch
+from torch import Tensor
 
 
 def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
@@ -45,24 +44,18 @@ def nearest(queries: Tensor, items: Tensor, chunk: int = 4096) -> Tensor:
     return index
 
 
-@torch.no_grad()
-def walk(
-    net: nn.Module, latent_dim: int, rows: int, columns: int, num_classes: int | None = None, seed: int = 0
-) -> Tensor:
+def walk(module: Any, rows: int, columns: int, seed: int = 0) -> Tensor:
     """Samples (rows * columns, ...) along :func:`slerp` paths between random noises, one class per row.
 
     Args:
-        net: the generator.
-        latent_dim: length of its noise.
+        module: a model whose noise can be chosen: ``latents``, ``decode``, ``num_classes``.
         rows: paths.
         columns: places on each.
-        num_classes: that it knows.
         seed: of the paths' ends.
     """
-    ends = torch.randn(2, rows, latent_dim, generator=torch.Generator().manual_seed(seed))
-    z = slerp(ends[0], ends[1], torch.linspace(0, 1, columns)).flatten(0, 1).to(next(net.parameters()))
-    labels = None
-    if num_classes is not None:
-        labels = (torch.arange(rows, device=z.device) % num_classes).repeat_interleave(columns)
-    with evaluating(net):
-        return conditional_call(net, z, labels).float()
+    classes = module.num_classes
+    labels = None if classes is None else torch.arange(rows) % classes
+    both = None if labels is None else labels.repeat(2)
+    ends, _ = module.latents(2 * rows, both, seed=seed)
+    z = slerp(ends[:rows], ends[rows:], torch.linspace(0, 1, columns).to(ends)).flatten(0, 1)
+    return module.decode(z, None if labels is None else labels.repeat_interleave(columns).to(z.device)).float()

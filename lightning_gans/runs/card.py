@@ -25,7 +25,8 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
     module, _, short = technique.rpartition(".")
     source = (getattr(sys.modules.get(module), "__doc__", None) or "").strip().splitlines()[:1]
     data = checkpoint.get("data", "")
-    images = checkpoint.get("engine", checkpoint.get("gan", {})).get("images_seen")
+    engine = checkpoint.get("engine", checkpoint.get("gan", {}))
+    images, counted = engine.get("images_seen"), "generator updates" if "g" in engine.get("updates", "g") else "updates"
     seen = f" ({images:,} real samples seen)" if images is not None else ""
     lines = [
         f"# {short}{f' on {data}' if data else ''}",
@@ -34,7 +35,7 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
         "",
         f"- technique: `{technique}`",
         *([f"- data: {data}"] if data else []),
-        f"- generator updates: {checkpoint.get('global_step', 0):,}{seen}",
+        f"- {counted}: {checkpoint.get('global_step', 0):,}{seen}",
         f"- weights: {'averaged over training (EMA), and raw' if 'ema' in checkpoint else 'raw'}",
         f"- written by: lightning_gans {__version__}, torch {torch.__version__}, "
         f"Lightning {checkpoint.get('pytorch-lightning_version', 'unknown')}",

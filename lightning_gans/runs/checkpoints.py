@@ -29,7 +29,7 @@ class AtomicCheckpointIO(plugins_io.TorchCheckpointIO):
         target = Path(path)
         with replacing(target) as temporary, temporary.open("wb") as file:
             torch.save(checkpoint, file)
-        if "class_path" in checkpoint:  # of a GANModule
+        if "class_path" in checkpoint:  # of a GenerativeModule
             write_text(target.with_suffix(".md"), card(checkpoint, target.name))
 
     def remove_checkpoint(self, path: str | Path) -> None:

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from lightning_gans import checks
-from lightning_gans.gan import GANModule
+from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.regularizers import Regularizer
 from lightning_gans.runs.checkpoints import read_checkpoint
 
 # Where classes are defined that do nothing when they are built but what a network or a term of a loss does. Others of
 # torch's and ours are not among them: some modules read files, download weights or start processes.
-HARMLESS = tuple(f"lightning_gans.{part}." for part in ("networks", "regularizers", "techniques", "wrappers"))
-HARMLESS += ("torch.nn.modules.",)
+_PARTS = ("networks", "nonadversarial", "regularizers", "techniques", "wrappers")
+HARMLESS = (*(f"lightning_gans.{part}." for part in _PARTS), "torch.nn.modules.")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _TRAINING = ("optimizer_", "scheduler_")  # arguments that only a training needs
 
@@ -33,11 +33,11 @@ def load(
     *,
     trust_code: bool = False,
     **networks: Any,
-) -> GANModule:
-    """A trained GAN from its checkpoint, in evaluation mode and frozen, ready to ``sample``.
+) -> GenerativeModule:
+    """A trained model from its checkpoint, in evaluation mode and frozen, ready to ``sample``.
 
     A checkpoint from a stranger is safe to load: it is read without unpickling code, and of the classes that it names
-    only networks, wrappers, regularizers and techniques of this library and layers of ``torch.nn`` are built (and
+    only networks, wrappers, regularizers and models of this library and layers of ``torch.nn`` are built (and
     techniques of your own, where their module is imported already). It cannot be trained on: resume by ``fit``.
 
     A mixture (:class:`BoostedGAN`, :class:`AdaGAN`) from the command line holds the weights of all components, but the
@@ -46,7 +46,7 @@ def load(
     Args:
         path: a checkpoint, or the folder of a run, which holds ``checkpoints/``.
         which: of a folder, "last" or "best" (by the score that was monitored).
-        weights: "ema" for the averaged generator if there is one, "raw" for the one that was trained.
+        weights: "ema" for the averaged weights if there are any, "raw" for those that were trained.
         device: where to.
         trust_code: import and build classes from anywhere. Importing a module runs its code, and so does building a
             class of it: only for checkpoints of your own.
@@ -102,7 +102,7 @@ def resolve_class(
         raise ValueError(f"{told} is refused: it is no {' or '.join(cls.__name__ for cls in wanted)}.")
     if trust_code or found.__module__.startswith(harmless) or found.__module__ in ("lightning_gans.gan",):
         return found
-    if issubclass(found, (GANModule, Regularizer)):  # written for this library, and imported by the user
+    if issubclass(found, (GenerativeModule, Regularizer)):  # written for this library, and imported by the user
         return found
     raise ValueError(f"{told} is refused: it is none of lightning_gans' or torch.nn's; trust_code=True would build it.")
 
@@ -126,7 +126,7 @@ def _found(path: Path, which: str) -> Path:
 
 def _rebuilt(
     path: Path, weights: str, trust_code: bool, networks: Mapping[str, Any], outer: tuple[Path, ...]
-) -> GANModule:
+) -> GenerativeModule:
     """The module of a checkpoint, with its weights; ``outer`` are the checkpoints of the mixtures that it is a part of.
 
     Lightning's ``load_from_checkpoint`` would call whatever function the checkpoint names as its ``_instantiator``.
@@ -137,7 +137,7 @@ def _rebuilt(
     options = checkpoint.get("hyper_parameters", {})
     name = options.get("_class_path") or checkpoint.get("class_path") if isinstance(options, Mapping) else None
     if not isinstance(name, str):
-        raise ValueError(f"{path} is no checkpoint of a GANModule: it does not tell its class.")
+        raise ValueError(f"{path} is no checkpoint of a GenerativeModule: it does not tell its class.")
     settings = {k: v for k, v in options.items() if not str(k).startswith(("_", *_TRAINING))}
 
     def build(value: Any) -> Any:
@@ -153,12 +153,12 @@ def _rebuilt(
 
     def make(cls: type, arguments: Mapping[str, Any]) -> Any:
         ready = {k: v if k in networks else build(v) for k, v in arguments.items()}
-        if issubclass(cls, GANModule) and isinstance(base := ready.get("base"), str):
+        if issubclass(cls, GenerativeModule) and isinstance(base := ready.get("base"), str):
             ready["base"] = _rebuilt(_base(path, base), "ema", trust_code, {}, (*outer, path.resolve()))
         return cls(**ready)
 
     try:
-        cls = resolve_class(name, (GANModule,), trust_code)
+        cls = resolve_class(name, (GenerativeModule,), trust_code)
         settings |= networks
         parameters = [p for p in inspect.signature(cls).parameters.values() if p.kind not in _VARIADIC]
         if needed := [p.name for p in parameters if p.default is p.empty and p.name not in settings]:

@@ -146,20 +146,19 @@ class Sampler(ABC):
 class LatentSampler(Sampler):
     """A sampler that needs the generator itself: it chooses or moves z, or an activation.
 
-    ``module`` must have ``generator`` and ``latent_dim``.
+    ``module`` must have ``network`` (or ``generator``) and ``latent_dim``; its noise must be standard normal.
     """
 
     def __init__(self, module: Any, log_ratio: LogRatio | None = None) -> None:
         for name in ("generator", "latent_dim"):
-            if not hasattr(module, name):
+            if not hasattr(module, name) and not (name == "generator" and hasattr(module, "network")):
                 raise ValueError(f"module must have a {name} for {type(self).__name__}, got {type(module).__name__}.")
         super().__init__(module, log_ratio)
 
     @property
     def network(self) -> nn.Module:
-        """The EMA generator, if there is one, else the generator."""
-        averaged = getattr(self.module, "ema", None) is not None
-        return cast(nn.Module, self.module.start_ema() if averaged else self.module.generator)
+        """What samples are made by: the EMA generator, if there is one, else the generator."""
+        return cast(nn.Module, getattr(self.module, "network", None) or self.module.generator)
 
     def latents(self, n: int, generator: Generator, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Standard normal z (n, latent_dim) and labels, on the generator's device."""

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
+from lightning_gans.engine.contract import Latents, require
 from lightning_gans.functional.conditional import conditional_call, takes_labels
 from lightning_gans.functional.importance import uniform_of
-from lightning_gans.gan import GANModule
 from lightning_gans.runs.atomic import replacing
 from lightning_gans.wrappers.mixture import MixtureGenerator
 
@@ -23,8 +23,10 @@ _NAMES = ("z", "labels")
 _TRACED, _TRIED = 2, (1, 16)  # batch sizes; of a traced 0 or 1 torch.export makes a constant
 
 
-def export(module: GANModule, path: str | Path) -> Path:
-    """Write a module's generator to a file: its EMA weights if there are any, in evaluation mode; returns the path.
+def export(module: Any, path: str | Path) -> Path:
+    """Write a module's generator (or decoder) to a file, in evaluation mode; returns the path.
+
+    Its EMA weights are taken if there are any.
 
     The file maps ``z`` (N, latent_dim), of the generator's precision, and for a conditional generator ``labels`` (N,)
     int64, to ``samples`` (N, ...), for any N >= 1. It is made for a CPU.
@@ -44,10 +46,11 @@ def export(module: GANModule, path: str | Path) -> Path:
     The module is left as it is. (onnxruntime has no transposed convolution in float64.)
 
     Args:
-        module: with a generator that torch can trace, and whose samples are told by z and the label alone.
+        module: with a generator or decoder that torch can trace, and whose samples are told by z and the label alone.
         path: where to, .pt2 or .onnx; the folder is made if it is not there.
 
     Raises:
+        TypeError: for a model whose samples are no function of noise.
         ValueError: for a path that ends otherwise, a generator that cannot be traced or has an operation that ONNX
             does not have, or a file that computes something else. There is no file then.
         ImportError: for .onnx, if a package is missing.
@@ -57,7 +60,7 @@ def export(module: GANModule, path: str | Path) -> Path:
         raise ValueError(f"path must end in .pt2 or .onnx, got {str(path)!r}.")
     if format == "onnx":
         checks.installed("onnx", "onnxscript")
-    net = module.generator if module.ema is None else module.ema
+    net = require(module, Latents, "export").network
     net = copy.deepcopy(cast(nn.Module, getattr(net, "_orig_mod", net))).cpu().eval().requires_grad_(False)
     for parameter in net.parameters():  # a .pt2 stores those in channels_last only with a warning
         parameter.data = parameter.data.contiguous()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gans import checks
-from lightning_gans.gan import GANModule
+from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.runs.card import card
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.runs.load import load
@@ -56,7 +56,7 @@ def push_to_hub(path: str | Path, repo_id: str, private: bool = False) -> str:
     path = Path(path) / CHECKPOINT if Path(path).is_dir() else Path(path)
     checkpoint = read_checkpoint(path)
     if "class_path" not in checkpoint:
-        raise ValueError(f"path: {path} is no checkpoint of a GANModule: it does not tell its class.")
+        raise ValueError(f"path: {path} is no checkpoint of a GenerativeModule: it does not tell its class.")
     if isinstance(base := checkpoint.get("hyper_parameters", {}).get("base"), str):
         raise ValueError(f"path: {path} is a mixture that cannot be built without {base}: export its generator.")
     with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +67,7 @@ def push_to_hub(path: str | Path, repo_id: str, private: bool = False) -> str:
     return str(repository)
 
 
-def load_from_hub(repo_id: str, revision: str | None = None, **options: Any) -> GANModule:
+def load_from_hub(repo_id: str, revision: str | None = None, **options: Any) -> GenerativeModule:
     """The GAN that :func:`push_to_hub` put there, ready to ``sample``.
 
     Args:
@@ -108,7 +108,10 @@ def _card(checkpoint: dict[str, Any], repo_id: str, grid: bool) -> str:
 
     technique = str(checkpoint["class_path"]).rpartition(".")[2]
     tags = ["gan", technique, *([data] if (data := checkpoint.get("data")) else [])]
-    networks = "" if "generator" in checkpoint.get("hyper_parameters", {}) else ", generator=..., discriminator=..."
+    told_by_it = checkpoint.get("hyper_parameters", {})
+    names = ("generator", "discriminator", "encoder", "decoder")
+    lacking = [n for n in names if n not in told_by_it and any(k.startswith(f"{n}.") for k in checkpoint["state_dict"])]
+    networks = "".join(f", {name}=..." for name in lacking)
     told = card(checkpoint).replace('load("last.ckpt")', f'load_from_hub("{repo_id}"{networks})')
     told = told.replace("from lightning_gans import load\n", "from lightning_gans.tools import load_from_hub\n")
     if grid:

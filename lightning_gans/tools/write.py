@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,11 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gans.compat.lightning import callbacks
+from lightning_gans.engine.contract import Critic, Latents, Samples, has
 from lightning_gans.engine.distributed import world_size
-from lightning_gans.functional.conditional import conditional_call, score
+from lightning_gans.functional.conditional import score
 from lightning_gans.functional.latent import slerp, walk
-from lightning_gans.functional.modes import evaluating
-from lightning_gans.gan import GANModule
 from lightning_gans.metrics import to_uint8
 from lightning_gans.runs.atomic import replacing, write_text
 from lightning_gans.visualization.images import grid_image, save_film, save_image_atomic
@@ -76,53 +75,54 @@ class SampleWriter(callbacks.BasePredictionWriter):
             np.savez(file, **arrays)  # type: ignore[arg-type]
         print(f"Samples      {self.folder / 'samples.npz'}")
 
-    def _draw_images(self, module: GANModule, shown: Tensor) -> None:
+    def _draw_images(self, module: Samples, shown: Tensor) -> None:
         grid = grid_image(shown, max(1, round(len(shown) ** 0.5)), self.value_range)
         save_image_atomic(grid, self.folder / "grid.png")
-        paths = walk(module.ema or module.generator, module.latent_dim, 8, 8, module.num_classes)
-        rows = grid_image(paths, 8, self.value_range)
+        if not has(module, Latents):
+            print(f"Picture      {self.folder / 'grid.png'}")
+            return
+        rows = grid_image(walk(module, 8, 8), 8, self.value_range)
         save_image_atomic(rows, self.folder / "interpolation.png")
-        frames = [grid_image(frame, 4, self.value_range) for frame in latent_walk(module)]
+        frames = [grid_image(frame, 4, self.value_range) for frame in latent_walk(cast(Latents, module))]
         save_film(frames, self.folder / "walk.gif")
         print(f"Pictures     {self.folder}/grid.png, interpolation.png, walk.gif")
 
 
-def _points_picture(module: GANModule, real: Tensor | None, n: int = 1000) -> Image.Image:
-    """``n`` samples and data in 1-D or 2-D, and what the discriminator says there."""
+def _points_picture(module: Any, real: Tensor | None, n: int = 1000) -> Image.Image:
+    """``n`` samples and data in 1-D or 2-D, and what the discriminator says there, if there is one."""
+    critic = has(module, Critic) and not module.conditional
+    fake = module.sample(n, generator=torch.Generator().manual_seed(0)).float()
     return toy_picture(
-        module.sample(n, generator=torch.Generator().manual_seed(0)).float(),
+        fake,
         None if real is None else real[:n].float(),
-        None if module.conditional else partial(score, module.discriminator),
+        partial(score, module.discriminator) if critic else None,
         None if world_size() > 1 else getattr(module, "dual", None),
-        like=next(module.discriminator.parameters()),
+        like=next(module.discriminator.parameters()) if critic else fake,
     )
 
 
-@torch.no_grad()
-def latent_walk(module: GANModule, n: int = 16, places: int = 4, frames: int = 12, seed: int = 0) -> Tensor:
+def latent_walk(module: Latents, n: int = 16, places: int = 4, frames: int = 12, seed: int = 0) -> Tensor:
     """Samples (places * frames, n, ...) of noises that move along great circles from place to place, and back.
 
     Args:
-        module: the generator's; its averaged weights are taken if there are any.
+        module: a model whose noise can be chosen.
         n: how many noises move.
         places: random noises that each comes by.
         frames: steps from one to the next.
         seed: of the places, and of the classes of a conditional generator, which each keeps.
     """
-    net = module.ema or module.generator
-    own = torch.Generator().manual_seed(seed)
-    stops = torch.randn(places, n, module.latent_dim, generator=own).to(next(net.parameters()))
-    labels = None if module.num_classes is None else torch.arange(n, device=stops.device) % module.num_classes
+    labels = None if module.num_classes is None else torch.arange(n) % module.num_classes
+    noise, classes = module.latents(places * n, None if labels is None else labels.repeat(places), seed=seed)
+    stops, labels = noise.unflatten(0, (places, n)), None if classes is None else classes[:n]
     t = torch.arange(frames) / frames
     made = []
-    with evaluating(net):
-        for here, there in zip(stops, stops.roll(-1, 0)):
-            z = slerp(here, there, t.to(here))  # (n, frames, latent_dim)
-            made += [conditional_call(net, z[:, i], labels).float() for i in range(frames)]
+    for here, there in zip(stops, stops.roll(-1, 0)):
+        z = slerp(here, there, t.to(here))  # (n, frames, latent_dim)
+        made += [module.decode(z[:, i], labels).float() for i in range(frames)]
     return torch.stack(made)
 
 
-def _labels(module: GANModule, made: list[Tensor]) -> Tensor | None:
+def _labels(module: Any, made: list[Tensor]) -> Tensor | None:
     """The labels that `predict_step` has drawn: those of the same noise."""
     if module.num_classes is None:
         return None
