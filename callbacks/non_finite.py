@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,10 +12,11 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import as_gan, at_least_one, require_writable, run_dir
+from lightning_gans.callbacks.probe import as_gan, require_writable, run_dir
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
 from lightning_gans.gan import GANModule
+from lightning_gans.runs.atomic import replacing
 
 Action = Literal["stop", "rollback"]
 _PLAYERS = {"d": "discriminator", "g": "generator"}
@@ -77,8 +76,8 @@ class NonFiniteGuard(pl.Callback):
         checks.one_of("action", action, ("stop", "rollback"))
         if not 0 < lr_factor <= 1:
             raise ValueError(f"NonFiniteGuard: lr_factor must be in (0, 1], got {lr_factor!r}.")
-        at_least_one(
-            self, every_n_steps=every_n_steps, keep_every_n_steps=keep_every_n_steps, max_rollbacks=max_rollbacks
+        checks.at_least_one(
+            every_n_steps=every_n_steps, keep_every_n_steps=keep_every_n_steps, max_rollbacks=max_rollbacks
         )
         if keep_every_n_steps % every_n_steps:
             raise ValueError(
@@ -191,7 +190,8 @@ class NonFiniteGuard(pl.Callback):
         content |= {name: None if t is None else t.detach().clone().cpu() for name, t in tensors.items()}
         path = self.folder / f"non_finite_step_{self.step:06d}{f'_rank{rank}' if rank else ''}.pt"
         try:
-            _save_atomic(content, path)
+            with replacing(path) as temporary:
+                torch.save(content, temporary)
         except OSError as error:  # a full disk must not hide what was found
             return f" The batch could not be saved to {path} ({error.strerror})."
         return f" The batch is in {path}."
@@ -272,13 +272,3 @@ def _what(module: GANModule, player: str) -> str:
                 f"{count} of {p.numel()} elements of the gradient of {_PLAYERS[player]}.{name} (all terms are finite)"
             )
     return "the gradient"
-
-
-def _save_atomic(content: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        torch.save(content, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -22,13 +22,6 @@ from lightning_gans.gan import GANModule
 from lightning_gans.visualization.images import save_image_atomic
 
 
-def at_least_one(owner: object, **arguments: int) -> None:
-    """As ``checks.at_least_one``, with the callback's name: for ``non_finite.py`` alone, until it takes that one."""
-    for name, value in arguments.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{type(owner).__name__}: {name} must be an integer >= 1, got {value!r}.")
-
-
 def as_gan(owner: object, module: pl.LightningModule) -> GANModule:
     """The module, which must be a GANModule."""
     if not isinstance(module, GANModule):
