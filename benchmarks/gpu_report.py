@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.parts import Row
+from lightning_gans.runs.atomic import write_text
 
 REPORT = Path(__file__).parents[1] / "docs" / "results" / "gpu.md"
 HEAD = """# Nine minutes on a GPU
@@ -93,7 +93,5 @@ def write(folder: Path, report: Path = REPORT) -> Path:
         grids = {name: grid_image(one["samples"], 8, cell=32, gap=2) for name, one in kept.items()}
         contact_sheet(grids, columns=2).save(report.with_suffix(".png"))
         lines.append(f"![samples]({report.stem}.png)")
-    temporary = report.with_suffix(".tmp")
-    temporary.write_text("\n\n".join(lines) + "\n")
-    os.replace(temporary, report)
+    write_text(report, "\n\n".join(lines) + "\n")
     return report

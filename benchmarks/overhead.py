@@ -59,6 +59,7 @@ from lightning_gans.networks import (
     ToyDiscriminator,
     ToyGenerator,
 )
+from lightning_gans.runs.atomic import write_text
 from lightning_gans.runs.metrics_csv import MetricsCSV
 
 Clock = Callable[[int], None]
@@ -413,10 +414,7 @@ def main() -> None:
     protocol = (__doc__ or "").split("\n\n", 3)[3].strip().replace("``", "`")
     report = "\n\n".join(["# What the loop costs", circumstances(command), protocol, *parts]) + "\n"
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = options.out.with_suffix(".tmp")
-        temporary.write_text(report)
-        os.replace(temporary, options.out)
+        write_text(options.out, report)
         print(f"Report: {options.out}")
     else:
         print("\n" + report)

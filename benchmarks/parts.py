@@ -14,6 +14,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from lightning_gans.runs.atomic import write_text
+
 Row = dict[str, Any]
 Send = Callable[[Row], None]
 Job = Callable[[Send], Row]
@@ -111,8 +113,5 @@ def plain_numbers(value: Any) -> Any:
 
 
 def write_json(path: Path, content: Row) -> None:
-    """Under a temporary name, then renamed: a reader finds the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(plain_numbers(content), indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    """A reader finds the whole file or none."""
+    write_text(path, json.dumps(plain_numbers(content), indent=1, allow_nan=False) + "\n")

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 import lightning_gans
 from lightning_gans.compat.lightning import pl
+from lightning_gans.runs.atomic import write_text
 
 ROOT = Path(__file__).parent.parent
 LOWER = ("fid", "kid", "reverse_kl", "w1")
@@ -100,9 +101,7 @@ def main() -> None:
     text = "\n".join([f"# {arguments.title}", "", *told, seeds, "", *rows, ""])
     print(text)
     if arguments.out:
-        temporary = arguments.out.with_suffix(".tmp")
-        temporary.write_text(text)
-        os.replace(temporary, arguments.out)
+        write_text(arguments.out, text)
 
 
 if __name__ == "__main__":

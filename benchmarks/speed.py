@@ -59,6 +59,7 @@ from lightning_gans.datamodules.memory import MemoryLoader
 from lightning_gans.functional import double_backward, gradient_penalty
 from lightning_gans.networks import ResNetDiscriminator, ResNetGenerator, ToyDiscriminator, ToyGenerator
 from lightning_gans.networks.fold import DownConv2d, UpConv2d
+from lightning_gans.runs.atomic import write_text
 from lightning_gans.runs.metrics_csv import MetricsCSV
 
 
@@ -428,10 +429,7 @@ def print_or_write(rows: dict[str, list[str]], out: Path | None) -> None:
     if out is None:
         print("\n" + report)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_suffix(".tmp")
-    temporary.write_text(report)
-    os.replace(temporary, out)
+    write_text(out, report)
     print(f"Report: {out}")
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -18,6 +16,7 @@ from lightning_gans.callbacks.probe import Asks, require_writable, run_dir, step
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
 from lightning_gans.engine.contract import Played
+from lightning_gans.runs.atomic import replacing
 
 Action = Literal["stop", "rollback"]
 _GRADIENT = "the gradient"
@@ -194,7 +193,8 @@ class NonFiniteGuard(Asks):
         content |= {name: None if t is None else t.detach().clone().cpu() for name, t in tensors.items()}
         path = self.folder / f"non_finite_step_{self.step:06d}{f'_rank{rank}' if rank else ''}.pt"
         try:
-            _save_atomic(content, path)
+            with replacing(path) as temporary:
+                torch.save(content, temporary)
         except OSError as error:  # a full disk must not hide what was found
             return f" The batch could not be saved to {path} ({error.strerror})."
         return f" The batch is in {path}."
@@ -272,13 +272,3 @@ def _what(module: Played, player: str) -> str:
             count = int((~p.grad.isfinite()).sum())
             return f"{count} of {p.numel()} elements of the gradient of {name} (all terms are finite)"
     return "the gradient"
-
-
-def _save_atomic(content: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        torch.save(content, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import os
 import stat
+import time
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +26,7 @@ from lightning_gans.metrics import (
     class_coverage,
     content_hash,
     density_coverage,
+    extractors,
     frechet_distance,
     knn_radii,
     mode_coverage,
@@ -282,6 +286,31 @@ def test_classifier_learns_the_digits_and_is_cached(
     assert weights_hash(again) == weights_hash(extractor)
     torch.load(extractor.path, weights_only=True)
     assert [p.name for p in extractor.path.parent.iterdir() if p.suffix == ".tmp"] == []
+
+
+def build_slowly(images: Tensor, labels: Tensor, folder: Path) -> None:
+    train = extractors._train_classifier
+
+    def slow(*args: Any) -> None:
+        (folder / f"trained-{os.getpid()}").touch()
+        train(*args)
+        time.sleep(0.5)
+
+    extractors._train_classifier = slow
+    ClassifierExtractor(images, labels, cache_dir=folder, epochs=1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no lock")
+@pytest.mark.xdist_group("processes")
+def test_two_processes_train_one_classifier(digits: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    arguments = (digits[0][:64], digits[1][:64], tmp_path)
+    children = [get_context("fork").Process(target=build_slowly, args=arguments) for _ in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+        assert child.exitcode == 0
+    assert len(list(tmp_path.glob("trained-*"))) == 1
 
 
 def test_classifier_cache_is_keyed_by_content_and_survives_damage(

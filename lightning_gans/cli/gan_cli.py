@@ -19,6 +19,7 @@ from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.cli.configuration import fit_networks_to_data, parameters
 from lightning_gans.cli.plan import plan
 from lightning_gans.compat.lightning import callbacks, loggers, pl, pl_cli, utilities
+from lightning_gans.runs.atomic import write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO
 from lightning_gans.runs.folder import claim, configs, remove_empty, run_of, unused
 from lightning_gans.runs.metrics_csv import MetricsCSV
@@ -158,7 +159,7 @@ class GANCLI(pl_cli.LightningCLI):
         if self.trainer.is_global_zero:
             print(f"Run folder: {self.run_dir}")
             if self.uses_wandb:
-                (self.run_dir / "wandb_id").write_text(self.wandb_id)
+                write_text(self.run_dir / "wandb_id", self.wandb_id)
 
     def after_fit(self) -> None:
         """Write the last checkpoint, and say where everything lies."""
@@ -238,13 +239,10 @@ class SaveConfig(pl_cli.SaveConfigCallback):
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_none=False)
         written = configs(folder)
         if not written or written[-1].read_text() != text:
-            path = folder / (f"config-{len(written) + 1}.yaml" if written else "config.yaml")
-            path.with_suffix(".tmp").write_text(text)
-            os.replace(path.with_suffix(".tmp"), path)
+            write_text(folder / (f"config-{len(written) + 1}.yaml" if written else "config.yaml"), text)
 
 
 def go_fast(model: Any, device: torch.device, benchmark: bool = True) -> None:

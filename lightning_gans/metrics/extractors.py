@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from lightning_gans.networks.classifiers import LeNet, ResNetClassifier
+from lightning_gans.runs.atomic import locked, replacing
 
 CLASSIFIERS: dict[str, type[nn.Module]] = {"lenet": LeNet, "resnet": ResNetClassifier}
 
@@ -225,7 +225,8 @@ class ClassifierExtractor(FeatureExtractor):
         key = hashlib.sha256(f"{recipe} {content_hash(images, labels)}".encode()).hexdigest()[:16]
         self.path = Path(cache_dir or cache_folder()) / "classifiers" / f"{architecture}-{key}.pt"
         device = torch.device(device)
-        with _own_random_state(0, device):
+        # one process trains, and the others take what it has made
+        with locked(self.path.with_suffix(".lock")), _own_random_state(0, device):
             network = CLASSIFIERS[architecture](shape=tuple(images.shape[1:]), num_classes=num_classes)
             self.network = network.to(device=device, dtype=torch.float32)
             if not self._load():
@@ -251,18 +252,13 @@ class ClassifierExtractor(FeatureExtractor):
         return True
 
     def _save(self) -> None:
-        """Put the weights into the cache under a temporary name, then rename; a read-only cache costs a warning."""
-        temporary = None
+        """Put the weights into the cache; a read-only one costs a warning."""
+        weights = {name: value.cpu() for name, value in self.network.state_dict().items()}
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.path.parent, suffix=".tmp")
-            with os.fdopen(handle, "wb") as file:
-                torch.save({name: value.cpu() for name, value in self.network.state_dict().items()}, file)
-            os.replace(temporary, self.path)
+            with replacing(self.path) as temporary, temporary.open("wb") as file:
+                torch.save(weights, file)
         except OSError as error:
             warnings.warn(f"the classifier could not be kept in {self.path.parent} ({error}).", stacklevel=2)
-            if temporary is not None and os.path.exists(temporary):
-                os.remove(temporary)
 
 
 def _train_classifier(network: nn.Module, images: Tensor, labels: Tensor, epochs: int, title: str) -> None:

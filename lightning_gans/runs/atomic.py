@@ -1,11 +1,11 @@
-"""The one way a file is made: whole, or not at all."""
+"""The one way a file is made: whole, or not at all, and once where several processes want it."""
 
 from __future__ import annotations
 
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
@@ -36,3 +36,19 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file (UTF-8), whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """One process at a time; the others wait. The file ``path`` is made for it and stays, empty.
+
+    Where there is no such lock (Windows, a folder that cannot be written) nobody waits.
+    """
+    path = Path(path)
+    with ExitStack() as stack:
+        with suppress(ImportError, OSError):
+            import fcntl
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(path.open("a")), fcntl.LOCK_EX)
+        yield
