@@ -11,9 +11,12 @@ from lightning_gans.wrappers import SpectralNorm
 
 
 class SRNGAN(SNGAN):
-    """SN-GAN whose weights have, besides a spectral norm of 1, a stable rank of at most c min(rows, columns).
+    r"""SN-GAN whose weights have, besides a spectral norm of 1, a stable rank of at most c times the full one.
 
-    Everything else is :class:`SNGAN`; the normalisation is ``wrappers.SpectralNorm`` with ``stable_rank=c``.
+    .. math:: \mathrm{srank}(W) = \frac{\|W\|_F^2}{\|W\|_2^2} \le c \min(m, n), \qquad W \in R^{m \times n}
+
+    Everything else is :class:`SNGAN`, its departures too; the normalisation is ``wrappers.SpectralNorm`` with
+    ``stable_rank=c``.
 
     Args:
         generator: see :class:`SNGAN`, as for the remaining arguments.
