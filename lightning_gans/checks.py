@@ -27,6 +27,13 @@ def positive(**values: float) -> None:
             raise ValueError(f"{name} must be > 0, got {value!r}.")
 
 
+def not_negative(**values: float) -> None:
+    """ValueError unless every value is a finite number >= 0."""
+    for name, value in values.items():
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name} must be a finite number >= 0, got {value!r}.")
+
+
 def inside(**values: float) -> None:
     """ValueError unless every value is in (0, 1)."""
     for name, value in values.items():
@@ -36,5 +43,11 @@ def inside(**values: float) -> None:
 
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
     """ValueError unless ``value`` is one of ``allowed``."""
-    if value not in tuple(allowed):
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+    if value not in (choices := tuple(allowed)):
+        raise ValueError(f"{name} must be {'one of ' * (len(choices) > 1)}{', '.join(choices)}, got {value!r}.")
+
+
+def only(name: str, value: Any, allowed: Any, reason: str = "") -> None:
+    """ValueError unless ``value`` is the one that is allowed, for a ``reason`` that begins with "with"."""
+    if value != allowed:
+        raise ValueError(f"{name} must be {allowed!r}{reason and f' {reason}'}, got {value!r}.")

@@ -24,7 +24,6 @@ from lightning_gans.functional.penalties import Discriminator
 from lightning_gans.regularizers import Regularizer
 
 _LARGE = 2**14  # elements of a batch
-_BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
 
 class GANModule(GenerativeModule):
@@ -100,8 +99,8 @@ class GANModule(GenerativeModule):
     ) -> None:
         checks.at_least_one(latent_dim=latent_dim, d_steps=d_steps, g_steps=g_steps, g_batch_factor=g_batch_factor)
         checks.one_of("order", order, ("d_first", "g_first"))
-        if order == "g_first" and g_steps > 1:
-            raise ValueError(f"g_steps must be 1 with order='g_first', got {g_steps}.")
+        if order == "g_first":
+            checks.only("g_steps", g_steps, 1, "with order='g_first'")
         d = Player("d", ("discriminator",), lr_d, optimizer_d, scheduler_d, clip_grad_d, accumulate_d, sam=sam_d)
         g = Player("g", ("generator",), lr_g, optimizer_g, scheduler_g, clip_grad_g, accumulate_g, sam=sam_g)
         super().__init__(double_backward=double_backward, cuda_graphs=cuda_graphs)
@@ -145,6 +144,10 @@ class GANModule(GenerativeModule):
         return Batch(last.real, labels, last.weights, self.draw_noise(n), self.run.noise)
 
     # ------------------------------------------------------------------ what it can use
+    def declare(self, per_sample: bool, **weights: float) -> None:
+        """Say, before ``GANModule.__init__``, which terms of its own D has; a term of weight 0 is none."""
+        self.own_terms = {**self.own_terms, **{name: per_sample for name, weight in weights.items() if weight}}
+
     def score(self, x: Tensor, batch: Batch) -> Tensor:
         """Scores (N,) of ``x`` by the discriminator, with the batch's labels if it takes them.
 
@@ -223,12 +226,9 @@ class GANModule(GenerativeModule):
     def _d_terms(self, batch: Batch) -> Terms:
         with torch.no_grad():
             self.progress.made["fake"] = fake = self.make_fake(batch)
-        if self._joint:
-            self._pair += (batch.real, fake)
-        try:
-            terms = self.discriminator_terms(batch, fake)
-        finally:
-            self._pair.clear()
+        self._pair[:] = (batch.real, fake) if self._joint else ()
+        terms = self.discriminator_terms(batch, fake)
+        self._pair.clear()
         return self._regularized(terms, "d", self.discriminator, batch, fake) if self.regularizers else terms
 
     def _g_terms(self, batch: Batch) -> Terms:
@@ -243,12 +243,11 @@ class GANModule(GenerativeModule):
 
     def _regularized(self, terms: Terms, player: str, network: nn.Module, batch: Batch, fake: Tensor) -> Terms:
         active, result = self._active(player), dict(terms)
-        for r in self.regularizers:
-            if r.name in active and r.player == player:
-                if r.name in terms:
-                    raise ValueError(f"regularizers must not be named as a term of the technique, got {r.name!r}.")
-                term = r.weight * r(network, batch, fake)
-                result[r.name] = r.every * term if r.every > 1 else term
+        for r in [r for r in self.regularizers if r.player == player and r.name in active]:
+            if r.name in terms:
+                raise ValueError(f"regularizers must not be named as a term of the technique, got {r.name!r}.")
+            term = r.weight * r(network, batch, fake)
+            result[r.name] = r.every * term if r.every > 1 else term
         return result
 
     # ------------------------------------------------------------------ the first batch
@@ -306,7 +305,7 @@ def check_terms(own: Mapping[str, bool], regularizers: Sequence[Regularizer], di
     per_sample = [name for name, alone in own.items() if alone]
     per_sample += [r.name for r in regularizers if r.per_sample and r.player == "d"]
     for name, layer in discriminator.named_modules():
-        if per_sample and isinstance(layer, _BATCH_NORMS):
+        if per_sample and isinstance(layer, nn.modules.batchnorm._BatchNorm):
             raise ValueError(
                 f"The penalty {per_sample[0]!r} is per sample, but BatchNorm (discriminator layer {name!r}) makes each "
                 "score depend on the whole batch: use layer, instance, group or no normalisation there."
@@ -315,11 +314,9 @@ def check_terms(own: Mapping[str, bool], regularizers: Sequence[Regularizer], di
 
 def real_in_generator_step(g_batch_factor: int, discriminator: nn.Module) -> None:
     """ValueError if the generator's step cannot score real samples, since its labels are not theirs."""
-    if g_batch_factor > 1 and takes_labels(discriminator):
-        raise ValueError(
-            "g_batch_factor must be 1 with a conditional discriminator that scores real samples in the generator's "
-            f"step, got {g_batch_factor!r}."
-        )
+    if takes_labels(discriminator):
+        reason = "with a conditional discriminator that scores real samples in the generator's step"
+        checks.only("g_batch_factor", g_batch_factor, 1, reason)
 
 
 def warn_of_sigmoid(discriminator: nn.Module) -> None:

@@ -161,10 +161,42 @@ def test_latent_dim_below_one(value: int) -> None:
 
 @pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
 def test_negative_weight_of_a_penalty(weight: float) -> None:
-    for start in (lambda: make("wgan_gp", gp_weight=weight), lambda: GradientPenalty(weight=weight),
-                  lambda: R1(weight=weight)):  # fmt: skip
+    for regularizer in (GradientPenalty, R1):
         with pytest.raises(ValueError, match=rf"weight must be a finite number >= 0, got {weight}"):
-            start()
+            regularizer(weight=weight)
+    for name, argument in (("wgan_gp", "gp_weight"), ("ct_gan", "ct_weight"), ("wgan_alp", "alp_weight")):
+        with pytest.raises(ValueError, match=f"^{argument} must be a finite number >= 0, got {weight}\\.$"):
+            make(name, **{argument: weight})
+
+
+LOSSES = {"unrolled": "minimax", "wgan": "wasserstein", "wgan_gp": "wasserstein", "ct_gan": "wasserstein",
+          "wgan_alp": "wasserstein"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_that_is_not_taken_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^loss must be {LOSSES[name]}, got 'hinge'\\.$"):
+        make(name, loss="hinge")
+    make(name, loss=LOSSES[name])
+
+
+def test_pairs_need_as_many_fakes_as_real_samples() -> None:
+    with pytest.raises(ValueError, match=r"^g_batch_factor must be 1 with loss='relativistic', .*, got 2\.$"):
+        make("sn_gan", loss="relativistic")  # whose default is two batches
+    make("sn_gan", loss="relativistic", g_batch_factor=1)
+
+
+@pytest.mark.parametrize(("name", "argument", "term"), [
+    ("wgan_gp", "gp_weight", "gradient_penalty"), ("ct_gan", "ct_weight", "consistency"),
+    ("wgan_alp", "alp_weight", "adversarial_lipschitz"), ("prc_gan", "ct_weight", "consistency"),
+    ("robust_wgan", "gp_weight", "gradient_penalty")])  # fmt: skip
+def test_a_penalty_of_weight_0_is_no_term(name: str, argument: str, term: str) -> None:
+    """Then its name is free, for a regularizer say, and BatchNorm is welcome."""
+    assert term in make(name, **{argument: 1.0}).own_terms
+    module = make(name, **{argument: 0.0})
+    assert term not in module.own_terms
+    trainer(max_steps=1).fit(module, plain())
+    assert f"d/{term}" not in module.values
 
 
 def test_other_settings() -> None:

@@ -16,7 +16,7 @@ from lightning_gans import GAN, BoostedGAN
 from lightning_gans.callbacks import EMA
 from lightning_gans.cli import main
 from lightning_gans.engine.batch import Batch
-from lightning_gans.functional.losses import LOSSES
+from lightning_gans.functional.losses import LOSSES, RELATIVISTIC
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 from lightning_gans.wrappers import MixtureGenerator, mixture
 
@@ -153,7 +153,7 @@ def game(p: float = 0.9, **options: Any) -> BoostedGAN:
     return BoostedGAN(Level(5.0, 1.0), Quadratic(), 1, **{"base": Level(0.0, 1.0), "p": p, **options}).double()
 
 
-@pytest.mark.parametrize("loss", [name for name in LOSSES if name != "relativistic_average"])
+@pytest.mark.parametrize("loss", [name for name in LOSSES if name not in RELATIVISTIC])
 @pytest.mark.parametrize("share", [0.5, 0.25])
 def test_terms_are_expectations_under_the_mixture(loss: str, share: float) -> None:
     """p E_G + (1 - p) E_{G_1} on both sides, whatever is drawn more often."""

@@ -384,7 +384,7 @@ def test_a_wrong_key_in_a_file(capsys: pytest.CaptureFixture[str], where: str) -
     ("args", "words"),
     [
         (["fit", "--model.d_steps=0"], "d_steps must be an integer >= 1, got 0"),
-        (["fit", "--model.gp_weight=-1"], "weight must be a finite number >= 0, got -1"),
+        (["fit", "--model.gp_weight=-1"], "gp_weight must be a finite number >= 0, got -1"),
         (["fit", "--data.batch_size=0"], "batch_size must be an integer >= 1, got 0"),
         (["fit", "--data=Images", "--data.path=nowhere"], "path nowhere does not exist"),
         (["fit", "--data=MNIST", "--data.root=nowhere", "--data.download=false"], "nowhere/MNIST/raw/"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gans import CTGAN
 from lightning_gans.engine.batch import Batch
-from lightning_gans.networks import ToyGenerator
+from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 from lightning_gans.regularizers import ConsistencyTerm
 
 
@@ -71,9 +72,9 @@ def test_no_gradient_reaches_the_generator() -> None:
     generator = ToyGenerator(shape=(3,), latent_dim=2, width=4)
     module = CTGAN(generator, Dropped(0.5), 2)
     batch = at(torch.randn(4, 3))
-    term = module.regularizers[1](module.discriminator, batch, generator(batch.z))
+    term = module.discriminator_terms(batch, generator(batch.z).detach())["consistency"]
     assert all(g is None for g in torch.autograd.grad(term, list(generator.parameters()), allow_unused=True))
-    assert [r.name for r in module.regularizers] == ["gradient_penalty", "consistency"]
+    assert module.own_terms == {"adversarial": False, "gradient_penalty": True, "consistency": True}
 
 
 def test_features_are_what_the_last_linear_layer_is_given() -> None:
@@ -125,8 +126,22 @@ def test_bad_input() -> None:
         ConsistencyTerm()(Plain(), at(torch.randn(2, 3)), torch.randn(2, 3))
 
 
-def test_the_technique_passes_its_values_to_the_term() -> None:
-    module = CTGAN(ToyGenerator(shape=(3,), latent_dim=2, width=4), Dropped(0.5), 2, ct_weight=3.0, margin=0.2)
-    term = module.regularizers[1]
-    assert isinstance(term, ConsistencyTerm)
-    assert (term.weight, term.margin, term.feature_weight) == (3.0, 0.2, 0.1)
+def test_the_technique_has_the_term_by_its_values() -> None:
+    """lambda max(0, d - M / lambda), that of the regularizer."""
+    options: Any = {"ct_weight": 3.0, "margin": 0.2, "gp_weight": 0.0}
+    module = CTGAN(ToyGenerator(shape=(3,), latent_dim=2, width=4), Dropped(0.5).float(), 2, **options)
+    batch, fake, found = at(torch.randn(4, 3)), torch.randn(4, 3), []
+    torch.manual_seed(1)
+    module.score(batch.real, batch), module.score(fake, batch)  # as many masks
+    found.append(3.0 * ConsistencyTerm(3.0, 0.2)(module.discriminator, batch, fake))
+    torch.manual_seed(1)
+    found.append(module.discriminator_terms(batch, fake)["consistency"])
+    assert float(found[0]) == float(found[1]) > 0
+    with pytest.raises(ValueError, match=r"^margin must be 0.0 with ct_weight=0, got 0.2\.$"):
+        CTGAN(ToyGenerator(shape=(3,), latent_dim=2, width=4), Dropped(0.5), 2, ct_weight=0.0, margin=0.2)
+
+
+def test_a_critic_without_dropout_is_warned_of() -> None:
+    module = CTGAN(ToyGenerator(shape=(3,), latent_dim=2, width=4), ToyDiscriminator(shape=(3,), width=4), 2)
+    with pytest.warns(UserWarning, match="no active dropout"):
+        trainer(max_steps=1).fit(module, DataLoader(torch.randn(40, 3), 4))  # type: ignore[arg-type]

@@ -77,16 +77,16 @@ def head_of(card: str) -> dict[str, Any]:
 
 
 def test_a_run_goes_up_without_what_only_resuming_needs(trained: Path, remote: Path) -> None:
-    """Least of all the place in the data ("gan"), with the training samples that wait for their turn."""
+    """Least of all the place in the data ("engine"), with the training samples that wait for their turn."""
     whole = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
-    assert whole.keys() > {"gan", "optimizer_states", "callbacks", "loops"}
+    assert whole.keys() > {"engine", "optimizer_states", "callbacks", "loops"}
     assert "pending" in whole["engine"]["ranks"][0]["stream"]
     assert push_to_hub(trained, "me/ring", private=True) == "https://huggingface.co/me/ring"
     files = {str(p.relative_to(remote / "me" / "ring")) for p in (remote / "me" / "ring").rglob("*") if p.is_file()}
     assert files == {"README.md", "checkpoints/last.ckpt", "config.yaml", "samples/latest.png"}
     assert (remote / "visibility").read_text() == "private"
     published = torch.load(remote / "me" / "ring" / hub.CHECKPOINT, weights_only=True)
-    assert not published.keys() & {"gan", "optimizer_states", "callbacks", "loops", "lr_schedulers"}
+    assert not published.keys() & {"engine", "optimizer_states", "callbacks", "loops", "lr_schedulers"}
     for part in ("state_dict", "ema"):
         assert published[part].keys() == whole[part].keys()
         assert all(torch.equal(value, whole[part][name]) for name, value in published[part].items())

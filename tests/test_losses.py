@@ -3,12 +3,14 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from lightning_gans.functional import LOSSES
+from lightning_gans.functional.losses import RELATIVISTIC, LossName
 
 LN2 = math.log(2)
 
@@ -57,7 +59,7 @@ BY_HAND: dict[str, tuple[tuple[Callable[[float], float], Callable[[float], float
 
 
 def test_every_loss_is_checked() -> None:
-    assert set(LOSSES) == {*BY_HAND, "relativistic_average"}
+    assert set(LOSSES) == {*BY_HAND, *RELATIVISTIC} == set(get_args(LossName))
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -141,6 +143,28 @@ def test_relativistic_average_far_out() -> None:
     assert fake.grad.tolist() == pytest.approx([1.0, 1.0], rel=1e-6)
 
 
+def test_relativistic_pairs_by_hand() -> None:
+    """Values, slopes, weights: a pair's is the product of the two. Equal scores give log 2, a shift changes nothing."""
+    r, f, w, v = [1.0, 3.0, -0.5], [-2.0, 0.5, 90.0], [0.5, 1.5, 1.0], [2.0, 0.25, 0.75]
+    loss = LOSSES["relativistic"]
+    real, fake = scores(*r), scores(*f)
+    value = loss.discriminator(real, fake, scores(*w).detach(), scores(*v).detach())
+    value.backward()
+    assert value.item() == pytest.approx(sum(a * b * sp(y - x) for x, y, a, b in zip(r, f, w, v)) / 3, rel=1e-14)
+    slopes = [a * b * sig(y - x) / 3 for x, y, a, b in zip(r, f, w, v)]
+    assert real.grad is not None and real.grad.tolist() == pytest.approx([-s for s in slopes], rel=1e-14)
+    assert fake.grad is not None and fake.grad.tolist() == pytest.approx(slopes, rel=1e-14)
+    plain = loss.generator(scores(*f), scores(*r))
+    assert plain.item() == pytest.approx(sum(sp(x - y) for x, y in zip(r, f)) / 3, rel=1e-14)
+    weighted = loss.generator(scores(*f), scores(*r), fake_weight=scores(*v), real_weight=scores(*w))
+    assert weighted.item() == pytest.approx(sum(a * b * sp(x - y) for x, y, a, b in zip(r, f, w, v)) / 3, rel=1e-14)
+    shifted = loss.generator(scores(*[y + 7 for y in f]), scores(*[x + 7 for x in r]))
+    assert shifted.item() == pytest.approx(plain.item(), rel=1e-13)
+    assert loss.discriminator(scores(*r), scores(*r)).item() == pytest.approx(LN2, rel=1e-15)
+    turned = loss.discriminator(scores(*r), scores(*f[1:], f[0]))
+    assert abs(turned.item() - loss.discriminator(scores(*r), scores(*f)).item()) > 0.5  # who is paired matters
+
+
 @pytest.mark.parametrize("name", BY_HAND)
 def test_weights(name: str) -> None:
     """mean(w * loss), not divided by the sum of w: doubled weights double the term, and 0 drops a sample."""
@@ -166,13 +190,14 @@ def test_ones_are_no_weights(name: str) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradcheck(name: str) -> None:
     generator = torch.Generator().manual_seed(1)
-    real, fake, w, v = (torch.rand(n, generator=generator).double().mul(3) - 1.3 for n in (5, 4, 5, 4))
+    n = 5 if name == "relativistic" else 4
+    real, fake, w, v = (torch.rand(k, generator=generator).double().mul(3) - 1.3 for k in (5, n, 5, n))
     real.requires_grad_(True)
     fake.requires_grad_(True)
     w, v = w.abs(), v.abs()
     assert torch.autograd.gradcheck(lambda r, f: LOSSES[name].discriminator(r, f, w, v), (real, fake))
     assert torch.autograd.gradgradcheck(lambda r, f: LOSSES[name].discriminator(r, f, w, v), (real, fake))
-    inputs = (fake, real) if name == "relativistic_average" else (fake,)
+    inputs = (fake, real) if name in RELATIVISTIC else (fake,)
     assert torch.autograd.gradcheck(lambda f, *r: LOSSES[name].generator(f, *r, fake_weight=v), inputs)
     assert torch.autograd.gradgradcheck(lambda f, *r: LOSSES[name].generator(f, *r, fake_weight=v), inputs)
 
@@ -200,6 +225,10 @@ def test_bad_arguments() -> None:
             LOSSES[name].generator(fake, real, fake_weight=weight)
     with pytest.raises(ValueError, match=r"real must be the scores of real samples .* got None\."):
         LOSSES["relativistic_average"].generator(fake)
+    with pytest.raises(ValueError, match=r"real must be the scores of real samples .* got None\."):
+        LOSSES["relativistic"].generator(fake)
+    with pytest.raises(ValueError, match=r"as many fake scores as real ones, .*, got 3 and 2\.$"):
+        LOSSES["relativistic"].discriminator(real, scores(0.0, 1.0, 2.0))
 
 
 def test_losses_can_be_pickled() -> None:

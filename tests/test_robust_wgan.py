@@ -284,7 +284,7 @@ def test_the_mean_weight_is_one_for_every_sampler(weights: str | None, drop_last
     module, seen = game(d_steps=1), []
     discriminator = module.loss.discriminator
     module.loss = module.loss._replace(
-        discriminator=lambda *a, real_weight: (seen.append(real_weight), discriminator(*a, real_weight=real_weight))[1]
+        discriminator=lambda *a, **weights: (seen.append(weights["real_weight"]), discriminator(*a, **weights))[1]
     )
     trainer(max_steps=8).fit(module, MemoryLoader(data, None, 8, weights=own, drop_last=drop_last))
     assert len(seen) == 8 and all(float(w.mean()) == pytest.approx(1, abs=1e-5) for w in seen)
@@ -375,7 +375,7 @@ def test_the_weights_of_the_samples_are_resumed(tmp_path: Path) -> None:
         ({"loss": "minimax"}, "loss must be one of wasserstein, non_saturating, hinge, got 'minimax'"),
         ({"constraint_weight": 0.0}, "constraint_weight must be > 0"),
         ({"w_every": 0}, "w_every must be an integer >= 1, got 0"),
-        ({"w_start": -1}, "w_start must be >= 0, got -1"),
+        ({"w_start": -1}, "w_start must be a finite number >= 0, got -1"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
     ],
 )

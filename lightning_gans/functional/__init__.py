@@ -1,10 +1,12 @@
 """Pure functions of tensors: losses, penalties, and draws that several processes agree on."""
 
 from lightning_gans.functional.conditional import check_scores, score, takes_labels
+from lightning_gans.functional.consistency import consistency_term
 from lightning_gans.functional.double_backward.input_gradient import double_backward
 from lightning_gans.functional.draw import normal, uniform
 from lightning_gans.functional.importance import residual, stratum_weights, uniform_of
 from lightning_gans.functional.kernels import log_kernel_density, median_distance
+from lightning_gans.functional.lipschitz import adversarial_lipschitz_penalty
 from lightning_gans.functional.losses import LOSSES, PAIRS, AdversarialLoss, SaddlePair
 from lightning_gans.functional.penalties import (
     finite_difference_penalty,
@@ -23,7 +25,9 @@ __all__ = [
     "PAIRS",
     "AdversarialLoss",
     "SaddlePair",
+    "adversarial_lipschitz_penalty",
     "check_scores",
+    "consistency_term",
     "double_backward",
     "finite_difference_penalty",
     "gather_rows",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from torch import Tensor
 
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import gather_rows
+
+_INACTIVE = 1e-6  # a p_i below which a term of it moves nothing
 
 
 def log_kernel_density(points: Tensor, samples: Tensor, sigma: Tensor | float) -> Tensor:
@@ -32,3 +35,21 @@ def median_distance(points: Tensor) -> Tensor:
     """Median of the distances between any two of the points (N, ...) of all processes, detached; nan for one point."""
     rows = full_precision(gather_rows(points.detach())).flatten(1)
     return torch.pdist(rows).median()
+
+
+def unit_of_distance(points: Tensor) -> Tensor:
+    """`median_distance` as the unit of a relative sigma; a ValueError where it is 0."""
+    unit = median_distance(points)
+    if not unit > 0:
+        raise ValueError(f"relative must be False for data whose median distance is not above 0, got {float(unit):g}.")
+    return unit
+
+
+def warn_out_of_reach(points: Tensor, samples: Tensor, sigma: Tensor) -> None:
+    """Warn if all samples are so many sigmas away from the points that `log_kernel_density` has no gradient there."""
+    if (largest := float(log_kernel_density(points, samples, sigma).max().exp())) < _INACTIVE:
+        warnings.warn(
+            f"The kernel term is inactive: the largest p_g of the first batch is {largest:.2g}, since all "
+            f"generated samples are many times sigma = {float(sigma):.3g} away from the real ones: raise sigma.",
+            stacklevel=5,
+        )

@@ -11,16 +11,17 @@ over all processes of a distributed run), averaged over the batch:
 | least_squares        | (r - 1)^2 / 2 + f^2 / 2                    | (f - 1)^2 / 2                 | arXiv:1611.04076 |
 | wasserstein          | f - r                                      | -f                            | arXiv:1701.07875 |
 | relativistic_average | -log s(r - m_f) - log(1 - s(f - m_r))      | the same, r and f exchanged   | arXiv:1807.00734 |
+| relativistic         | -log s(r_i - f_i), in pairs                | -log s(f_i - r_i)             | arXiv:1807.00734 |
 
-Everything is computed in at least float32 and stays exact for scores of any size: no logarithm of a sigmoid is taken.
+Everything is computed in at least float32 and stays exact for scores of any size: no logarithm of a sigmoid is taken
+(nor is softplus used, which torch replaces by a straight line beyond 20: visible in float64).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,14 +30,21 @@ from torch import Tensor
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import mean_over_ranks
 
+LossName = Literal[
+    "minimax", "non_saturating", "hinge", "least_squares", "wasserstein", "relativistic_average", "relativistic"
+]
+
+
+Weight = Tensor | None  # of each sample
+
 
 class AdversarialLoss(NamedTuple):
     """The two sides of a game, each a scalar to minimise.
 
     `discriminator(real, fake, real_weight=None, fake_weight=None)` takes the scores of real and fake samples, (N,) and
     (M,), and `generator(fake, real=None, fake_weight=None, real_weight=None)` those of fake samples; only the
-    relativistic loss needs the real ones there too. Weights have the shape of their scores and mean 1 in expectation: a
-    weighted mean is mean(weight * loss), divided by the number of samples and not by the sum of weights, which keeps
+    relativistic losses need the real ones there too. Weights have the shape of their scores and mean 1 in expectation:
+    a weighted mean is mean(weight * loss), divided by the number of samples and not by the sum of weights, which keeps
     it unbiased. A weight of another shape is a ValueError.
     """
 
@@ -44,113 +52,142 @@ class AdversarialLoss(NamedTuple):
     generator: Callable[..., Tensor]
 
 
-def weighted_mean(loss: Tensor, weight: Tensor | None, name: str = "weights") -> Tensor:
-    """mean(weight * loss) of (N,) values, the plain mean without weights; a weight of another shape is a ValueError."""
+def weighted(loss: Tensor, weight: Weight, name: str = "weights") -> Tensor:
+    """weight * loss of (N,) values, or these without weights; a weight of another shape is a ValueError."""
     if weight is None:
-        return loss.mean()
+        return loss
     if weight.shape != loss.shape:
         raise ValueError(f"{name} must be one weight per score, {tuple(loss.shape)}, got {tuple(weight.shape)}.")
-    return (weight * loss).mean()
+    return weight * loss
 
 
-def _minus_log_sigmoid(x: Tensor) -> Tensor:
-    # Not softplus(-x), which torch replaces by a straight line beyond 20: visible in float64.
-    return -F.logsigmoid(x)
+def weighted_mean(loss: Tensor, weight: Weight, name: str = "weights") -> Tensor:
+    """mean(weight * loss) of (N,) values, the plain mean without weights; a weight of another shape is a ValueError."""
+    return weighted(loss, weight, name).mean()
 
 
-def _minus_log_one_minus_sigmoid(x: Tensor) -> Tensor:
-    return -F.logsigmoid(-x)
+# ---------------------------------------------------------------------- discriminators
+def logistic_d(real: Tensor, fake: Tensor, real_weight: Weight = None, fake_weight: Weight = None) -> Tensor:
+    """E -log s(r) + E -log(1 - s(f)), of minimax and of non_saturating."""
+    on_real, on_fake = -F.logsigmoid(full_precision(real)), -F.logsigmoid(-full_precision(fake))
+    return _two_means(on_real, on_fake, real_weight, fake_weight)
 
 
-def _log_one_minus_sigmoid(x: Tensor) -> Tensor:
-    return F.logsigmoid(-x)
+def hinge_d(real: Tensor, fake: Tensor, real_weight: Weight = None, fake_weight: Weight = None) -> Tensor:
+    """E max(0, 1 - r) + E max(0, 1 + f)."""
+    on_real, on_fake = F.relu(1 - full_precision(real)), F.relu(1 + full_precision(fake))
+    return _two_means(on_real, on_fake, real_weight, fake_weight)
 
 
-def _hinge_real(x: Tensor) -> Tensor:
-    return F.relu(1 - x)
+def least_squares_d(real: Tensor, fake: Tensor, real_weight: Weight = None, fake_weight: Weight = None) -> Tensor:
+    """E (r - 1)^2 / 2 + E f^2 / 2."""
+    on_real, on_fake = (full_precision(real) - 1).square() / 2, full_precision(fake).square() / 2
+    return _two_means(on_real, on_fake, real_weight, fake_weight)
 
 
-def _hinge_fake(x: Tensor) -> Tensor:
-    return F.relu(1 + x)
+def wasserstein_d(real: Tensor, fake: Tensor, real_weight: Weight = None, fake_weight: Weight = None) -> Tensor:
+    """-E r + E f."""
+    return _two_means(-full_precision(real), full_precision(fake), real_weight, fake_weight)
 
 
-def _half_square_to_one(x: Tensor) -> Tensor:
-    return (x - 1).square() / 2
-
-
-def _half_square(x: Tensor) -> Tensor:
-    return x.square() / 2
-
-
-def _up(x: Tensor) -> Tensor:
-    return -x
-
-
-def _down(x: Tensor) -> Tensor:
-    return x
-
-
-Term = Callable[[Tensor], Tensor]
-
-
-def _two_terms(
-    on_real: Term,
-    on_fake: Term,
+def relativistic_average_d(
     real: Tensor,
     fake: Tensor,
-    real_weight: Tensor | None = None,
-    fake_weight: Tensor | None = None,
-) -> Tensor:
-    real_term = weighted_mean(on_real(full_precision(real)), real_weight, "real_weight")
-    return real_term + weighted_mean(on_fake(full_precision(fake)), fake_weight, "fake_weight")
-
-
-def _one_term(
-    on_fake: Term,
-    fake: Tensor,
-    real: Tensor | None = None,
-    fake_weight: Tensor | None = None,
-    real_weight: Tensor | None = None,
-) -> Tensor:
-    return weighted_mean(on_fake(full_precision(fake)), fake_weight, "fake_weight")
-
-
-def _relativistic(
-    real: Tensor,
-    fake: Tensor,
-    real_weight: Tensor | None = None,
-    fake_weight: Tensor | None = None,
+    real_weight: Weight = None,
+    fake_weight: Weight = None,
     names: tuple[str, str] = ("real_weight", "fake_weight"),
 ) -> Tensor:
-    real, fake = full_precision(real), full_precision(fake)
-    means = torch.stack([weighted_mean(real, real_weight, names[0]), weighted_mean(fake, fake_weight, names[1])])
-    real_mean, fake_mean = mean_over_ranks(means).unbind()
-    real_term = weighted_mean(_minus_log_sigmoid(real - fake_mean), real_weight, names[0])
-    return real_term + weighted_mean(_minus_log_one_minus_sigmoid(fake - real_mean), fake_weight, names[1])
+    """E -log s(r - m_f) + E -log(1 - s(f - m_r)); the means are over all processes."""
+    r, f = full_precision(real), full_precision(fake)
+    means = torch.stack([weighted_mean(r, real_weight, names[0]), weighted_mean(f, fake_weight, names[1])])
+    m_r, m_f = mean_over_ranks(means).unbind()
+    return _two_means(-F.logsigmoid(r - m_f), -F.logsigmoid(m_r - f), real_weight, fake_weight)
 
 
-def _relativistic_generator(
+def relativistic_d(
+    real: Tensor,
     fake: Tensor,
-    real: Tensor | None = None,
-    fake_weight: Tensor | None = None,
-    real_weight: Tensor | None = None,
+    real_weight: Weight = None,
+    fake_weight: Weight = None,
+    names: tuple[str, str] = ("real_weight", "fake_weight"),
 ) -> Tensor:
+    """E -log s(r_i - f_i) over pairs of the same place in the batch; a pair's weight is the product of its two.
+
+    Raises:
+        ValueError: for unequal numbers of real and fake.
+    """
+    if real.shape != fake.shape:
+        raise ValueError(
+            "The relativistic loss must have as many fake scores as real ones, since it compares them in pairs, got "
+            f"{fake.numel()} and {real.numel()}."
+        )
+    loss = -F.logsigmoid(full_precision(real) - full_precision(fake))
+    return weighted_mean(weighted(loss, real_weight, names[0]), fake_weight, names[1])
+
+
+def _two_means(on_real: Tensor, on_fake: Tensor, real_weight: Weight, fake_weight: Weight) -> Tensor:
+    return weighted(on_real, real_weight, "real_weight").mean() + weighted(on_fake, fake_weight, "fake_weight").mean()
+
+
+# ---------------------------------------------------------------------- generators
+def minimax_g(
+    fake: Tensor, real: Tensor | None = None, fake_weight: Weight = None, real_weight: Weight = None
+) -> Tensor:
+    """E log(1 - s(f))."""
+    return weighted_mean(F.logsigmoid(-full_precision(fake)), fake_weight, "fake_weight")
+
+
+def non_saturating_g(
+    fake: Tensor, real: Tensor | None = None, fake_weight: Weight = None, real_weight: Weight = None
+) -> Tensor:
+    """E -log s(f)."""
+    return weighted_mean(-F.logsigmoid(full_precision(fake)), fake_weight, "fake_weight")
+
+
+def least_squares_g(
+    fake: Tensor, real: Tensor | None = None, fake_weight: Weight = None, real_weight: Weight = None
+) -> Tensor:
+    """E (f - 1)^2 / 2."""
+    return weighted_mean((full_precision(fake) - 1).square() / 2, fake_weight, "fake_weight")
+
+
+def wasserstein_g(
+    fake: Tensor, real: Tensor | None = None, fake_weight: Weight = None, real_weight: Weight = None
+) -> Tensor:
+    """-E f, of wasserstein and of hinge."""
+    return weighted_mean(-full_precision(fake), fake_weight, "fake_weight")
+
+
+def relativistic_average_g(
+    fake: Tensor, real: Tensor | None = None, fake_weight: Weight = None, real_weight: Weight = None
+) -> Tensor:
+    """That of the discriminator, r and f exchanged."""
+    return relativistic_average_d(fake, _needed(real), fake_weight, real_weight, ("fake_weight", "real_weight"))
+
+
+def relativistic_g(
+    fake: Tensor, real: Tensor | None = None, fake_weight: Weight = None, real_weight: Weight = None
+) -> Tensor:
+    """That of the discriminator, r and f exchanged."""
+    return relativistic_d(fake, _needed(real), fake_weight, real_weight, ("fake_weight", "real_weight"))
+
+
+def _needed(real: Tensor | None) -> Tensor:
     if real is None:
         raise ValueError("real must be the scores of real samples for a relativistic generator loss, got None.")
-    return _relativistic(fake, real, fake_weight, real_weight, ("fake_weight", "real_weight"))
+    return real
 
 
-def _separable(on_real: Term, on_fake: Term, generator: Term) -> AdversarialLoss:
-    # Partials of module functions, unlike closures, can be pickled, so a module that holds a loss can be too.
-    return AdversarialLoss(partial(_two_terms, on_real, on_fake), partial(_one_term, generator))
-
-
-minimax = _separable(_minus_log_sigmoid, _minus_log_one_minus_sigmoid, _log_one_minus_sigmoid)
-non_saturating = _separable(_minus_log_sigmoid, _minus_log_one_minus_sigmoid, _minus_log_sigmoid)
-hinge = _separable(_hinge_real, _hinge_fake, _up)
-least_squares = _separable(_half_square_to_one, _half_square, _half_square_to_one)
-wasserstein = _separable(_up, _down, _up)
-relativistic_average = AdversarialLoss(_relativistic, _relativistic_generator)
+LOSSES: dict[str, AdversarialLoss] = {
+    "minimax": AdversarialLoss(logistic_d, minimax_g),
+    "non_saturating": AdversarialLoss(logistic_d, non_saturating_g),
+    "hinge": AdversarialLoss(hinge_d, wasserstein_g),
+    "least_squares": AdversarialLoss(least_squares_d, least_squares_g),
+    "wasserstein": AdversarialLoss(wasserstein_d, wasserstein_g),
+    "relativistic_average": AdversarialLoss(relativistic_average_d, relativistic_average_g),
+    "relativistic": AdversarialLoss(relativistic_d, relativistic_g),
+}
+RELATIVISTIC = ("relativistic_average", "relativistic")  # their generators are given the scores of real samples too
 
 
 class SaddlePair(NamedTuple):
@@ -163,12 +200,20 @@ class SaddlePair(NamedTuple):
     "wasserstein" the score               D, -D
     ============= ======================= ======================================================
 
-    The first pair plays `minimax` up to a constant, the second `wasserstein` (arXiv:1802.01765).
+    The first pair plays minimax up to a constant, the second wasserstein (arXiv:1802.01765).
     """
 
-    f0: Term
-    f1: Term
-    d: Term
+    f0: Callable[[Tensor], Tensor]
+    f1: Callable[[Tensor], Tensor]
+    d: Callable[[Tensor], Tensor]
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _minus(x: Tensor) -> Tensor:
+    return -x
 
 
 def _log_two_one_minus_sigmoid(x: Tensor) -> Tensor:
@@ -177,13 +222,5 @@ def _log_two_one_minus_sigmoid(x: Tensor) -> Tensor:
 
 PAIRS: dict[str, SaddlePair] = {
     "js": SaddlePair(F.logsigmoid, _log_two_one_minus_sigmoid, torch.sigmoid),
-    "wasserstein": SaddlePair(_down, _up, _down),
-}
-LOSSES: dict[str, AdversarialLoss] = {
-    "minimax": minimax,
-    "non_saturating": non_saturating,
-    "hinge": hinge,
-    "least_squares": least_squares,
-    "wasserstein": wasserstein,
-    "relativistic_average": relativistic_average,
+    "wasserstein": SaddlePair(_same, _minus, _same),
 }

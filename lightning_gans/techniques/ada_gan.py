@@ -7,19 +7,24 @@ from typing import Any
 from torch import nn
 
 from lightning_gans.functional.boosting import Beta, step_size
+from lightning_gans.functional.losses import LossName
 from lightning_gans.techniques.boosted_gan import component, grown
 from lightning_gans.techniques.gan import GAN
 from lightning_gans.wrappers.mixture import MixtureGenerator
 
 
 class AdaGAN(GAN):
-    """One round of P_t = (1 - b) P_{t-1} + b Q: Q is trained as a GAN of its own, P_{t-1} stays as it is.
+    r"""One round of a mixture: Q is trained as a GAN of its own on what the mixture P_{t-1} misses.
 
-    What makes it AdaGAN are the data, drawn anew for each round by weights w_i = (lambda - (1 - b) h_i)_+ / (N b),
-    where h_i = (1 - C(x_i)) / C(x_i) by a classifier C between the data and P_{t-1}: ``rounds.boost`` with
-    ``rounds.reweight``. Losses are not weighted. ``sample`` draws from P_t; in training all samples are Q's.
+    .. math:: P_t = (1 - \beta) P_{t-1} + \beta Q, \qquad
+              w_i = \frac{1}{N \beta} \left(\lambda - (1 - \beta) h_i\right)_+, \quad h_i = \frac{1 - C(x_i)}{C(x_i)}
 
-    Departures: items are drawn with replacement; Adam in place of SGD.
+    What makes it AdaGAN are the data, drawn anew for each round by the weights w_i of a classifier C between the data
+    and P_{t-1}: ``stages.boost`` with ``stages.reweight``. Losses are not weighted. ``sample`` draws from P_t; in
+    training all samples are Q's, and P_{t-1} stays as it is.
+
+    Departures: items are drawn with replacement; Adam in place of SGD; the default loss is the non-saturating one; h
+    is kept within exp(+-15).
 
     Args:
         generator: Q; or a `MixtureGenerator`, as a finished round's, whose last component trains on.
@@ -41,7 +46,7 @@ class AdaGAN(GAN):
         *,
         base: nn.Module | str | None = None,
         beta: Beta = "uniform",
-        loss: Any = "non_saturating",
+        loss: LossName = "non_saturating",
         **kwargs: Any,
     ) -> None:
         b = step_size(beta, 1)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.engine.batch import Batch, Terms
+from lightning_gans.functional.losses import LossName
 from lightning_gans.gan import GANModule
 from lightning_gans.runs.load import load
 from lightning_gans.techniques.gan import GAN
@@ -15,11 +16,13 @@ from lightning_gans.wrappers.mixture import MixtureGenerator
 
 
 class BoostedGAN(GAN):
-    """The game of q = p G + (1 - p) G_1 against the data, with G frozen and G_1 sampled more often than it occurs.
+    r"""The game of q = p G + (1 - p) G_1 against the data, with G frozen and G_1 sampled more often than it occurs.
+
+    .. math:: \min_D \; E_x \, l(D(x), 1) + E_{\tilde x} \, w \, l(D(\tilde x), 0), \qquad
+              \min_{G_1} \; E_{\tilde x} \, w \, l_G(D(\tilde x)) = (1 - p) \, E_z \, l_G(D(G_1(z))) + \mathrm{const}
 
     Each batch of fakes holds a share s of G's samples and 1 - s of G_1's, with weights w = p / s and (1 - p) / (1 - s),
-    so that E w f is E_q f. D minimises E l(D(x), 1) + E w l(D(x~), 0), and G_1 the loss E w l_G(D(x~)), which for it is
-    (1 - p) E l_G(D(G_1(z))). Against the best D the best G_1 is (p_d - p G)_+ / (1 - p), where p_d >= p G
+    so that E w f is E_q f. Against the best D the best G_1 is (p_d - p G)_+ / (1 - p), where p_d >= p G
     (``functional.residual``). With ``learn_p``, p = sigmoid(a) descends the same loss: dL / dp = E_G l_G - E_{G_1} l_G,
     which is zero where D takes both components for equally real. ``g/p`` is logged.
 
@@ -54,21 +57,12 @@ class BoostedGAN(GAN):
         p: float = 0.9,
         share: float = 0.5,
         learn_p: bool = False,
-        loss: Any = "non_saturating",
+        loss: LossName = "non_saturating",
         **kwargs: Any,
     ) -> None:
         checks.inside(p=p, share=share)
         mixture = grown(generator, base, p, share, learn_p)
         super().__init__(mixture, discriminator, latent_dim, loss=loss, **kwargs)
-
-    def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
-        """-E w(x) log D(x) - E w log(1 - D(x~)), for the minimax loss."""
-        on_real, on_fake = self.score(batch.real, batch), self.score(fake, batch)
-        self.note(d_real=on_real.mean(), d_fake=on_fake.mean())
-        mixture = self.generator if isinstance(self.generator, MixtureGenerator) else None
-        weights = None if mixture is None else mixture.importance(len(fake)).detach()
-        loss = self.loss.discriminator(on_real, on_fake, real_weight=batch.weights, fake_weight=weights)
-        return {"adversarial": loss}
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E w log D(x~), for the non-saturating loss."""
@@ -79,6 +73,11 @@ class BoostedGAN(GAN):
             self.note(g_p=self.generator.p)
         loss = self.loss.generator(self.score(fake, batch), on_real, fake_weight=weights, real_weight=batch.weights)
         return {"adversarial": loss}
+
+    def fake_weights(self, on_real: Tensor, on_fake: Tensor) -> Tensor | None:
+        """w of the mixture's samples."""
+        mixture = self.generator if isinstance(self.generator, MixtureGenerator) else None
+        return None if mixture is None else mixture.importance(len(on_fake)).detach()
 
 
 def grown(generator: nn.Module, base: nn.Module | str | None, p: float, share: float, learn_p: bool) -> nn.Module:

@@ -6,11 +6,14 @@ from typing import Any
 
 from torch import nn
 
+from lightning_gans.functional.losses import LossName
 from lightning_gans.techniques.gan import GAN
 
 
 class DCGAN(GAN):
-    """The original game with the non-saturating generator, one step each, and the optimizer of the paper.
+    r"""The original game with the non-saturating generator, one step each, and the optimizer of the paper.
+
+    .. math:: \max_D \; E \log D(x) + E \log(1 - D(G(z))), \qquad \max_G \; E \log D(G(z))
 
     What the paper adds lies in the networks (``networks.DCGANGenerator``, ``networks.DCGANDiscriminator``: strided
     convolutions, BatchNorm except at the discriminator's input and the generator's output, N(0, 0.02) weights) and in
@@ -19,9 +22,10 @@ class DCGAN(GAN):
     Departures: z is standard normal, not uniform.
 
     Args:
-        generator: see :class:`GANModule`, as for the remaining arguments.
+        generator: see :class:`GAN`, as for the remaining arguments.
         discriminator: raw scores (N,).
         latent_dim: length of z.
+        loss: name of the adversarial loss.
         lr_g: learning rate of the generator's Adam.
         lr_d: learning rate of the discriminator's Adam.
         betas: beta1, beta2 of Adam.
@@ -33,10 +37,11 @@ class DCGAN(GAN):
         discriminator: nn.Module,
         latent_dim: int = 100,
         *,
+        loss: LossName = "non_saturating",
         lr_g: float = 2e-4,
         lr_d: float = 2e-4,
         betas: tuple[float, float] = (0.5, 0.999),
         **kwargs: Any,
     ) -> None:
-        defaults: dict[str, Any] = {"loss": "non_saturating"}
-        super().__init__(generator, discriminator, latent_dim, lr_g=lr_g, lr_d=lr_d, betas=betas, **(defaults | kwargs))
+        kwargs |= {"lr_g": lr_g, "lr_d": lr_d, "betas": betas}
+        super().__init__(generator, discriminator, latent_dim, loss=loss, **kwargs)

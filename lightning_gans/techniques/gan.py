@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Collection
+from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.engine.batch import Batch, Terms
-from lightning_gans.functional.losses import LOSSES
-from lightning_gans.gan import GANModule
+from lightning_gans.functional.losses import LOSSES, RELATIVISTIC, LossName
+from lightning_gans.gan import GANModule, real_in_generator_step
 
 
 class GAN(GANModule):
-    """min_G max_D E_{x~p_d} log D(x) + E_{z~p_z} log(1 - D(G(z))), with D = sigmoid(score).
+    r"""Two players, of which D tells real samples from generated ones, and G makes those that it cannot tell.
+
+    .. math:: \min_G \max_D \; E_{x \sim p_d} \log D(x) + E_{z \sim p_z} \log(1 - D(G(z))), \qquad
+              D = \sigma(\mathrm{score})
 
     The paper's value function (eq. 1) is ``loss="minimax"``; its section 3 also proposes that G maximise log D(G(z))
     instead, because log(1 - D) saturates while D is ahead: ``loss="non_saturating"``. The optimal discriminator is
     p_d / (p_d + p_g), and D's loss is then 2 log 2 at p_g = p_d (``d/adversarial`` tends to 1.386).
 
-    Any loss of ``functional.losses.LOSSES`` can be played by the same rules: hinge, least_squares, wasserstein,
-    relativistic_average.
+    Any loss of ``functional.losses.LOSSES`` is played by the same rules. Of the Wasserstein one ``d/wasserstein`` is
+    the critic's estimate of the distance, up to its unknown Lipschitz constant. The relativistic ones score real
+    samples in G's step too; the one by pairs takes as many fakes as real samples.
 
     Departures: Adam instead of the paper's SGD with momentum.
 
@@ -30,7 +35,13 @@ class GAN(GANModule):
         latent_dim: length of z.
         loss: name of the adversarial loss.
         d_steps: the paper's k.
+
+    Raises:
+        ValueError: for an unknown loss; with a relativistic one, for ``g_batch_factor`` above 1 if D is conditional or
+            the loss goes by pairs.
     """
+
+    losses: Collection[str] = LOSSES  # that a technique takes
 
     def __init__(
         self,
@@ -38,29 +49,40 @@ class GAN(GANModule):
         discriminator: nn.Module,
         latent_dim: int,
         *,
-        loss: Literal[
-            "minimax", "non_saturating", "hinge", "least_squares", "wasserstein", "relativistic_average"
-        ] = "minimax",
+        loss: LossName = "minimax",
         d_steps: int = 1,
         **kwargs: Any,
     ) -> None:
-        checks.one_of("loss", loss, LOSSES)
+        checks.one_of("loss", loss, self.losses)
         super().__init__(generator, discriminator, latent_dim, d_steps=d_steps, **kwargs)
-        self.loss, self.relativistic = LOSSES[loss], loss == "relativistic_average"
+        self.loss, self.relativistic, self.wasserstein = LOSSES[loss], loss in RELATIVISTIC, loss == "wasserstein"
         self.logistic = loss in ("minimax", "non_saturating")
-
-    @property
-    def log_ratio(self) -> nn.Module | None:
-        """The discriminator, for the losses whose optimal score is log p_d / p_g: minimax and non_saturating."""
-        return self.discriminator if self.logistic else None
+        if loss == "relativistic":
+            checks.only("g_batch_factor", self.g_batch_factor, 1, "with loss='relativistic', which goes by pairs")
+        if self.relativistic:
+            real_in_generator_step(self.g_batch_factor, discriminator)
 
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
-        """-E w(x) log D(x) - E log(1 - D(G(z))), for the minimax loss."""
+        """-E w(x) log D(x) - E w log(1 - D(G(z))), for the minimax loss."""
         on_real, on_fake = self.score(batch.real, batch), self.score(fake, batch)
-        self.note(d_real=on_real.mean(), d_fake=on_fake.mean())
-        return {"adversarial": self.loss.discriminator(on_real, on_fake, real_weight=batch.weights)}
+        notes = {"d_real": on_real.mean(), "d_fake": on_fake.mean()}
+        weights = self.fake_weights(on_real, on_fake)
+        loss = self.loss.discriminator(on_real, on_fake, real_weight=batch.weights, fake_weight=weights)
+        if self.wasserstein:
+            notes["d_wasserstein"] = -loss
+        self.note(**notes)
+        return {"adversarial": loss}
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """E log(1 - D(G(z))) for minimax, -E log D(G(z)) for non_saturating."""
         on_real = self.score(batch.real, batch) if self.relativistic else None
         return {"adversarial": self.loss.generator(self.score(fake, batch), on_real, real_weight=batch.weights)}
+
+    def fake_weights(self, on_real: Tensor, on_fake: Tensor) -> Tensor | None:
+        """Weights of the fakes in D's loss, of the shape of their scores; None: all one."""
+        return None
+
+    @property
+    def log_ratio(self) -> nn.Module | None:
+        """The discriminator, for the losses whose optimal score is log p_d / p_g: minimax and non_saturating."""
+        return self.discriminator if self.logistic else None

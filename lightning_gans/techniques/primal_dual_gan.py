@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal
 
 import torch
@@ -10,23 +9,26 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.engine.batch import Batch, Terms
-from lightning_gans.functional.kernels import log_kernel_density, median_distance
+from lightning_gans.functional.kernels import log_kernel_density, unit_of_distance, warn_out_of_reach
 from lightning_gans.functional.losses import PAIRS, weighted_mean
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.functional.numerics import full_precision, tell_gradients
 from lightning_gans.gan import GANModule, real_in_generator_step
 
-_INACTIVE = 1e-6  # a p_g below which the kernel term moves nothing
-
 
 class PrimalDualGAN(GANModule):
-    """D's values are the primal variables and p_g the dual one of max_D E_{p_d} f0(D(x)) + E_{p_g} f1(D(x)).
+    r"""D's values are the primal variables and p_g the dual one of a convex programme, solved by subgradient steps.
 
-    D ascends (1/m1) sum_i f0(D(x_i)) + (1/m2) sum_j f1(D(G(z_j))), k_0 times. With
-    p_g(x_i) = (1/m2) sum_j exp(-||G(z_j) - x_i||^2 / sigma^2) and the target of a dual subgradient step
-    p~(x_i) = p_g(x_i) - alpha f1(D(x_i)), held fixed, G then descends
+    .. math:: \max_D \; \frac{1}{m_1} \sum_i f_0(D(x_i)) + \frac{1}{m_2} \sum_j f_1(D(G(z_j)))
 
-    (1/m2) sum_j f1(D(G(z_j))) + (1/m1) sum_i w_i (p~(x_i) - p_g(x_i))^2,
+    D ascends this k_0 times. With the density of the fakes at the data and the target of a dual subgradient step,
+
+    .. math:: p_g(x_i) = \frac{1}{m_2} \sum_j e^{-\|G(z_j) - x_i\|^2 / \sigma^2}, \qquad
+              \tilde p(x_i) = p_g(x_i) - \alpha f_1(D(x_i)),
+
+    the latter held fixed, G then descends
+
+    .. math:: \frac{1}{m_2} \sum_j f_1(D(G(z_j))) + \frac{1}{m_1} \sum_i w_i (\tilde p(x_i) - p_g(x_i))^2,
 
     ``g/adversarial`` and ``g/kernel``: where D takes the data for real, generated samples are drawn to them, whether
     or not any is there yet. The x_i are the real samples of D's last batch, w_i their weights (1 without), and p_g is
@@ -85,8 +87,7 @@ class PrimalDualGAN(GANModule):
         checks.one_of("pair", pair, PAIRS)
         checks.positive(sigma=sigma, **({} if sigma_end is None else {"sigma_end": sigma_end}))
         checks.at_least_one(sigma_steps=sigma_steps)
-        if not 0 <= alpha < float("inf"):
-            raise ValueError(f"alpha must be a finite number >= 0, got {alpha!r}.")
+        checks.not_negative(alpha=alpha)
         super().__init__(generator, discriminator, latent_dim, d_steps=d_steps, **kwargs)
         real_in_generator_step(self.g_batch_factor, discriminator)
         self.pair, self.alpha, self.project, self.saturating = PAIRS[pair], alpha, project, saturating
@@ -99,23 +100,11 @@ class PrimalDualGAN(GANModule):
         self.register_buffer("unit", torch.tensor(0.0 if relative else 1.0), persistent=relative)
         self._looked = False
 
-    @property
-    def log_ratio(self) -> nn.Module | None:
-        """The discriminator, for the pair "js"."""
-        return self.discriminator if self.pair == PAIRS["js"] else None
-
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E w(x) f0(D(x)) - E f1(D(G(z)))."""
         on_real, on_fake = (full_precision(self.score(x, batch)) for x in (batch.real, fake))
         self.note(d_real=on_real.mean(), d_fake=on_fake.mean())
         return {"adversarial": -weighted_mean(self.pair.f0(on_real), batch.weights) - self.pair.f1(on_fake).mean()}
-
-    def generator_batch(self, last: Batch) -> Batch:
-        """Moves sigma along its schedule."""
-        start, end, steps = self.schedule
-        if end is not None:
-            self.sigma.fill_(start + min(1.0, self.global_step / steps) * (end - start))
-        return super().generator_batch(last)
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """E f1(D(G(z))), and the mean of w (p~ - p_g)^2."""
@@ -130,6 +119,13 @@ class PrimalDualGAN(GANModule):
         terms = {"adversarial": first.mean(), "kernel": weighted_mean((target - p).square(), batch.weights)}
         tell_gradients(self.note, "g_", terms, ways)
         return terms
+
+    def generator_batch(self, last: Batch) -> Batch:
+        """Moves sigma along its schedule."""
+        start, end, steps = self.schedule
+        if end is not None:
+            self.sigma.fill_(start + min(1.0, self.global_step / steps) * (end - start))
+        return super().generator_batch(last)
 
     def dual(self, points: Tensor, fakes: Tensor) -> tuple[Tensor, Tensor]:
         """p_g and its target p~ as they are now, (N,) each, for an unconditional D. A collective, as p_g is over ranks.
@@ -160,16 +156,11 @@ class PrimalDualGAN(GANModule):
         with evaluating(self.features):
             x, y = self.features(real), self.features(fake)
         if self.unit == 0:
-            if not (unit := median_distance(x)) > 0:
-                raise ValueError(
-                    f"relative must be False for data whose median distance is not above 0, got {float(unit):g}."
-                )
-            self.unit.copy_(unit)
-        sigma = self.sigma * self.unit
-        if (largest := float(log_kernel_density(x, y, sigma).max().exp())) < _INACTIVE:
-            warnings.warn(
-                f"The kernel term is inactive: the largest p_g of the first batch is {largest:.2g}, since all "
-                f"generated samples are many times sigma = {float(sigma):.3g} away from the real ones: raise sigma.",
-                stacklevel=4,
-            )
+            self.unit.copy_(unit_of_distance(x))
+        warn_out_of_reach(x, y, self.sigma * self.unit)
         self._looked = True
+
+    @property
+    def log_ratio(self) -> nn.Module | None:
+        """The discriminator, for the pair "js"."""
+        return self.discriminator if self.pair == PAIRS["js"] else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -17,12 +16,14 @@ from lightning_gans.functional import robust
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.gan import warn_of_sigmoid
-from lightning_gans.regularizers import GradientPenalty, Regularizer
-from lightning_gans.techniques.gan import GAN
+from lightning_gans.techniques.wgan_gp import WGANGP
 
 
-class RobustWGAN(SampleWeighted, GAN):
-    """min_G min_W max_f E W(x) f(x) - E f(G(z)) with W >= 0, E W = 1 and E (W - 1)^2 / 2 <= rho, f 1-Lipschitz.
+class RobustWGAN(SampleWeighted, WGANGP):
+    r"""The Wasserstein game on data that may be re-weighted, which lets go of outliers.
+
+    .. math:: \min_G \min_W \max_f \; E \, W(x) f(x) - E f(G(z)), \qquad
+              W \ge 0, \; E W = 1, \; \tfrac12 E (W - 1)^2 \le \rho, \; f \text{ 1-Lipschitz}
 
     Real samples that f tells easily, since G never comes near them, lose their weight. With a presumed share a of
     outliers, ``functional.robust.rho_for_share`` gives the rho that can drop them, a / (2 (1 - a));
@@ -39,9 +40,10 @@ class RobustWGAN(SampleWeighted, GAN):
     ``MemoryLoader``, which hands the weights to the batches.
 
     With ``rho=0`` there are no weights, the network is not kept, and for the Wasserstein loss it is :class:`WGANGP`.
-    Departures from the released code: the weight stands outside the nonlinearity in each loss, softplus is never 0 nor
-    negative, "non_saturating" is zero-sum, W is held fixed in D's step, and the discrete form averages scores of all
-    samples by one D, not of each batch as it comes (there with momentum 0.99).
+    Departures from the released code: there the weights step before D and reuse D's fakes; the weight stands outside
+    the nonlinearity in each loss, softplus is never 0 nor negative, "non_saturating" is zero-sum, W is held fixed in
+    D's step, and the discrete form averages scores of all samples by one D, not of each batch as it comes (there with
+    momentum 0.99).
 
     Overrides :meth:`after_discriminator_step`.
 
@@ -58,11 +60,12 @@ class RobustWGAN(SampleWeighted, GAN):
         w_every: cycles between updates of the weights; None: 1 with a network, else 200.
         momentum: of the average of scores in the discrete form, in [0, 1).
         d_steps: updates of D per cycle.
-        regularizers: further terms.
 
     Raises:
         ValueError: for settings out of range; when training starts, for the discrete form without a ``MemoryLoader``.
     """
+
+    losses = tuple(robust.VALUES)
 
     def __init__(
         self,
@@ -82,20 +85,16 @@ class RobustWGAN(SampleWeighted, GAN):
         lr_d: float = 1e-4,
         lr_g: float = 1e-4,
         betas: tuple[float, float] = (0.5, 0.9),
-        regularizers: Sequence[Regularizer] = (),
         **kwargs: Any,
     ) -> None:
         robust.check_rho(rho)
-        checks.one_of("loss", loss, robust.VALUES)
         checks.positive(constraint_weight=constraint_weight)
+        checks.not_negative(w_start=w_start)
         checks.at_least_one(w_every=1 if w_every is None else w_every)
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {momentum!r}.")
-        if w_start < 0:
-            raise ValueError(f"w_start must be >= 0, got {w_start!r}.")
-        own = [GradientPenalty(weight=gp_weight)] if gp_weight else []
-        kwargs |= {"d_steps": d_steps, "lr_d": lr_d, "lr_g": lr_g, "betas": betas}
-        super().__init__(generator, discriminator, latent_dim, loss=loss, regularizers=[*own, *regularizers], **kwargs)
+        kwargs |= {"gp_weight": gp_weight, "d_steps": d_steps, "lr_d": lr_d, "lr_g": lr_g, "betas": betas}
+        super().__init__(generator, discriminator, latent_dim, loss=loss, **kwargs)
         self.rho, self.constraint_weight, self.value = rho, constraint_weight, robust.VALUES[loss]
         self.momentum, self.weighs_samples = momentum, rho > 0 and weight_network is None
         self.w_start, self.w_every = w_start, w_every or (200 if self.weighs_samples else 1)
@@ -105,7 +104,7 @@ class RobustWGAN(SampleWeighted, GAN):
             self.play(Player("w", ("weight_network",), lr_d, d.optimizer, d.scheduler, every=self.w_every))
 
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
-        """-E W f(x) + E f(G(z)), for the Wasserstein loss. (The discrete form's weights are the batch's already.)"""
+        """-E W f(x) + E f(G(z)) for the Wasserstein loss, and the penalty; a batch of the discrete form has its W."""
         if "w" in self.players:
             with torch.no_grad():
                 weights = self.weigh(batch)

@@ -6,19 +6,25 @@ from typing import Any, Literal
 
 from torch import nn
 
+from lightning_gans.functional.losses import LossName
 from lightning_gans.techniques.gan import GAN
 from lightning_gans.wrappers import is_normalised, spectral_norm
 
 
 class SNGAN(GAN):
-    """The hinge game with every weight of D divided by its spectral norm, W / sigma(W).
+    r"""The hinge game with every weight of D divided by its spectral norm.
 
-    The discriminator is wrapped here, in place, unless ``wrappers.spectral_norm`` has been there. The defaults are
-    those of the released CIFAR-10 code: the generator steps first and draws twice the batch. Departures: D's power
-    iterations do not move on in the generator's step.
+    .. math:: L_D = E \max(0, 1 - D(x)) + E \max(0, 1 + D(G(z))), \quad L_G = -E D(G(z)), \qquad
+              \bar W = W / \sigma(W), \quad \sigma(W) = \max_{\|h\| \le 1} \|W h\|
+
+    The discriminator is wrapped here, in place, unless ``wrappers.spectral_norm`` has been there.
+
+    Defaults of the released CIFAR-10 code: the generator steps first and draws twice the batch. Departures: its
+    learning rates fall to 0 linearly, which the recipes say and the defaults here do not; sigma starts from a power
+    iteration of 15 steps where there one random vector is used; D's iterations do not move on in the generator's step.
 
     Args:
-        generator: see :class:`GANModule`, as for the remaining arguments.
+        generator: see :class:`GAN`, as for the remaining arguments.
         discriminator: raw scores (N,); without normalisation layers in the paper.
         latent_dim: length of z.
         power_iterations: per forward pass of D.
@@ -40,7 +46,7 @@ class SNGAN(GAN):
         latent_dim: int,
         *,
         power_iterations: int = 1,
-        loss: Any = "hinge",
+        loss: LossName = "hinge",
         d_steps: int = 5,
         g_batch_factor: int = 2,
         order: Literal["d_first", "g_first"] = "g_first",

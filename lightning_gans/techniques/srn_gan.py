@@ -11,9 +11,12 @@ from lightning_gans.wrappers import SpectralNorm
 
 
 class SRNGAN(SNGAN):
-    """SN-GAN whose weights have, besides a spectral norm of 1, a stable rank of at most c min(rows, columns).
+    r"""SN-GAN whose weights have, besides a spectral norm of 1, a stable rank of at most c times the full one.
 
-    Everything else is :class:`SNGAN`; the normalisation is ``wrappers.SpectralNorm`` with ``stable_rank=c``.
+    .. math:: \mathrm{srank}(W) = \frac{\|W\|_F^2}{\|W\|_2^2} \le c \min(m, n), \qquad W \in R^{m \times n}
+
+    Everything else is :class:`SNGAN`, its departures too; the normalisation is ``wrappers.SpectralNorm`` with
+    ``stable_rank=c``.
 
     Args:
         generator: see :class:`SNGAN`, as for the remaining arguments.
@@ -31,7 +34,7 @@ class SRNGAN(SNGAN):
         for layer in discriminator.modules():
             if isinstance(layer, SpectralNorm) and layer.stable_rank != c:
                 raise ValueError(
-                    f"discriminator: expected no normalisation, or one with stable_rank={c}, got {layer.stable_rank}."
+                    f"discriminator must have no normalisation, or one with stable_rank={c}, got {layer.stable_rank}."
                 )
         self.stable_rank = c  # a plain number, which may be set before Module.__init__
         super().__init__(generator, discriminator, latent_dim, **kwargs)

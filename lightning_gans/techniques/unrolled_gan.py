@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,20 +17,23 @@ from lightning_gans.techniques.gan import GAN
 
 
 class UnrolledGAN(GAN):
-    """G plays against the discriminator that D would be after K more updates, and differentiates through them.
+    r"""G plays against the discriminator that D would be after K more updates, and differentiates through them.
 
-    V(theta, phi) = E log D_phi(x) + E log(1 - D_phi(G_theta(z))); from phi_0 = phi,
-    phi_{k+1} = phi_k + eta grad_phi V(theta, phi_k), all on the real samples of D's last batch and the fakes of G's
-    step. G descends V(theta, phi_K(theta)), d phi_K / d theta included, and the minimax form it is: its second term
-    alone would leave out that phi_K knows the real samples too. D itself is not moved by this, buffers included, and
-    ascends V by ordinary steps. K = 0 is ``GAN(loss="minimax")``.
+    .. math:: V(\theta, \phi) = E \log D_\phi(x) + E \log(1 - D_\phi(G_\theta(z))), \qquad
+              \phi_{k+1} = \phi_k + \eta \nabla_\phi V(\theta, \phi_k), \quad \phi_0 = \phi
+
+    all on the real samples of D's last batch and the fakes of G's step. G descends V(theta, phi_K(theta)),
+    d phi_K / d theta included, and the minimax form it is: its second term alone would leave out that phi_K knows the
+    real samples too. D itself is not moved by this, buffers included, and ascends V by ordinary steps. K = 0 is
+    ``GAN(loss="minimax")``.
 
     ``g/adversarial`` is V(theta, phi_K). Time and memory of G's step grow with K. In a distributed run the K updates
     are those of one process with the whole batch. They run in full precision, outside of autocast.
 
-    Departures: with "adam" the updates go on from the moments of D's own Adam (afresh if it has another optimizer)
-    with eps = 1e-8 and ``betas``, and pass no derivative through parameters that never had a gradient. Regularizers
-    are refused, since the K updates follow V alone.
+    Departures: D steps first, and the K updates go on from there on the batch of its last step (the paper's order is
+    ``order="g_first"``); with "adam" the updates go on from the moments of D's own Adam (afresh if it has another
+    optimizer) with eps = 1e-8 and ``betas``, and pass no derivative through parameters that never had a gradient.
+    Regularizers are refused, since the K updates follow V alone.
 
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.
@@ -40,13 +43,16 @@ class UnrolledGAN(GAN):
         unroll_lr: eta > 0.
         unroll_optimizer: "adam", or "sgd" for the equation above.
         first_order: take phi_K as a constant: a copy of D trained for K more steps, another algorithm.
+        loss: always "minimax", the V above.
         lr_g: learning rate of the generator's Adam.
         lr_d: learning rate of the discriminator's Adam.
 
     Raises:
-        ValueError: for settings out of range; with K > 0 for regularizers, and for a conditional D with
-            ``g_batch_factor`` above 1.
+        ValueError: for settings out of range and for another loss; with K > 0 for regularizers, and for a conditional D
+            with ``g_batch_factor`` above 1.
     """
+
+    losses = ("minimax",)
 
     def __init__(
         self,
@@ -58,6 +64,7 @@ class UnrolledGAN(GAN):
         unroll_lr: float = 1e-4,
         unroll_optimizer: Rule = "adam",
         first_order: bool = False,
+        loss: Literal["minimax"] = "minimax",
         lr_g: float = 1e-3,
         lr_d: float = 1e-4,
         **kwargs: Any,
@@ -68,20 +75,14 @@ class UnrolledGAN(GAN):
             checks.at_least_one(unroll_steps=unroll_steps)
             if kwargs.get("regularizers"):
                 raise ValueError(f"regularizers must be empty with unroll_steps > 0, got {kwargs['regularizers']!r}.")
-        kwargs |= {"loss": "minimax", "lr_g": lr_g, "lr_d": lr_d}
-        super().__init__(generator, discriminator, latent_dim, **kwargs)
+        kwargs |= {"lr_g": lr_g, "lr_d": lr_d}
+        super().__init__(generator, discriminator, latent_dim, loss=loss, **kwargs)
         if unroll_steps:
             real_in_generator_step(self.g_batch_factor, discriminator)
         self.unroll_steps, self.unroll_lr, self.first_order = unroll_steps, unroll_lr, first_order
         self.unroll_optimizer: Rule = unroll_optimizer
         self.d_updates: Tensor  # of D's Adam, on the device: in a CUDA graph a number would stay as it was
         self.register_buffer("d_updates", torch.zeros(()), persistent=False)
-
-    def generator_batch(self, last: Batch) -> Batch:
-        """Notes where D's Adam stands."""
-        if self.unroll_optimizer == "adam" and (slots := self._trained()[1]):
-            self.d_updates.fill_(slots[0]["step"])
-        return super().generator_batch(last)
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """V(theta, phi_K(theta))."""
@@ -104,6 +105,12 @@ class UnrolledGAN(GAN):
         with no_autocast(self.device.type):
             phi = unroll(minus_value, parameters, self.unroll_steps, self.unroll_lr, **options)
             return {"adversarial": -minus_value(phi)}
+
+    def generator_batch(self, last: Batch) -> Batch:
+        """Notes where D's Adam stands."""
+        if self.unroll_optimizer == "adam" and (slots := self._trained()[1]):
+            self.d_updates.fill_(slots[0]["step"])
+        return super().generator_batch(last)
 
     def _trained(self) -> tuple[dict[str, Tensor], list[Any]]:
         """D's parameters that its optimizer moves, by name, and Adam's state of each, if it is Adam's and complete."""

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from lightning_gans import checks
-from lightning_gans.engine.batch import Batch, Terms
-from lightning_gans.functional.losses import LOSSES
-from lightning_gans.gan import GANModule
+from lightning_gans.techniques.gan import GAN
 
 
-class WGAN(GANModule):
-    """min_G max_{f in F} E_{x~p_d} f(x) - E_{z~p_z} f(G(z)), F = critics whose parameters lie in [-c, c].
+class WGAN(GAN):
+    r"""G minimises the Wasserstein distance to the data, which a critic f of bounded slope estimates.
+
+    .. math:: \min_G \max_{f \in F} \; E_{x \sim p_d} f(x) - E_{z \sim p_z} f(G(z)), \qquad
+              F = \{f_w : w \in [-c, c]^l\}
 
     Algorithm 1: after each of ``d_steps`` critic updates every parameter of the critic, biases and normalisation
     included, is clamped to [-c, c]. ``d/wasserstein`` is the critic's estimate, up to the unknown Lipschitz constant.
+    Overrides :meth:`after_discriminator_step` and :meth:`default_optimizer`.
 
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.
         discriminator: the critic f, scores (N,).
         latent_dim: length of z.
         c: clipping threshold, > 0.
+        loss: always "wasserstein".
         d_steps: the paper's n_critic.
         lr_g: learning rate of the generator's RMSprop.
         lr_d: learning rate of the critic's RMSprop.
+
+    Raises:
+        ValueError: for c out of range and for another loss.
     """
+
+    losses = ("wasserstein",)
 
     def __init__(
         self,
@@ -38,27 +46,16 @@ class WGAN(GANModule):
         latent_dim: int,
         *,
         c: float = 0.01,
+        loss: Literal["wasserstein"] = "wasserstein",
         d_steps: int = 5,
         lr_g: float = 5e-5,
         lr_d: float = 5e-5,
         **kwargs: Any,
     ) -> None:
         checks.positive(c=c)
-        super().__init__(generator, discriminator, latent_dim, d_steps=d_steps, lr_g=lr_g, lr_d=lr_d, **kwargs)
+        kwargs |= {"d_steps": d_steps, "lr_g": lr_g, "lr_d": lr_d}
+        super().__init__(generator, discriminator, latent_dim, loss=loss, **kwargs)
         self.c = c
-        self.loss = LOSSES["wasserstein"]
-
-    def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
-        """RMSprop, as in Algorithm 1 (momentum destabilised the training there)."""
-        return torch.optim.RMSprop(parameters, lr=lr)
-
-    def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
-        """-E w(x) f(x) + E f(G(z))."""
-        loss = self.loss.discriminator(
-            self.score(batch.real, batch), self.score(fake, batch), real_weight=batch.weights
-        )
-        self.note(d_wasserstein=-loss)
-        return {"adversarial": loss}
 
     @torch.no_grad()
     def after_discriminator_step(self) -> None:
@@ -66,6 +63,6 @@ class WGAN(GANModule):
         for parameter in self.discriminator.parameters():
             parameter.clamp_(-self.c, self.c)
 
-    def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
-        """-E f(G(z))."""
-        return {"adversarial": self.loss.generator(self.score(fake, batch))}
+    def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
+        """RMSprop, as in Algorithm 1 (momentum destabilised the training there)."""
+        return torch.optim.RMSprop(parameters, lr=lr)

@@ -99,7 +99,9 @@ OWN: dict[str, dict[str, Any]] = {
 }
 OBJECTS = {"regularizers", "optimizer_g", "optimizer_d", "scheduler_g", "scheduler_d", "scheduler_c"}
 OBJECTS |= {"classifier", "weight_network", "base", "features"}
-FIXED = {"unrolled": {"loss"}, "wgan_alp": {"loss"}}  # said by the technique itself
+# Said by the technique itself, or not taken by it before.
+FIXED = {name: {"loss"} for name in ("unrolled", "wgan", "wgan_alp", "wgan_gp", "ct_gan")}
+FIXED["prc_gan"] = {"margin"}
 
 
 @dataclass(frozen=True)

@@ -143,11 +143,11 @@ def reaches(value: Tensor, x: Tensor, limit: int = 200) -> bool:
 
 def _own(*tensors: Any) -> bool:
     """Whether torch's own kernels would be called directly on these."""
-    return (
-        all(t is None or type(t) in (Tensor, nn.Parameter) for t in tensors)
-        and not torch.is_autocast_enabled(tensors[0].device.type)
-        and not torch._C._are_functorch_transforms_active()
-    )
+    for t in tensors:
+        if t is not None and type(t) not in (Tensor, nn.Parameter):
+            return False
+    autocast = torch.is_autocast_enabled(tensors[0].device.type)
+    return not autocast and not torch._C._are_functorch_transforms_active()
 
 
 def _pays(x: Tensor) -> bool:
@@ -201,12 +201,10 @@ def _pair(value: Any) -> list[int]:
 
 
 def _convolution(spatial: int, transposed: bool) -> Callable[..., Tensor]:
-    def numbers(value: Any) -> list[int]:
-        return [value] * spatial if isinstance(value, int) else list(value) * (spatial if len(value) == 1 else 1)
+    names = ("input", "weight", "bias", "stride", "padding", *(("output_padding",) if transposed else ()))
+    names += ("groups", "dilation") if transposed else ("dilation", "groups")
 
     def convolve(session: Session, function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        names = ("input", "weight", "bias", "stride", "padding", *(("output_padding",) if transposed else ()))
-        names += ("groups", "dilation") if transposed else ("dilation", "groups")
         given = {**dict(zip(names, args)), **kwargs}
         x, w, b, padding = given["input"], given["weight"], given.get("bias"), given.get("padding", 0)
         if (
@@ -214,17 +212,16 @@ def _convolution(spatial: int, transposed: bool) -> Callable[..., Tensor]:
             or not _own(x, w, b)
             or not x.requires_grad
             or x.ndim != spatial + 2
-            or any(reaches(t, session.x) for t in (w, b) if t is not None)  # then their gradient is part of x's
+            or (w.grad_fn is not None and reaches(w, session.x))  # then its gradient is part of x's
+            or (b is not None and b.grad_fn is not None and reaches(b, session.x))
         ):
             return function(*args, **kwargs)
-        geometry = _Geometry(
-            numbers(given.get("stride", 1)),
-            numbers(padding),
-            numbers(given.get("dilation", 1)),
-            transposed,
-            numbers(given.get("output_padding", 0)),
-            given.get("groups", 1),
-        )
+        numbers = [given.get("stride", 1), padding, given.get("dilation", 1), given.get("output_padding", 0)]
+        for i, number in enumerate(numbers):
+            short = isinstance(number, int) or len(number) == 1
+            numbers[i] = [number if isinstance(number, int) else number[0]] * spatial if short else list(number)
+        stride, padding, dilation, more = numbers
+        geometry = _Geometry(stride, padding, dilation, transposed, more, given.get("groups", 1))
         session.replaced = True
         return _Convolution.apply(x, w, b, session, geometry)
 
