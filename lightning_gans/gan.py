@@ -204,8 +204,9 @@ class GANModule(GenerativeModule):
         if self.order == "d_first":
             batches = self.take(self.g_batches) if self.g_batches else []
             self.before_generator_step(batches)
-            self.used(batches)
-            self._generator_step(cast(Batch, self.last_batch))
+            if batches:
+                self.used(batches)
+            self._generator_step(self.progress.batches["d"])
         if done["g"] == self.g_steps:
             self.progress.end_cycle()
 

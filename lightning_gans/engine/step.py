@@ -84,7 +84,8 @@ class Step:
         self.progress.batches[self.player.name] = batches[-1]
         if self.graphs is None:
             self._assign(self._evaluate(terms, batches))
-            self._sharpen()
+            if self.player.sam:
+                self._sharpen(self.player.sam)
         else:
             self._assign(self._replay(self.graphs, terms, batches, key))
 
@@ -105,7 +106,8 @@ class Step:
                     f"{type(self.optimizer.optimizer).__name__}, which asks again."
                 )
             self._repeat()
-            self._sharpen()
+            if self.player.sam:
+                self._sharpen(self.player.sam)
             if self.player.clip is not None:
                 nn.utils.clip_grad_norm_([p for g in self._groups for p in g["params"]], self.player.clip)
         return self.loss
@@ -178,15 +180,14 @@ class Step:
                 vars(self.progress)[name].clear()
                 vars(self.progress)[name].update(content)
 
-    def _sharpen(self) -> None:
-        """Replace the gradient by that of weights a distance rho away along it, if the player asks for that."""
-        if self.player.sam:
-            loss, saved = self.loss, ascend((p for g in self._groups for p in g["params"]), self.player.sam)
-            try:
-                self._repeat()
-            finally:
-                put_weights_back(saved)
-            self.loss = loss
+    def _sharpen(self, rho: float) -> None:
+        """Replace the gradient by that of weights a distance rho away along it."""
+        loss, saved = self.loss, ascend((p for g in self._groups for p in g["params"]), rho)
+        try:
+            self._repeat()
+        finally:
+            put_weights_back(saved)
+        self.loss = loss
 
     def _random_state(self) -> tuple[rng.RNGState, Tensor]:
         return rng.capture(), self.generator.get_state()
