@@ -34,6 +34,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "metrics": ({"networks"}, {"numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"}),
     "samplers": ({"functional"}, {"sklearn", "torch", "tqdm"}),
     "techniques": ({"engine", "functional", "gan", "regularizers", "runs", "wrappers"}, {"torch"}),
+    "nonadversarial": ({"engine", "functional", "networks", "regularizers", "runs", "wrappers"}, {"torch"}),
     "datamodules": ({"functional"}, {"numpy", "PIL", "sklearn", "torch", "torchvision", "tqdm"}),
     "visualization": (set(), {"matplotlib", "numpy", "PIL", "torch"}),
     "callbacks": (

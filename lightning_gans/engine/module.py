@@ -72,6 +72,9 @@ class GenerativeModule(Sampling):
 
     def play(self, *players: Player) -> None:
         """Let these take part, behind those that do already; the constructor of a subclass calls it."""
+        for player in players:
+            if player.name == self.counted and player.every != 1:  # global_step would stand still
+                raise ValueError(f"{player.name}_every must be 1 for the player that is counted, got {player.every}.")
         self.players |= {player.name: player for player in players}
         self.progress.begin(self.players)
         nets = [net for name in self.players for net in self.networks(name)]
