@@ -88,9 +88,8 @@ class GenerativeModule(Sampling):
     def cycle(self) -> None:
         """One update of each player that is due, on the same data."""
         batches = self.take(self.players[self.counted].accumulate)
-        for name in self.players:
-            if self.due(name):
-                self.minimise(name, partial(self.terms, name), batches)
+        for name in [name for name in self.players if self.due(name)]:  # asked before the counted player steps
+            self.minimise(name, partial(self.terms, name), batches)
         self.used(batches)
         self.progress.end_cycle()
 
