@@ -50,11 +50,10 @@ class GradientNorms(EveryNSteps, Draws):
     vanish or explode with depth under weight clipping unless c is chosen well, and are flat under a gradient penalty.
 
     Logged: ``grad/d``, ``grad/g``, and so for any other player: norm of the gradient of its own loss, all terms
-    together, with respect to its parameters, as it is when the optimizer steps (the cycle's last step of that
-    player), before it is clipped; ``grad/d/<layer>`` and ``grad/g/<layer>``: the part of each layer;
-    ``grad/input/real``, ``.../fake``, ``.../interpolated``: mean of :math:`\|\nabla_x D(x)\|_2` over the last batch,
-    its fakes and points :math:`\alpha x + (1 - \alpha)\tilde x,\ \alpha \sim U(0, 1)` (D in evaluation mode; left out
-    where there is none).
+    together, with respect to its parameters, as it is when the optimizer steps (the cycle's last step of that player),
+    before it is clipped; ``grad/d/<layer>`` and ``grad/g/<layer>``: the part of each layer; ``grad/input/real``,
+    ``.../fake``, ``.../interpolated``: mean of :math:`\|\nabla_x D(x)\|_2` over the last batch, its fakes and points
+    :math:`\alpha x + (1 - \alpha)\tilde x,\ \alpha \sim U(0, 1)` (D in evaluation mode; left out where there is none).
     The figure is ``<folder>/gradients/latest.png``, and ``grad/layers`` in W&B and TensorBoard.
 
     Args:

@@ -35,7 +35,7 @@ class MemoryLoader:
     """Batches of a tensor, picked by ``index_select`` on the device that holds it.
 
     Yields ``real``; ``(real, labels)`` when there are labels; ``(real, labels, weights)`` when there are weights
-    (labels may then be None).
+    (labels may then be None); ``(real, labels, weights, index)`` with ``with_index``.
 
     Args:
         data: (N, ...), usually uint8 images; floating-point data must be finite.
@@ -53,6 +53,7 @@ class MemoryLoader:
     Attributes:
         factors: (N,) numbers that the weights are multiplied by, or None; a technique that learns a weight for each
             item sets them, and changes them in place as it trains.
+        with_index: yield the number (N,) int64 of each item of a batch too; a model that needs it sets this.
 
     Raises:
         ValueError: empty data, NaN or infinite data, lengths that differ, a batch larger than the data set.
@@ -86,6 +87,7 @@ class MemoryLoader:
         self.labels = None if labels is None else labels.to(self.device)
         self.weights = None if weights is None else weights.to(self.device)
         self.factors: Tensor | None = None
+        self.with_index = False
         self._num_rows()  # a batch that is too large is reported here, not at the first batch
 
     def _num_rows(self) -> int:
@@ -127,12 +129,14 @@ class MemoryLoader:
             if self.transform is not None:
                 real = self.transform(real, generator)
             columns = [column for column in (self.weights, self.factors) if column is not None]
-            if self.labels is None and not columns:
+            if self.labels is None and not columns and not self.with_index:
                 yield real
                 continue
             labels = None if self.labels is None else self.labels.index_select(0, index)
             weights = [column.index_select(0, index) for column in columns]
-            yield (real, labels, math.prod(weights[1:], start=weights[0])) if weights else (real, labels)
+            weight = math.prod(weights[1:], start=weights[0]) if weights else None
+            batch = (real, labels, weight, index)
+            yield batch if self.with_index else batch[:3] if weights else batch[:2]
 
 
 class FreshLoader:

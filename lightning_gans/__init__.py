@@ -9,6 +9,7 @@ from lightning_gans.compat import moved as _moved
 from lightning_gans.engine import distributed
 from lightning_gans.engine.batch import Batch
 from lightning_gans.gan import GANModule
+from lightning_gans.nonadversarial import NONADVERSARIAL, ExemplarVAE
 from lightning_gans.runs.load import load
 from lightning_gans.techniques import (
     CTGAN,
@@ -33,6 +34,7 @@ __all__ = [
     "CTGAN",
     "DCGAN",
     "GAN",
+    "NONADVERSARIAL",
     "PRCGAN",
     "SNGAN",
     "SRNGAN",
@@ -43,6 +45,7 @@ __all__ = [
     "AdaGAN",
     "Batch",
     "BoostedGAN",
+    "ExemplarVAE",
     "GANModule",
     "PrimalDualGAN",
     "RobustWGAN",

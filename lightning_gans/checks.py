@@ -13,11 +13,16 @@ def installed(*packages: str) -> None:
         raise ImportError(f"{', '.join(missing)} must be installed for this: pip install {' '.join(missing)}")
 
 
+def at_least(least: int, **values: int) -> None:
+    """ValueError unless every value is an integer >= ``least``."""
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} must be an integer >= {least}, got {value!r}.")
+
+
 def at_least_one(**values: int) -> None:
     """ValueError unless every value is an integer >= 1."""
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
+    at_least(1, **values)
 
 
 def positive(**values: float) -> None:

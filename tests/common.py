@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,9 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_gans import TECHNIQUES, GANModule
+from lightning_gans import NONADVERSARIAL, TECHNIQUES, GANModule
 from lightning_gans.compat.lightning import pl
-from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
+from lightning_gans.datamodules import MemoryLoader
+from lightning_gans.networks import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    ToyDiscriminator,
+    ToyGenerator,
+    VAEDecoder,
+    VAEEncoder,
+)
 
 # Their per-sample penalty refuses BatchNorm in the discriminator.
 PENALISED = {"wgan_gp", "ct_gan", "prc_gan", "prc_gan_clip", "robust_wgan"}
@@ -41,22 +50,31 @@ QUIET: dict[str, Any] = {
 }
 
 
-def make(technique: str, **options: Any) -> GANModule:
-    """A technique with tiny MLPs on (2,)-shaped data, the same weights each time."""
+def make(technique: str, **options: Any) -> Any:
+    """A technique, or another model, with tiny MLPs on (2,)-shaped data, the same weights each time."""
     torch.manual_seed(1)
+    if technique in NONADVERSARIAL:
+        return NONADVERSARIAL[technique](*autoencoder((2,)), 3, **options)  # type: ignore[call-arg]
     generator = ToyGenerator(shape=(2,), latent_dim=3, width=8, depth=1)
     discriminator = ToyDiscriminator(shape=(2,), width=8, depth=1)
     return build(technique, generator, discriminator, ToyDiscriminator(shape=(2,), width=8, depth=1), **options)
 
 
-def make_images(technique: str, **options: Any) -> GANModule:
+def make_images(technique: str, **options: Any) -> Any:
     """A technique with tiny DCGAN nets on 1x8x8 images; BatchNorm in both where the technique allows it."""
     torch.manual_seed(1)
+    if technique in NONADVERSARIAL:
+        return NONADVERSARIAL[technique](*autoencoder((1, 8, 8)), 3, **options)  # type: ignore[call-arg]
     norm = "none" if technique in PENALISED else "batch"
     generator = DCGANGenerator(shape=(1, 8, 8), latent_dim=3, width=4)
     discriminator = DCGANDiscriminator(shape=(1, 8, 8), width=4, norm=norm)
     classifier = DCGANDiscriminator(shape=(1, 8, 8), width=4)
     return build(technique, generator, discriminator, classifier, **options)
+
+
+def autoencoder(shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
+    """An encoder to codes of length 3 and its decoder."""
+    return VAEEncoder(shape, 3, width=8, depth=1), VAEDecoder(shape, 3, width=8, depth=1)
 
 
 def build(
@@ -75,7 +93,9 @@ def build(
 
 def networks(module: GANModule) -> dict[str, nn.Module]:
     """The networks of a module by the names of its arguments."""
-    return {name: getattr(module, name) for player in module.players.values() for name in player.networks}
+    taken = inspect.signature(type(module)).parameters
+    names = [name for player in module.players.values() for name in player.networks]
+    return {name: getattr(module, name) for name in names if name in taken or "kwargs" in taken or "options" in taken}
 
 
 def trainer(**options: Any) -> pl.Trainer:
@@ -89,6 +109,12 @@ def plain(
     """A plain DataLoader of n fixed items in [-1, 1], in order."""
     data = torch.rand(n, *shape, generator=torch.Generator().manual_seed(7), dtype=dtype) * 2 - 1
     return DataLoader(data, batch_size)
+
+
+def data_for(name: str, shape: tuple[int, ...] = (2,)) -> Any:
+    """:func:`plain` data in the loader that a model needs."""
+    loader = plain(shape=shape)
+    return MemoryLoader(loader.dataset, None, 4, shuffle=False) if name in NONADVERSARIAL else loader  # type: ignore[arg-type]
 
 
 class Noisy(Dataset):

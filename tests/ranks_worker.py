@@ -13,7 +13,7 @@ import torch.distributed as dist
 from common import PENALISED, VARIANTS, build, equal, make, noisy_loader, plain, state, trainer
 from torch import nn
 
-from lightning_gans import GANModule
+from lightning_gans import NONADVERSARIAL, GANModule
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.memory import MemoryLoader
 from lightning_gans.engine import distributed
@@ -111,6 +111,8 @@ def main(folder: Path) -> None:
         found[name] = state(train(make(name).double(), loader(4), 50))
         found[f"{name} batch norm"] = state(train(with_batch_norm(name), loader(4), 50))
         found[f"{name} float32"] = state(train(make(name, **SGD), loader(4, torch.float32), 50))
+    for name in NONADVERSARIAL:
+        found[name] = state(train(make(name).double(), loader(4), 50))
     found["weights of samples"] = state(train(weighs_samples(), loader(4), 50))
     for strategy in ("auto", "ddp", "ddp_find_unused_parameters_true"):
         found[strategy] = state(train(make("wgan_gp").double(), loader(4), 5, strategy=strategy))

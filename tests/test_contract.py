@@ -1,4 +1,4 @@
-"""What every technique has to keep, whatever it minimises. Parametrized over TECHNIQUES."""
+"""What every model has to keep, whatever it minimises. Parametrized over TECHNIQUES and NONADVERSARIAL."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 import torch
-from common import VARIANTS, equal, make, make_images, networks, noisy_loader, plain, resting, state, trainer
+from common import VARIANTS, data_for, equal, make, make_images, networks, noisy_loader, plain, resting, state, trainer
 from torch import Tensor, nn
 
-from lightning_gans import TECHNIQUES, WGANGP, GANModule
+from lightning_gans import NONADVERSARIAL, TECHNIQUES, WGANGP, GANModule
 from lightning_gans.compat.lightning import callbacks, pl
+from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.engine.frozen import frozen
 from lightning_gans.regularizers import GradientPenalty
 from lightning_gans.runs.metrics_csv import MetricsCSV
 
 all_techniques = pytest.mark.parametrize("name", TECHNIQUES)
+all_models = pytest.mark.parametrize("name", [*TECHNIQUES, *NONADVERSARIAL])
+others = pytest.mark.parametrize("name", NONADVERSARIAL)
 all_variants = pytest.mark.parametrize("name", VARIANTS)
 
 
@@ -74,11 +77,11 @@ def test_a_step_leaves_the_other_network_alone(name: str, order: str) -> None:
     assert flags == ([p.requires_grad for p in module.parameters()], [m.training for m in module.modules()])
 
 
-@all_techniques
+@all_models
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     module = make_images(name)
     t = trainer(max_steps=1)
-    t.fit(module, train_dataloaders=plain(shape=(1, 8, 8)))
+    t.fit(module, train_dataloaders=data_for(name, (1, 8, 8)))
     assert [k for k, p in module.named_parameters() if p.grad is None and p.requires_grad] == []
 
 
@@ -94,11 +97,80 @@ def test_terms_are_finite_and_logged(name: str) -> None:
     assert logged["d/loss"] == pytest.approx(sum(terms), rel=1e-5)
 
 
-@all_techniques
+@others
+def test_terms_of_other_models_are_finite_and_logged(name: str) -> None:
+    """``<player>/<term>`` of each player, whose sum is ``<player>/loss``."""
+    module, seen = make(name), {}
+    terms = module.terms
+
+    def kept(player: str, batch: Any) -> Any:
+        found = terms(player, batch)
+        seen.update({f"{player}/{term}": 0.0 for term in found})
+        return found
+
+    module.terms = kept
+    t = trainer(max_steps=4, log_every_n_steps=2)
+    t.fit(module, train_dataloaders=data_for(name))
+    logged = {k: float(v) for k, v in t.callback_metrics.items()}
+    assert all(torch.isfinite(torch.tensor(v)) for v in logged.values()) and seen.keys() <= logged.keys()
+    for player in module.players:
+        own = sum(v for k, v in logged.items() if k in seen and k.startswith(f"{player}/"))
+        assert logged[f"{player}/loss"] == pytest.approx(own, rel=1e-5)
+
+
+@others
+def test_steps_of_other_models_are_counted_honestly(name: str) -> None:
+    module = make(name)
+    module.players[module.counted].accumulate = 3
+    t = trainer(max_steps=16)
+    t.fit(module, train_dataloaders=data_for(name))
+    assert t.global_step == 16 and module.progress.updates[module.counted] == 16
+    assert module.images_seen == 3 * 16 * 4
+
+
+@others
+def test_cycles_of_other_models_span_epochs(name: str) -> None:
+    """Two batches an epoch, three for an update."""
+    module = make(name)
+    module.players[module.counted].accumulate = 3
+    t = trainer(max_epochs=7, max_steps=-1)
+    t.fit(module, train_dataloaders=MemoryLoader(torch.randn(8, 2), None, 4))
+    assert t.global_step == 4
+
+
+@others
+def test_clipping_of_other_models(name: str) -> None:
+    module = make(name)
+    for player in module.players.values():
+        player.clip, player.optimizer = 1e-3, lambda parameters: torch.optim.SGD(parameters, lr=1.0)
+    before = {k: p.detach().clone() for k, p in module.named_parameters()}
+    trainer(max_steps=1, log_every_n_steps=1).fit(module, train_dataloaders=data_for(name))
+    moved = torch.cat([(p.detach() - before[k]).flatten() for k, p in module.named_parameters()]).norm()
+    assert float(moved) == pytest.approx(1e-3 * len(module.players) ** 0.5, rel=1e-3)
+    assert float(module.values[f"{module.counted}/grad_norm"]) > 1e-2
+
+
+@others
+def test_accumulation_of_other_models_is_a_larger_batch(name: str) -> None:
+    """In float64, for terms that are means over samples."""
+
+    def train(size: int, accumulate: int) -> dict[str, Tensor]:
+        pl.seed_everything(0, verbose=False)
+        module = make(name).double()
+        module.players[module.counted].accumulate = accumulate
+        data = plain(192, dtype=torch.float64).dataset
+        trainer(max_steps=3).fit(module, train_dataloaders=MemoryLoader(data, None, size, shuffle=False))  # type: ignore[arg-type]
+        return state(module)
+
+    large, small = train(32, 1), train(16, 2)
+    assert max(float((large[k] - small[k]).abs().max()) for k in large) < 1e-12
+
+
+@all_models
 def test_checkpoint_round_trip(tmp_path: Path, name: str) -> None:
     module = make(name)
     t = trainer(max_steps=2)
-    t.fit(module, train_dataloaders=plain())
+    t.fit(module, train_dataloaders=data_for(name))
     t.save_checkpoint(tmp_path / "a.ckpt")
     torch.load(tmp_path / "a.ckpt", weights_only=True)
     again = type(module).load_from_checkpoint(tmp_path / "a.ckpt", **networks(make(name)))
@@ -202,12 +274,17 @@ def test_checkpoints_fall_on_every_multiple(tmp_path: Path, name: str) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step=14.ckpt", "step=21.ckpt", "step=7.ckpt"]
 
 
-@all_techniques
+@all_models
 def test_weights_of_real_samples_reach_the_loss(name: str) -> None:
     """A weight of zero for every real sample is not the same game as none."""
 
     def train(weight: float | None) -> dict[str, Tensor]:
         module, x = make(name), plain(40).dataset
+        if name in NONADVERSARIAL:
+            weights = None if weight is None else torch.full((40,), weight)
+            loader = MemoryLoader(x, None, 4, shuffle=False, weights=weights)  # type: ignore[arg-type]
+            trainer(max_steps=2).fit(module, train_dataloaders=loader)
+            return state(module)
         data = [(v, torch.tensor(0), torch.tensor(weight)) if weight is not None else v for v in x]  # type: ignore[attr-defined]
         trainer(max_steps=2).fit(module, train_dataloaders=torch.utils.data.DataLoader(data, 4))
         return state(module)
@@ -254,40 +331,47 @@ def test_wgan_clips_every_parameter() -> None:
     assert max(largest) == pytest.approx(0.02)
 
 
-@all_techniques
+@all_models
 def test_samples(name: str) -> None:
     module = make_images(name)
+    if name in NONADVERSARIAL:  # some sample by what they have seen
+        trainer(max_steps=1).fit(module, train_dataloaders=data_for(name, (1, 8, 8)))
     generator = torch.Generator().manual_seed(3)
     x = module.sample(5, generator=generator)
-    assert x.shape == (5, 1, 8, 8) and not x.requires_grad and module.generator.training
+    assert x.shape == (5, 1, 8, 8) and not x.requires_grad and module.trained_network.training
+    assert equal(module.sample(5, seed=4), module.sample(5, seed=4)) and not equal(x, module.sample(5, seed=4))
+    with pytest.raises(ValueError, match="seed must be None where a generator is given, got 4"):
+        module.sample(5, generator=generator, seed=4)
+    generator.manual_seed(3)
+    module.sample(5, generator=generator)
     assert equal(x, module.sample(5, generator=generator.manual_seed(3)))
     module.start_ema()
     with torch.no_grad():
-        for p in module.generator.parameters():
+        for p in module.trained_network.parameters():
             p.zero_()
     assert equal(x, module.sample(5, generator=generator.manual_seed(3)))  # the average is used
     assert not any("ema" in k for k in module.state_dict())
     assert all(p is not q for p in module.parameters() for q in module.start_ema().parameters())
 
 
-@all_techniques
+@all_models
 def test_ema_is_in_the_checkpoint(tmp_path: Path, name: str) -> None:
     module = make(name)
     module.start_ema()
     t = trainer(max_steps=2)
-    t.fit(module, train_dataloaders=plain())
+    t.fit(module, train_dataloaders=data_for(name))
     t.save_checkpoint(tmp_path / "a.ckpt")
     again = type(module).load_from_checkpoint(tmp_path / "a.ckpt", **networks(make(name)))
     assert again.ema is not None
     assert equal(module.start_ema().state_dict(), again.ema.state_dict())
-    assert not equal(again.ema.state_dict(), again.generator.state_dict())
+    assert not equal(again.ema.state_dict(), again.trained_network.state_dict())
 
 
-@all_variants
+@pytest.mark.parametrize("name", [*VARIANTS, *NONADVERSARIAL])
 def test_bfloat16_mixed_precision_trains(name: str) -> None:
     module = make_images(name)
     t = trainer(max_steps=3, precision="bf16-mixed", log_every_n_steps=1)
-    t.fit(module, train_dataloaders=plain(shape=(1, 8, 8)))
+    t.fit(module, train_dataloaders=data_for(name, (1, 8, 8)))
     assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in module.parameters())
 
 

@@ -13,7 +13,7 @@ import torch
 from common import VARIANTS, make, state
 from ranks_worker import SGD, loader, train, weighs_samples, with_batch_norm
 
-from lightning_gans import TECHNIQUES
+from lightning_gans import NONADVERSARIAL, TECHNIQUES
 
 WORKER = Path(__file__).with_name("ranks_worker.py")
 
@@ -33,7 +33,7 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
     return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [*VARIANTS, *NONADVERSARIAL])
 def test_two_ranks_equal_one_process(two_ranks: dict[str, Any], name: str) -> None:
     start, one = state(make(name).double()), state(train(make(name).double(), loader(8), 50, strategy="auto"))
     assert largest_difference(start, one) > 1e-4  # it did train

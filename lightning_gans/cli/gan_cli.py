@@ -14,7 +14,7 @@ import torch
 
 import lightning_gans.callbacks as gan_callbacks
 import lightning_gans.datamodules as gan_datamodules
-from lightning_gans import checks, networks, regularizers, techniques, wrappers
+from lightning_gans import checks, networks, nonadversarial, regularizers, techniques, wrappers
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.cli.configuration import fit_networks_to_data, parameters
 from lightning_gans.cli.plan import plan
@@ -26,7 +26,7 @@ from lightning_gans.runs.metrics_csv import MetricsCSV
 from lightning_gans.tools.write import SampleWriter
 
 _BEST = "best-{step:06d}"
-_PACKAGES = (techniques, gan_datamodules, gan_callbacks, networks, regularizers, wrappers)
+_PACKAGES = (techniques, nonadversarial, gan_datamodules, gan_callbacks, networks, regularizers, wrappers)
 
 
 class Parser(pl_cli.LightningArgumentParser):

@@ -75,6 +75,8 @@ class GenerativeModule(Sampling):
         for player in players:
             if player.sam and self.cuda_graphs:
                 raise ValueError(f"sam_{player.name} must be None with cuda_graphs, got {player.sam!r}.")
+            if player.name == self.counted and player.every != 1:  # global_step would stand still
+                raise ValueError(f"{player.name}_every must be 1 for the player that is counted, got {player.every}.")
             self.players[player.name] = player
         self.progress.begin(self.players)
         nets = [net for name in self.players for net in self.networks(name)]
@@ -88,9 +90,8 @@ class GenerativeModule(Sampling):
     def cycle(self) -> None:
         """One update of each player that is due, on the same data."""
         batches = self.take(self.players[self.counted].accumulate)
-        for name in self.players:
-            if self.due(name):
-                self.minimise(name, partial(self.terms, name), batches)
+        for name in [name for name in self.players if self.due(name)]:  # asked before the counted player steps
+            self.minimise(name, partial(self.terms, name), batches)
         self.used(batches)
         self.progress.end_cycle()
 

@@ -36,6 +36,7 @@ def save(progress: Progress, stream: DataStream, noise: torch.Generator) -> dict
 def restore(state: Mapping[str, Any], progress: Progress, stream: DataStream, noise: torch.Generator) -> None:
     """Go on from what :func:`save` returned, or its first form (version 0.1)."""
     progress.images_seen = state["images_seen"]
+    progress.updates.update(state.get("updates", {}))
     was, now = (len(state["ranks"]), state["device"]), (distributed.world_size(), noise.device.type)
     if was != now:
         utilities.rank_zero_warn(
@@ -44,7 +45,6 @@ def restore(state: Mapping[str, Any], progress: Progress, stream: DataStream, no
         )
         return
     progress.done.update(state.get("done") or {"d": state["d_done"], "g": state["g_done"]})
-    progress.updates.update(state.get("updates", {}))
     mine = state["ranks"][distributed.rank()]
     noise.set_state(state["noise"])
     stream.load_state_dict(mine["stream"], mine["random"])

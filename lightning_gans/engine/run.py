@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.engine import distributed
@@ -48,6 +48,7 @@ class Run:
         steps: each player's, from the first update on.
         stepping: the one whose optimizer steps now.
         looked: the first batch was checked.
+        trainer: whose fit it is; None once that is over.
     """
 
     stepping: Step
@@ -74,9 +75,31 @@ class Run:
             if owner is not None
             for hook in _TRANSFER
         )
+        self.trainer: Any = trainer
         self.strategy, self.precision = cast(Any, trainer.strategy), cast(Any, trainer.precision_plugin)
         self.steps: dict[str, Step] = {}
         self.looked = False
+
+    @property
+    def num_items(self) -> int:
+        """How many training items there are.
+
+        Raises:
+            ValueError: for a loader that does not know items by number.
+        """
+        loader = self.trainer.train_dataloader
+        if not hasattr(loader, "with_index"):
+            raise ValueError(
+                f"The training data must be in a MemoryLoader, got a {type(loader).__name__}: the model asks for items "
+                "by their number."
+            )
+        return len(loader.data)
+
+    def items(self, index: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Training items (M, ...) by number, as batches have them; a transform draws from the generator."""
+        loader = self.trainer.train_dataloader
+        x = loader.data.index_select(0, index.to(loader.device))
+        return cast(Tensor, x if loader.transform is None else loader.transform(x, generator))
 
     def prepare(
         self, players: Mapping[str, Player], networks: dict[str, list[nn.Module]], optimizers: Any, progress: Progress
@@ -115,6 +138,11 @@ class Connection(callbacks.Callback):
         """Seed the noise (equally on all ranks), or go on from the checkpoint."""
         pl_module.begin()
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Have the loader number its items, if the module asks and the loader can."""
+        if pl_module.needs_index and hasattr(trainer.train_dataloader, "with_index"):
+            trainer.train_dataloader.with_index = True
+
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Lightning is about to open the next epoch's iterator."""
         pl_module.run.stream.enter_loader_random_state(trainer.train_dataloader)
@@ -125,7 +153,10 @@ class Connection(callbacks.Callback):
             step.clip()
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        """Lightning ends silently where there is nothing to train on."""
+        """Let go of trainer and data. Lightning ends silently where there is nothing to train on."""
+        pl_module.run.trainer = None
+        if pl_module.needs_index and hasattr(trainer.train_dataloader, "with_index"):
+            trainer.train_dataloader.with_index = False  # it may be another module's next
         if trainer.num_training_batches == 0 and trainer.limit_train_batches != 0:
             raise ValueError(NO_BATCH)
 

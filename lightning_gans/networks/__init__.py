@@ -17,6 +17,7 @@ from lightning_gans.networks.mnist import MNISTCritic, MNISTGenerator
 from lightning_gans.networks.primal_dual import PrimalDualDiscriminator, PrimalDualGenerator
 from lightning_gans.networks.reconstructors import Reconstructor
 from lightning_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
+from lightning_gans.networks.vae import VAEDecoder, VAEEncoder
 
 __all__ = [
     "BottleneckDiscriminator",
@@ -41,5 +42,7 @@ __all__ = [
     "TaperedResNetGenerator",
     "ToyDiscriminator",
     "ToyGenerator",
+    "VAEDecoder",
+    "VAEEncoder",
     "make_norm",
 ]
