@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.engine.batch import Batch, Terms
-from lightning_gans.engine.first_batch import check_codes
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.functional.ranks import gather_rows, rank_and_world
 from lightning_gans.functional.variational import importance_bound, mixture_log_density, normal_log_density
+from lightning_gans.nonadversarial.codes import check_codes
 
 
 class ExemplarVAE(GenerativeModule):
