@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class WGANGP(GAN):
         ValueError: for a weight out of range and for another loss.
     """
 
-    losses = ("wasserstein",)
+    losses: Collection[str] = ("wasserstein",)
 
     def __init__(
         self,
