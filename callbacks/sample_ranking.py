@@ -112,7 +112,7 @@ class SampleRanking(EveryNSteps, Draws):
     def _draw(self, trainer: pl.Trainer, order: Tensor, step: int) -> None:
         data = getattr(trainer, "datamodule", None)
         shape: tuple[int, ...] = getattr(data, "shape", ())
-        if len(shape) != 3 or shape[0] not in (1, 3):
+        if len(shape) != 3:
             return
         for name, picked in (("highest", order[: self.shown]), ("lowest", order.flip(0)[: self.shown])):
             rows = self.loader.data[picked.to(self.loader.device)]
