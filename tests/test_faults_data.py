@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from common import trainer
 from PIL import Image
 
-from lightning_gans.datamodules import Images
+from lightning_gans import GAN
+from lightning_gans.datamodules import Images, tail_loader
 from lightning_gans.datamodules import pictures as files
+from lightning_gans.functional.columns import columns
+from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 from lightning_gans.tools.score import read_samples
 from lightning_gans.visualization.images import grid_image
 
@@ -163,3 +168,62 @@ def test_few_large_pictures_are_not_decoded_at_once(tmp_path: Path, monkeypatch:
         save(tmp_path / f"{i}.png", np.full((40, 40), i % 2 == 0))
     _, images = read(tmp_path)
     assert most == [1600] and images[:, 0, 0, 0].tolist() == [255, 0] * 3
+
+
+# ------------------------------------------------------------------------------------------------- batches
+class Rows(torch.utils.data.Dataset):
+    """Whatever a function makes of a number."""
+
+    def __init__(self, row: Any) -> None:
+        self.row = row
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, i: int) -> Any:
+        return self.row(i)
+
+
+def fitted(row: Any, conditional: bool = False, **options: Any) -> tuple[GAN, list[str]]:
+    classes: Any = {"num_classes": 4 if conditional else None}
+    nets = ToyGenerator((2,), 3, 8, 1, **classes), ToyDiscriminator((2,), 8, 1, **classes)
+    module = GAN(*nets, 3, **options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(max_steps=1).fit(module, torch.utils.data.DataLoader(Rows(row), 4))
+    return module, [str(w.message) for w in caught if "left out" in str(w.message)]
+
+
+def test_further_columns_are_left_out_and_told_once() -> None:
+    point = torch.tensor([1.0, 2.0])
+    for row, told in (
+        (lambda i: (point, i, f"{i}.png"), "2"),
+        (lambda i: (point, f"{i}", torch.tensor(i), {"a": 1}), "2, 3"),
+        (lambda i: (point, i, torch.ones(2)), "2"),
+        (lambda i: {"image": point, "label": i, "path": "a"}, "path"),
+    ):
+        module, said = fitted(row)
+        assert module.last_batch.weights is None and len(said) == 1, row(0)  # type: ignore[union-attr]
+        assert said[0].startswith(f"Of each batch {told} is left out")
+    module, said = fitted(lambda i: (point, i, float(i)), conditional=True)
+    assert not said and module.last_batch.weights.tolist() == [0, 1, 2, 3]  # type: ignore[union-attr]
+
+
+def test_columns_are_named() -> None:
+    names = {"real": "point", "labels": "kind", "weights": "weight"}
+    row = lambda i: {"kind": i % 4, "weight": 1.0, "point": torch.tensor([1.0, 2.0])}  # noqa: E731
+    module, said = fitted(row, conditional=True, columns=names)
+    batch = module.last_batch
+    assert not said and batch is not None and batch.labels.tolist() == [0, 1, 2, 3]  # type: ignore[union-attr]
+    module, _ = fitted(lambda i: (i, 2.0, torch.zeros(2)), columns={"real": 2, "weights": 1})
+    assert module.last_batch.weights.tolist() == [2.0] * 4  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=r"columns\['labels'\] must be one of kind, weight, point.* got 'class'"):
+        fitted(row, columns={"real": "point", "labels": "class"})
+    with pytest.raises(ValueError, match="columns must name real, and may name labels and weights, got x"):
+        fitted(row, columns={"x": "point"})
+    index = torch.arange(3)
+    assert columns((torch.zeros(3, 2), None, None, index))[3] is index  # as our own loaders number items
+    weighted = tail_loader(
+        torch.utils.data.DataLoader(Rows(lambda i: (torch.zeros(2), i, "path")), 4), index.bool()[[0, 1] * 4]
+    )
+    assert next(iter(weighted))[2].mean() == 1
