@@ -15,6 +15,7 @@ from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.contract import Latents, Samples, has
 from lightning_gans.engine.sampling import Sampling
+from lightning_gans.functional.columns import Names, columns
 from lightning_gans.metrics import (
     METRICS,
     ClassifierExtractor,
@@ -285,7 +286,8 @@ class GenerativeMetrics(ScoreCallback):
                     "the reference must come from a datamodule with reference(split), or, with split='train' while "
                     f"training, from the training loader; got neither for split={self.split!r}."
                 )
-            self._collected = _collect(trainer, self._value_range(trainer))
+            names = getattr(trainer.lightning_module, "columns", None)
+            self._collected = _collect(trainer, self._value_range(trainer), names)
         return self._collected
 
     # ------------------------------------------------------------------ protocol
@@ -316,7 +318,9 @@ def _datamodule(trainer: pl.Trainer) -> Any:
     return getattr(trainer, "datamodule", None)
 
 
-def _collect(trainer: pl.Trainer, value_range: tuple[float, float]) -> tuple[Tensor, Tensor | None]:
+def _collect(
+    trainer: pl.Trainer, value_range: tuple[float, float], names: Names | None
+) -> tuple[Tensor, Tensor | None]:
     """All images of the training loader, as uint8, and their labels if the batches have any."""
     loader: Any = trainer.train_dataloader
     if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
@@ -327,17 +331,19 @@ def _collect(trainer: pl.Trainer, value_range: tuple[float, float]) -> tuple[Ten
             "on several processes the reference must come from a datamodule with reference(split), or from a "
             f"DataLoader over a data set with indices, got {type(loader).__name__}."
         )
-    images, labels = zip(*_batches(loader, value_range))
+    images, labels = zip(*_batches(loader, value_range, names))
     return torch.cat(images), None if labels[0] is None else torch.cat(labels)
 
 
-def _batches(loader: Any, value_range: tuple[float, float]) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _batches(
+    loader: Any, value_range: tuple[float, float], names: Names | None
+) -> Iterator[tuple[Tensor, Tensor | None]]:
     for batch in loader:
-        real, labels = (*batch, None)[:2] if isinstance(batch, (tuple, list)) else (batch, None)
+        real, labels, *_ = columns(batch, names)
         if real.dim() != 4:
             raise ValueError(
                 f"GenerativeMetrics needs images of shape (N, C, H, W), got {tuple(real.shape)}; for toy data use "
                 "ModeCoverage."
             )
-        integers = labels is not None and labels.dim() == 1 and not labels.is_floating_point()
+        integers = isinstance(labels, Tensor) and labels.dim() == 1 and not labels.is_floating_point()
         yield to_uint8(real, value_range).cpu(), labels.long().cpu() if integers else None

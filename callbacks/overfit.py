@@ -13,6 +13,7 @@ from lightning_gans import checks
 from lightning_gans.callbacks.probe import EveryNSteps, log_metrics, scores, untouched
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.contract import Critic
+from lightning_gans.functional.columns import Names, columns
 
 Samples = tuple[Tensor, Tensor | None]
 
@@ -83,7 +84,7 @@ class OverfitAlarm(EveryNSteps):
             loader = trainer.val_dataloaders if datamodule is None else datamodule.val_dataloader()
             if loader is None:
                 raise ValueError("OverfitAlarm needs held-out samples: give a datamodule with a val_dataloader.")
-            self.held_out = _collect(loader, self.num_samples)
+            self.held_out = _collect(loader, self.num_samples, getattr(pl_module, "columns", None))
             if hasattr(datamodule, "reference"):
                 items, labels = datamodule.reference("train")
                 low, high = getattr(datamodule, "value_range", None) or (-1.0, 1.0)
@@ -128,12 +129,12 @@ class OverfitAlarm(EveryNSteps):
         self.checks_above, self.warned = state_dict["checks_above"], state_dict["warned"]
 
 
-def _collect(loader: Iterable[Any], n: int) -> Samples:
+def _collect(loader: Iterable[Any], n: int, names: Names | None) -> Samples:
     reals, labels, count = [], [], 0
     for batch in chain.from_iterable(loader if isinstance(loader, (list, tuple)) else [loader]):
-        real, label = (*batch, None)[:2] if isinstance(batch, (tuple, list)) else (batch, None)
+        real, label, *_ = columns(batch, names)
         reals.append(real.cpu())
-        if label is not None:
+        if isinstance(label, Tensor):
             labels.append(label.cpu())
         if (count := count + len(real)) >= n:
             break

@@ -148,8 +148,8 @@ class SampleGrid(EveryNSteps, Draws):
         shape = tuple(samples.shape[1:])
         if shape in ((1,), (2,)):
             return {"grid": self.points_picture(module)}
-        if len(shape) != 3 or shape[0] not in (1, 3):
-            message = f"SampleGrid draws images of 1 or 3 channels, and points in 1-D and 2-D; not samples of {shape}."
+        if len(shape) != 3:
+            message = f"SampleGrid draws images (C, H, W), and points in 1-D and 2-D; not samples of {shape}."
             warnings.warn(message, stacklevel=2)
             return {}
         found = {"grid": grid_image(samples, self.columns, value_range, self.cell)}

@@ -13,6 +13,7 @@ from lightning_gans.callbacks.probe import Draws, EveryNSteps, log_metrics, scor
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
 from lightning_gans.engine.contract import Critic
+from lightning_gans.functional.columns import columns
 from lightning_gans.runs.atomic import replacing
 from lightning_gans.visualization.images import grid_image
 
@@ -84,7 +85,7 @@ class SampleRanking(EveryNSteps, Draws):
         """Score all samples, update the means; on the first rank also list, draw and log."""
         like, rows = next(module.discriminator.parameters()), []
         for batch in self.loader:
-            real, labels = (*batch, None)[:2] if isinstance(batch, (tuple, list)) else (batch, None)
+            real, labels, *_ = columns(batch)
             rows.append(scores(module, real.to(like), labels))
         found = distributed.interleave(torch.cat(rows))[: len(self.loader.data)].double().cpu()
         found = found - found.mean()
@@ -100,19 +101,19 @@ class SampleRanking(EveryNSteps, Draws):
 
     def _list(self, order: Tensor) -> None:
         assert self.margin is not None
-        columns: dict[str, list[Any]] = {
+        table: dict[str, list[Any]] = {
             "index": order.tolist(),
             "margin": [f"{m:.8g}" for m in self.margin[order].tolist()],
         }
         if self.flags is not None:
-            columns["outlier"] = self.flags[order].int().tolist()
+            table["outlier"] = self.flags[order].int().tolist()
         with replacing(self.folder / "samples.csv") as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows([list(columns), *map(list, zip(*columns.values()))])
+            csv.writer(file).writerows([list(table), *map(list, zip(*table.values()))])
 
     def _draw(self, trainer: pl.Trainer, order: Tensor, step: int) -> None:
         data = getattr(trainer, "datamodule", None)
         shape: tuple[int, ...] = getattr(data, "shape", ())
-        if len(shape) != 3 or shape[0] not in (1, 3):
+        if len(shape) != 3:
             return
         for name, picked in (("highest", order[: self.shown]), ("lowest", order.flip(0)[: self.shown])):
             rows = self.loader.data[picked.to(self.loader.device)]

@@ -21,6 +21,7 @@ from lightning_gans import checks
 from lightning_gans.datamodules.around import AroundDataModule
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.datamodules.memory import FreshLoader, MemoryLoader, draw_seed, rank_and_world
+from lightning_gans.functional.columns import columns
 from lightning_gans.functional.importance import stratum_weights
 
 Feature = int | Literal["mean", "norm"] | Callable[[Tensor], Tensor]
@@ -293,7 +294,7 @@ class _Weighted(Dataset):
 
 def _collate(collate: Callable[[list], Any], rows: list[tuple[Any, float]]) -> tuple[Any, Any, Tensor]:
     batch = collate([item for item, _ in rows])
-    real, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
+    real, labels, *_ = columns(batch)
     return real, labels, torch.tensor([weight for _, weight in rows])
 
 
@@ -309,10 +310,9 @@ def tail_count(share: float, batch: int) -> int:
 
 
 def _items(loader: DataLoader) -> tuple[Tensor, Tensor | None]:
-    batches = list(DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn))
-    if isinstance(batches[0], Tensor):
-        return torch.cat(batches), None
-    return torch.cat([x for x, *_ in batches]), torch.cat([y for _, y, *_ in batches])
+    batches = map(columns, DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn))
+    items, labels, *_ = zip(*batches)
+    return torch.cat(items), torch.cat(labels) if isinstance(labels[0], Tensor) else None
 
 
 def _mask(tail: Any, data: Tensor | None = None, labels: Tensor | None = None, *, n: int) -> Tensor:

@@ -18,6 +18,7 @@ from lightning_gans.engine.frozen import frozen
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory
 from lightning_gans.functional import draw
+from lightning_gans.functional.columns import Names
 from lightning_gans.functional.conditional import score, takes_labels
 from lightning_gans.functional.double_backward.input_gradient import DoubleBackward, no_autocast
 from lightning_gans.functional.penalties import Discriminator
@@ -31,7 +32,7 @@ class GANModule(GenerativeModule):
 
     One ``training_step`` is one generator update, the cycle's first one together with the discriminator updates before
     it; Lightning's ``global_step`` counts generator updates. Any loader works that yields ``x``, ``(x, labels)`` or
-    ``(x, labels, weights)``, where labels and weights may be None.
+    ``(x, labels, weights)``, where labels and weights may be None, or a dictionary (``columns``).
 
     Override levels, smallest first: :meth:`discriminator_terms` and :meth:`generator_terms`;
     :meth:`after_discriminator_step`, :meth:`before_generator_step`; :meth:`make_fake`; :meth:`generator_batch`; a
@@ -62,6 +63,7 @@ class GANModule(GenerativeModule):
         sam_g: rho of sharpness-aware minimisation (``optim.sam``) by the generator, >= 0: its gradient is taken at that
             distance from its weights, and costs twice as much. None: off.
         sam_d: the same for the discriminator.
+        columns: see `GenerativeModule`.
 
     Raises:
         ValueError: for settings out of range, for two terms of one name, and for BatchNorm in a discriminator with a
@@ -96,6 +98,7 @@ class GANModule(GenerativeModule):
         accumulate_d: int = 1,
         sam_g: float | None = None,
         sam_d: float | None = None,
+        columns: Names | None = None,
     ) -> None:
         checks.at_least_one(latent_dim=latent_dim, d_steps=d_steps, g_steps=g_steps, g_batch_factor=g_batch_factor)
         checks.one_of("order", order, ("d_first", "g_first"))
@@ -103,7 +106,7 @@ class GANModule(GenerativeModule):
             checks.only("g_steps", g_steps, 1, "with order='g_first'")
         d = Player("d", ("discriminator",), lr_d, optimizer_d, scheduler_d, clip_grad_d, accumulate_d, sam=sam_d)
         g = Player("g", ("generator",), lr_g, optimizer_g, scheduler_g, clip_grad_g, accumulate_g, sam=sam_g)
-        super().__init__(double_backward=double_backward, cuda_graphs=cuda_graphs)
+        super().__init__(double_backward=double_backward, cuda_graphs=cuda_graphs, columns=columns)
         self.generator, self.discriminator = generator, discriminator
         self.latent_dim, self.g_batch_factor, self.order = latent_dim, g_batch_factor, order
         self.d_steps, self.g_steps, self.betas = d_steps, g_steps, (betas[0], betas[1])

@@ -558,7 +558,7 @@ def test_bad_calls(tmp_path: Path) -> None:
     module = LatentDirections(Linear(), 2)
     with pytest.raises(ValueError, match=r"direction must be in 0..1, or None, got 2"):
         module.chart(2)
-    with pytest.raises(ValueError, match=r"chart needs images of 1 or 3 channels, or points in 1-D or 2-D, got \(4,\)"):
+    with pytest.raises(ValueError, match=r"chart needs images \(C, H, W\), or points in 1-D or 2-D, got \(4,\)"):
         module.chart()
     with pytest.raises(ValueError, match="magnitude must be > 0, got 0"):
         sign_accuracy(module, magnitude=0.0)

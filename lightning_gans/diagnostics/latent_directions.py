@@ -266,8 +266,8 @@ class LatentDirections(pl.LightningModule):
         checks.at_least_one(rows=rows, columns=columns - 1)
         which = range(self.num_directions) if direction is None else [direction]
         points = self.shape in ((1,), (2,))
-        if not points and (len(self.shape) != 3 or self.shape[0] not in (1, 3)):
-            raise ValueError(f"chart needs images of 1 or 3 channels, or points in 1-D or 2-D, got {self.shape}.")
+        if not points and len(self.shape) != 3:
+            raise ValueError(f"chart needs images (C, H, W), or points in 1-D or 2-D, got {self.shape}.")
         n = 200 if points else 1 if direction is None else rows
         z, _ = self.noise(n, torch.Generator().manual_seed(seed))
         labels = None if self.num_classes is None else torch.arange(n, device=self.device) % self.num_classes

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_gans.functional.columns import columns as columns  # of what a loader yields
+
 Terms = Mapping[str, Tensor]
 
 
@@ -35,11 +37,6 @@ class Batch:
 
 
 TENSORS = ("real", "labels", "weights", "z", "index")  # of a Batch
-
-
-def columns(raw: Any) -> tuple[Any, Any, Any, Any]:
-    """``(real, labels, weights, index)`` of what a loader yields: ``x`` or the beginning of that tuple."""
-    return (*raw, None, None, None)[:4] if isinstance(raw, (tuple, list)) else (raw, None, None, None)
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -26,7 +26,7 @@ def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
     if not torch.is_tensor(real):
         raise TypeError(
             f"real samples must be a floating-point tensor, got {type(real).__name__}: yield x, (x, labels) or "
-            "(x, labels, weights)."
+            "(x, labels, weights), or tell columns=."
         )
     if not real.is_floating_point():
         raise TypeError(
@@ -53,6 +53,8 @@ def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
 
 
 def _check_labels(labels: Tensor, n: int, networks: Mapping[str, nn.Module]) -> None:
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"labels must be {n} integers, one class per real sample, got {type(labels).__name__}.")
     if labels.shape != (n,) or labels.is_floating_point():
         raise ValueError(
             f"labels must be {n} integers, one class per real sample, got shape {tuple(labels.shape)} "

@@ -14,7 +14,7 @@ from torch.optim import Adam, Optimizer
 from lightning_gans import checks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import logbook, resume, rng
-from lightning_gans.engine.batch import Batch, Terms, columns, to_device
+from lightning_gans.engine.batch import Batch, Terms, to_device
 from lightning_gans.engine.first_batch import check_data
 from lightning_gans.engine.player import Player
 from lightning_gans.engine.progress import Progress
@@ -22,6 +22,7 @@ from lightning_gans.engine.run import Connection, Run
 from lightning_gans.engine.sampling import Sampling
 from lightning_gans.engine.step import Step, TermsOf
 from lightning_gans.functional import draw
+from lightning_gans.functional.columns import Names, check_names, columns, left_out
 from lightning_gans.functional.conditional import takes_labels
 from lightning_gans.functional.double_backward.input_gradient import DoubleBackward, double_backward
 
@@ -33,7 +34,8 @@ class GenerativeModule(Sampling):
 
     One ``training_step`` is one update of the player ``counted``, with whatever updates of others belong to it;
     Lightning's ``global_step`` counts those. Any loader works that yields ``x``, ``(x, labels)`` or
-    ``(x, labels, weights)``, where labels and weights may be None.
+    ``(x, labels, weights)``, where labels and weights may be None, or a dictionary; what else is in a batch is left
+    out, and told once.
 
     A subclass sets ``players`` and defines :meth:`terms`; :meth:`cycle` where its players do not simply step one after
     the other on the same batch; and what makes samples (``made_by``, or :meth:`decode`).
@@ -44,6 +46,8 @@ class GenerativeModule(Sampling):
         cuda_graphs: on a GPU, record the gradients of each player's step as a CUDA graph, one per batch size, and
             replay it. Terms must not hold Python numbers that change from step to step, nor wait for the GPU. The
             optimizer's update and all callbacks run as ever. No effect elsewhere.
+        columns: which keys or places in a batch are ``real``, ``labels`` and ``weights``, such as
+            ``{"real": "image", "labels": "digit"}``; None for the order above, and the usual keys.
 
     Attributes:
         players: by name, in the order of their optimizers.
@@ -57,13 +61,16 @@ class GenerativeModule(Sampling):
     betas: tuple[float, float] = (0.9, 0.999)
     needs_index = False
 
-    def __init__(self, *, double_backward: DoubleBackward = "sparse", cuda_graphs: bool = False) -> None:
+    def __init__(
+        self, *, double_backward: DoubleBackward = "sparse", cuda_graphs: bool = False, columns: Names | None = None
+    ) -> None:
         super().__init__()
+        check_names(columns)
         checks.one_of("double_backward", double_backward, get_args(DoubleBackward))
         self.automatic_optimization = False
         self._save_plain_hyperparameters()
         self.double_backward: DoubleBackward = double_backward
-        self.cuda_graphs, self.conditional = cuda_graphs, False
+        self.cuda_graphs, self.conditional, self.columns = cuda_graphs, False, columns
         self.players: dict[str, Player] = {}
         self.progress = Progress()
         self.values = self.progress.values
@@ -205,7 +212,7 @@ class GenerativeModule(Sampling):
         raw = run.precision.convert_input(raw)
         if not run.plain_transfer:
             raw = run.strategy.batch_to_device(raw)
-        parts: Sequence[Any] = columns(raw)
+        parts: Sequence[Any] = columns(raw, self.columns)
         for part in parts:
             if torch.is_tensor(part) and part.device != run.noise.device:
                 parts = [to_device(p, run.noise.device) for p in parts]
@@ -219,6 +226,8 @@ class GenerativeModule(Sampling):
         if not run.looked:
             with rng.untouched():
                 self.check_first_batch(batch)
+            if unused := left_out(raw, self.columns):
+                pl.utilities.rank_zero_warn(f"Of each batch {', '.join(unused)} is left out (see columns=).")
             run.looked = True
         return batch
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.engine.batch import columns
 from lightning_gans.engine.module import GenerativeModule
+from lightning_gans.functional.columns import columns
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.functional.numerics import full_precision
@@ -44,7 +44,7 @@ class SampleWeighted(GenerativeModule):
         rows = []
         with torch.no_grad(), evaluating(network):
             for raw in loader.in_order():
-                real, labels, *_ = columns(self.trainer.precision_plugin.convert_input(raw))
+                real, labels, *_ = columns(self.trainer.precision_plugin.convert_input(raw), self.columns)
                 rows.append(score(network, real, labels if self.conditional else None))
         found, known = full_precision(gather_rows(torch.cat(rows)))[: len(loader.data)], self.sample_scores
         average = found if known is None else momentum * known.to(found) + (1 - momentum) * found

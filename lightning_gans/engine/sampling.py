@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_gans import checks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.first_batch import sample_labels
+from lightning_gans.functional.columns import columns
 from lightning_gans.functional.conditional import conditional_call, takes_labels
 from lightning_gans.functional.modes import evaluating
 
@@ -114,7 +115,7 @@ class Sampling(pl.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """As many samples as ``batch`` says or holds; batch ``i`` always gets the same noise."""
-        n = batch if isinstance(batch, int) else len(batch[0] if isinstance(batch, (tuple, list)) else batch)
+        n = batch if isinstance(batch, int) else len(columns(batch, getattr(self, "columns", None))[0])
         return self.sample(n, generator=torch.Generator().manual_seed(batch_idx))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:

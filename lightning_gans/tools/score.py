@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_gans.datamodules.base import GANDataModule
-from lightning_gans.datamodules.folder import list_images, reader, recolour
+from lightning_gans.datamodules.pictures import CHANNELS, Decoder, common_scale, list_files, reading, told
 from lightning_gans.metrics import (
     METRICS,
     ClassifierExtractor,
@@ -107,31 +105,41 @@ def read_samples(path: str | Path, channels: int) -> Tensor:
     if path.suffix == ".npz":
         if not path.is_file():
             raise FileNotFoundError(f"samples {path} does not exist.")
-        with np.load(path, allow_pickle=False) as file:
-            name = next((n for n in ("samples", "arr_0") if n in file), None)
-            if name is None:
-                raise ValueError(f"samples {path} must hold an array 'samples' or 'arr_0', got {', '.join(file)}.")
-            images = torch.from_numpy(file[name])
-        if images.dim() == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                names = list(file)
+                name = next((n for n in ("samples", "arr_0") if n in names), None)
+                images = None if name is None else torch.from_numpy(file[name])
+        except Exception as error:  # a broken archive, or an array of objects
+            raise ValueError(f"samples {path} must be a sound .npz file of numbers, got: {told(error)}.") from error
+        if images is None:
+            raise ValueError(f"samples {path} must hold an array 'samples' or 'arr_0', got {', '.join(names)}.")
+        if images.dim() == 4 and images.shape[1] != channels == images.shape[3]:
             images = images.permute(0, 3, 1, 2)
         if images.dim() != 4 or images.dtype != torch.uint8:
             shape = tuple(images.shape)
             raise ValueError(f"samples {path} must hold uint8 images (N, H, W, C), got {images.dtype} {shape}.")
         return images.contiguous()
-    files = list_images(path)
+    modes = {number: mode for mode, number in CHANNELS.items()}
+    if channels not in modes:
+        raise ValueError(f"samples must be an .npz file for data of {channels} channels, got {path}.")
+    files, _ = list_files(path)
     if path.is_dir():  # pictures of many samples at once, as predict writes them
         files = [f for f in files if Path(f).name not in ("grid.png", "interpolation.png", "walk.gif")]
-    read, close = reader(path)
+    if not files:
+        raise ValueError(f"samples {path} must hold pictures of one sample each, got none.")
     made: list[np.ndarray] = []
-    for file in tqdm(files, "reading samples", leave=False, unit="image"):
-        with Image.open(io.BytesIO(read(file))) as image:
-            pixels = np.asarray(recolour(image, "L" if channels == 1 else "RGB"))
-        pixels = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
-        if made and pixels.shape != made[0].shape:
-            one, other = (f"{image.shape[2]}x{image.shape[1]}" for image in (made[0], pixels))
-            raise ValueError(f"samples must be of one size, got {one} ({files[0]}) and {other} ({file}).")
-        made.append(pixels)
-    close()
+    with reading(path) as read:
+        decode = Decoder(modes[channels], common_scale(read, files))
+        for file in tqdm(files, "reading samples", leave=False, unit="image"):
+            try:
+                pages = decode(read(file)).pages
+            except Exception as error:  # decoders fail in many ways
+                raise ValueError(f"samples {path}: {file} cannot be read ({told(error)}).") from error
+            made += [page.pixels for page in pages]
+            if made[-1].shape != made[0].shape:
+                one, other = (f"{image.shape[2]}x{image.shape[1]}" for image in (made[0], made[-1]))
+                raise ValueError(f"samples must be of one size, got {one} ({files[0]}) and {other} ({file}).")
     return torch.from_numpy(np.stack(made))
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gans.compat.lightning import callbacks
+from lightning_gans.datamodules.pictures import CHANNELS
 from lightning_gans.engine.contract import Critic, Latents, Samples, has
 from lightning_gans.engine.distributed import world_size
 from lightning_gans.functional.conditional import score
@@ -47,13 +48,12 @@ class SampleWriter(callbacks.BasePredictionWriter):
             return
         made = [p for p in predictions if isinstance(p, Tensor)]
         samples = torch.cat(made).cpu()
-        images = samples.dim() == 4 and samples.shape[1] in (1, 3)
+        images = samples.dim() == 4 and samples.shape[1] in CHANNELS.values()
         if self.npz:
             self._write_npz(samples, _labels(pl_module, made), images)
         elif images:
             for i, sample in enumerate(samples):
-                image = grid_image(sample[None], 1, self.value_range, cell=sample.shape[-1], gap=0)
-                save_image_atomic(image, self.folder / f"{i:05d}.png")
+                save_image_atomic(_picture(to_uint8(sample, self.value_range)), self.folder / f"{i:05d}.png")
             print(f"Samples      {self.folder}/00000.png to {len(samples) - 1:05d}.png")
         else:
             rows = "\n".join(",".join(f"{v:.8g}" for v in sample.flatten().tolist()) for sample in samples)
@@ -86,6 +86,12 @@ class SampleWriter(callbacks.BasePredictionWriter):
         frames = [grid_image(frame, 4, self.value_range) for frame in latent_walk(cast(Latents, module))]
         save_film(frames, self.folder / "walk.gif")
         print(f"Pictures     {self.folder}/grid.png, interpolation.png, walk.gif")
+
+
+def _picture(pixels: Tensor) -> Image.Image:
+    """A sample (C, H, W) uint8 as it is; a grey one in RGB."""
+    picture = Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).numpy())
+    return picture.convert("RGB") if len(pixels) == 1 else picture
 
 
 def _points_picture(module: Any, real: Tensor | None, n: int = 1000) -> Image.Image:

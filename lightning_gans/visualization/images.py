@@ -35,20 +35,27 @@ def grid_image(
     """Images side by side, row by row, as one picture.
 
     Args:
-        images: (N, C, H, W) with C = 1 (grey) or 3 (RGB); floats in ``value_range``, or uint8.
+        images: (N, C, H, W), floats in ``value_range`` or uint8. One channel is grey, three are RGB, four RGB and how
+            opaque it is, over white; the channels of all others are shown side by side, in grey.
         columns: cells in a row, >= 1; the last row may stay incomplete.
         value_range: the values that become black and white.
         cell: small images are enlarged by the least whole factor that makes their longer side at least this many
             pixels, each pixel a square; larger ones stay as they are.
         gap: pixels between cells and around the grid.
     """
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
-        raise ValueError(f"grid_image: images must be (N, 1 or 3, H, W) and not empty, got {tuple(images.shape)}.")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"grid_image: images must be (N, C, H, W) and not empty, got {tuple(images.shape)}.")
     if columns < 1:
         raise ValueError(f"grid_image: columns must be >= 1, got {columns!r}.")
-    n, _, height, width = images.shape
+    n, channels, height, width = images.shape
     factor = max(1, -(-cell // max(height, width)))
-    pixels = to_uint8(images.detach().cpu(), value_range).expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
+    pixels = to_uint8(images.detach().cpu(), value_range)
+    if channels == 4:
+        opaque = pixels[:, 3:].float() / 255
+        pixels = (pixels[:, :3] * opaque + 255 * (1 - opaque)).round().to(torch.uint8)
+    elif channels not in (1, 3):
+        pixels = torch.cat(pixels.split(1, 1), 3)
+    pixels = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
     pixels = pixels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     columns, (height, width) = min(columns, n), pixels.shape[1:3]
     rows = -(-n // columns)

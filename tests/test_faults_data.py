@@ -1,0 +1,229 @@
+"""Data as people really have them: folders laid out by other programs, deep and many-paged files, odd columns."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from common import trainer
+from PIL import Image
+
+from lightning_gans import GAN
+from lightning_gans.datamodules import Images, tail_loader
+from lightning_gans.datamodules import pictures as files
+from lightning_gans.functional.columns import columns
+from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+from lightning_gans.tools.score import read_samples
+from lightning_gans.visualization.images import grid_image
+
+
+def save(path: Path, pixels: Any = None, **options: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((8, 8, 3), np.uint8) if pixels is None else pixels
+    Image.fromarray(np.asarray(pixels)).save(path, **options)
+
+
+def read(path: Path, **options: Any) -> tuple[Images, torch.Tensor]:
+    data = Images(str(path), **{"size": 8, "mode": "L", "test_share": 0.0, **options})
+    return data, data.load("train")[0]
+
+
+# ------------------------------------------------------------------------------------------------- folders
+def test_train_and_test_folders_are_splits_and_their_subfolders_classes(tmp_path: Path) -> None:
+    for part, number in (("Train", 3), ("test", 2), ("val", 1)):
+        for kind in ("cat", "dog"):
+            for i in range(number):
+                save(tmp_path / "data" / part / kind / f"{i}.png", np.full((8, 8), 10 * number, np.uint8))
+    data, train = read(tmp_path, test_share=0.5)
+    assert data.classes == ["cat", "dog"] and train.shape[0] == 6 and train.unique().tolist() == [30]
+    test, labels = data.load("test")
+    assert test.unique().tolist() == [20] and labels is not None and labels.tolist() == [0, 0, 1, 1]
+    assert data.report == (
+        "test_train_and_test_folders_ar0: read 4 test images, from data/test, 2 classes from subfolders, "
+        "2 other files left out (.png)"
+    ).replace("test_train_and_test_folders_ar0", tmp_path.name)
+    for i in range(2):
+        save(tmp_path / "flat" / "train" / f"{i}.png")
+        save(tmp_path / "flat" / "validation" / f"{i}.png")
+        save(tmp_path / "classes" / "train" / f"{i}.png")  # a toy railway: no split without a counterpart
+        save(tmp_path / "classes" / "car" / f"{i}.png")
+    assert Images(str(tmp_path / "flat")).num_classes is None
+    assert Images(str(tmp_path / "classes")).classes == ["car", "train"]
+
+
+def test_links_are_followed_but_never_in_a_circle(tmp_path: Path) -> None:
+    save(tmp_path / "data" / "cat" / "0.png")
+    save(tmp_path / "elsewhere" / "0.png")
+    os.symlink(tmp_path / "elsewhere", tmp_path / "data" / "dog")
+    os.symlink(tmp_path / "data", tmp_path / "elsewhere" / "back")
+    os.symlink(tmp_path, tmp_path / "data" / "cat" / "up")
+    assert Images(str(tmp_path / "data")).files == ["cat/0.png", "dog/0.png"]
+
+
+def test_labels_of_a_dataset_json_and_folders_that_are_storage_only(tmp_path: Path) -> None:
+    for i in range(6):
+        save(tmp_path / f"{i // 3:05}" / f"img{i:08}.png")
+    assert Images(str(tmp_path)).num_classes is None
+    names = [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*.png"))]
+    target = tmp_path / "dataset.json"
+    target.write_text(json.dumps({"labels": [[name, i % 3] for i, name in enumerate(names)]}))
+    data = Images(str(tmp_path), test_share=0.0)
+    assert data.num_classes == 3 and data.load("train")[1].tolist() == [0, 1, 2] * 2  # type: ignore[union-attr]
+    assert "3 classes from dataset.json" in data.report
+    target.write_text('{"labels": null}')
+    assert Images(str(tmp_path)).num_classes is None
+    target.write_text(json.dumps({"labels": [[names[0], 1]]}))
+    with pytest.raises(ValueError, match=f"dataset.json must tell a class >= 0 for {names[1]}, got None"):
+        Images(str(tmp_path))
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("a/dataset.json", '["no labels"]')
+        archive.write(tmp_path / names[0], "a/0.png")
+    with pytest.raises(ValueError, match=r"a/dataset.json must hold \{'labels'"):
+        Images(str(tmp_path / "set.zip"))
+
+
+# ------------------------------------------------------------------------------------------------- files
+def test_one_scale_for_all_deep_files_whatever_each_holds(tmp_path: Path) -> None:
+    for i, top in enumerate((300, 4000)):
+        save(tmp_path / "deep" / f"{i}.png", np.full((8, 8), top, np.uint16))
+        save(tmp_path / "float" / f"{i}.tif", np.full((8, 8), top / 1000, np.float32))
+        save(tmp_path / "signed" / f"{i}.tif", np.full((8, 8), top - 2000, np.int32))
+    data, images = read(tmp_path / "deep")
+    assert images[:, 0, 0, 0].tolist() == [19, 249] and "integers in the range 0 to 4095" in data.report
+    data, images = read(tmp_path / "float")
+    assert images[:, 0, 0, 0].tolist() == [19, 255] and "floats in the range 0 to 4" in data.report
+    data, images = read(tmp_path / "signed")
+    assert images[:, 0, 0, 0].tolist() == [0, 255] and "range -1700 to 2000" in data.report
+    data, images = read(tmp_path / "deep", scale=(0, 300))
+    assert images.unique().tolist() == [255] and "range 0 to 300 as told" in data.report
+    with pytest.raises(ValueError, match=r"scale must be \(low, high\) with low < high, got \(3, 3\)"):
+        read(tmp_path / "deep", scale=(3, 3))
+    assert read_samples(tmp_path / "deep", 1)[:, 0, 0, 0].tolist() == [19, 249]
+
+
+def test_all_pages_are_read_and_what_is_not_is_told(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((8, 8), 10 * i, np.uint8)) for i in range(4)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    pages[1].save(tmp_path / "moving.gif", save_all=True, append_images=pages[2:])
+    for ending in ("jfif", "tga", "avif"):
+        pages[3].save(tmp_path / f"{ending}.{ending}", format={"jfif": "JPEG"}.get(ending))
+    (tmp_path / "scan.dcm").write_bytes(b"?")
+    data, images = read(tmp_path)
+    assert images[:, 0, 0, 0].tolist() == [30, 30, 10, 0, 10, 20, 30, 30]
+    assert "read 8 train images, the pages of 5 files" in data.report
+    assert "1 with the first frame of several" in data.report and "1 other files left out (.dcm)" in data.report
+
+
+def test_rectangles_and_transparency(tmp_path: Path) -> None:
+    pixels = np.zeros((6, 8, 4), np.uint8)
+    pixels[..., 1], pixels[..., 3] = 200, 128
+    save(tmp_path / "a.png", pixels)
+    _, images = read(tmp_path, size=[6, 8], mode="RGBA")
+    assert images.shape == (1, 4, 6, 8) and images[0, :, 0, 0].tolist() == [0, 200, 0, 128]
+    assert read(tmp_path, size=(6, 8), mode="LA")[1].shape == (1, 2, 6, 8)
+    with pytest.raises(ValueError, match=r"size must be at least 1 pixel, or \(height, width\), got \[6, 8, 3\]"):
+        read(tmp_path, size=[6, 8, 3])
+    shown = grid_image(images, 1, cell=1, gap=0)
+    assert shown.size == (8, 6) and shown.getpixel((0, 0)) == (127, 227, 127)
+    assert grid_image(torch.zeros(2, 5, 6, 8), 2, cell=1, gap=1).size == (2 * 5 * 8 + 3, 8)
+
+
+def test_damaged_files_stop_if_asked(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    save(tmp_path / "c.tif", np.full((8, 8), np.nan, np.float32))
+    data, images = read(tmp_path)
+    assert len(images) == 1 and "2 unreadable skipped (b.png, c.tif)" in data.report
+    with pytest.raises(ValueError, match=r"(b.png|c.tif) cannot be read \("):
+        read(tmp_path, damaged="stop")
+    with pytest.raises(ValueError, match=r"b.png cannot be read \("):
+        read_samples(tmp_path, 3)
+    (tmp_path / "broken.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"broken.npz must be a sound .npz file"):
+        read_samples(tmp_path / "broken.npz", 3)
+
+
+def test_few_large_pictures_are_not_decoded_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "AT_ONCE", 1000)
+    at_once, most = [0], [0]
+    page = files.Decoder._page
+
+    def counted(self: files.Decoder, image: Image.Image, shape: Any) -> files.Page:
+        at_once[0] += image.width * image.height
+        most[0] = max(most[0], at_once[0])
+        try:
+            return page(self, image, shape)
+        finally:
+            at_once[0] -= image.width * image.height
+
+    monkeypatch.setattr(files.Decoder, "_page", counted)
+    for i in range(6):
+        save(tmp_path / f"{i}.png", np.full((40, 40), i % 2 == 0))
+    _, images = read(tmp_path)
+    assert most == [1600] and images[:, 0, 0, 0].tolist() == [255, 0] * 3
+
+
+# ------------------------------------------------------------------------------------------------- batches
+class Rows(torch.utils.data.Dataset):
+    """Whatever a function makes of a number."""
+
+    def __init__(self, row: Any) -> None:
+        self.row = row
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, i: int) -> Any:
+        return self.row(i)
+
+
+def fitted(row: Any, conditional: bool = False, **options: Any) -> tuple[GAN, list[str]]:
+    classes: Any = {"num_classes": 4 if conditional else None}
+    nets = ToyGenerator((2,), 3, 8, 1, **classes), ToyDiscriminator((2,), 8, 1, **classes)
+    module = GAN(*nets, 3, **options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(max_steps=1).fit(module, torch.utils.data.DataLoader(Rows(row), 4))
+    return module, [str(w.message) for w in caught if "left out" in str(w.message)]
+
+
+def test_further_columns_are_left_out_and_told_once() -> None:
+    point = torch.tensor([1.0, 2.0])
+    for row, told in (
+        (lambda i: (point, i, f"{i}.png"), "2"),
+        (lambda i: (point, f"{i}", torch.tensor(i), {"a": 1}), "2, 3"),
+        (lambda i: (point, i, torch.ones(2)), "2"),
+        (lambda i: {"image": point, "label": i, "path": "a"}, "path"),
+    ):
+        module, said = fitted(row)
+        assert module.last_batch.weights is None and len(said) == 1, row(0)  # type: ignore[union-attr]
+        assert said[0].startswith(f"Of each batch {told} is left out")
+    module, said = fitted(lambda i: (point, i, float(i)), conditional=True)
+    assert not said and module.last_batch.weights.tolist() == [0, 1, 2, 3]  # type: ignore[union-attr]
+
+
+def test_columns_are_named() -> None:
+    names = {"real": "point", "labels": "kind", "weights": "weight"}
+    row = lambda i: {"kind": i % 4, "weight": 1.0, "point": torch.tensor([1.0, 2.0])}  # noqa: E731
+    module, said = fitted(row, conditional=True, columns=names)
+    batch = module.last_batch
+    assert not said and batch is not None and batch.labels.tolist() == [0, 1, 2, 3]  # type: ignore[union-attr]
+    module, _ = fitted(lambda i: (i, 2.0, torch.zeros(2)), columns={"real": 2, "weights": 1})
+    assert module.last_batch.weights.tolist() == [2.0] * 4  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=r"columns\['labels'\] must be one of kind, weight, point.* got 'class'"):
+        fitted(row, columns={"real": "point", "labels": "class"})
+    with pytest.raises(ValueError, match="columns must name real, and may name labels and weights, got x"):
+        fitted(row, columns={"x": "point"})
+    index = torch.arange(3)
+    assert columns((torch.zeros(3, 2), None, None, index))[3] is index  # as our own loaders number items
+    weighted = tail_loader(
+        torch.utils.data.DataLoader(Rows(lambda i: (torch.zeros(2), i, "path")), 4), index.bool()[[0, 1] * 4]
+    )
+    assert next(iter(weighted))[2].mean() == 1
