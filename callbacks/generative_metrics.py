@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_gans.callbacks.score import ScoreCallback
+from lightning_gans.callbacks.score import ScoreCallback, labels_as_in
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.contract import Latents, Samples, has
 from lightning_gans.engine.sampling import Sampling
@@ -22,7 +22,7 @@ from lightning_gans.metrics import (
     FeatureExtractor,
     GenerativeScores,
     InceptionExtractor,
-    ModuleExtractor,
+    as_extractor,
     content_hash,
     to_uint8,
 )
@@ -35,10 +35,11 @@ _BLOCK = 100  # fakes that share one stream of noise
 class GenerativeMetrics(ScoreCallback):
     """Scores of samples against the data set: ``metrics/fid/<extractor>``, ``metrics/is/<extractor>`` ...
 
-    Samples come from ``pl_module.sample`` (evaluation mode, EMA weights if there are any) with noise of their own, the
-    same in every measurement, and become uint8 by round-and-clip. Their noise comes in blocks of 100, each with its own
-    stream: so the scores depend, but for rounding, neither on ``batch_size`` (from 100 on) nor on the number of
-    processes, among which the blocks are dealt. The reference's statistics are computed once.
+    Samples come from ``pl_module.sample`` (evaluation mode, EMA weights if there are any) with noise of their own, and
+    labels as frequent as in the reference, the same in every measurement, and become uint8 by round-and-clip. Their
+    noise comes in blocks of 100, each with its own stream: so the scores depend, but for rounding, neither on
+    ``batch_size`` (from 100 on) nor on the number of processes, among which the blocks are dealt. The reference's
+    statistics are computed once.
 
     Args:
         every_n_steps: generator updates between two measurements, >= 1.
@@ -117,11 +118,12 @@ class GenerativeMetrics(ScoreCallback):
             "kid_subsets": kid_subsets,
             "kid_subset_size": kid_subset_size,
         }
-        if isinstance(extractor, nn.Module) and not isinstance(extractor, FeatureExtractor):
-            extractor = ModuleExtractor(extractor)
+        if isinstance(extractor, nn.Module):
+            extractor = as_extractor(extractor)
         self.extractor = extractor  # a callback's attribute: never in the module's state_dict() or parameters()
         self._scores: GenerativeScores | None = None
         self._reference: Tensor | None = None
+        self._law = "none"  # of the labels of the fakes
         self._collected: tuple[Tensor, Tensor | None] | None = None
         self._finite: list[Tensor] = []  # whether the fakes of this measurement are, by forward pass, on the device
 
@@ -231,10 +233,8 @@ class GenerativeMetrics(ScoreCallback):
     def _fake_images(self, trainer: pl.Trainer, pl_module: Samples) -> Callable[[slice], Tensor]:
         """Function that returns the fakes of some rows, uint8."""
         low_high = self._value_range(trainer)
-        labels: Tensor | None = None
-        if pl_module.num_classes is not None:
-            own = torch.Generator().manual_seed(self.seed)
-            labels = torch.randint(pl_module.num_classes, (self.num_fake,), generator=own)
+        known = None if pl_module.num_classes is None else self._data(trainer)[1]
+        labels, self._law = labels_as_in(known, self.num_fake, pl_module.num_classes, self.seed)
         block = min(_BLOCK, self.batch_size)
         if self.sampler is not None:
             self._sampler = self.sampler(pl_module)
@@ -303,6 +303,7 @@ class GenerativeMetrics(ScoreCallback):
             "reference_hash": content_hash(self._reference),
             "fakes": self.num_fake,
             "fakes_seed": self.seed,
+            "fakes_labels": self._law,
             "weights": "raw" if pl_module.ema is None else "ema",
             "batch_norm": "evaluation mode",
             "images": "uint8, round and clip",
@@ -311,6 +312,7 @@ class GenerativeMetrics(ScoreCallback):
             "is_splits": self._options["is_splits"],
             "kid_subsets": subsets,
             "kid_subset_size": size,
+            "caveats": self._scores.caveats(self.num_fake),
         }
 
 
@@ -331,13 +333,24 @@ def _collect(
             "on several processes the reference must come from a datamodule with reference(split), or from a "
             f"DataLoader over a data set with indices, got {type(loader).__name__}."
         )
-    images, labels = zip(*_batches(loader, value_range, names))
+    images, labels, extremes = zip(*_batches(loader, value_range, names))
+    lowest, highest, (low, high) = min(e[0] for e in extremes), max(e[1] for e in extremes), value_range
+    slack = 0.05 * (high - low)
+    seen = f"{lowest:g} to {highest:g}"
+    if lowest < low - slack or highest > high + slack:
+        raise ValueError(
+            f"value_range must be the range of the training images, {seen}, got {tuple(value_range)}: they would be "
+            "clipped."
+        )
+    if lowest >= (low + high) / 2 or highest <= (low + high) / 2:
+        warnings.warn(f"value_range is {tuple(value_range)}, but the images use {seen} of it only.", stacklevel=2)
     return torch.cat(images), None if labels[0] is None else torch.cat(labels)
 
 
 def _batches(
     loader: Any, value_range: tuple[float, float], names: Names | None
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+) -> Iterator[tuple[Tensor, Tensor | None, tuple[float, float]]]:
+    """uint8 images, their labels and their extremes in ``value_range``."""
     for batch in loader:
         real, labels, *_ = columns(batch, names)
         if real.dim() != 4:
@@ -346,4 +359,6 @@ def _batches(
                 "ModeCoverage."
             )
         integers = isinstance(labels, Tensor) and labels.dim() == 1 and not labels.is_floating_point()
-        yield to_uint8(real, value_range).cpu(), labels.long().cpu() if integers else None
+        low, high = value_range
+        extremes = (low, high) if real.dtype == torch.uint8 else (float(real.min()), float(real.max()))
+        yield to_uint8(real, value_range).cpu(), labels.long().cpu() if integers else None, extremes

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_gans import checks
-from lightning_gans.callbacks.score import ScoreCallback
+from lightning_gans.callbacks.score import ScoreCallback, labels_as_in
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.contract import Samples
 from lightning_gans.metrics import (
@@ -92,11 +92,15 @@ class ModeCoverage(ScoreCallback):
         own = torch.Generator().manual_seed(self.seed)
         sizes = [min(_BLOCK, self.num_samples - start) for start in range(0, self.num_samples, _BLOCK)]
         weights = "raw" if pl_module.ema is None else "ema"
-        self.protocol = {"samples": self.num_samples, "seed": self.seed, "weights": weights}
+        known = None if pl_module.num_classes is None else data.reference("train")[1]
+        labels, law = labels_as_in(known, self.num_samples, pl_module.num_classes, self.seed)
+        self.protocol = {"samples": self.num_samples, "labels": law, "seed": self.seed, "weights": weights}
         if self.sampler is None:
-            return self._values(data, [pl_module.sample(size, generator=own) for size in sizes], own, pl_module.device)
+            parts = [None] * len(sizes) if labels is None else labels.split(_BLOCK)
+            samples = [pl_module.sample(size, some, own) for size, some in zip(sizes, parts)]
+            return self._values(data, samples, own, pl_module.device)
         sampler = self.sampler(pl_module)
-        samples = list(sampler.sample(self.num_samples, seed=self.seed, progress=False).split(_BLOCK))
+        samples = list(sampler.sample(self.num_samples, labels, self.seed, progress=False).split(_BLOCK))
         self.protocol["sampler"] = {"name": sampler.name, **sampler.report.as_dict()}
         values = self._values(data, samples, own, pl_module.device)
         return {f"{name}/{name_of(self.sampler)}": value for name, value in values.items()}

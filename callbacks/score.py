@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_gans import checks
 from lightning_gans.callbacks.probe import Asks
@@ -15,6 +16,19 @@ from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, rng
 from lightning_gans.engine.contract import Samples, require
 from lightning_gans.runs.atomic import write_text
+
+
+def labels_as_in(known: Tensor | None, n: int, num_classes: int | None, seed: int) -> tuple[Tensor | None, str]:
+    """Labels (n,) of a conditional model's fakes, with the frequencies of the data's ``known`` ones, and their law.
+
+    Uniform where the data have none, or others than the model; None for a model without classes.
+    """
+    own = torch.Generator().manual_seed(seed)
+    if num_classes is None:
+        return None, "none"
+    if known is None or len(known) == 0 or int(known.max()) >= num_classes:
+        return torch.randint(num_classes, (n,), generator=own), "uniform"
+    return known.cpu()[torch.randint(len(known), (n,), generator=own)], "frequencies of the data"
 
 
 class ScoreCallback(Asks):

@@ -179,7 +179,8 @@ def test_scores_are_repeatable_and_leave_the_global_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(3)
     assert scores(fake, logits) == first
-    assert list(first) == scores.names == ["fid", "is", "kid", "precision", "recall", "density", "coverage"]
+    names = ["fid", "is", "is_std", "kid", "kid_std", "precision", "recall", "density", "coverage"]
+    assert list(first) == scores.names == names
 
 
 def test_scores_refuse_what_they_cannot_use() -> None:

@@ -163,7 +163,10 @@ def test_score_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
     told = capsys.readouterr().out
     found = json.loads(Path("deep/s.json").read_text())
     assert "30 images against Digits" in told and f"{found['scores']['fid/means']:.6g}" in told
-    assert set(found["scores"]) == {"fid/means", "kid/means"} and found["protocol"]["kid_subset_size"] == 20
+    assert (
+        set(found["scores"]) == {"fid/means", "kid/means", "kid_std/means"}
+        and found["protocol"]["kid_subset_size"] == 20
+    )
     with pytest.raises(SystemExit, match="error: path nowhere does not exist"):
         main(["score", "--samples=nowhere", "--data=Digits", *extractor])
     assert [p.name for p in Path("deep").iterdir()] == ["s.json"]

@@ -36,7 +36,10 @@ def score(args: list[str]) -> None:
         given = parser.instantiate_classes(parsed)
         options = {k: v for k, v in vars(given).items() if k not in ("config", "samples", "data", "out")}
         found = score_samples(given.samples, given.data, **options)
-    print(f"{given.samples}: {found['protocol']['fakes']:,} images against {given.data.name}")
+    told_by = found["protocol"]
+    left_out = f", {told_by['reference_left_out']:,} others left out (--split)" if told_by["reference_left_out"] else ""
+    print(f"{given.samples}: {told_by['fakes']:,} images against {given.data.name}, "
+          f"{told_by['reference_items']:,} of {told_by['reference_split']}{left_out}")  # fmt: skip
     for name, value in found["scores"].items():
         print(f"{name:<24} {value:.6g}")
     if given.out:

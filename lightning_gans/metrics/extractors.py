@@ -156,13 +156,16 @@ class ModuleExtractor(FeatureExtractor):
 
     Args:
         module: the network; it is put into evaluation mode.
-        name: name of the scores; by default the module's ``name`` attribute, else its class name in lower case.
+        name: name of the scores; by default the module's ``name`` attribute, else its class name in lower case, with
+            ``own-`` before it where that is the name of one of our extractors.
     """
 
     def __init__(self, module: nn.Module, name: str | None = None) -> None:
         super().__init__()
         own_name = getattr(module, "name", None)
         self.name = name or (own_name if isinstance(own_name, str) else type(module).__name__.lower())
+        if self.name in ("inception", *CLASSIFIERS):
+            self.name = f"own-{self.name}"
         self.resize = "the module's own"
         self.module = module
         self.has_logits = True  # not known before it is called
@@ -178,6 +181,22 @@ class ModuleExtractor(FeatureExtractor):
                 f"for {len(images)} images."
             )
         return features, logits
+
+
+def as_extractor(module: nn.Module) -> FeatureExtractor:
+    """An extractor of a module that is none; no other than Inception is called by that name.
+
+    Raises:
+        ValueError: the name of an extractor is one of ours, and it is not that.
+    """
+    if not isinstance(module, FeatureExtractor):
+        return ModuleExtractor(module)
+    known = {"inception": InceptionExtractor, **dict.fromkeys(CLASSIFIERS, ClassifierExtractor)}
+    if not isinstance(module, known.get(module.name, FeatureExtractor)):
+        raise ValueError(
+            f"name must be another than {', '.join(known)} for {type(module).__name__}, got {module.name!r}."
+        )
+    return module
 
 
 class ClassifierExtractor(FeatureExtractor):

@@ -216,7 +216,8 @@ class GenerativeScores:
 
     Args:
         real: (N, F) features of the reference.
-        metrics: which of ``fid``, ``is``, ``kid`` and ``prdc`` (precision, recall, density, coverage).
+        metrics: which of ``fid``, ``is``, ``kid`` and ``prdc`` (precision, recall, density, coverage); IS and KID
+            with their standard deviations over parts and subsets (``is_std``, ``kid_std``).
         is_splits: number of parts of the inception score; its mean over them is the score.
         kid_subsets: number of random subsets over which KID is averaged.
         kid_subset_size: samples in each; lowered to the number at hand, and to one subset if that is all there are.
@@ -239,7 +240,7 @@ class GenerativeScores:
         self.metrics = check_metrics(metrics)
         self.is_splits, self.seed = is_splits, seed
         self.kid_subsets, self.kid_subset_size = kid_subsets, kid_subset_size
-        self.real = real.double()
+        self.real, self._told = real.double(), False
         _enough("reals", real, 6 if "prdc" in self.metrics else 2)
         keep = {"sync_on_compute": False}  # every rank already holds the features of all
         self._fid = FID(real.shape[1], **keep).to(real.device)
@@ -254,6 +255,10 @@ class GenerativeScores:
             raise ValueError("metric 'is' needs an extractor with class logits; leave it out of metrics.")
         if not torch.isfinite(fake).all():
             return dict.fromkeys(self.names, float("nan"))
+        if not self._told:
+            for caveat in self.caveats(len(fake)):
+                warnings.warn(f"{caveat}.", stacklevel=2)
+            self._told = True
         scores: dict[str, float] = {}
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore", UserWarning)  # torchmetrics announces that it stores features
@@ -265,8 +270,19 @@ class GenerativeScores:
     @property
     def names(self) -> list[str]:
         """Names of the scores, in order."""
-        parts = {"prdc": ("precision", "recall", "density", "coverage")}
+        parts: dict[str, tuple[str, ...]] = {"is": ("is", "is_std"), "kid": ("kid", "kid_std")}
+        parts |= {"prdc": ("precision", "recall", "density", "coverage")}
         return [name for metric in self.metrics for name in parts.get(metric, (metric,))]
+
+    def caveats(self, num_fake: int) -> list[str]:
+        """What must be known of scores of so many fakes, for the protocol; told once as a warning too."""
+        number, features = min(num_fake, len(self.real)), self.real.shape[1]
+        if "fid" not in self.metrics or number > features:
+            return []
+        return [
+            f"fid of {num_fake} fakes and {len(self.real)} reals on {features} features is biased upwards: it takes "
+            "more samples than features, and compares only with one of as many"
+        ]
 
     def _compute_fid(self, fake: Tensor, logits: Tensor | None) -> dict[str, float]:
         self._fid.reset()
@@ -279,14 +295,16 @@ class GenerativeScores:
             raise ValueError(f"is_splits must be at most the number of fakes, {len(fake)}, got {self.is_splits}.")
         score = InceptionScore(feature=_Given(logits.shape[1]), splits=self.is_splits, sync_on_compute=False)
         score.update(logits.double())
-        return {"is": float(score.compute()[0])}
+        mean, spread = (float(value) for value in score.compute())
+        return {"is": mean, "is_std": spread if self.is_splits > 1 else 0.0}
 
     def _compute_kid(self, fake: Tensor, logits: Tensor | None) -> dict[str, float]:
         subsets, size = self.kid_plan(len(self.real), len(fake))
         score = KernelInceptionDistance(_Given(fake.shape[1]), subsets=subsets, subset_size=size, sync_on_compute=False)
         score.update(self.real, real=True)
         score.update(fake, real=False)
-        return {"kid": float(score.compute()[0])}
+        mean, spread = (float(value) for value in score.compute())
+        return {"kid": mean, "kid_std": spread}
 
     def kid_plan(self, num_real: int, num_fake: int) -> tuple[int, int]:
         """Number and size of the KID subsets that these numbers of samples allow."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans import checks
+from lightning_gans.datamodules.base import GANDataModule, Split
 from lightning_gans.datamodules.pictures import CHANNELS, Decoder, common_scale, list_files, reading, told
 from lightning_gans.metrics import (
     METRICS,
@@ -19,7 +20,7 @@ from lightning_gans.metrics import (
     FeatureExtractor,
     GenerativeScores,
     InceptionExtractor,
-    ModuleExtractor,
+    as_extractor,
     content_hash,
 )
 
@@ -29,7 +30,7 @@ def score_samples(
     data: GANDataModule,
     extractor: Literal["inception", "lenet", "resnet"] | nn.Module = "inception",
     metrics: Sequence[str] = METRICS,
-    split: Literal["train", "test"] = "train",
+    split: Literal["train", "test", "all"] = "train",
     num_real: int | None = None,
     batch_size: int = 200,
     seed: int = 0,
@@ -49,7 +50,7 @@ def score_samples(
         extractor: ``inception``, which the canonical scores are taken with; ``lenet`` or ``resnet``, a small
             classifier trained on the data set at first use; or a module from uint8 images (N, C, H, W) to features.
         metrics: some of ``fid``, ``is``, ``kid``, ``prdc``.
-        split: of the data that is the reference.
+        split: of the data that is the reference; "all" is both. Of `Images`, "train" is without its ``test_share``.
         num_real: size of the reference, drawn at random; None = all of the split.
         batch_size: images per forward pass.
         seed: of the reference subset, and of the random subsets of IS and KID.
@@ -66,9 +67,16 @@ def score_samples(
         FileNotFoundError: no such path.
         ValueError: for images of another shape than the data's, or too few; for data that are no images.
     """
+    checks.one_of("split", split, ("train", "test", "all"))
+    checks.at_least_one(batch_size=batch_size, is_splits=is_splits, kid_subsets=kid_subsets)
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device must be 'cpu' where there is no CUDA, got {device!r}.")
     data.prepare_data()
     data.setup("test")
-    real, labels = data.reference(split)
+    splits: tuple[Split, ...] = ("train", "test") if split == "all" or getattr(data, "test_share", 0) else (split,)
+    parts: dict[str, tuple[Tensor, Tensor | None]] = {name: data.reference(name) for name in splits}
+    real, labels = _joined(parts) if split == "all" else parts[split]
+    left_out = sum(len(x) for x, _ in parts.values()) - len(real)
     if real.dtype != torch.uint8 or real.dim() != 4:
         raise ValueError(f"data must be images, got {data.name} of shape {tuple(real.shape[1:])}.")
     fake = samples if isinstance(samples, Tensor) else read_samples(samples, int(real.shape[1]))
@@ -91,12 +99,20 @@ def score_samples(
     subsets, size = scorer.kid_plan(len(real), len(fake))
     protocol = {
         **net.describe(), "reference": data.name, "reference_split": split, "reference_items": len(real),
-        "reference_hash": content_hash(real), "fakes": len(fake), "fakes_hash": content_hash(fake),
+        "reference_left_out": left_out, "reference_files": getattr(data, "report", ""),
+        "reference_hash": content_hash(real), "fakes": len(fake),
+        "fakes_labels": "as the samples have them", "fakes_hash": content_hash(fake),
         "images": "uint8", "features_dtype": "float32", "scores_dtype": "float64", "seed": seed,
         "is_splits": is_splits, "kid_subsets": subsets, "kid_subset_size": size,
+        "caveats": scorer.caveats(len(fake)),
     }  # fmt: skip
     name = net.name if split == "train" else f"{net.name}-{split}"
     return {"scores": {f"{k}/{name}": float(v) for k, v in scores.items()}, "protocol": protocol}
+
+
+def _joined(parts: dict[str, tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
+    images, labels = zip(*parts.values())
+    return torch.cat(images), None if any(y is None for y in labels) else torch.cat(labels)
 
 
 def read_samples(path: str | Path, channels: int) -> Tensor:
@@ -147,7 +163,7 @@ def _extractor(
     given: Any, data: GANDataModule, labels: Tensor | None, cache_dir: str | None, device: str
 ) -> FeatureExtractor:
     if isinstance(given, nn.Module):
-        return (given if isinstance(given, FeatureExtractor) else ModuleExtractor(given)).to(device)
+        return as_extractor(given).to(device)
     if given == "inception":
         return InceptionExtractor().to(device)
     if labels is None:
