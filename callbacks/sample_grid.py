@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -52,7 +53,7 @@ class SampleGrid(EveryNSteps, Draws):
     last. Pictures that cannot be read or have another size than the first are left out.
 
     Args:
-        every_n_steps: generator updates between pictures.
+        every_n_steps: generator updates between pictures; None: no picture at all.
         rows: rows of the grid; None means 8, or one per class (at most 20).
         columns: columns of the grid.
         interpolations: rows of a further picture ``interpolation_*.png``, each a walk (:func:`slerp`) between two
@@ -73,7 +74,7 @@ class SampleGrid(EveryNSteps, Draws):
 
     def __init__(
         self,
-        every_n_steps: int = 500,
+        every_n_steps: int | None = 500,
         rows: int | None = None,
         columns: int = 8,
         interpolations: int = 0,
@@ -83,7 +84,8 @@ class SampleGrid(EveryNSteps, Draws):
         seed: int = 0,
         dirpath: str | None = None,
     ) -> None:
-        super().__init__(every_n_steps)
+        super().__init__(sys.maxsize if every_n_steps is None else every_n_steps)
+        self.off = every_n_steps is None
         checks.at_least_one(rows=1 if rows is None else rows, columns=columns, points=points, cell=cell)
         for name, value in (("interpolations", interpolations), ("neighbours", neighbours)):
             if value < 0:
@@ -103,12 +105,14 @@ class SampleGrid(EveryNSteps, Draws):
         self.reference = getattr(getattr(trainer, "datamodule", None), "reference", None)
         if self.neighbours and self.reference is None:
             raise ValueError("SampleGrid: neighbours needs a datamodule with reference(split), and there is none.")
-        if pl_module.global_step == 0:
+        if pl_module.global_step == 0 and not self.off:
             with untouched(pl_module):
                 self.act(trainer, pl_module, 0)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the last state, if it was not drawn just now, and show the whole training on the first rank."""
+        if self.off:
+            return
         step = pl_module.global_step
         if self.drawn_step != step:
             with untouched(pl_module):

@@ -1,11 +1,21 @@
-"""Shared settings: one torch thread (two on a busy 2-core machine are many times slower), slow tests."""
+"""Shared settings: one torch thread (two on a busy 2-core machine are many times slower), slow tests, two workers.
+
+The tests of a file run on one worker, so that what they share is made once. A file that takes three times the CPU
+seconds of ``times.json`` fails the run; ``--record`` writes those that it takes into that file.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shutil
+import tempfile
 import warnings
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -15,18 +25,86 @@ import torch
 
 torch.set_num_threads(1)
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+TIMES = Path(__file__).with_name("times.json")
+SPARE = 10.0  # CPU seconds that a file may take above what was recorded, whatever that is
+# CPU seconds that each file took, those of processes that it started too: in this process, at the end in all.
+SECONDS: Counter[str] = Counter()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--runslow", action="store_true", help="run learning tests and other long ones")
+    parser.addoption("--record", action="store_true", help="write the CPU seconds of each file into tests/times.json")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Classifiers for the scores are trained once per run, by whichever worker comes first."""
+    if not hasattr(config, "workerinput"):
+        os.environ["LIGHTNING_GANS_CACHE"] = tempfile.mkdtemp(prefix="lightning_gans-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["LIGHTNING_GANS_CACHE"], ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--runslow"):
-        return
     for item in items:
-        if "slow" in item.keywords:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if "slow" in item.keywords and not config.getoption("--runslow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --runslow"))
+
+
+# ---------------------------------------------------------------------- the time that each file takes
+def cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    begun = cpu_seconds()
+    try:
+        return (yield)
+    finally:
+        SECONDS[item.path.name] += cpu_seconds() - begun
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """Called where there are workers, as each of them ends."""
+    SECONDS.update(getattr(node, "workeroutput", {}).get("seconds", {}))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    if hasattr(config, "workerinput"):
+        config.workeroutput["seconds"] = dict(SECONDS)
+    elif config.getoption("--record"):
+        known = json.loads(TIMES.read_text()) if TIMES.exists() else {}
+        known |= {name: round(seconds, 1) for name, seconds in SECONDS.items()}
+        TIMES.write_text(json.dumps(known, indent=0, sort_keys=True) + "\n")
+    elif too_long(config):
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def too_long(config: pytest.Config) -> list[str]:
+    """A sentence for each file that took too long."""
+    if config.getoption("--runslow") or config.getoption("--record"):
+        return []
+    known = json.loads(TIMES.read_text())
+    return [
+        f"{name} took {took:.0f} CPU seconds, more than three times the {known.get(name, 0):g} of tests/times.json."
+        for name, took in SECONDS.items()
+        if took > max(3 * known.get(name, 0), known.get(name, 0) + SPARE)
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    terminalreporter.write_line(f"{sum(SECONDS.values()):.0f} CPU seconds in the tests.")
+    for sentence in too_long(config):
+        terminalreporter.write_line(sentence, red=True)
 
 
 @pytest.fixture(autouse=True)

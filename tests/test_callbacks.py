@@ -336,6 +336,11 @@ def test_nearest_is_brute_force_in_pieces() -> None:
     assert torch.equal(nearest(items[5:9], items, chunk=4), torch.arange(5, 9))
 
 
+def test_no_grid_is_drawn_if_none_is_asked_for(tmp_path: Path) -> None:
+    trainer(max_steps=2, callbacks=[SampleGrid(None, dirpath=str(tmp_path))]).fit(make("gan"), plain())
+    assert not list(tmp_path.iterdir())
+
+
 def test_grid_is_drawn_at_start_every_n_updates_and_at_the_end(tmp_path: Path) -> None:
     grid = SampleGrid(every_n_steps=2, rows=2, columns=3, interpolations=2, dirpath=str(tmp_path))
     trainer(max_steps=5, callbacks=[grid]).fit(make_images("wgan_gp", d_steps=2), images())

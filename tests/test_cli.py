@@ -26,6 +26,9 @@ from lightning_gans.compat.lightning import pl
 CONFIGS = Path(__file__).parent.parent / "configs"
 RECIPES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 DOWNLOADED = [r for r in RECIPES if re.search(r"class_path: \w*(MNIST|CIFAR|Images)", (CONFIGS / r).read_text())]
+# Each a kind of data or a kind of game; the others that need no download are trained with --runslow.
+TRAINED = {"digits/wgan_gp.yaml", "images/wgan_gp.yaml", "ring/prc_gan.yaml", "ring/robust_wgan.yaml",
+           "ring/unrolled.yaml", "toy1d/boosted.yaml"}  # fmt: skip
 TRAINER = {"accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1, "max_steps": 4}
 TOY = {
     "model": {
@@ -38,6 +41,7 @@ TOY = {
     },
     "data": {"class_path": "Ring", "init_args": {"batch_size": 16}},
     "trainer": TRAINER,
+    "grid": {"every_n_steps": None},  # half of a run of four updates
 }
 IMAGES = {
     "model": {
@@ -53,6 +57,7 @@ IMAGES = {
     },
     "data": {"class_path": "Digits", "init_args": {"batch_size": 8}},
     "trainer": TRAINER | {"max_steps": 2},
+    "grid": {"every_n_steps": None},
 }
 
 
@@ -99,7 +104,7 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def image_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for images with classes."""
     folder = tmp_path_factory.mktemp("images")
-    (folder / "default.yaml").write_text(yaml.safe_dump(IMAGES))
+    (folder / "default.yaml").write_text(yaml.safe_dump({**IMAGES, "grid": {"every_n_steps": 500}}))
     main(["fit", f"--out={folder}", "--name=run"], default_config=folder / "default.yaml")
     return folder / "run"
 
@@ -125,7 +130,7 @@ def test_what_a_run_leaves_behind(image_run: Path, capsys: pytest.CaptureFixture
 
 
 def test_the_report_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
-    cli("fit", "--name=a", "--trainer.max_steps=1", "--trainer.log_every_n_steps=5")
+    cli("fit", "--name=a", "--trainer.max_steps=1", "--trainer.log_every_n_steps=5", "--grid.every_n_steps=5")
     report = capsys.readouterr().out.split("\n\n")[-1]
     named = dict(re.findall(r"^([A-Z][a-z ]+?) {2,}(\S+)$", report, re.MULTILINE))
     assert named.keys() == {"Sample grid", "Checkpoint", "Config"}  # one update, five to a log entry: no metrics
@@ -216,7 +221,8 @@ def test_resume_goes_on_in_the_folder(own_run: Path, what: str) -> None:
     before = rows(own_run)
     last = str(own_run / "checkpoints" / "last.ckpt")
     given = {"folder": ["--ckpt_path", str(own_run)], "file=": [f"--ckpt_path={last}"]}
-    cli("fit", *given[what], "--trainer.max_steps=6", config={"data": {"class_path": "Digits"}})  # of no account
+    asked = ["--trainer.max_steps=6", "--grid.every_n_steps=6"]
+    cli("fit", *given[what], *asked, config={"data": {"class_path": "Digits"}})  # the configuration is of no account
     assert [path.name for path in own_run.parent.iterdir()] == ["mine"]
     assert rows(own_run)[:4] == before and [row["step"] for row in rows(own_run)] == list("123456")
     assert {"config.yaml", "config-2.yaml", "samples/step_000006.png"} <= files(own_run)
@@ -531,10 +537,10 @@ def recipe_args(recipe: str) -> list[str]:
 
 
 def test_there_are_recipes() -> None:
-    assert {"digits/wgan_gp.yaml", "ring/wgan_gp.yaml"} <= set(RECIPES) - set(DOWNLOADED)
+    assert TRAINED | {"ring/wgan_gp.yaml"} <= set(RECIPES) - set(DOWNLOADED)
 
 
-@pytest.mark.parametrize("recipe", [r for r in RECIPES if r in DOWNLOADED or r.startswith("digits")])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_make_networks_that_fit_their_data(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All is built as the file says, without reading data, and both networks take one batch of the data's shape."""
 
@@ -557,7 +563,9 @@ def test_recipes_make_networks_that_fit_their_data(recipe: str, monkeypatch: pyt
     assert scores.shape == (2,)
 
 
-@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if recipe not in DOWNLOADED])
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(r, marks=() if r in TRAINED else pytest.mark.slow) for r in RECIPES if r not in DOWNLOADED]
+)
 def test_recipes_without_downloads_train(recipe: str) -> None:
     """Two generator updates as the file says; of the callbacks those that need no feature extractor."""
     args = [*recipe_args(recipe), "--trainer.max_steps=2", "--trainer.log_every_n_steps=1"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
+from ranks import two_ranks
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -130,24 +129,14 @@ def test_a_short_last_batch_is_filled_up_so_that_processes_agree(
     assert rows.tolist() == [i % n for i in range(-(-n // world) * world)]
 
 
-def gloo_worker(rank: int, world: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world, timeout=timedelta(seconds=60)
-    )
-    try:
-        toy = epoch(FreshLoader(Ring().sample_exact, 4, 3))
-        torch.save({"images": epoch(make_loader(3)), "toy": toy}, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def work(rank: int, folder: Path) -> None:
+    toy = epoch(FreshLoader(Ring().sample_exact, 4, 3))
+    torch.save({"images": epoch(make_loader(3)), "toy": toy}, folder / f"{rank}.pt")
 
 
+@pytest.mark.xdist_group("processes")
 def test_two_gloo_processes_interleave_to_the_batches_of_one(tmp_path: Path) -> None:
-    other = torch.multiprocessing.get_context("spawn").Process(target=gloo_worker, args=(1, 2, str(tmp_path)))
-    other.start()
-    gloo_worker(0, 2, str(tmp_path))  # rank 0 is this process: one start-up less
-    other.join(60)
-    assert other.exitcode == 0
+    two_ranks(work, tmp_path)
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     whole = {"images": epoch(make_loader(6)), "toy": epoch(FreshLoader(Ring().sample_exact, 8, 3))}
     for rank, part in enumerate(parts):

@@ -1,30 +1,24 @@
-"""Two ranks do what one process with the same global batch does. One spawned pair of processes serves all tests."""
+"""Two ranks do what one process with the same global batch does. One pair of processes serves all tests."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from common import VARIANTS, make, state
-from ranks_worker import SGD, loader, train, weighs_samples, with_batch_norm
+from ranks import two_ranks
+from ranks_worker import SGD, STEPS, loader, main, train, weighs_samples, with_batch_norm
 
 from lightning_gans import NONADVERSARIAL, TECHNIQUES
 
-WORKER = Path(__file__).with_name("ranks_worker.py")
+pytestmark = pytest.mark.xdist_group("processes")
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(WORKER)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    two_ranks(main, folder)
     return torch.load(folder / "found.pt", weights_only=True)
 
 
@@ -34,51 +28,51 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, *NONADVERSARIAL])
-def test_two_ranks_equal_one_process(two_ranks: dict[str, Any], name: str) -> None:
-    start, one = state(make(name).double()), state(train(make(name).double(), loader(8), 50, strategy="auto"))
+def test_two_ranks_equal_one_process(found: dict[str, Any], name: str) -> None:
+    start, one = state(make(name).double()), state(train(make(name).double(), loader(8), STEPS, strategy="auto"))
     assert largest_difference(start, one) > 1e-4  # it did train
-    assert largest_difference(one, two_ranks[name]) < 1e-10
+    assert largest_difference(one, found[name]) < 1e-10
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)  # by SGD: Adam, which a classifier has, amplifies rounding
-def test_two_ranks_equal_one_process_in_float32(two_ranks: dict[str, Any], name: str) -> None:
+def test_two_ranks_equal_one_process_in_float32(found: dict[str, Any], name: str) -> None:
     start, data = state(make(name)), loader(8, torch.float32)
-    one = state(train(make(name, **SGD), data, 50, strategy="auto"))
+    one = state(train(make(name, **SGD), data, STEPS, strategy="auto"))
     assert largest_difference(start, one) > 1e-4
-    assert largest_difference(one, two_ranks[f"{name} float32"]) < 1e-6
+    assert largest_difference(one, found[f"{name} float32"]) < 1e-6
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_two_ranks_equal_one_process_with_global_batch_statistics(two_ranks: dict[str, Any], name: str) -> None:
-    start, one = state(with_batch_norm(name)), state(train(with_batch_norm(name), loader(8), 50, strategy="auto"))
+def test_two_ranks_equal_one_process_with_global_batch_statistics(found: dict[str, Any], name: str) -> None:
+    start, one = state(with_batch_norm(name)), state(train(with_batch_norm(name), loader(8), STEPS, strategy="auto"))
     assert largest_difference(start, one) > 1e-4
-    assert largest_difference(one, two_ranks[f"{name} batch norm"]) < 1e-10
+    assert largest_difference(one, found[f"{name} batch norm"]) < 1e-10
 
 
-def test_two_ranks_weigh_the_samples_as_one_process_does(two_ranks: dict[str, Any]) -> None:
-    one = train(weighs_samples(), loader(8), 50, strategy="auto")
+def test_two_ranks_weigh_the_samples_as_one_process_does(found: dict[str, Any]) -> None:
+    one = train(weighs_samples(), loader(8), STEPS, strategy="auto")
     assert float((one.sample_weights - 1).abs().max()) > 0.1  # type: ignore[union-attr, operator]
-    assert largest_difference(state(one), two_ranks["weights of samples"]) < 1e-6  # the weights are float32
+    assert largest_difference(state(one), found["weights of samples"]) < 1e-6  # the weights are float32
 
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_find_unused_parameters_true"])
-def test_lightnings_own_strategies_train_the_same(two_ranks: dict[str, Any], strategy: str) -> None:
+def test_lightnings_own_strategies_train_the_same(found: dict[str, Any], strategy: str) -> None:
     one = state(train(make("wgan_gp").double(), loader(8), 5, strategy="auto"))
-    assert largest_difference(one, two_ranks[strategy]) < 1e-10
+    assert largest_difference(one, found[strategy]) < 1e-10
 
 
-def test_bytes_reduced_are_the_gradients_of_the_network_that_steps(two_ranks: dict[str, Any]) -> None:
-    assert two_ranks["bytes"] == two_ranks["gradient_bytes"]
+def test_bytes_reduced_are_the_gradients_of_the_network_that_steps(found: dict[str, Any]) -> None:
+    assert found["bytes"] == found["gradient_bytes"]
 
 
-def test_resume_on_two_ranks_is_exact(two_ranks: dict[str, Any]) -> None:
-    assert two_ranks["resume"] is True
+def test_resume_on_two_ranks_is_exact(found: dict[str, Any]) -> None:
+    assert found["resume"] is True
 
 
-def test_ranks_see_different_data(two_ranks: dict[str, Any]) -> None:
-    assert two_ranks["orders_differ"] is True
+def test_ranks_see_different_data(found: dict[str, Any]) -> None:
+    assert found["orders_differ"] is True
 
 
-def test_drift_is_named(two_ranks: dict[str, Any]) -> None:
-    assert two_ranks["no_drift"] is None
-    assert two_ranks["drift"].startswith("discriminator.")
+def test_drift_is_named(found: dict[str, Any]) -> None:
+    assert found["no_drift"] is None
+    assert found["drift"].startswith("discriminator.")

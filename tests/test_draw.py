@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
+from ranks import two_ranks
 from torch import Tensor
 
 from lightning_gans.functional import LOSSES, interpolate, mean_over_ranks, normal, perturb, rank_and_world, uniform
@@ -60,17 +60,14 @@ def everything(rank: int, world: int) -> dict[str, Tensor]:
     return rows
 
 
-def worker(rank: int, world: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    assert rank_and_world() == (rank, world)
-    torch.save(everything(rank, world), f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+def work(rank: int, folder: Path) -> None:
+    assert rank_and_world() == (rank, 2)
+    torch.save(everything(rank, 2), folder / f"{rank}.pt")
 
 
+@pytest.mark.xdist_group("processes")
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(worker, (2, str(tmp_path)), nprocs=2)
+    two_ranks(work, tmp_path)
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     one = everything(0, 1)
     for name in one:

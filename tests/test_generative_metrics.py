@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from common import QUIET, equal, make, make_images, state
+from ranks import two_ranks
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -428,24 +426,19 @@ def test_bad_data() -> None:
 
 
 # ---------------------------------------------------------------------- several processes
-def _rank(rank: int, port: int, folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
-    os.environ |= {"LOCAL_RANK": str(rank), "CUDA_VISIBLE_DEVICES": ""}
-    torch.set_num_threads(1)
+def _rank(rank: int, folder: Path) -> None:
     metrics = flat(every_n_steps=10, num_fake=330, metrics=("fid", "prdc"))
-    classifier = flat(every_n_steps=10, num_fake=330, extractor="lenet", metrics=("is",), cache_dir=folder)
+    classifier = flat(every_n_steps=10, num_fake=330, extractor="lenet", metrics=("is",), cache_dir=str(folder))
     fit(make_images("dcgan"), metrics, classifier, max_steps=1, devices=2, strategy="gan_ddp", default_root_dir=folder)
-    torch.save([metrics.history, classifier.history], Path(folder) / f"rank{rank}.pt")
+    torch.save([metrics.history, classifier.history], folder / f"rank{rank}.pt")
 
 
+@pytest.mark.xdist_group("processes")
 def test_two_ranks_score_as_one_process(tmp_path: Path) -> None:
     metrics = flat(num_fake=330, metrics=("fid", "prdc"))
     classifier = flat(num_fake=330, extractor="lenet", metrics=("is",), cache_dir=str(tmp_path))
     fit(make_images("dcgan"), metrics, classifier, max_steps=1, default_root_dir=tmp_path / "one")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.start_processes(_rank, (port, str(tmp_path)), nprocs=2, start_method="fork")  # spawned ones import for long
+    two_ranks(_rank, tmp_path)
     for rank in (0, 1):
         two = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
         assert two[0][0] == pytest.approx(metrics.history[0], rel=1e-6)

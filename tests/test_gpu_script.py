@@ -21,6 +21,7 @@ from benchmarks import gpu, gpu_report
 from benchmarks.gpu import STAGES, Setting, Stage
 from benchmarks.parts import Row, Send, plain_numbers, together
 
+pytestmark = pytest.mark.xdist_group("processes")
 ROOT = Path(__file__).parents[1]
 BLOCKED = """
 import importlib.metadata as metadata, runpy, sys

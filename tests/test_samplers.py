@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -13,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from common import QUIET, VARIANTS, make, make_images, state, trainer
+from ranks import two_ranks
 from scipy import stats
 from torch import Generator, Tensor, nn
 
@@ -719,24 +717,19 @@ def test_coverage_of_better_samples() -> None:
     assert found["metrics/mean/drs"] == pytest.approx(float(x.mean()), rel=1e-5)
 
 
-def _rank(rank: int, port: int, folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
-    os.environ |= {"LOCAL_RANK": str(rank), "CUDA_VISIBLE_DEVICES": ""}
-    torch.set_num_threads(1)
+def _rank(rank: int, folder: Path) -> None:
     metrics = flat(sampler=DRS)
     runner = pl.Trainer(**(QUIET | {"devices": 2, "strategy": "gan_ddp", "callbacks": [metrics]}))
     (found,) = runner.test(digits(), Digits(batch_size=8), verbose=False)
-    torch.save((found, metrics.protocol["sampler"]["samples"]), Path(folder) / f"rank{rank}.pt")
+    torch.save((found, metrics.protocol["sampler"]["samples"]), folder / f"rank{rank}.pt")
 
 
+@pytest.mark.xdist_group("processes")
 def test_two_ranks_score_as_one_process(tmp_path: Path) -> None:
     (one,) = pl.Trainer(**(QUIET | {"callbacks": [flat(sampler=DRS)]})).test(
         digits(), Digits(batch_size=8), verbose=False
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.start_processes(_rank, (port, str(tmp_path)), nprocs=2, start_method="fork")
+    two_ranks(_rank, tmp_path)
     for rank, share in ((0, 150), (1, 100)):  # blocks 0, 2 and 1
         found, samples = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
         assert found == pytest.approx(one, rel=1e-6) and samples == share

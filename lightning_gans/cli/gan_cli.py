@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 import uuid
 from datetime import datetime
 from pathlib import Path
@@ -57,6 +58,9 @@ class GANCLI(pl_cli.LightningCLI):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.claimed: Path | None = None  # the folder that was made for this run
+        asked, known = (kwargs.get("args") or sys.argv[1:] or [""])[0], self.subcommands()
+        if asked in known:  # each parser takes its time, and the others' are not needed
+            self.subcommands = lambda: {asked: known[asked]}  # type: ignore[method-assign]
         try:
             super().__init__(*args, **kwargs)
         except BaseException:
