@@ -38,6 +38,7 @@ class ScoreCallback(pl.Callback):
     in_progress_bar: tuple[str, ...] = ()
 
     def __init__(self, every_n_steps: int, at_start: bool, seed: int) -> None:
+        super().__init__()
         checks.at_least_one(every_n_steps=every_n_steps)
         self.every_n_steps, self.at_start, self.seed = every_n_steps, at_start, seed
         self.history: list[dict[str, float]] = []
@@ -126,6 +127,11 @@ class ScoreCallback(pl.Callback):
         pl_module.log_dict(values, batch_size=1)
         self._write(trainer, "test", [{"step": pl_module.global_step, **values}])
 
+    @property
+    def awaited(self) -> bool:
+        """Nothing was measured yet, so that the names of the scores are not known."""
+        return not self.history
+
     def _shown(self, name: str) -> bool:
         return any(part in self.in_progress_bar for part in name.split("/"))
 
@@ -136,6 +142,7 @@ class ScoreCallback(pl.Callback):
         """Measure during ``fit``: history, loggers, file."""
         values, step = self._measure(trainer, pl_module), pl_module.global_step
         self.history.append({"step": step, **values})
+        pl_module.run.monitors.measured.update(dict.fromkeys(values, step))
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
         self._write(trainer, "fit", self.history)
