@@ -16,14 +16,12 @@ from lightning_gans.callbacks.probe import Asks, require_writable, run_dir, step
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
 from lightning_gans.engine.contract import Played
+from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.runs.atomic import replacing
 
 Action = Literal["stop", "rollback"]
 _GRADIENT = "the gradient"
-
-
-class NonFiniteError(RuntimeError):
-    """A loss term or a gradient was NaN or infinite, and training was stopped: on a CPU before it reached a weight."""
+_LEAST = 1e-3  # of the learning rates that training started with: below, it stands still
 
 
 class NonFiniteGuard(Asks):
@@ -56,13 +54,15 @@ class NonFiniteGuard(Asks):
             and the next names what it finds there.
         keep_every_n_steps: for ``rollback``: updates between two good states, a multiple of ``every_n_steps``. One is
             kept, on the device, as large as all networks with their optimizers' states.
-        max_rollbacks: stop after so many rollbacks to one and the same state, >= 1.
+        max_rollbacks: stop after so many rollbacks to one and the same state, >= 1. It stops too where all rollbacks
+            together have brought the learning rates below a thousandth.
         dirpath: where batches are saved; default: the run's folder.
 
     Raises:
         ValueError: for settings out of range, or a folder that cannot be written.
     """
 
+    guards_numbers = True  # so the engine does not
     needs = Played
 
     def __init__(
@@ -91,9 +91,18 @@ class NonFiniteGuard(Asks):
         self.step = 0  # the generator update that is under way
         self.found: str | None = None  # what was not finite in it
         self.rollbacks = 0  # to the state that is kept
+        self.lowered = 1.0  # what all rollbacks have multiplied the learning rates by
         self.kept: dict[str, Any] = {}
         self.waits_each_step: bool | None = None  # None: on a CPU
         self._seen: list[tuple[str, list[str], Tensor]] = []  # of each step: whose, names and values of what it had
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the learning rates were lowered."""
+        return {"lowered": self.lowered}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.lowered = state_dict["lowered"]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check the folder."""
@@ -172,12 +181,20 @@ class NonFiniteGuard(Asks):
             f"NonFiniteGuard: in {update} {self.step}, step of the {_named(module, player)}, not finite: {self.found}"
         )
         if self.action == "stop":
-            raise NonFiniteError(f"{told}. Stopped {stopped}.{saved}")
+            error = NonFiniteError(f"{told}. Stopped {stopped}.{saved}")
+            error.weights_are_good = "before" in stopped
+            raise error
         if self.rollbacks == self.max_rollbacks:
             raise NonFiniteError(
                 f"{told}. Stopped after {self.rollbacks} rollbacks to the state of update {self.kept['step']}.{saved}"
             )
+        if self.lowered * self.lr_factor < _LEAST:
+            raise NonFiniteError(
+                f"{told}. Stopped, since rollbacks have multiplied the learning rates by {self.lowered:g} already, and "
+                f"training would stand still.{saved}"
+            )
         self.rollbacks += 1
+        self.lowered *= self.lr_factor
         back = f"Going back to the state of update {self.kept['step']}, learning rates times {self.lr_factor:g}."
         pl.utilities.rank_zero_warn(f"{told}. {back}{saved}")
 

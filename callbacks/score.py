@@ -54,6 +54,7 @@ class ScoreCallback(Asks):
     in_progress_bar: tuple[str, ...] = ()
 
     def __init__(self, every_n_steps: int, at_start: bool, seed: int) -> None:
+        super().__init__()
         checks.at_least_one(every_n_steps=every_n_steps)
         self.every_n_steps, self.at_start, self.seed = every_n_steps, at_start, seed
         self.history: list[dict[str, float]] = []
@@ -137,6 +138,11 @@ class ScoreCallback(Asks):
         pl_module.log_dict(values, batch_size=1)
         self._write(trainer, "test", [{"step": pl_module.global_step, **values}])
 
+    @property
+    def awaited(self) -> bool:
+        """Nothing was measured yet, so that the names of the scores are not known."""
+        return not self.history
+
     def _shown(self, name: str) -> bool:
         return any(part in self.in_progress_bar for part in name.split("/"))
 
@@ -147,6 +153,7 @@ class ScoreCallback(Asks):
         """Measure during ``fit``: history, loggers, file."""
         values, step = self._measure(trainer, pl_module), pl_module.global_step
         self.history.append({"step": step, **values})
+        pl_module.run.monitors.measured.update(dict.fromkeys(values, step))
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
         self._write(trainer, "fit", self.history)

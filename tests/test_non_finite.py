@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gans import WGANGP, Batch, GANModule
 from lightning_gans.callbacks import EMA, NonFiniteError, NonFiniteGuard, RankConsistency
+from lightning_gans.compat.lightning import callbacks as pl_callbacks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.batch import Terms
 from lightning_gans.regularizers import Regularizer
@@ -77,10 +78,48 @@ class BadGenerator(WGANGP):
         return {**super().generator_terms(batch, fake), "drag": fake.sum() * 0 + bad}
 
 
-def test_without_a_guard_the_weights_are_lost() -> None:
+@pytest.mark.parametrize("every, at", [(4, 4), (5, 5), (50, 6), (0, 6)])
+def test_without_a_guard_training_stops_at_the_next_look(every: int, at: int) -> None:
+    """Where losses are logged, else at the end; the first term of the first player is named."""
     module = make("wgan_gp")
-    fit(module, loader(12))
-    assert not all(p.isfinite().all() for p in module.parameters())
+    told = rf"d/adversarial must be a finite number, got nan at update {at}: training stopped"
+    with pytest.raises(NonFiniteError, match=told):
+        fit(module, loader(12), log_every_n_steps=every)
+    assert module.global_step == at
+
+
+def test_without_a_guard_diagnostics_may_be_infinite() -> None:
+    class Noting(WGANGP):
+        def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
+            self.note(g_log_p=fake.sum() * 0 - float("inf"))
+            return super().generator_terms(batch, fake)
+
+    nets = make("wgan_gp")
+    assert fit(Noting(nets.generator, nets.discriminator, 3), loader(), log_every_n_steps=1).global_step == 6
+
+
+def test_weights_that_the_last_updates_spoil_are_told() -> None:
+    """Finite losses, a gradient that is no number in the last update: no look at losses would see it."""
+    steep = Steep()
+    steep.player = "g"
+    with pytest.raises(NonFiniteError, match=r"^generator\..* must be finite, got a NaN or infinity"):
+        fit(make("wgan_gp", d_steps=1, regularizers=[steep]), loader(), steps=1)
+
+
+def test_no_checkpoint_of_lost_weights(tmp_path: Path) -> None:
+    saving = pl_callbacks.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    with pytest.raises(NonFiniteError, match="at update 3"):
+        fit(make("wgan_gp"), loader(12), saving, enable_checkpointing=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step=1.ckpt", "step=2.ckpt"]
+
+
+def test_rollbacks_that_leave_no_learning_rate_stop(tmp_path: Path) -> None:
+    guard = NonFiniteGuard("rollback", lr_factor=0.05, keep_every_n_steps=1)
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(NonFiniteError, match=r"multiplied the learning rates by 0\.0025 alr"),
+    ):
+        fit(make("wgan_gp"), loader(10, 15, 20), guard, default_root_dir=tmp_path)
 
 
 def test_stop_names_the_term_and_keeps_the_weights_and_the_batch(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.cli.configuration import fit_networks_to_data, parameters
 from lightning_gans.cli.plan import plan
 from lightning_gans.compat.lightning import callbacks, loggers, pl, pl_cli, utilities
+from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.runs.atomic import write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO
 from lightning_gans.runs.folder import claim, configs, remove_empty, run_of, unused
@@ -237,6 +238,13 @@ class SaveConfig(pl_cli.SaveConfigCallback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Nothing: a configuration that does not get as far as training is not to be resumed with."""
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Keep the weights before a step that went wrong."""
+        if isinstance(exception, NonFiniteError) and exception.weights_are_good:
+            path = Path(trainer.default_root_dir) / "checkpoints" / "before_non_finite.ckpt"
+            trainer.save_checkpoint(path, weights_only=False)
+            exception.args = (f"{exception} The weights are in {path}.",)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Write the file, on rank 0."""

@@ -10,11 +10,13 @@ from contextlib import contextmanager
 
 from lightning_gans import checks
 from lightning_gans.compat.lightning import utilities
+from lightning_gans.engine.logbook import NonFiniteError
 
 
 def sentence_of(error: Exception) -> str | None:
     """What a user is told instead of a traceback if the mistake is theirs: what our own code, or Lightning, refuses."""
-    if isinstance(error, utilities.exceptions.MisconfigurationException) or "stateful callback" in str(error):
+    known = (utilities.exceptions.MisconfigurationException, NonFiniteError)
+    if isinstance(error, known) or "stateful callback" in str(error):
         return str(error)
     if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
         detail = " ".join(str(error).splitlines()[1:2]).strip().rstrip(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +11,41 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_gans.engine import distributed
+from lightning_gans.engine.monitors import Monitors
+
+
+class NonFiniteError(RuntimeError):
+    """A loss term, a gradient or a weight was NaN or infinite, and training was stopped.
+
+    Attributes:
+        weights_are_good: they are those before the step that went wrong.
+    """
+
+    weights_are_good = False
+
+
+def require_finite(values: Mapping[str, float], terms: Mapping[str, Iterable[str]], step: int, every: int) -> None:
+    """Stop a training whose weights are lost.
+
+    Diagnostics may be infinite by right, so only what is minimised counts.
+
+    Args:
+        values: the last ones by name.
+        terms: names of what each player minimises.
+        step: updates done.
+        every: updates between two looks.
+
+    Raises:
+        NonFiniteError: it names the first loss that is no number.
+    """
+    for player, names in terms.items():
+        if not math.isfinite(values.get(f"{player}/loss", 0.0)):
+            known = {f"{player}/{name}": values.get(f"{player}/{name}", 0.0) for name in [*names, "loss"]}
+            name, value = next((name, value) for name, value in known.items() if not math.isfinite(value))
+            raise NonFiniteError(
+                f"{name} must be a finite number, got {value} at update {step}: training stopped. Losses are looked at "
+                f"every {every} updates; callbacks.NonFiniteGuard looks at each, keeps the batch, and can go back."
+            )
 
 
 class Late:
@@ -50,16 +86,29 @@ class Late:
         return float(value)
 
 
-def step_schedulers(configs: Iterable[Any], values: Mapping[str, Tensor], counted: str, late: Late) -> None:
-    """One step of each scheduler; one that waits for a plateau sees the loss of its player, ``lr/<player>``."""
-    for config in configs:
-        if isinstance(config.scheduler, ReduceLROnPlateau):
-            loss = f"{str(config.name).rpartition('/')[2]}/loss"
-            loss = loss if loss in values else f"{counted}/loss"
-            if (value := late.read(loss, values[loss])) is not None:
-                config.scheduler.step(value)
-        else:
+def step_schedulers(
+    trainer: Any, interval: str, values: Mapping[str, Tensor], counted: str, late: Late, monitors: Monitors
+) -> None:
+    """One step of each scheduler that is due at the end of an update ("step") or of an epoch ("epoch").
+
+    One that waits for a plateau sees its monitor, each measurement once, or else the loss of its player,
+    ``lr/<player>``.
+    """
+    for i, config in enumerate(trainer.lr_scheduler_configs):
+        done = trainer.global_step if interval == "step" else trainer.current_epoch + 1
+        if config.interval != interval or done % config.frequency:
+            continue
+        if not isinstance(config.scheduler, ReduceLROnPlateau):
             config.scheduler.step()
+            continue
+        name = getattr(config.scheduler, "monitor", None) or f"{str(config.name).rpartition('/')[2]}/loss"
+        if name in trainer.callback_metrics and name not in values:
+            if monitors.is_new(f"scheduler {i}", name, trainer.global_step):
+                config.scheduler.step(float(trainer.callback_metrics[name]))
+        elif name in values or getattr(config.scheduler, "monitor", None) is None:
+            name = name if name in values else f"{counted}/loss"
+            if name in values and (value := late.read(name, values[name])) is not None:
+                config.scheduler.step(value)
 
 
 def means(values: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:

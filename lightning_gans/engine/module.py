@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, cast, get_args
 
@@ -18,9 +18,9 @@ from lightning_gans.engine.batch import Batch, Terms, to_device
 from lightning_gans.engine.first_batch import check_data
 from lightning_gans.engine.player import Player
 from lightning_gans.engine.progress import Progress
-from lightning_gans.engine.run import Connection, Run
+from lightning_gans.engine.run import LOOK_EVERY, Connection, Run, hooked_once
 from lightning_gans.engine.sampling import Sampling
-from lightning_gans.engine.step import Step, TermsOf
+from lightning_gans.engine.step import TermsOf
 from lightning_gans.functional import draw
 from lightning_gans.functional.columns import Names, check_names, columns, left_out
 from lightning_gans.functional.conditional import takes_labels
@@ -152,7 +152,7 @@ class GenerativeModule(Sampling):
         """
         step = self.run.stepping = self.run.steps[player]
         step.compute(terms, batches, key)
-        with self._hooked_once(step) if step.may_repeat else _NOTHING as closure:
+        with hooked_once(self.trainer, self, step) if step.may_repeat else _NOTHING as closure:
             if player == self.counted:
                 step.optimizer.step(closure or step.closure)
             else:
@@ -160,25 +160,6 @@ class GenerativeModule(Sampling):
         self.progress.done[player] += 1
         self.progress.updates[player] += 1
         torch.clear_autocast_cache()  # Lightning 2.4 keeps weights as they were cast first in a cycle
-
-    @contextmanager
-    def _hooked_once(self, step: Step) -> Iterator[Callable[[], Tensor]]:
-        """A closure after whose later calls Lightning finds no hook to fire."""
-        trainer: Any = self.trainer
-        hooks, own = trainer.callbacks, vars(self).get("on_before_optimizer_step")
-
-        def closure() -> Tensor:
-            if step.calls:
-                trainer.callbacks = []
-                vars(self)["on_before_optimizer_step"] = _no_hook
-            return step.closure()
-
-        try:
-            yield closure
-        finally:
-            trainer.callbacks = hooks
-            vars(self).pop("on_before_optimizer_step", None)
-            vars(self).update({} if own is None else {"on_before_optimizer_step": own})
 
     # ------------------------------------------------------------------ one update
     def training_step(self, dataloader_iter: Iterator[Any]) -> None:
@@ -193,11 +174,22 @@ class GenerativeModule(Sampling):
         with double_backward(self.double_backward):
             self.cycle()
         trainer: Any = self.trainer
-        logbook.step_schedulers(trainer.lr_scheduler_configs, self.values, self.counted, self.run.late)
-        if trainer.log_every_n_steps and trainer.global_step % trainer.log_every_n_steps == 0:
+        self.step_schedulers("step")
+        if trainer.global_step % (trainer.log_every_n_steps or LOOK_EVERY) == 0:
             self._publish(logbook.means(self.values, self.device), trainer)
+        elif names := self.run.monitors.names & self.values.keys():
+            monitored: dict[str, Any] = {name: self.values[name] for name in names}
+            self.log_dict(monitored, logger=False, batch_size=1, sync_dist=self.run.world > 1)
+
+    def step_schedulers(self, interval: str) -> None:
+        """Step the schedulers that are due at the end of an update ("step") or of an epoch ("epoch")."""
+        logbook.step_schedulers(self.trainer, interval, self.values, self.counted, self.run.late, self.run.monitors)
 
     def _publish(self, values: dict[str, float], trainer: Any) -> None:
+        self.run.require_finite(values, trainer)
+        if not trainer.log_every_n_steps:
+            return
+        self.run.monitors.check(trainer, values, last=False)
         shown = {name for name in values if name.endswith("/loss")}
         shown &= {f"{name}/loss" for name in ("d", "g", self.counted)}
         bar: dict[str, Any] = {name: value for name, value in values.items() if name in shown}
@@ -271,6 +263,12 @@ class GenerativeModule(Sampling):
 
     def begin(self) -> None:
         """Prepare a fit: seed the noise (equally on all ranks), or go on from the checkpoint."""
+        trainer: Any = self.trainer
+        if not any(isinstance(callback, Connection) for callback in trainer.callbacks):
+            raise ValueError(
+                f"{type(self).__name__}.configure_callbacks must return what super().configure_callbacks() returns, "
+                "and its own, got a list without it."
+            )
         seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
         self.progress.begin(self.players)
         dtype = next(self.trained_network.parameters()).dtype
@@ -281,8 +279,8 @@ class GenerativeModule(Sampling):
         self.run = Run(self.trainer, self.device, seed, self.noise_shape, dtype, self.cuda_graphs, transfers)
         if self._resumed is not None:
             resume.restore(self._resumed, self.progress, self.run.stream, self.run.noise)
-            self.run.late.load_state_dict(self._resumed.get("late", {}))
-        self._resumed = None
+            self.run.load_state_dict(self._resumed)
+        self._resumed, self.run.began = None, self.progress.updates[self.counted]
 
     def save_state(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out: random numbers, the place in the data and the cycle, averaged weights."""
@@ -292,8 +290,7 @@ class GenerativeModule(Sampling):
         if self.ema is not None:
             checkpoint["ema"] = self.ema.state_dict()
         if self.run is not None:
-            checkpoint["engine"] = resume.save(self.progress, self.run.stream, self.run.noise)
-            checkpoint["engine"]["late"] = self.run.late.state_dict()
+            checkpoint["engine"] = resume.save(self.progress, self.run.stream, self.run.noise) | self.run.state_dict()
 
     def load_state(self, checkpoint: Mapping[str, Any], fitting: bool = False) -> None:
         """Take averaged weights now, and the rest when ``fit`` starts from this checkpoint."""
@@ -327,7 +324,3 @@ class GenerativeModule(Sampling):
             self.hparams.pop(name)
         if live:
             self.save_hyperparameters(ignore=live)
-
-
-def _no_hook(optimizer: Optimizer) -> None:
-    """What is called in place of a hook that has fired already."""

@@ -63,6 +63,7 @@ class Step:
         self._many = distributed.world_size() > 1
         self._exact_name = f"{player.name}/loss"
         self.may_repeat = may_call_again(self.optimizer.optimizer)
+        self.terms: dict[str, None] = {}  # names of what is minimised
         self.calls = 0  # of the closure, since the last gradients
         self.loss = torch.empty(())
         self._repeated: tuple[TermsOf, Sequence[Batch], Any, Buffers] | None = None
@@ -134,6 +135,7 @@ class Step:
                 self.loss = loss = reduce(torch.add, values.values())
                 for term, value in values.items():
                     self.progress.values[f"{self.player.name}/{term}"] = value.detach()
+                    self.terms[term] = None
                 self.progress.values[self._exact_name] = loss.detach()
                 if len(batches) > 1:
                     loss = loss / len(batches)

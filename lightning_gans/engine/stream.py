@@ -40,6 +40,7 @@ class DataStream:
         self.epoch = 0
         self.position = 0
         self.pending: deque[Any] = deque()
+        self.untouched = True  # nobody has asked for a batch
         self._finished = True  # the open iterator is used up (or none was opened yet)
         self._next_epoch = 0
         self._replay = 0
@@ -61,7 +62,7 @@ class DataStream:
         Where the rest of an epoch is shorter than the ``following`` step it is fetched too. Then the epoch ends with a
         whole step, and no Lightning step passes without a generator update.
         """
-        opening = iterator is not self._iterator
+        opening, self.untouched = iterator is not self._iterator, False
         if not opening and self._seeded_once:
             return self._fill(iterator, n, following)
         training = self._training_state or rng.capture()

@@ -1,0 +1,121 @@
+"""What callbacks and schedulers of the user's compare: values of the moment, and each measurement once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import partial, wraps
+from typing import Any
+
+from lightning_gans.compat.lightning import callbacks, utilities
+
+
+class Monitors:
+    """Who compares which value in a fit.
+
+    Attributes:
+        measured: update at which each score was measured last, by name; whoever measures one writes it here.
+        compared: update of the measurement that each callback and scheduler has seen last.
+        names: values that somebody compares.
+    """
+
+    def __init__(self) -> None:
+        self.measured: dict[str, int] = {}
+        self.compared: dict[str, int] = {}
+        self.names: set[str] = set()
+        self._unknown: list[Any] = []  # those of which it is not known yet whether anything measures what they compare
+
+    def begin(self, trainer: Any, values: Mapping[str, Any]) -> None:
+        """Find them; from here on an EarlyStopping counts measurements, not epochs."""
+        found = [c for c in trainer.callbacks if isinstance(c, (callbacks.EarlyStopping, callbacks.ModelCheckpoint))]
+        found += [config.scheduler for config in trainer.lr_scheduler_configs]
+        found = [c for c in found if getattr(c, "monitor", None) is not None]
+        self.names = {str(c.monitor) for c in found}
+        self._unknown = [] if trainer.enable_validation else [c for c in found if getattr(c, "strict", True)]
+        for stopping in found:
+            if isinstance(stopping, callbacks.EarlyStopping):
+                hook = type(stopping).on_train_epoch_end
+                vars(stopping)["on_train_epoch_end"] = partial(self._once, stopping, hook, values)
+
+    def end(self, trainer: Any) -> None:
+        """Leave the callbacks as they were."""
+        for callback in trainer.callbacks:
+            if isinstance(callback, callbacks.EarlyStopping):
+                vars(callback).pop("on_train_epoch_end", None)
+
+    def is_new(self, who: str, name: str, step: int) -> bool:
+        """Whether a value has been measured, by now, since it was looked at last; it counts as looked at."""
+        stamp = self.measured.get(name, step)
+        new = self.compared.get(who) != stamp
+        self.compared[who] = stamp
+        return new
+
+    def check(self, trainer: Any, values: Collection[str], last: bool) -> None:
+        """Look for a monitor that nothing measures, until it is known that there is none.
+
+        Args:
+            trainer: whose callbacks they are.
+            values: names that are known beside those that were logged.
+            last: whatever is logged at all has been by now, but for what is measured after a number of updates.
+
+        Raises:
+            ValueError: it names the callback, and the values that there are.
+        """
+        known, left = {*trainer.callback_metrics, *values}, []
+        for who in self._unknown:
+            ours = who.monitor.startswith("metrics/")
+            if who.monitor in known:
+                continue
+            if (last or ours) and not any(_awaited(c, ours, trainer.global_step) for c in trainer.callbacks):
+                raise ValueError(
+                    f"{type(who).__name__}: monitor must be one of {', '.join(sorted(known))}, got {who.monitor!r}, "
+                    "which nothing measures."
+                )
+            left.append(who)
+        self._unknown = left
+
+    def tell_unknown(self) -> None:
+        """At the end of a fit: whose monitor was never measured."""
+        for who in self._unknown:
+            utilities.rank_zero_warn(f"{type(who).__name__}: nothing has measured its monitor {who.monitor!r}.")
+
+    def _once(
+        self, stopping: Any, hook: Callable[..., None], values: Mapping[str, Any], trainer: Any, module: Any
+    ) -> None:
+        """Its check at the end of an epoch, unless it has seen this measurement already, or there is none yet."""
+        name = stopping.monitor
+        if name not in trainer.callback_metrics:
+            if trainer.global_step == 0 or stopping in self._unknown:
+                return
+        elif {name} & {*self.measured, *values} and not self.is_new(stopping.state_key, name, trainer.global_step):
+            return
+        hook(stopping, trainer, module)
+
+
+def _awaited(callback: Any, score: bool, step: int) -> bool:
+    """Whether a callback will log something that it has not logged yet: a score, or anything."""
+    return bool(getattr(callback, "awaited", False) if score else getattr(callback, "every_n_steps", 0) > step)
+
+
+def keep_monitors(module: Any) -> None:
+    """Let each scheduler know the monitor that it comes with, which Lightning drops under manual optimization."""
+    vars(module).pop("configure_optimizers", None)
+    configure = module.configure_optimizers
+
+    @wraps(configure)
+    def keeping() -> Any:
+        vars(module).pop("configure_optimizers", None)
+        _mark(found := configure())
+        return found
+
+    vars(module)["configure_optimizers"] = keeping
+
+
+def _mark(found: Any) -> None:
+    if isinstance(found, dict):
+        if "scheduler" in found:
+            found["scheduler"].monitor = found.pop("monitor", None)
+            found.pop("strict", None)
+        _mark(list(found.values()))
+    elif isinstance(found, (list, tuple)):
+        for part in found:
+            _mark(part)
