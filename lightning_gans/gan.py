@@ -214,7 +214,9 @@ class GANModule(GenerativeModule):
             self.progress.end_cycle()
 
     def _generator_step(self, last: Batch) -> None:
-        batches = [self.generator_batch(last) for _ in range(self.players["g"].accumulate)]
+        batches = []
+        for _ in range(self.players["g"].accumulate):  # a comprehension would be one more call
+            batches.append(self.generator_batch(last))
         self.minimise("g", self._g_terms, batches, self._active("g") if self.regularizers else ())
 
     def batches_needed(self) -> tuple[int, int]:

@@ -86,8 +86,7 @@ class GenerativeModule(Sampling):
                 raise ValueError(f"{player.name}_every must be 1 for the player that is counted, got {player.every}.")
             self.players[player.name] = player
         self.progress.begin(self.players)
-        nets = [net for name in self.players for net in self.networks(name)]
-        self.conditional = any(takes_labels(net) for net in nets)
+        self.conditional = any(takes_labels(net) for name in self.players for net in self.networks(name))
 
     # ------------------------------------------------------------------ what a model defines
     def terms(self, player: str, batch: Batch) -> Terms:
@@ -104,12 +103,11 @@ class GenerativeModule(Sampling):
 
     def batches_needed(self) -> tuple[int, int]:
         """Batches for the update that comes, and for the one behind it."""
-        n = self.players[self.counted].accumulate
-        return n, n
+        return (self.players[self.counted].accumulate,) * 2
 
     def check_first_batch(self, batch: Batch) -> None:
         """Raise one sentence for data that the networks cannot be trained on."""
-        names = [self.made_by, *(name for player in self.players.values() for name in player.networks)]
+        names = [self.made_by, *[name for player in self.players.values() for name in player.networks]]
         check_data(batch, {name: getattr(self, name) for name in names})
 
     def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
@@ -137,7 +135,10 @@ class GenerativeModule(Sampling):
 
     def take(self, n: int) -> list[Batch]:
         """The next ``n`` batches, with fresh noise; :meth:`used` says that they are not needed any more."""
-        return [self._as_batch(self.run.stream.pending[i]) for i in range(n)]
+        batches: list[Batch] = []
+        for i in range(n):
+            batches.append(self._as_batch(self.run.stream.pending[i]))
+        return batches
 
     def used(self, batches: Sequence[Batch]) -> None:
         """Count batches; only now, since until here they are part of a checkpoint."""
@@ -190,12 +191,9 @@ class GenerativeModule(Sampling):
         if not trainer.log_every_n_steps:
             return
         self.run.monitors.check(trainer, values, last=False)
-        shown = {name for name in values if name.endswith("/loss")}
-        shown &= {f"{name}/loss" for name in ("d", "g", self.counted)}
-        bar: dict[str, Any] = {name: value for name, value in values.items() if name in shown}
-        rest: dict[str, Any] = {name: value for name, value in values.items() if name not in shown}
-        self.log_dict(bar, prog_bar=True, logger=False, batch_size=1)
-        self.log_dict(rest, logger=False, batch_size=1)
+        shown = {f"{name}/loss" for name in ("d", "g", self.counted)}
+        for name, value in values.items():
+            self.log(name, value, prog_bar=name in shown, logger=False, batch_size=1)
         for logger in trainer.loggers:  # directly: the x-axis is the number of updates
             logger.log_metrics({**values, "time/images_seen": float(self.images_seen)}, step=trainer.global_step)
 
