@@ -90,7 +90,7 @@ class ScoreCallback(Asks):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure at step 0; after a resume, publish what was measured last."""
         with rng.untouched():
-            self.check(trainer, pl_module)
+            self.check(trainer, require(pl_module, Samples, self))
         step = pl_module.global_step
         self.history = [entry for entry in self.history if entry["step"] <= step] if step else []
         if step == 0 and self.at_start:
