@@ -23,6 +23,7 @@ from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.contract import Latents, Likelihood, Samples, has
 from lightning_gans.functional.variational import importance_bound, mixture_log_density, normal_log_density
 from lightning_gans.networks import VAEDecoder, VAEEncoder
+from lightning_gans.samplers import RejectionSampler, keep_training
 from lightning_gans.tools import export
 
 CONFIG = Path(__file__).parent.parent / "configs" / "digits" / "exemplar_vae.yaml"
@@ -428,3 +429,12 @@ class ToUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.float().flatten(1).unflatten(1, (8, 8)).mean(2) / 255
+
+
+def test_samplers_that_need_a_discriminator_say_so() -> None:
+    with pytest.raises(ValueError, match=r"^log_ratio must be given for ExemplarVAE"):
+        RejectionSampler(make("exemplar_vae"))
+    with pytest.raises(ValueError, match=r"^module must have a discriminator, got ExemplarVAE, which has none\.$"):
+        module = make("exemplar_vae")
+        trainer(max_steps=1).fit(module, memory())
+        keep_training(module, plain(40).dataset, steps=1, progress=False)  # type: ignore[arg-type]

@@ -29,8 +29,14 @@ class Played(Protocol):
     players: dict[str, Player]
     values: dict[str, Tensor]
     run: Any
-    global_step: int
-    device: torch.device
+
+    @property
+    def global_step(self) -> int:
+        """Updates of the counted player."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
 
     def networks(self, player: str) -> list[nn.Module]:
         """The networks of a player."""
@@ -43,8 +49,13 @@ class Played(Protocol):
 class Samples(Protocol):
     """A model that makes samples."""
 
-    global_step: int
-    device: torch.device
+    @property
+    def global_step(self) -> int:
+        """Updates of the counted player."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
 
     def sample(
         self,

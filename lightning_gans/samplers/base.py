@@ -210,7 +210,15 @@ def ratio_of(module: Any) -> LogRatio:
 
 def score_of(module: Any, given: LogRatio | None) -> LogRatio:
     """``given``, else the log ratio, else the discriminator: for samplers that only go where scores are high."""
-    return given or getattr(module, "log_ratio", None) or cast(LogRatio, module.discriminator)
+    return given or getattr(module, "log_ratio", None) or cast(LogRatio, discriminator_of(module))
+
+
+def discriminator_of(module: Any) -> Any:
+    """The discriminator; a ValueError for a model without one."""
+    found = getattr(module, "discriminator", None)
+    if not callable(found):
+        raise ValueError(f"module must have a discriminator, got {type(module).__name__}, which has none.")
+    return found
 
 
 def finite(values: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from lightning_gans import checks
-from lightning_gans.samplers.base import LatentSampler, LogRatio, call_ratio, score_of
+from lightning_gans.samplers.base import LatentSampler, LogRatio, call_ratio, discriminator_of, score_of
 from lightning_gans.samplers.calibration import for_generator
 from lightning_gans.samplers.ratio_head import RatioHead, train
 
@@ -119,7 +119,7 @@ class CollaborativeSampler(LatentSampler):
         """
 
         def begin(x: Tensor, fake: Tensor, given: Tensor | None) -> RatioHead:
-            self.log_ratio = head = RatioHead(self.module.discriminator, "network", x, fake, given)
+            self.log_ratio = head = RatioHead(discriminator_of(self.module), "network", x, fake, given)
             return head
 
         def refined(n: int, generator: Generator, given: Tensor | None) -> Tensor:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from lightning_gans import checks
 from lightning_gans.functional.conditional import score, takes_labels
 from lightning_gans.functional.modes import evaluating
-from lightning_gans.samplers.base import BLOCK, check_seed, stream
+from lightning_gans.samplers.base import BLOCK, check_seed, discriminator_of, stream
 from lightning_gans.samplers.calibration import check_real, for_generator, logistic_fit
 
 Part = Literal["network", "head"]
@@ -147,7 +147,7 @@ def keep_training(
         return module.sample(n, for_generator(module, given), generator)  # type: ignore[no-any-return]
 
     def begin(x: Tensor, fake: Tensor, given: Tensor | None) -> RatioHead:
-        return RatioHead(module.discriminator, part, x, fake, given)
+        return RatioHead(discriminator_of(module), part, x, fake, given)
 
     return train(begin, fakes, real, labels, steps, patience, held_out, lr, seed, progress)
 
