@@ -23,8 +23,6 @@ from lightning_gans.networks import (
     VAEEncoder,
 )
 
-# Their per-sample penalty refuses BatchNorm in the discriminator.
-PENALISED = {"wgan_gp", "ct_gan", "prc_gan", "prc_gan_clip", "robust_wgan"}
 # What a technique needs to run by itself on nets without dropout, in cycles of one generator update.
 SETTINGS: dict[str, dict[str, Any]] = {
     "prc_gan": {"ct_weight": 0.0, "ratio_clip": None, "g_steps": 1},
@@ -89,6 +87,10 @@ def build(
     if technique in GROWN:
         settings["base"] = copy.deepcopy(generator)
     return TECHNIQUES[technique.removesuffix("_adam").removesuffix("_learned")](generator, discriminator, 3, **settings)
+
+
+# A per-sample penalty of their own refuses BatchNorm in the discriminator.
+PENALISED = {name for name in VARIANTS if any(make(name).own_terms.values())}
 
 
 def networks(module: GANModule) -> dict[str, nn.Module]:

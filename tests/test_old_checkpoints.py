@@ -19,6 +19,7 @@ from lightning_gans import TECHNIQUES, load
 from lightning_gans.cli import main
 
 EXPECTED: dict[str, Any] = json.loads((CHECKPOINTS / "expected.json").read_text())
+SINCE = {"r3_gan"}  # techniques that are younger
 every_checkpoint = pytest.mark.parametrize("name", EXPECTED)
 
 
@@ -39,7 +40,8 @@ def path(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_there_is_one_of_each_technique(folder: Path) -> None:
     assert {path.stem for path in folder.glob("*.ckpt")} == EXPECTED.keys()
-    assert {class_of(folder / f"{name}.ckpt") for name in EXPECTED} >= set(TECHNIQUES.values())
+    then = {cls for name, cls in TECHNIQUES.items() if name not in SINCE}
+    assert {class_of(folder / f"{name}.ckpt") for name in EXPECTED} >= then
     progress = torch.load(folder / "prc_gan.ckpt", weights_only=True)["gan"]
     assert (progress["d_done"], progress["g_done"]) == (2, 3), "it was written in the middle of a cycle"
 

@@ -15,6 +15,7 @@ from lightning_gans.networks.layers import ConditionalBatchNorm2d, LayerNorm, Pr
 from lightning_gans.networks.mlp import ToyDiscriminator, ToyGenerator
 from lightning_gans.networks.mnist import MNISTCritic, MNISTGenerator
 from lightning_gans.networks.primal_dual import PrimalDualDiscriminator, PrimalDualGenerator
+from lightning_gans.networks.r3 import R3Discriminator, R3Generator
 from lightning_gans.networks.reconstructors import Reconstructor
 from lightning_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from lightning_gans.networks.vae import VAEDecoder, VAEEncoder
@@ -34,6 +35,8 @@ __all__ = [
     "PrimalDualDiscriminator",
     "PrimalDualGenerator",
     "ProjectionHead",
+    "R3Discriminator",
+    "R3Generator",
     "Reconstructor",
     "ResNetClassifier",
     "ResNetDiscriminator",

@@ -13,6 +13,7 @@ from lightning_gans.techniques.dcgan import DCGAN as DCGAN
 from lightning_gans.techniques.gan import GAN as GAN
 from lightning_gans.techniques.prc_gan import PRCGAN as PRCGAN
 from lightning_gans.techniques.primal_dual_gan import PrimalDualGAN as PrimalDualGAN
+from lightning_gans.techniques.r3_gan import R3GAN as R3GAN
 from lightning_gans.techniques.robust_wgan import RobustWGAN as RobustWGAN
 from lightning_gans.techniques.sn_gan import SNGAN as SNGAN
 from lightning_gans.techniques.srn_gan import SRNGAN as SRNGAN
@@ -36,6 +37,7 @@ TECHNIQUES: dict[str, type[GANModule]] = {
     "robust_wgan": RobustWGAN,
     "boosted": BoostedGAN,
     "ada_gan": AdaGAN,
+    "r3_gan": R3GAN,
 }
 if not TYPE_CHECKING:  # which reads no computed list, and follows the aliases above
     __all__ = ["TECHNIQUES", *(technique.__name__ for technique in TECHNIQUES.values())]

@@ -109,14 +109,14 @@ def main(args: list[str]) -> int:
             with tree(getattr(given, which), Path(temporary, which, "tree")) as root:
                 losses.append(played(root, Path(temporary, which, "path"), given.cases))
     old, new = losses
-    lines = [f"{case}: {line}" for case in old for line in differences(old[case], new[case])]
+    lines = [f"{case}: {line}" for case in old for line in differences(old[case], new.get(case, {}))]
     count = sum(len(column) for case in old.values() for column in case.values())
     if lines:
         more = f"\n... and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
         print(f"{given.new} differs from {given.old} in {len(lines)} values:\n" + "\n".join(lines[:SHOWN]) + more)
     else:
         print(f"{given.new} equals {given.old} bit for bit in {count} losses of {len(old)} cases.")
-    if added := sorted({name for case in old for name in new[case].keys() - old[case].keys()}):
+    if added := sorted({name for case in old for name in new.get(case, {}).keys() - old[case].keys()}):
         print(f"Also logged by {given.new}: {', '.join(added)}.")
     return int(bool(lines))
 

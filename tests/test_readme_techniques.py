@@ -1,0 +1,34 @@
+"""The README's table of techniques says what there is: each class, its paper, and the data that it has recipes for."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_gans import TECHNIQUES
+
+ROOT = Path(__file__).parent.parent
+ROW = re.compile(r"^\| .+ \| `(\w+)` \| \[(.+?)\]\(\S+\) \| (.+) \|$", re.MULTILINE)
+TABLE = {name: (paper, recipes) for name, paper, recipes in ROW.findall((ROOT / "README.md").read_text())}
+
+
+def recipes(name: str) -> set[str]:
+    """Folders of configs/ with a recipe of a technique."""
+    paths = (ROOT / "configs").glob("*/*.yaml")
+    return {p.parent.name for p in paths if yaml.safe_load(p.read_text())["model"]["class_path"] == name}
+
+
+def test_all_techniques_are_in_the_table() -> None:
+    assert TABLE.keys() == {technique.__name__ for technique in TECHNIQUES.values()}
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES.values(), ids=TECHNIQUES)
+def test_a_row_tells_paper_and_recipes(technique: type) -> None:
+    paper, told = TABLE[technique.__name__]
+    doc = sys.modules[technique.__module__].__doc__ or ""
+    assert paper in doc if "." in paper else paper == "issue"
+    assert set(told.split(", ")) == recipes(technique.__name__)
