@@ -245,7 +245,7 @@ def test_without_a_base_it_is_a_plain_gan() -> None:
 def test_a_checkpoint_of_the_command_line_is_enough(tmp_path: Path) -> None:
     nets = "--model.generator=ToyGenerator", "--model.discriminator=ToyDiscriminator"
     quiet = ("--data=Ring", "--data.batch_size=8", "--trainer.max_steps=2", "--trainer.accelerator=cpu",
-             "--trainer.enable_progress_bar=false", "--trainer.logger=false")  # fmt: skip
+             "--trainer.enable_progress_bar=false", "--trainer.logger=false", "--grid.every_n_steps=null")  # fmt: skip
     main(["fit", "--model=GAN", "--model.latent_dim=2", *nets, *quiet, "--name=first"])
     path = "runs/first/checkpoints/last.ckpt"
     main(["fit", "--model=BoostedGAN", "--model.latent_dim=2", f"--model.base={path}", *nets, *quiet, "--name=second"])

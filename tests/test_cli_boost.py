@@ -34,6 +34,7 @@ CONFIG: dict[str, Any] = {
         },
     },
     "trainer": {"accelerator": "cpu", "enable_progress_bar": False, "logger": False, "max_steps": 2},
+    "grid": {"every_n_steps": None},
 }
 
 

@@ -167,7 +167,10 @@ def test_the_command_line_builds_and_remembers_it(tmp_path: Path) -> None:
     nets = ["--model.generator=ToyGenerator", "--model.discriminator=ToyDiscriminator", "--model.latent_dim=2"]
     data = ["--data=Contaminated", "--data.base=Ring", "--data.base.batch_size=8", "--data.outliers=Blob"]
     quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.max_steps=2"]
-    main(["fit", "--model=GAN", *nets, *data, "--data.share=0.2", *quiet, f"--out={tmp_path}", "--name=a"])
+    no_pictures = ["--grid.every_n_steps=null"]
+    main(
+        ["fit", "--model=GAN", *nets, *data, "--data.share=0.2", *quiet, *no_pictures, f"--out={tmp_path}", "--name=a"]
+    )
     saved = torch.load(tmp_path / "a/checkpoints/last.ckpt", weights_only=True)["datamodule_hyper_parameters"]
     assert saved["base"]["class_path"].endswith("Ring") and saved["share"] == 0.2
     (elsewhere := tmp_path / "b.ckpt").write_bytes((tmp_path / "a/checkpoints/last.ckpt").read_bytes())

@@ -250,6 +250,7 @@ def config(discriminator: dict[str, Any]) -> dict[str, Any]:
         "model": {"class_path": "WGANGP", "init_args": {"latent_dim": 6, "d_steps": 1, **nets}},
         "data": {"class_path": "Digits", "init_args": {"batch_size": 8}},
         "trainer": {"accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1, "max_steps": 2},
+        "grid": {"every_n_steps": None},
     }
 
 

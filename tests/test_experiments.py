@@ -239,18 +239,11 @@ EXPERIMENTS: dict[str, list[str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the classifier of the scores is kept: trained once for all."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow if n in ON_IMAGES else ()) for n in EXPERIMENTS]
 )
-def test_from_beginning_to_end(name: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_beginning_to_end(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table with a row per game, a figure beside it, and nothing left half-written."""
-    monkeypatch.setenv("LIGHTNING_GANS_CACHE", str(cache))
     if name == "primal_dual_mnist" and not list(default_root().glob("MNIST/raw/*")):
         pytest.skip("needs MNIST in $LIGHTNING_GANS_DATA")
     out = tmp_path / "result.md"

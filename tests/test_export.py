@@ -211,6 +211,7 @@ def test_by_the_command_line(
         "model": {"class_path": "GAN", "init_args": model},
         "data": {"class_path": "Ring", "init_args": {"batch_size": 8}},
         "trainer": {"accelerator": "cpu", "enable_progress_bar": False, "logger": False, "max_steps": 1},
+        "grid": {"every_n_steps": None},
     }
     Path("a.yaml").write_text(yaml.safe_dump(config))
     main(["fit", "--config=a.yaml", f"--out={tmp_path}", "--name=run"])

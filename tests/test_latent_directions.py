@@ -492,7 +492,8 @@ def test_by_the_command_line(capsys: pytest.CaptureFixture[str], monkeypatch: py
     """A folder in the run's, a second one beside it; the checkpoint goes with the run's generator."""
     monkeypatch.setattr(latent_directions, "VALIDATION", 2)
     run = Path("runs/a")
-    quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=False", "--trainer.max_steps=1"]
+    quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=False", "--trainer.max_steps=1",
+             "--grid.every_n_steps=null"]  # fmt: skip
     net = ["--model.generator=ToyGenerator", "--model.generator.width=8", "--model.discriminator=ToyDiscriminator"]
     main(["fit", "--model=GAN", "--model.latent_dim=2", *net, "--data=Ring", "--name=a", *quiet])
     for name in ("directions", "directions-2"):

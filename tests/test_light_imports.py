@@ -23,7 +23,9 @@ def guarded(name, globals=None, *args, **kwargs):
         raise ImportError(f"{{asks}} imports {{name}}")
     return inner(name, globals, *args, **kwargs)
 builtins.__import__ = guarded
-import {module}
+import lightning_gans
+assert "jsonargparse" not in sys.modules
+import lightning_gans.callbacks, lightning_gans.datamodules, lightning_gans.samplers, lightning_gans.tools
 assert "jsonargparse" not in sys.modules
 """
 
@@ -60,9 +62,7 @@ def test_what_the_top_is(tmp_path: Path) -> None:
     assert at_the_top(path) == {"a", "d", "h", "k", "l"}
 
 
-@pytest.mark.parametrize("module", ["lightning_gans", "lightning_gans.callbacks, lightning_gans.datamodules, "
-                                    "lightning_gans.samplers, lightning_gans.tools"])  # fmt: skip
-def test_an_import_works_without_heavy_packages(module: str) -> None:
-    code = BLOCKED.format(heavy=HEAVY, module=module)
+def test_an_import_works_without_heavy_packages() -> None:
+    code = BLOCKED.format(heavy=HEAVY)
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]

@@ -67,11 +67,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "generator": {"class_path": "ToyGenerator", "init_args": {"width": 8, "depth": 1}},
         "discriminator": {"class_path": "ToyDiscriminator", "init_args": {"width": 8, "depth": 1}},
     }
-    quick = {"accelerator": "cpu", "enable_progress_bar": False, "logger": False, "max_steps": 3}
+    trainer = {"accelerator": "cpu", "enable_progress_bar": False, "logger": False, "max_steps": 3}
+    quick = {"trainer": trainer, "grid": {"every_n_steps": None}}
     data = {"class_path": "RareTail1D", "init_args": {"batch_size": 8}}
     for name in ("BoostedGAN", "WGANGP"):
         model = {"class_path": name, "init_args": {"latent_dim": 2, **nets}}
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"model": model, "data": data, "trainer": quick}))
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"model": model, "data": data, **quick}))
     coverage = {"class_path": "ModeCoverage", "init_args": {"every_n_steps": 1, "num_samples": 50}}
     main(["fit", f"--config={folder}/WGANGP.yaml", f"--out={folder}", "--name=a", "--checkpoint.monitor=metrics/w1",
           f"--trainer.callbacks=[{{class_path: EMA, init_args: {{decay: 0.5}}}}, {coverage}]",

@@ -114,6 +114,7 @@ def built(config: Any) -> Any:
 
 
 def parameters(obj: Any) -> list[str]:
+    """Names of what ``obj`` takes when it is called; none if it does not say."""
     try:
         return list(inspect.signature(obj).parameters)
     except (TypeError, ValueError):

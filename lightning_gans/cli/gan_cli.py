@@ -38,6 +38,7 @@ class Parser(pl_cli.LightningArgumentParser):
         """Nothing: an error ends with a hint at ``--help``."""
 
     def error(self, message: str, *args: Any, **kwargs: Any) -> Any:
+        """Tell the mistake, with the nearest valid names, and end."""
         options = {part for action in self._actions for part in str(action.dest).split(".")}
         classes = {name for package in _PACKAGES for name in package.__all__}
         owners = [pl.Trainer, callbacks.ModelCheckpoint, *(getattr(p, name) for p in _PACKAGES for name in p.__all__)]

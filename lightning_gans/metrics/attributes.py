@@ -26,6 +26,11 @@ def stroke_attributes(images: Tensor, value_range: tuple[float, float] = (-1.0, 
 
     Raises:
         ValueError: for samples that are no images.
+
+    >>> image = torch.full((1, 1, 9, 9), -1.0)
+    >>> image[..., 2:7, 6] = 1  # an upright stroke of five pixels
+    >>> {name: round(float(value), 1) for name, value in stroke_attributes(image).items() if name in "xy"}
+    {'x': 6.0, 'y': 4.0}
     """
     if images.ndim != 4:
         raise ValueError(f"images must have shape (N, C, H, W), got {tuple(images.shape)}.")

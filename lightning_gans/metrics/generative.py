@@ -45,6 +45,9 @@ def frechet_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tenso
     Args:
         mean_1: (F,) mean; ``mean_2`` alike.
         cov_1: (F, F) covariance; ``cov_2`` alike.
+
+    >>> float(frechet_distance(torch.zeros(2), torch.eye(2), torch.tensor([3.0, 4.0]), torch.eye(2)))
+    25.0
     """
     return _frechet_distance(mean_1, covariance_root(cov_1), mean_2, cov_2)
 

@@ -187,6 +187,7 @@ class BottleneckBlock(nn.Module):
         self.norm = make_norm(norm, c_out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, H, W) to (N, c_out, H', W')."""
         h = x
         for conv in (self.conv1, self.conv2, self.conv3):
             h = conv(F.relu(h))

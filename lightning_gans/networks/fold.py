@@ -35,6 +35,7 @@ class DownConv2d(_Folded):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', H / 2, W / 2)."""
         if self.kernel_size[0] == 1:
             return F.conv2d(F.avg_pool2d(x, 2), self.weight, self.bias)
         return F.conv2d(x, _shifted_sum(self.weight) / 4, self.bias, stride=2, padding=1)
@@ -47,6 +48,7 @@ class UpConv2d(_Folded):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', 2 H, 2 W)."""
         if self.kernel_size[0] == 1:
             return F.interpolate(F.conv2d(x, self.weight, self.bias), scale_factor=2)
         kernel = _shifted_sum(self.weight.flip(2, 3)).transpose(0, 1)

@@ -78,6 +78,7 @@ class ProjectionHead(nn.Module):
             nn.init.xavier_uniform_(self.embedding.weight)
 
     def forward(self, h: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Scores (N,) of features (N, F), given the classes (N,) if there are any."""
         score = self.score(h).squeeze(1)
         if self.embedding is None:
             return score
@@ -99,6 +100,7 @@ class ConditionalBatchNorm2d(nn.Module):
         nn.init.zeros_(self.offset.weight)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Normalise (N, C, H, W), then scale and shift each channel by the row's class (N,)."""
         gain, offset = (table(labels)[:, :, None, None] for table in (self.gain, self.offset))
         return torch.addcmul(offset, gain, self.norm(x))
 
@@ -157,6 +159,7 @@ class SameConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size=5, stride=2)
 
     def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', ceil(H / 2), ceil(W / 2))."""
         height, width = input.shape[2:]
         return super().forward(F.pad(input, (1 + width % 2, 2, 1 + height % 2, 2)))
 
@@ -168,6 +171,7 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
         super().__init__(in_channels, out_channels, kernel_size=5, stride=2, padding=1)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(N, C, H, W) to (N, C', 2 H, 2 W)."""
         return super().forward(input, output_size)[..., :-1, :-1]
 
 
@@ -178,6 +182,7 @@ class GatedTanh(nn.Module):
     """``(N, 2 C, ...)`` to ``sigmoid(a) * tanh(b)``, of shape ``(N, C, ...)``: a is the first half, b the second."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """The first half gates the second."""
         a, b = x.chunk(2, 1)
         return a.sigmoid() * b.tanh()
 

@@ -80,6 +80,7 @@ class UpBlock(nn.Module):
         self.skip = nn.Upsample(scale_factor=2) if skip == "identity" else glorot_(UpConv2d(c_in, c_out, 1))
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(N, c_in, H, W) to (N, c_out, 2 H, 2 W); labels (N,) if its norms are by class."""
         given = () if labels is None else (labels,)
         h = self.conv1(F.relu(self.norm1(x, *given)))
         h = self.conv2(F.relu(self.norm2(h, *given)))
@@ -99,6 +100,7 @@ class ImageBlock(nn.Module):
         self.skip = glorot_(DownConv2d(c_in, c_out, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, H, W) to (N, c_out, H / 2, W / 2)."""
         return self.conv2(F.relu(self.conv1(x))) + self.skip(x)
 
 
@@ -116,6 +118,7 @@ class DownBlock(nn.Module):
         self.skip = glorot_(DownConv2d(c_in, c_out, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, H, W) to (N, c_out, H / 2, W / 2)."""
         h = self.conv1(F.relu(self.norm1(x)))
         return self.conv2(F.relu(self.norm2(h))) + self.skip(x)
 
@@ -130,6 +133,7 @@ class PlainBlock(nn.Module):
         self.conv2 = conv3(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
         h = self.conv1(F.relu(self.norm1(x)))
         return x + self.conv2(F.relu(self.norm2(h)))
 

@@ -108,6 +108,9 @@ def calibration_z(on_real: Tensor, on_fake: Tensor) -> float:
     Args:
         on_real: (N,) logits of real samples.
         on_fake: (N,) of as many generated ones.
+
+    >>> calibration_z(torch.zeros(10), torch.zeros(10))
+    0.0
     """
     p = torch.cat([on_real, on_fake]).double().sigmoid()
     return float((len(on_real) - p.sum()) / (p * (1 - p)).sum().sqrt())

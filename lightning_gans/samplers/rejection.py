@@ -27,7 +27,7 @@ def acceptance_logit(logits: Tensor, maximum: Tensor | float, gamma: float = 0.0
         gamma: > 0 rejects more, < 0 accepts more.
         epsilon: >= 0.
 
-    >>> acceptance_logit(torch.tensor([-1.0, -2.0]), 0.0, epsilon=0.0).sigmoid().log().tolist()
+    >>> [round(v, 6) for v in acceptance_logit(torch.tensor([-1.0, -2.0]), 0.0, epsilon=0.0).sigmoid().log().tolist()]
     [-1.0, -2.0]
     """
     below = (logits.double() - maximum).clamp_max(0)

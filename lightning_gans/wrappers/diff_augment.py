@@ -37,6 +37,10 @@ class DiffAugment(nn.Module):
 
     Raises:
         ValueError: for an unknown name or none; when called, for samples that are no images.
+
+    >>> net, x = DiffAugment(nn.Sequential(nn.Flatten(), nn.Linear(64, 1), nn.Flatten(0))), torch.rand(4, 1, 8, 8)
+    >>> torch.equal(net(x), net(x)), torch.equal(net.eval()(x), net.discriminator(x))
+    (False, True)
     """
 
     num_classes: int | None

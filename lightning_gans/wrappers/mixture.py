@@ -30,6 +30,10 @@ class MixtureGenerator(nn.Module):
         p: weight of G, in (0, 1).
         share: of G's samples in a batch of training, in [0, 1).
         learn_p: train p, too: a parameter of this network, through ``importance``.
+
+    >>> mixture = MixtureGenerator(MixtureGenerator(nn.Linear(2, 1), nn.Linear(2, 1), p=0.5), nn.Linear(2, 1), p=0.8)
+    >>> [round(w, 2) for w in mixture.weights.tolist()]
+    [0.4, 0.4, 0.2]
     """
 
     num_classes: int | None

@@ -25,6 +25,10 @@ def weight_norm(network: Network) -> Network:
     Raises:
         ValueError: for a network with a layer that is normalised already, with an output whose weights are all zero
             (which have no direction), or without such layers.
+
+    >>> layer = nn.Linear(3, 2)
+    >>> sorted(name for name, _ in weight_norm(layer).named_parameters())
+    ['bias', 'parametrizations.weight.original0', 'parametrizations.weight.original1']
     """
     layers = {name: module for name, module in network.named_modules() if isinstance(module, _LAYERS)}
     if not layers:

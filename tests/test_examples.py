@@ -1,0 +1,38 @@
+"""The examples in docstrings say what happens."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("functional", "metrics", "optim", "regularizers", "samplers", "wrappers")
+
+
+def examples() -> Iterator[tuple[str, str, str]]:
+    """Module, name and docstring of whatever has an example."""
+    for path in sorted(p for folder in FOLDERS for p in (ROOT / "lightning_gans" / folder).rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text())):
+            documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            if documented and ">>>" in (text := ast.get_docstring(node) or ""):
+                yield module, getattr(node, "name", path.stem), text
+
+
+@pytest.mark.parametrize(("module", "name", "text"), [pytest.param(*found, id=found[1]) for found in examples()])
+def test_an_example_says_what_happens(module: str, name: str, text: str) -> None:
+    scope = dict(vars(importlib.import_module(module)))
+    told: list[str] = []
+    runner = doctest.DocTestRunner()
+    runner.run(doctest.DocTestParser().get_doctest(text, scope, name, module, 0), out=told.append)
+    assert runner.tries and not runner.failures, "".join(told)
+
+
+@pytest.mark.parametrize("folder", ["metrics", "samplers", "wrappers"])
+def test_there_are_examples(folder: str) -> None:
+    assert [module for module, *_ in examples() if f".{folder}." in module]
