@@ -143,8 +143,9 @@ class Run:
 
 
 def check_connected(trainer: Any, module: Any) -> None:
-    """ValueError unless the module has given its trainer what connects them."""
-    if not any(isinstance(callback, Connection) for callback in trainer.callbacks):
+    """ValueError unless the module gives its trainer what connects them; a tuner's trials leave all callbacks out."""
+    found = [*trainer.callbacks] or module.configure_callbacks()
+    if not any(isinstance(callback, Connection) for callback in (found if isinstance(found, (list, tuple)) else [found])):
         raise ValueError(
             f"{type(module).__name__}.configure_callbacks must return what super().configure_callbacks() returns, "
             "and its own, got a list without it."
