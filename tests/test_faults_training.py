@@ -7,13 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from common import make, plain, state, trainer
+import torch
+from common import PENALISED, equal, make, plain, state, trainer
+from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
+from torch.utils.data import DataLoader
 
-from lightning_gans import GAN, GANModule
+from lightning_gans import GAN, WGANGP, GANModule, load
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import callbacks, pl
+from lightning_gans.functional.double_backward.input_gradient import double_backward
+from lightning_gans.functional.penalties import gradient_norm
+from lightning_gans.functional.robust import softplus_weights
+from lightning_gans.metrics.generative import GenerativeScores
+from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+from lightning_gans.samplers.calibration import logistic_fit
+from lightning_gans.wrappers import spectral_norm
 
 
 def own(cls: type[GANModule], technique: str = "gan", **options: Any) -> Any:
@@ -199,3 +209,143 @@ def test_a_training_step_without_ours_is_told() -> None:
 
     with pytest.warns(UserWarning, match=r"Mine\.training_step must call super\(\)\.training_step\(dataloader_iter\)"):
         trainer(max_epochs=1).fit(own(Mine), plain(8, 4))
+
+
+# ---------------------------------------------------------------------- constructors, checkpoints
+class Uncopyable(nn.Linear):
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise RuntimeError("this network cannot be copied")
+
+
+def test_a_constructor_copies_no_network() -> None:
+    module = GAN(Uncopyable(3, 2), make("gan").discriminator, 3, lr_g=0.5, d_steps=2)
+    assert module.hparams["lr_g"] == 0.5 and module.hparams["d_steps"] == 2 and module.hparams_initial["lr_g"] == 0.5
+    assert not {"generator", "discriminator"} & module.hparams.keys()
+    trainer(max_steps=1).fit(module, plain())
+
+
+class Narrow(WGANGP):
+    """Builds its networks by itself, with arguments of its own."""
+
+    def __init__(self, width: int = 4, rate: float = 1e-3) -> None:
+        critic = nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 1), nn.Flatten(0))
+        super().__init__(nn.Linear(3, 2), critic, 3, lr_g=rate, lr_d=rate)
+
+
+def test_load_of_a_class_with_arguments_of_its_own(tmp_path: Path) -> None:
+    module, t = Narrow(width=6), trainer(max_steps=1)
+    t.fit(module, plain())
+    t.save_checkpoint(tmp_path / "a.ckpt")
+    loaded = load(tmp_path / "a.ckpt")
+    assert isinstance(loaded, Narrow) and equal(loaded.sample(4, seed=0), module.sample(4, seed=0))
+    assert loaded.hparams["width"] == 6
+
+
+# ---------------------------------------------------------------------- penalties
+@pytest.mark.parametrize("technique", sorted(PENALISED))
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_penalties_of_networks_in_half_precision(technique: str, precision: Any) -> None:
+    module = make(technique, d_steps=1)
+    trainer(max_steps=1, precision=precision).fit(module, plain())
+    assert next(module.discriminator.parameters()).dtype == {"b": torch.bfloat16, "1": torch.half}[precision[0]]
+    assert all(value.isfinite().all() for value in module.values.values())
+
+
+class Attentive(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.unflatten(1, (1, 4, 2))
+        return nn.functional.scaled_dot_product_attention(rows, rows, rows).flatten(1).sum(1)
+
+
+def test_the_penalty_of_attention_is_exact() -> None:
+    """Its gradient in float32, by the default method, is that of plain operations in float64."""
+    x = torch.randn(3, 8)
+
+    def gradient(x: torch.Tensor, method: Any) -> torch.Tensor:
+        scale = torch.ones((), dtype=x.dtype, requires_grad=True)
+        with double_backward(method):
+            norm = gradient_norm(lambda y: Attentive()(y * scale), x).sum()
+        return torch.autograd.grad(norm, scale)[0]
+
+    before = torch.backends.cuda.flash_sdp_enabled()
+    torch.testing.assert_close(gradient(x, "sparse").double(), gradient(x.double(), "plain"), rtol=1e-4, atol=1e-5)
+    assert torch.backends.cuda.flash_sdp_enabled() == before
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_penalty_of_a_compiled_critic_is_that_of_the_critic(whole: bool) -> None:
+    """torch.compile by a backend that compiles nothing; of the critic, or of a part of it."""
+    critic = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0))
+    x, expected = torch.randn(4, 2), torch.zeros(())
+    for network in (critic, torch.compile(critic, backend="aot_eager") if whole else nn.Sequential(
+            torch.compile(critic[:2], backend="aot_eager"), *critic[2:])):  # fmt: skip
+        norm = gradient_norm(network, x).sum()
+        (found,) = torch.autograd.grad(norm, critic[0].weight)
+        assert equal(found, expected) or network is critic
+        expected = found
+
+
+# ---------------------------------------------------------------------- data behind the first batch
+@pytest.mark.parametrize(
+    "labels, weights, words",
+    [
+        ([0, 9, 10, 1], [1.0] * 4, r"labels must lie in 0\.\.9, which the generator knows, got 0\.\.10"),
+        ([0, -1, 1, 1], [1.0] * 4, r"labels must lie in 0\.\.9, which the generator knows, got -1\.\.1"),
+        ([0, 1, 1, 1], [1.0, -2.0, 1.0, 1.0], r"weights must be 4 numbers >= 0, one per real sample, .* -2\."),
+    ],
+)
+def test_a_later_batch_is_looked_at_too(labels: list[int], weights: list[float], words: str) -> None:
+    conditional = {"shape": (2,), "width": 8, "depth": 1, "num_classes": 10}
+    nets = ToyGenerator(latent_dim=3, **conditional), ToyDiscriminator(**conditional)  # type: ignore[arg-type]
+    good = (torch.rand(4, 2), torch.tensor([0, 1, 2, 9]), torch.ones(4))
+    bad = (torch.rand(4, 2), torch.tensor(labels), torch.tensor(weights))
+    with pytest.raises(ValueError, match=words):
+        trainer(max_steps=3).fit(GAN(*nets, 3), DataLoader([good, bad, good], batch_size=None))  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------- numbers
+def test_logistic_regression_is_not_held_back() -> None:
+    """Where the likelihood is greatest its derivatives vanish; the usual penalty would make the slope too flat."""
+    x = torch.randn(100, dtype=torch.float64) * 2
+    real = torch.rand(100) < (3 * x).sigmoid()
+    a, b = logistic_fit(x[real], x[~real])
+    sides = [(y - (a * f + b).sigmoid()) for y, f in ((1, x[real]), (0, x[~real]))]
+    assert abs(sum(float(s.mean()) for s in sides)) < 1e-4
+    assert abs(sum(float((s * f).mean()) for s, f in zip(sides, (x[real], x[~real])))) < 1e-4
+    with pytest.warns(UserWarning, match="A threshold tells all 3 real scores from the 2 generated ones"):
+        a, _ = logistic_fit(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-1.0, 0.5]))
+    assert 0 < a < 10
+
+
+@pytest.mark.parametrize("stable_rank", [None, 0.5])
+def test_spectral_norm_of_nothing(stable_rank: float | None) -> None:
+    """A weight of zeros stays, has a gradient, and is normalised as soon as there is something."""
+    layer = nn.Linear(4, 3)
+    nn.init.zeros_(layer.weight)
+    spectral_norm(layer, stable_rank=stable_rank)
+    out = layer(torch.randn(5, 4))
+    out.sum().backward()
+    original: Any = layer.parametrizations["weight"].original  # type: ignore[index]
+    assert equal(layer.weight, torch.zeros(3, 4)) and original.grad.isfinite().all()
+    with torch.no_grad():
+        original.copy_(torch.randn(3, 4))
+    for _ in range(50):
+        layer(torch.randn(5, 4))
+    assert float(torch.linalg.matrix_norm(layer.weight, 2)) == pytest.approx(1, rel=1e-3)
+
+
+def test_softplus_weights_far_below_zero() -> None:
+    """softplus(l) = e^l there: the weights are a softmax, with a gradient that is not 0."""
+    logits = torch.tensor([-300.0, -301.0, -310.0], requires_grad=True)
+    weights = softplus_weights(logits)
+    torch.testing.assert_close(weights, 3 * torch.softmax(logits, 0))
+    (gradient,) = torch.autograd.grad(weights[0], logits)
+    assert gradient[0] > 0.1 and gradient.isfinite().all()
+    near, far = (softplus_weights(torch.tensor([0.0, -1.0]) - d) for d in (39.99, 40.01))
+    torch.testing.assert_close(near, far)
+
+
+@pytest.mark.parametrize("option", ["is_splits", "kid_subsets", "kid_subset_size"])
+def test_scores_of_no_subset(option: str) -> None:
+    with pytest.raises(ValueError, match=rf"{option} must be an integer >= [12], got -1\."):
+        GenerativeScores(torch.randn(10, 4), **{option: -1})

@@ -37,11 +37,8 @@ def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
         raise ValueError("The data loader yielded an empty batch.")
     if not torch.isfinite(real).all():
         raise ValueError("The first batch of real samples holds NaN or infinite values.")
-    if batch.weights is not None and (batch.weights.shape != (n,) or not bool((batch.weights >= 0).all())):
-        raise ValueError(
-            f"weights must be {n} numbers >= 0, one per real sample, got shape {tuple(batch.weights.shape)}"
-            f" with minimum {float(batch.weights.min()):g}."
-        )
+    if batch.weights is not None:
+        check_weights(batch.weights, n)
     conditional = {name: network for name, network in networks.items() if takes_labels(network)}
     for name in conditional:
         if batch.labels is None:
@@ -49,10 +46,21 @@ def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
                 f"The {name} is conditional, but the data loader yields no labels: let it yield (x, labels)."
             )
     if batch.labels is not None:
-        _check_labels(batch.labels, n, conditional)
+        check_labels(batch.labels, n, conditional)
 
 
-def _check_labels(labels: Tensor, n: int, networks: Mapping[str, nn.Module]) -> None:
+def check_weights(weights: Tensor, n: int) -> None:
+    """ValueError unless there are ``n`` weights, all >= 0."""
+    if weights.shape != (n,) or not bool((weights >= 0).all()):
+        low = float(weights.min()) if weights.numel() else float("nan")
+        raise ValueError(
+            f"weights must be {n} numbers >= 0, one per real sample, got shape {tuple(weights.shape)} with minimum "
+            f"{low:g}."
+        )
+
+
+def check_labels(labels: Tensor, n: int, networks: Mapping[str, nn.Module]) -> None:
+    """ValueError unless there are ``n`` labels that the networks, by name, know."""
     if not isinstance(labels, Tensor):
         raise ValueError(f"labels must be {n} integers, one class per real sample, got {type(labels).__name__}.")
     if labels.shape != (n,) or labels.is_floating_point():

@@ -18,7 +18,7 @@ from lightning_gans.engine.batch import Batch, Terms, to_device
 from lightning_gans.engine.first_batch import check_data
 from lightning_gans.engine.player import Player
 from lightning_gans.engine.progress import Progress
-from lightning_gans.engine.run import LOOK_EVERY, Connection, Run, hooked_once
+from lightning_gans.engine.run import LOOK_EVERY, Connection, Run, check_connected, hooked_once
 from lightning_gans.engine.sampling import Sampling
 from lightning_gans.engine.step import TermsOf
 from lightning_gans.functional import draw
@@ -68,7 +68,7 @@ class GenerativeModule(Sampling):
         check_names(columns)
         checks.one_of("double_backward", double_backward, get_args(DoubleBackward))
         self.automatic_optimization = False
-        self._save_plain_hyperparameters()
+        resume.keep_plain_hyperparameters(self)
         self.double_backward: DoubleBackward = double_backward
         self.cuda_graphs, self.conditional, self.columns = cuda_graphs, False, columns
         self.players: dict[str, Player] = {}
@@ -107,8 +107,11 @@ class GenerativeModule(Sampling):
 
     def check_first_batch(self, batch: Batch) -> None:
         """Raise one sentence for data that the networks cannot be trained on."""
+        check_data(batch, self._named())
+
+    def _named(self) -> dict[str, nn.Module]:
         names = [self.made_by, *[name for player in self.players.values() for name in player.networks]]
-        check_data(batch, {name: getattr(self, name) for name in names})
+        return {name: getattr(self, name) for name in names}
 
     def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         """The paper's optimizer, used where no factory is given: Adam with ``betas``."""
@@ -218,7 +221,9 @@ class GenerativeModule(Sampling):
                 self.check_first_batch(batch)
             if unused := left_out(raw, self.columns):
                 pl.utilities.rank_zero_warn(f"Of each batch {', '.join(unused)} is left out (see columns=).")
-            run.looked = True
+            run.looked, run.labelled = True, {n: net for n, net in self._named().items() if takes_labels(net)}
+        elif labels is not None or weights is not None:
+            run.check_later(columns(raw, self.columns), len(real))
         return batch
 
     # ------------------------------------------------------------------ optimizers
@@ -261,12 +266,7 @@ class GenerativeModule(Sampling):
 
     def begin(self) -> None:
         """Prepare a fit: seed the noise (equally on all ranks), or go on from the checkpoint."""
-        trainer: Any = self.trainer
-        if not any(isinstance(callback, Connection) for callback in trainer.callbacks):
-            raise ValueError(
-                f"{type(self).__name__}.configure_callbacks must return what super().configure_callbacks() returns, "
-                "and its own, got a list without it."
-            )
+        check_connected(self.trainer, self)
         seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
         self.progress.begin(self.players)
         dtype = next(self.trained_network.parameters()).dtype
@@ -310,15 +310,3 @@ class GenerativeModule(Sampling):
     def __getstate__(self) -> dict[str, Any]:
         """Without the fit that is under way: a copy begins one of its own."""
         return {**super().__getstate__(), "run": None}
-
-    def _save_plain_hyperparameters(self) -> None:
-        """``save_hyperparameters()`` without live objects.
-
-        From the CLI the nets arrive as class paths and are kept, so that ``load_from_checkpoint(path)`` rebuilds them.
-        """
-        self.save_hyperparameters()
-        live = [name for name, value in self.hparams.items() if not resume.is_plain(value)]
-        for name in live:
-            self.hparams.pop(name)
-        if live:
-            self.save_hyperparameters(ignore=live)

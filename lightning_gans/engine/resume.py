@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Mapping
-from typing import Any
+from types import FrameType
+from typing import Any, cast
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -56,6 +59,40 @@ def restore(state: Mapping[str, Any], progress: Progress, stream: DataStream, no
     for name in ("made", "kept", "values"):
         getattr(progress, name).update(parts[name])
     progress.batches |= {name: Batch(**dict(zip(TENSORS, b)), generator=noise) for name, b in parts["batches"].items()}
+
+
+def keep_plain_hyperparameters(module: Any) -> None:
+    """``save_hyperparameters()`` without live objects, which are not copied either.
+
+    From the CLI the nets arrive as class paths and are kept, so that ``load_from_checkpoint(path)`` rebuilds them.
+    """
+    module.save_hyperparameters(frame=outermost())  # what the CLI gives, and else nothing
+    given = dict(module.hparams) or arguments(module)
+    live = [name for name, value in given.items() if not is_plain(value)]
+    for name in live:
+        module.hparams.pop(name, None)
+    module.save_hyperparameters(ignore=live)
+
+
+def arguments(module: Any) -> dict[str, Any]:
+    """What the constructors of a module that is being built were called with, by name, innermost first."""
+    frame, found = sys._getframe(1), dict[str, Any]()
+    while frame is not None:
+        code, values = frame.f_code, frame.f_locals
+        if code.co_name == "__init__" and code.co_argcount and values.get(code.co_varnames[0]) is module:
+            count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
+            more = values.get(code.co_varnames[count], {}) if code.co_flags & inspect.CO_VARKEYWORDS else {}
+            found = {name: values[name] for name in code.co_varnames[1:count] if name in values} | more | found
+        frame = cast(Any, frame.f_back)
+    return found
+
+
+def outermost() -> FrameType:
+    """The frame that called all others: no constructor."""
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+    return frame
 
 
 def is_plain(value: Any) -> bool:

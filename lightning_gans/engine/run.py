@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.engine import distributed, logbook
+from lightning_gans.engine.first_batch import check_labels, check_weights
 from lightning_gans.engine.graphs import StepGraphs
 from lightning_gans.engine.monitors import Monitors, keep_monitors
 from lightning_gans.engine.player import Player, needs_closure
@@ -52,9 +53,11 @@ class Run:
         steps: each player's, from the first update on.
         stepping: the one whose optimizer steps now.
         looked: the first batch was checked.
+        labelled: networks that take labels, by name.
         monitors: who compares which value.
         watching: losses must be finite; not if a callback of the user's sees to that.
         trainer: whose fit it is; None once that is over.
+        began: updates of the counted player before this fit.
     """
 
     stepping: Step
@@ -85,6 +88,7 @@ class Run:
         self.strategy, self.precision = cast(Any, trainer.strategy), cast(Any, trainer.precision_plugin)
         self.steps: dict[str, Step] = {}
         self.looked, self.watching, self.began = False, True, -1
+        self.labelled: dict[str, nn.Module] = {}
 
     @property
     def num_items(self) -> int:
@@ -136,6 +140,14 @@ class Run:
                 )
             self.steps[name] = Step(player, networks, own, progress, self.noise, scaler, self.graphs)
 
+    def check_later(self, parts: Sequence[Any], n: int) -> None:
+        """Labels and weights of a batch behind the first, where looking costs no wait: as they come, on the CPU."""
+        on_cpu = [part if torch.is_tensor(part) and part.device.type == "cpu" else None for part in parts]
+        if on_cpu[2] is not None:
+            check_weights(on_cpu[2], n)
+        if on_cpu[1] is not None and self.labelled:
+            check_labels(on_cpu[1], n, self.labelled)
+
     def state_dict(self) -> dict[str, Any]:
         """What was read and compared."""
         monitors = {"measured": dict(self.monitors.measured), "compared": dict(self.monitors.compared)}
@@ -151,6 +163,18 @@ class Run:
         if self.watching:
             terms = {name: step.terms for name, step in self.steps.items()}
             logbook.require_finite(values, terms, trainer.global_step, trainer.log_every_n_steps or LOOK_EVERY)
+
+
+def check_connected(trainer: Any, module: Any) -> None:
+    """ValueError unless the module gives its trainer what connects them; a tuner's trials leave all callbacks out."""
+    found = [*trainer.callbacks] or module.configure_callbacks()
+    if not any(
+        isinstance(callback, Connection) for callback in (found if isinstance(found, (list, tuple)) else [found])
+    ):
+        raise ValueError(
+            f"{type(module).__name__}.configure_callbacks must return what super().configure_callbacks() returns, "
+            "and its own, got a list without it."
+        )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_gans.functional.numerics import full_precision
-from lightning_gans.functional.ranks import mean_over_ranks
+from lightning_gans.functional.ranks import max_over_ranks, mean_over_ranks
 
 
 def _score(x: Tensor) -> Tensor:
@@ -76,9 +76,12 @@ def mean(x: Tensor, base: Tensor | None = None) -> Tensor:
 def softplus_weights(logits: Tensor, base: Tensor | None = None) -> Tensor:
     """Weights softplus(l_i) / E softplus(l) (N,) of a network's outputs l (N,), over the batch of all processes.
 
-    E is the mean with the samples' own weights ``base``, if any. Not negative, and of mean one whatever the network.
+    E is the mean with the samples' own weights ``base``, if any. Not negative, and of mean one whatever the network:
+    where all logits are far below 0 softplus(l) is exp(l), and they count by their distance from the largest.
     """
-    positive = F.softplus(full_precision(logits))
+    logits = full_precision(logits)
+    top = max_over_ranks(logits.max())
+    positive = torch.where(top > -40, F.softplus(logits), (logits - top).exp())
     level = mean_over_ranks(mean(positive, base))
     return positive / torch.where(level > 0, level, 1)  # 0 where all samples weigh nothing
 

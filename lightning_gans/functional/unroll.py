@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_gans.functional.conditional import check_scores, takes_labels
+from lightning_gans.functional.double_backward.input_gradient import twice_differentiable
 from lightning_gans.functional.ranks import mean_over_ranks
 
 Rule = Literal["sgd", "adam"]
@@ -58,7 +60,8 @@ def unroll(
 
     state = moments or Moments(phi.new_zeros(()), torch.zeros_like(phi), torch.zeros_like(phi))
     for _ in range(steps):
-        (gradient,) = torch.autograd.grad(loss(named(phi)), phi, create_graph=not first_order)
+        with nullcontext() if first_order else twice_differentiable():
+            (gradient,) = torch.autograd.grad(loss(named(phi)), phi, create_graph=not first_order)
         gradient = mean_over_ranks(gradient)
         if rule == "adam":
             gradient, state = _adam(gradient, state, betas)

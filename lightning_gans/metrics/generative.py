@@ -18,6 +18,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from lightning_gans import checks
+
 METRICS = ("fid", "is", "kid", "prdc")
 _ROWS = 1024  # rows of a distance matrix that are held at once
 
@@ -241,6 +243,9 @@ class GenerativeScores:
         seed: int = 0,
     ) -> None:
         self.metrics = check_metrics(metrics)
+        checks.at_least_one(is_splits=is_splits, kid_subsets=kid_subsets)
+        if kid_subset_size < 2:
+            raise ValueError(f"kid_subset_size must be an integer >= 2, got {kid_subset_size!r}.")
         self.is_splits, self.seed = is_splits, seed
         self.kid_subsets, self.kid_subset_size = kid_subsets, kid_subset_size
         self.real, self._told = real.double(), False

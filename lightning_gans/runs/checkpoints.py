@@ -13,6 +13,8 @@ from lightning_gans.compat.lightning import plugins_io
 from lightning_gans.runs.atomic import replacing, write_text
 from lightning_gans.runs.card import card
 
+_SPAWNED = ".temp.ckpt"  # weights alone, by which the processes that Lightning starts hand back what they have trained
+
 
 class AtomicCheckpointIO(plugins_io.TorchCheckpointIO):
     """Writes beside the target and renames, so that a killed process leaves the old file or the new one, never half.
@@ -40,7 +42,7 @@ class AtomicCheckpointIO(plugins_io.TorchCheckpointIO):
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load, with one clear sentence for a missing, truncated or foreign file."""
-        if "://" in str(path):
+        if "://" in str(path) or Path(path).name == _SPAWNED:
             return super().load_checkpoint(path, *args, **kwargs)
         with _readable(path):
             checkpoint = super().load_checkpoint(path, *args, **kwargs)

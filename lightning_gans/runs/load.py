@@ -159,8 +159,11 @@ def _rebuilt(
 
     try:
         cls = resolve_class(name, (GenerativeModule,), trust_code)
+        every = inspect.signature(cls).parameters.values()
+        parameters = [p for p in every if p.kind not in _VARIADIC]
+        if not any(p.kind is p.VAR_KEYWORD for p in every):  # a class of the user's that fills in the rest by itself
+            settings = {k: v for k, v in settings.items() if k in {p.name for p in parameters}}
         settings |= networks
-        parameters = [p for p in inspect.signature(cls).parameters.values() if p.kind not in _VARIADIC]
         if needed := [p.name for p in parameters if p.default is p.empty and p.name not in settings]:
             raise ValueError(f"the networks are not told by it: give {', '.join(f'{n}=' for n in needed)}.")
         module = make(cls, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal, get_args
 
 import torch
@@ -117,12 +118,24 @@ def calibration_z(on_real: Tensor, on_fake: Tensor) -> float:
 
 
 def logistic_fit(on_real: Tensor, on_fake: Tensor) -> tuple[float, float]:
-    """a and b for which a f + b is the likeliest logit of scores, both sides counting the same."""
+    """a and b for which a f + b is the likeliest logit of scores, both sides counting the same.
+
+    Where a threshold tells the sides apart, no slope is the likeliest: a warning, and one that is held back.
+    """
     from sklearn.linear_model import LogisticRegression
 
     scores, real, _ = _pooled(on_real, on_fake)
     centre, scale = scores.mean(), scores.std() or 1.0
-    fitted = LogisticRegression(class_weight="balanced").fit((scores[:, None] - centre) / scale, real)
+    separable = on_real.min() >= on_fake.max() or on_fake.min() >= on_real.max()
+    if separable and scores.std() > 0:
+        warnings.warn(
+            f"A threshold tells all {len(on_real)} real scores from the {len(on_fake)} generated ones, so that no "
+            "slope is the likeliest: the fit is held back by a penalty. Give more samples.",
+            stacklevel=2,
+        )
+    fitted = LogisticRegression(class_weight="balanced", C=1.0 if separable else 1e10, tol=1e-8, max_iter=1000).fit(
+        (scores[:, None] - centre) / scale, real
+    )
     slope = float(fitted.coef_[0, 0] / scale)
     return slope, float(fitted.intercept_[0] - slope * centre)
 

@@ -45,17 +45,20 @@ class SpectralNorm(nn.Module):
         self.dim, self.power_iterations, self.stable_rank = dim, power_iterations, stable_rank
         matrix = self._matrix(weight.detach())
         u = F.normalize(torch.randn(len(matrix), dtype=matrix.dtype, device=matrix.device), dim=0)
-        self.register_buffer("u", self._iterate(matrix, u, _START)[0])
+        found, _ = self._iterate(matrix, u, _START)
+        self.register_buffer("u", found if bool(found.any()) else u)  # of a weight that is 0, none is found
 
     def forward(self, weight: Tensor) -> Tensor:
         """The normalised weight; while training, ``u`` is kept for the next time."""
         with torch.autocast(weight.device.type, enabled=False):
             matrix = self._matrix(weight)
             u, v = self._iterate(matrix.detach(), self.u, self.power_iterations)
+            sigma = torch.dot(u, matrix @ v)
+            found = sigma.detach() > 0  # not where the weight is 0, which stays as it is
             if self.training:
                 with torch.no_grad():
-                    self.u.copy_(u)
-            sigma = torch.dot(u, matrix @ v)
+                    self.u.copy_(torch.where(found, u, self.u))
+            sigma = torch.where(found, sigma, 1)
             smaller = min(matrix.shape)
             if self.stable_rank is None or smaller == 1:
                 return weight / sigma

@@ -21,6 +21,7 @@ Discriminator = Callable[[Tensor], Tensor]
 DoubleBackward = Literal["sparse", "linear", "compiled", "plain"]
 # Networks with the input shapes for which nothing in them was worth replacing: small MLPs, which the mode would slow.
 _nothing_to_gain: WeakKeyDictionary[nn.Module, set[torch.Size]] = WeakKeyDictionary()
+_compiled_networks: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 _method: ContextVar[DoubleBackward] = ContextVar("double_backward", default="sparse")
 
 
@@ -53,12 +54,13 @@ def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool =
     With `create_graph` the result can itself be differentiated with respect to the discriminator's parameters, by the
     method of `double_backward`.
     """
-    x = full_precision(x.detach()).requires_grad_(True)
     method = _method.get() if create_graph else "plain"
     network = _network(discriminator)
+    x = _as_taken(x.detach(), network).requires_grad_(True)
     if method == "sparse" and network is not None and x.shape in _nothing_to_gain.get(network, ()):
         method = "plain"
-    with torch.enable_grad(), no_autocast(x.device.type):
+    again = nullcontext() if method == "compiled" or not create_graph else twice_differentiable(network)
+    with torch.enable_grad(), no_autocast(x.device.type), again:
         gradient = linear_input_gradient(partial(_scores, discriminator), x) if method == "linear" else None
         if gradient is not None:
             pass
@@ -78,7 +80,41 @@ def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool =
                 session.inner = False
             if network is not None and not session.replaced:
                 _nothing_to_gain.setdefault(network, set()).add(x.shape)
-    return gradient.flatten(1)
+    return full_precision(gradient.flatten(1))
+
+
+def _as_taken(x: Tensor, network: nn.Module | None) -> Tensor:
+    """Samples in full precision, or in half where the weights themselves are so (``precision="bf16-true"``)."""
+    weight = None if network is None else next(network.parameters(), None)
+    half = weight is not None and weight.dtype in (torch.float16, torch.bfloat16)
+    return x.to(weight.dtype) if weight is not None and half else full_precision(x)
+
+
+@contextmanager
+def twice_differentiable(network: nn.Module | None = None) -> Iterator[None]:
+    """Run what is to be differentiated twice in forms that can be: attention by plain operations, no compiled code."""
+    flags = torch.backends.cuda  # of the CPU too
+    was = flags.flash_sdp_enabled(), flags.mem_efficient_sdp_enabled(), flags.cudnn_sdp_enabled()
+    setters = flags.enable_flash_sdp, flags.enable_mem_efficient_sdp, flags.enable_cudnn_sdp
+    for switch in setters:
+        switch(False)
+    try:
+        with torch.compiler.set_stance("force_eager") if _holds_compiled(network) else nullcontext():
+            yield
+    finally:
+        for switch, on in zip(setters, was):
+            switch(on)
+
+
+def _holds_compiled(network: nn.Module | None) -> bool:
+    """Whether ``torch.compile`` was applied to a network or to a part of it."""
+    if network is None:
+        return False
+    if network not in _compiled_networks:
+        _compiled_networks[network] = any(
+            type(m).__name__ == "OptimizedModule" or getattr(m, "_compiled_call_impl", None) for m in network.modules()
+        )
+    return _compiled_networks[network]
 
 
 def _network(discriminator: Discriminator) -> nn.Module | None:
