@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans.engine.batch import Batch
-from lightning_gans.functional.conditional import conditional_call, takes_labels
+from lightning_gans.functional.conditional import conditional_call, needs_labels, takes_labels
 
 
 def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
@@ -43,8 +43,8 @@ def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
             f" with minimum {float(batch.weights.min()):g}."
         )
     conditional = {name: network for name, network in networks.items() if takes_labels(network)}
-    for name in conditional:
-        if batch.labels is None:
+    for name, network in conditional.items():
+        if batch.labels is None and needs_labels(network):
             raise ValueError(
                 f"The {name} is conditional, but the data loader yields no labels: let it yield (x, labels)."
             )

@@ -85,6 +85,11 @@ class GenerativeModule(Sampling):
             self.players[player.name] = player
         self.progress.begin(self.players)
         nets = [net for name in self.players for net in self.networks(name)]
+        for net in nets:
+            if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in [*net.parameters(), *net.buffers()]):
+                raise ValueError(
+                    f"networks must have no lazy layers left, got {type(net).__name__}: call it on a batch."
+                )
         self.conditional = any(takes_labels(net) for net in nets)
 
     # ------------------------------------------------------------------ what a model defines
