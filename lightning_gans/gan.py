@@ -269,7 +269,15 @@ class GANModule(GenerativeModule):
 
     def _checked_fake(self, batch: Batch) -> Tensor:
         hint = f"; latent_dim={self.latent_dim} must be the length of the noise that it takes"
-        fake = tried("generator", self.generator, "noise", batch.z, batch.labels, hint)
+        try:
+            fake = tried("generator", self.generator, "noise", batch.z, batch.labels, hint)
+        except ValueError:
+            if self._takes_maps(batch):
+                raise ValueError(
+                    f"The generator must take noise (N, {self.latent_dim}), got one of (N, {self.latent_dim}, 1, 1): "
+                    f"give nn.Sequential(nn.Unflatten(1, ({self.latent_dim}, 1, 1)), generator)."
+                ) from None
+            raise
         if fake.shape != batch.real.shape:
             raise ValueError(
                 f"The generator's output has shape {tuple(fake.shape)}, but real samples have "
@@ -277,13 +285,20 @@ class GANModule(GenerativeModule):
             )
         return fake
 
+    def _takes_maps(self, batch: Batch) -> bool:
+        """Whether the generator takes noise (N, latent_dim, 1, 1)."""
+        try:
+            tried("generator", self.generator, "noise", batch.z[..., None, None], batch.labels)
+        except ValueError:
+            return False
+        return True
+
     def _check_scores(self, batch: Batch) -> None:
         n, network = len(batch.real), self.discriminator
         scores = tried("discriminator", network, "real samples", batch.real, batch.labels)
-        if scores.shape != (n,):
+        if scores.shape[:1] != (n,) or scores.numel() != n:
             raise ValueError(
-                f"The discriminator must return one score per sample, shape ({n},), got {tuple(scores.shape)}"
-                + (": end it with .squeeze(1) or .flatten()." if scores.shape == (n, 1) else ".")
+                f"The discriminator must return one score per sample, shape ({n},), got {tuple(scores.shape)}."
             )
 
     def _alone(self, batch: Batch, fake: Tensor) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -17,6 +16,7 @@ from lightning_gans import checks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import conditional_call, takes_labels
+from lightning_gans.functional.modes import copied
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.metrics.extractors import weights_hash
 from lightning_gans.networks.reconstructors import Reconstructor
@@ -140,7 +140,7 @@ class LatentDirections(pl.LightningModule):
         self.max_shift, self.min_shift, self.shift_weight = max_shift, min_shift, shift_weight
         self.batch_size, self.lr, self.seed = batch_size, lr, seed
         self.place = 0  # training steps so far, which the noise of the next one depends on
-        frozen = copy.deepcopy(generator).eval().requires_grad_(False)
+        frozen = copied(generator).eval().requires_grad_(False)
         self._frozen = {"generator": frozen}  # a dict, so that it is no submodule
         self.num_classes = _num_classes(generator)
         weight = next((t for t in [*frozen.parameters(), *frozen.buffers()] if t.is_floating_point()), torch.empty(0))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gans.engine.batch import Batch
-from lightning_gans.functional.conditional import conditional_call, takes_labels
+from lightning_gans.functional.conditional import conditional_call, needs_labels, takes_labels
 
 
 def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
@@ -40,8 +40,8 @@ def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
     if batch.weights is not None:
         check_weights(batch.weights, n)
     conditional = {name: network for name, network in networks.items() if takes_labels(network)}
-    for name in conditional:
-        if batch.labels is None:
+    for name, network in conditional.items():
+        if batch.labels is None and needs_labels(network):
             raise ValueError(
                 f"The {name} is conditional, but the data loader yields no labels: let it yield (x, labels)."
             )
@@ -94,3 +94,10 @@ def sample_labels(labels: Tensor | None, n: int, num_classes: int | None) -> Non
         raise ValueError(f"labels must have shape ({n},), one per sample, got {tuple(labels.shape)}.")
     if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
         raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}.")
+
+
+def check_not_lazy(networks: Iterable[nn.Module]) -> None:
+    """ValueError for a network some of whose parameters have no shape yet."""
+    for net in networks:
+        if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in [*net.parameters(), *net.buffers()]):
+            raise ValueError(f"networks must have no lazy layers left, got {type(net).__name__}: call it on a batch.")

@@ -15,7 +15,7 @@ from lightning_gans import checks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import logbook, resume, rng
 from lightning_gans.engine.batch import Batch, Terms, to_device
-from lightning_gans.engine.first_batch import check_data
+from lightning_gans.engine.first_batch import check_data, check_not_lazy
 from lightning_gans.engine.player import Player
 from lightning_gans.engine.progress import Progress
 from lightning_gans.engine.run import LOOK_EVERY, Connection, Run, check_connected, hooked_once
@@ -86,7 +86,9 @@ class GenerativeModule(Sampling):
                 raise ValueError(f"{player.name}_every must be 1 for the player that is counted, got {player.every}.")
             self.players[player.name] = player
         self.progress.begin(self.players)
-        self.conditional = any(takes_labels(net) for name in self.players for net in self.networks(name))
+        nets = [net for name in self.players for net in self.networks(name)]
+        check_not_lazy(nets)
+        self.conditional = any(takes_labels(net) for net in nets)
 
     # ------------------------------------------------------------------ what a model defines
     def terms(self, player: str, batch: Batch) -> Terms:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, cast
 
 import torch
@@ -13,7 +12,7 @@ from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.first_batch import sample_labels
 from lightning_gans.functional.columns import columns
 from lightning_gans.functional.conditional import conditional_call, takes_labels
-from lightning_gans.functional.modes import evaluating
+from lightning_gans.functional.modes import copied, evaluating
 
 
 class Sampling(pl.LightningModule):
@@ -60,7 +59,7 @@ class Sampling(pl.LightningModule):
     def start_ema(self) -> nn.Module:
         """Begin an averaged network at the present weights, or return the one that is there (see callbacks.EMA)."""
         if "ema" not in self._slot:
-            self._slot["ema"] = copy.deepcopy(self.trained_network).eval().requires_grad_(False)
+            self._slot["ema"] = copied(self.trained_network).eval().requires_grad_(False)
         return self._slot["ema"].to(self.device)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -9,30 +9,49 @@ from typing import Any
 
 from torch import Tensor
 
+NAMES = ("labels", "label", "y", "class_labels")  # of the argument that takes them, ours first
+
 
 def takes_labels(net: Callable[..., Any]) -> bool:
-    """Whether a network is conditional: forward has a parameter `labels` and `num_classes`, if there, is not None."""
+    """Whether a network is conditional: forward has such an argument and `num_classes`, if there, is not None."""
+    return label_argument(net) is not None
+
+
+def label_argument(net: Callable[..., Any]) -> str | None:
+    """Name of the argument by which a conditional network takes labels, one of `NAMES`; None if it takes none."""
     net = getattr(net, "_orig_mod", net)  # torch.compile hides the signature of forward
+    if getattr(net, "num_classes", 1) is None:
+        return None
     forward = getattr(net, "forward", net)
-    return getattr(net, "num_classes", 1) is not None and _has_labels(getattr(forward, "__func__", forward))
+    return _argument(getattr(forward, "__func__", forward))[0]
+
+
+def needs_labels(net: Callable[..., Any]) -> bool:
+    """Whether a network cannot do without: it knows the number of its classes, or the argument has no default."""
+    net = getattr(net, "_orig_mod", net)
+    forward = getattr(net, "forward", net)
+    required = _argument(getattr(forward, "__func__", forward))[1]
+    return takes_labels(net) and (required or getattr(net, "num_classes", None) is not None)
 
 
 @lru_cache(maxsize=64)
-def _has_labels(function: Callable[..., Any]) -> bool:
-    return "labels" in inspect.signature(function).parameters
+def _argument(function: Callable[..., Any]) -> tuple[str | None, bool]:
+    arguments = inspect.signature(function).parameters
+    name = next((name for name in NAMES if name in arguments), None)
+    return name, name is not None and arguments[name].default is inspect.Parameter.empty
 
 
 def conditional_call(net: Callable[..., Tensor], x: Tensor, labels: Tensor | None = None) -> Tensor:
-    """`net(x)`, or `net(x, labels=labels)` if there are labels and the network takes them.
+    """`net(x)`, or `net(x, labels=labels)` if there are labels and the network takes them, by whatever name.
 
     Raises:
         ValueError: if there is not one label per row of `x`.
     """
-    if labels is None or not takes_labels(net):
+    if labels is None or (name := label_argument(net)) is None:
         return net(x)
     if len(labels) != len(x):
         raise ValueError(f"labels must be one per sample, {len(x)}, got {len(labels)}.")
-    return net(x, labels=labels)
+    return net(x, **{name: labels})
 
 
 def score(discriminator: Callable[..., Tensor], x: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -45,7 +64,10 @@ def score(discriminator: Callable[..., Tensor], x: Tensor, labels: Tensor | None
 
 
 def check_scores(scores: Tensor, n: int) -> Tensor:
-    """Returns `scores`; a shape other than (n,), which would broadcast silently in a loss, is a ValueError."""
+    """Returns `scores` (n,), flat where they are (n, 1) or the like; any other shape, which would broadcast silently
+    in a loss, is a ValueError."""
     if scores.shape != (n,):
+        if len(scores.shape) > 1 and scores.shape[0] == n == scores.numel():
+            return scores.flatten()
         raise ValueError(f"discriminator must return scores of shape ({n},), got {tuple(scores.shape)}.")
     return scores

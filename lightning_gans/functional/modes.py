@@ -1,11 +1,15 @@
-"""Networks in evaluation mode for a while."""
+"""Networks in evaluation mode for a while, and copies of them."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @contextmanager
@@ -18,3 +22,10 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def copied(network: Network) -> Network:
+    """A deep copy; of what is no leaf of autograd, as torch's older spectral norm keeps its weight, the values."""
+    kept = [value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    known: dict[int, Any] = {id(value): value.detach().clone() for value in kept if not value.is_leaf}
+    return copy.deepcopy(network, known)

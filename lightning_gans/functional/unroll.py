@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lightning_gans.functional.conditional import check_scores, takes_labels
+from lightning_gans.functional.conditional import check_scores, label_argument
 from lightning_gans.functional.double_backward.input_gradient import twice_differentiable
 from lightning_gans.functional.ranks import mean_over_ranks
 
@@ -90,5 +90,6 @@ def score_with(
     Raises:
         ValueError: if the scores are not of shape (N,).
     """
-    options = {} if labels is None or not takes_labels(discriminator) else {"labels": labels}
+    name = None if labels is None else label_argument(discriminator)
+    options = {} if name is None else {name: labels}
     return check_scores(functional_call(discriminator, dict(parameters), (x,), options), len(x))

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from lightning_gans import checks
 from lightning_gans.functional.conditional import score, takes_labels
-from lightning_gans.functional.modes import evaluating
+from lightning_gans.functional.modes import copied, evaluating
 from lightning_gans.samplers.base import BLOCK, check_seed, discriminator_of, stream
 from lightning_gans.samplers.calibration import check_real, for_generator, logistic_fit
 
@@ -63,7 +63,7 @@ class RatioHead(nn.Module):
         checks.one_of("part", part, get_args(Part))
         checks.at_least_one(width=width)
         self.part, self.history = part, list[tuple[int, float]]()
-        self.discriminator = copy.deepcopy(discriminator).eval().requires_grad_(part == "network")
+        self.discriminator = copied(discriminator).eval().requires_grad_(part == "network")
         self.num_classes = getattr(discriminator, "num_classes", 1) if takes_labels(discriminator) else None
         with torch.no_grad():
             parts = [self.features(x, labels) for x in (real, fake)]

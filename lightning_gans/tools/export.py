@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.engine.contract import Latents, require
-from lightning_gans.functional.conditional import conditional_call, takes_labels
+from lightning_gans.functional.conditional import conditional_call, label_argument, takes_labels
 from lightning_gans.functional.importance import uniform_of
+from lightning_gans.functional.modes import copied
 from lightning_gans.runs.atomic import replacing
 from lightning_gans.wrappers.mixture import MixtureGenerator
 
@@ -61,7 +62,11 @@ def export(module: Any, path: str | Path) -> Path:
     if format == "onnx":
         checks.installed("onnx", "onnxscript")
     net = require(module, Latents, "export").network
-    net = copy.deepcopy(cast(nn.Module, getattr(net, "_orig_mod", net))).cpu().eval().requires_grad_(False)
+    net = copied(cast(nn.Module, getattr(net, "_orig_mod", net))).cpu().eval().requires_grad_(False)
+    for layer in net.modules():
+        for remove in (nn.utils.remove_spectral_norm, nn.utils.remove_weight_norm):
+            with suppress(ValueError):  # torch's older ones, which cannot be traced: for good, by the weights they give
+                remove(layer)
     for parameter in net.parameters():  # a .pt2 stores those in channels_last only with a warning
         parameter.data = parameter.data.contiguous()
     source, dtype = torch.Generator().manual_seed(0), next(net.parameters()).dtype
@@ -119,11 +124,13 @@ class _Traceable(nn.Module):
         if isinstance(net, MixtureGenerator):
             self.components = net.components
             self.register_buffer("thresholds", net.weights.double().cumsum(0)[:-1])
-        self.labelled = [takes_labels(c) for c in self.components]
+        self.labelled = [label_argument(c) for c in self.components]
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(N, latent_dim) to (N, ...); of a mixture as its own forward in evaluation mode."""
-        first, *others = [c(z, labels=labels) if own else c(z) for c, own in zip(self.components, self.labelled)]
+        first, *others = [
+            c(z) if own is None else c(z, **{own: labels}) for c, own in zip(self.components, self.labelled)
+        ]
         if others:
             which = (uniform_of(z)[:, None] >= self.thresholds).sum(1)
             for k, other in enumerate(others, start=1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import cast
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from lightning_gans import checks
 from lightning_gans.functional.conditional import conditional_call, takes_labels
 from lightning_gans.functional.importance import stratum_weights, uniform_of
+from lightning_gans.functional.modes import copied
 from lightning_gans.functional.ranks import rank_and_world
 
 
@@ -50,7 +50,7 @@ class MixtureGenerator(nn.Module):
             raise ValueError("learn_p needs samples of both components, but share is 0.")
         components: list[nn.Module] = list(old.components) if isinstance(old, MixtureGenerator) else [old]
         shares = old.weights.detach().clone() if isinstance(old, MixtureGenerator) else torch.ones(1)
-        self.components = nn.ModuleList([copy.deepcopy(c).requires_grad_(False) for c in components])
+        self.components = nn.ModuleList([copied(c).requires_grad_(False) for c in components])
         self.components.append(new)
         self.share = share
         self.logit = nn.Parameter(torch.tensor(p).logit(), requires_grad=learn_p)
