@@ -99,5 +99,5 @@ def sample_labels(labels: Tensor | None, n: int, num_classes: int | None) -> Non
 def check_not_lazy(networks: Iterable[nn.Module]) -> None:
     """ValueError for a network some of whose parameters have no shape yet."""
     for net in networks:
-        if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in [*net.parameters(), *net.buffers()]):
+        if any(nn.parameter.is_lazy(p) for p in [*net.parameters(), *net.buffers()]):
             raise ValueError(f"networks must have no lazy layers left, got {type(net).__name__}: call it on a batch.")
