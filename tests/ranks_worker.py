@@ -22,6 +22,7 @@ def sgd(parameters: Iterable) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=1e-2)
 
 
+IN_FLOAT32 = ("gan", "wgan_gp", "prc_gan", "robust_wgan")  # two networks, a penalty, a third network of each kind
 STEPS = 12  # of an epoch of 10 batches, so that a second one begins
 SGD: dict[str, Any] = {"optimizer_g": sgd, "optimizer_d": sgd}  # Adam amplifies rounding
 
@@ -110,6 +111,7 @@ def main(rank: int, folder: Path) -> None:
     for name in VARIANTS:
         found[name] = state(train(make(name).double(), loader(4), STEPS))
         found[f"{name} batch norm"] = state(train(with_batch_norm(name), loader(4), STEPS))
+    for name in IN_FLOAT32:
         found[f"{name} float32"] = state(train(make(name, **SGD), loader(4, torch.float32), STEPS))
     for name in NONADVERSARIAL:
         found[name] = state(train(make(name).double(), loader(4), STEPS))

@@ -804,7 +804,7 @@ def test_an_offline_wandb_run_reads_back(tmp_path: Path, monkeypatch: pytest.Mon
     fit.fit(make_images("wgan_gp", d_steps=2), images())
     wandb.finish()
     (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    records, deadline = read_wandb(path), time.monotonic() + 20
+    records, deadline = read_wandb(path), time.monotonic() + 120
     while not any(record.HasField("exit") for record in records) and time.monotonic() < deadline:
         time.sleep(0.2)  # another process writes the file
         records = read_wandb(path)

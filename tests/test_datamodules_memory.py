@@ -186,10 +186,10 @@ def test_ten_times_faster_than_a_data_loader_with_transforms() -> None:
 
     def seconds(loader: Any) -> float:
         def one() -> float:
-            start = time.perf_counter()
+            start = time.process_time()  # whatever else the machine does
             for _ in islice(loader, 40):
                 pass
-            return time.perf_counter() - start
+            return time.process_time() - start
 
         return min(one() for _ in range(3))
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from common import VARIANTS, make, state
 from ranks import two_ranks
-from ranks_worker import SGD, STEPS, loader, main, train, weighs_samples, with_batch_norm
+from ranks_worker import IN_FLOAT32, SGD, STEPS, loader, main, train, weighs_samples, with_batch_norm
 
-from lightning_gans import NONADVERSARIAL, TECHNIQUES
+from lightning_gans import NONADVERSARIAL
 
 pytestmark = pytest.mark.xdist_group("processes")
 
@@ -34,7 +34,7 @@ def test_two_ranks_equal_one_process(found: dict[str, Any], name: str) -> None:
     assert largest_difference(one, found[name]) < 1e-10
 
 
-@pytest.mark.parametrize("name", TECHNIQUES)  # by SGD: Adam, which a classifier has, amplifies rounding
+@pytest.mark.parametrize("name", IN_FLOAT32)  # by SGD: Adam, which a classifier has, amplifies rounding
 def test_two_ranks_equal_one_process_in_float32(found: dict[str, Any], name: str) -> None:
     start, data = state(make(name)), loader(8, torch.float32)
     one = state(train(make(name, **SGD), data, STEPS, strategy="auto"))

@@ -179,14 +179,15 @@ def test_tails_of_the_toy() -> None:
 
 
 TINY = ["--seeds", "1", "--jobs", "1", "--updates", "8"]
-ON_IMAGES = (
+LONG = (
+    "boosted_start",
     "critic_normalisation",
     "convergence",
     "architectures",
     "primal_dual_mnist",
     "samplers",
     "latent_directions",
-)  # scores of 2,000 images take their time
+)  # scores of 2,000 images take their time, and so do two dozen games
 EXPERIMENTS: dict[str, list[str]] = {
     "one_or_two_sided": ["--data", "Ring", "--weights", "0.1"],
     "finite_difference": ["--data", "Ring"],
@@ -239,9 +240,7 @@ EXPERIMENTS: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n in ON_IMAGES else ()) for n in EXPERIMENTS]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in EXPERIMENTS])
 def test_from_beginning_to_end(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table with a row per game, a figure beside it, and nothing left half-written."""
     if name == "primal_dual_mnist" and not list(default_root().glob("MNIST/raw/*")):

@@ -154,7 +154,7 @@ def test_a_part_of_cifar_will_do(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------- real stages
-def script(out: Path, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+def script(out: Path, *arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", BLOCKED, "--device", "cpu", "--scale", "0.01", "--out", str(out), *arguments]
     environment = {k: v for k, v in os.environ.items() if k != "LIGHTNING_GANS_DATA"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds)
@@ -172,7 +172,7 @@ def test_it_runs_without_jsonargparse_and_torch_fidelity(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_rehearsal_of_every_stage(tmp_path: Path) -> None:
-    done = script(tmp_path, seconds=400)
+    done = script(tmp_path, seconds=900)
     assert done.returncode == 0, done.stderr
     rows = {name: strictly(tmp_path / f"{name}.json") for name in STAGES}
     for name, row in rows.items():

@@ -50,7 +50,7 @@ def start(out: Path, *options: str) -> subprocess.Popen:
 def finish(out: Path, *options: str) -> None:
     child = start(out, *options)
     try:
-        assert child.wait(timeout=300) == 0, (out / "output.txt").read_text()[-3000:]
+        assert child.wait(timeout=900) == 0, (out / "output.txt").read_text()[-3000:]
     finally:
         child.kill()
 

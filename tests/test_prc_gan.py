@@ -258,9 +258,9 @@ def test_clipped_updates_reach_the_data() -> None:
     """From 0 to the data's mean of 1.5."""
     torch.manual_seed(0)
     nets = [ToyDiscriminator(shape=(1,), width=width, depth=depth) for width, depth in ((32, 2), (16, 1))]
-    rates = {"lr_d": 2e-3, "lr_c": 2e-3, "lr_g": 2e-3}
+    rates = {"lr_d": 4e-3, "lr_c": 4e-3, "lr_g": 4e-3}
     module = PRCGAN(Shift(), nets[0], 1, classifier=nets[1], ct_weight=0.0, center_scores=True, **rates)
-    play(module, 1.5, 900)
+    play(module, 1.5, 450)
     assert abs(float(module.generator.theta) - 1.5) < 0.3
 
 
