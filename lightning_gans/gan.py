@@ -25,6 +25,7 @@ from lightning_gans.functional.penalties import Discriminator
 from lightning_gans.regularizers import Regularizer
 
 _LARGE = 2**14  # elements of a batch
+_RESHAPE = (nn.Flatten, nn.Unflatten, nn.Identity)
 _BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
 
@@ -105,6 +106,10 @@ class GANModule(GenerativeModule):
         checks.one_of("order", order, ("d_first", "g_first"))
         if order == "g_first" and g_steps > 1:
             raise ValueError(f"g_steps must be 1 with order='g_first', got {g_steps}.")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {tuple(betas)}.")
+        if betas[0] > betas[1] and (optimizer_g is None or optimizer_d is None):
+            warnings.warn(f"betas are {tuple(betas)}: Adam's first is meant to be the smaller one.", stacklevel=3)
         d = Player("d", ("discriminator",), lr_d, optimizer_d, scheduler_d, clip_grad_d, accumulate_d, sam=sam_d)
         g = Player("g", ("generator",), lr_g, optimizer_g, scheduler_g, clip_grad_g, accumulate_g, sam=sam_g)
         super().__init__(double_backward=double_backward, cuda_graphs=cuda_graphs, columns=columns)
@@ -262,6 +267,7 @@ class GANModule(GenerativeModule):
         with frozen(self.generator), frozen(self.discriminator):
             fake = self._checked_fake(batch)
             self._check_scores(batch)
+            warn_of_range(self.generator, fake, batch.real)
             small = self.device.type != "cpu" or batch.real.numel() < _LARGE
             self._joint = small and not any(True for _ in self.discriminator.buffers()) and self._alone(batch, fake)
 
@@ -340,10 +346,27 @@ def real_in_generator_step(g_batch_factor: int, discriminator: nn.Module) -> Non
         )
 
 
+def warn_of_range(generator: nn.Module, fake: Tensor, real: Tensor) -> None:
+    """Warn if real samples lie where a generator that ends in tanh or a sigmoid never comes.
+
+    Of images, an untrained generator whose samples all lie in [-1, 1] is taken for one.
+    """
+    layers = [m for m in generator.modules() if not any(True for _ in m.children()) and not isinstance(m, _RESHAPE)]
+    last = layers[-1] if layers else None
+    low = 0.0 if isinstance(last, nn.Sigmoid) else -1.0
+    bounded = isinstance(last, (nn.Tanh, nn.Sigmoid)) or (fake.dim() == 4 and float(fake.abs().max()) <= 1)
+    least, most = float(real.min()), float(real.max())
+    if bounded and (least < low - 0.1 or most > 1.1):
+        warnings.warn(
+            f"Real samples of the first batch lie in {least:.3g} to {most:.3g}, where the generator's, in "
+            f"{float(fake.min()):.3g} to {float(fake.max()):.3g}, seem not to come: scale the data to [{low:g}, 1].",
+            stacklevel=2,
+        )
+
+
 def warn_of_sigmoid(discriminator: nn.Module) -> None:
     """Warn if the discriminator's last layer is a sigmoid: all losses take raw scores."""
-    reshape = (nn.Flatten, nn.Unflatten, nn.Identity)
-    layers = [m for m in discriminator.modules() if not any(True for _ in m.children()) and not isinstance(m, reshape)]
+    layers = [m for m in discriminator.modules() if not any(True for _ in m.children()) and not isinstance(m, _RESHAPE)]
     if layers and isinstance(layers[-1], (nn.Sigmoid, nn.LogSigmoid, nn.Softmax)):
         warnings.warn(
             f"The discriminator ends in {type(layers[-1]).__name__}, but the losses expect raw scores (logits): "

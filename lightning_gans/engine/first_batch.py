@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -42,6 +43,15 @@ def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
             f"weights must be {n} numbers >= 0, one per real sample, got shape {tuple(batch.weights.shape)}"
             f" with minimum {float(batch.weights.min()):g}."
         )
+    if batch.weights is not None:
+        mean = float(batch.weights.mean())
+        if mean == 0:
+            raise ValueError("weights must not be all 0, got a first batch of such.")
+        if not 0.1 <= mean <= 10:
+            warnings.warn(
+                f"The weights of the first batch have mean {mean:.3g}; they are meant to have mean 1, in expectation.",
+                stacklevel=2,
+            )
     conditional = {name: network for name, network in networks.items() if takes_labels(network)}
     for name, network in conditional.items():
         if batch.labels is None and needs_labels(network):

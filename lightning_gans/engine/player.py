@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -46,6 +47,10 @@ class Player:
     sam: float | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.lr < float("inf"):
+            raise ValueError(f"lr_{self.name} must be a finite number > 0, got {self.lr!r}.")
+        if self.lr == 0 and self.optimizer is None:
+            warnings.warn(f"lr_{self.name} is 0: {', '.join(self.networks)} will not learn.", stacklevel=4)
         if self.clip is not None:
             checks.positive(**{f"clip_grad_{self.name}": self.clip})
         if self.sam is not None and not 0 <= self.sam < float("inf"):
