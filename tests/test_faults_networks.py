@@ -17,6 +17,16 @@ from lightning_gans.callbacks import EMA
 from lightning_gans.datamodules import Contaminated, MemoryLoader, Quantile, Ring, TailSampled, tail_loader
 from lightning_gans.functional import score
 from lightning_gans.functional.modes import copied
+from lightning_gans.networks import (
+    BottleneckDiscriminator,
+    BottleneckGenerator,
+    DCGANDiscriminator,
+    DCGANGenerator,
+    ResNetDiscriminator,
+    ResNetGenerator,
+    TaperedResNetDiscriminator,
+    TaperedResNetGenerator,
+)
 from lightning_gans.runs.checkpoints import read_checkpoint
 from lightning_gans.samplers import RejectionSampler
 from lightning_gans.tools import export
@@ -80,6 +90,24 @@ def test_labels_by_any_usual_name() -> None:
     assert g.seen == 0
     trainer(max_steps=1).fit(GAN(g, critic(), 3), loader(X, Y))
     assert g.seen > 0
+
+
+@pytest.mark.parametrize(
+    ("g", "d", "wide", "odd"),
+    [
+        (DCGANGenerator, DCGANDiscriminator, (16, 28), (16, 30)),
+        (ResNetGenerator, ResNetDiscriminator, (8, 20), (11, 22)),
+        (TaperedResNetGenerator, TaperedResNetDiscriminator, (24, 12), (75, 100)),
+        (BottleneckGenerator, BottleneckDiscriminator, (8, 12), (8, 11)),
+    ],
+)
+def test_rectangles_whose_sides_the_depth_allows(g: Any, d: Any, wide: Any, odd: Any) -> None:
+    width = 16 if g is BottleneckGenerator else 4
+    made = g((4, *wide), latent_dim=3, width=width)(torch.randn(2, 3))
+    assert made.shape == (2, 4, *wide) and d((4, *wide), width=width)(made).shape == (2,)
+    for net in (g, d):
+        with pytest.raises(ValueError, match=r"takes shape=\(C, H, W\) with .*, got \(3, "):
+            net((3, *odd))
 
 
 def test_noise_as_maps_and_lazy_layers_are_told_with_their_cure() -> None:
@@ -159,7 +187,7 @@ def test_data_that_cannot_be_meant_are_told_in_the_first_batch() -> None:
         fit(nn.Sequential(generator(), nn.Tanh()), X.abs() * 90)
     with pytest.warns(UserWarning, match=r"scale the data to \[0, 1\]"):
         fit(nn.Sequential(generator(), nn.Sigmoid()), X.clamp(-1, 1))
-    with pytest.raises(ValueError, match="weights must not be all 0"):
+    with pytest.warns(UserWarning, match="The weights of the first batch have mean 0;"):
         fit(generator(), X, Y, torch.zeros(16))
     with pytest.warns(UserWarning, match="The weights of the first batch have mean 100"):
         fit(generator(), X, Y, torch.full((16,), 100.0))

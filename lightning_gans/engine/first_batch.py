@@ -45,8 +45,6 @@ def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
         )
     if batch.weights is not None:
         mean = float(batch.weights.mean())
-        if mean == 0:
-            raise ValueError("weights must not be all 0, got a first batch of such.")
         if not 0.1 <= mean <= 10:
             warnings.warn(
                 f"The weights of the first batch have mean {mean:.3g}; they are meant to have mean 1, in expectation.",
