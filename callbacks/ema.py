@@ -43,6 +43,8 @@ class EMA(Asks):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start from the untrained generator, or go on from the checkpoint's average."""
         module: Any = pl_module
+        if (number := sum(isinstance(callback, EMA) for callback in trainer.callbacks)) > 1:  # type: ignore[attr-defined]
+            raise ValueError(f"EMA must be listed once, since a module has one average, got it {number} times.")
         self.seen_step = module.global_step
         self.average = get_ema_multi_avg_fn(self.decay**self.every_n_steps)
         if self.seen_step >= self.start_step:

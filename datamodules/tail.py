@@ -147,6 +147,11 @@ class TailSampled(AroundDataModule):
         self, data: GANDataModule, tail: Tail | Callable[[Tensor, Tensor | None], Tensor], share: float = 0.5
     ) -> None:
         checks.inside(share=share)
+        inner: Any = data
+        while isinstance(inner, AroundDataModule):
+            if isinstance(inner, TailSampled):
+                raise ValueError("data must not be TailSampled already: its tail would be lost, and its weights stay.")
+            inner = inner.data
         super().__init__(data)
         self.tail, self.share = tail, share
 
@@ -172,6 +177,10 @@ def tail_loader(loader: Any, tail: Any, share: float = 0.5) -> Any:
         ValueError: for another loader, a share out of range, a tail that has no items or all, a global batch of 1.
     """
     checks.inside(share=share)
+    if isinstance(loader, (StratifiedLoader, StratifiedFreshLoader)) or isinstance(
+        getattr(loader, "dataset", None), _Weighted
+    ):
+        raise ValueError(f"loader must not hold a tail in a chosen share already, got {type(loader).__name__}.")
     if isinstance(loader, FreshLoader):
         return StratifiedFreshLoader(loader, tail, share)
     if isinstance(loader, MemoryLoader):

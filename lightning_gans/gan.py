@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal, cast
@@ -13,10 +12,11 @@ from torch import Tensor, nn
 from lightning_gans import checks
 from lightning_gans.engine import distributed
 from lightning_gans.engine.batch import Batch, Terms
-from lightning_gans.engine.first_batch import tried
+from lightning_gans.engine.first_batch import tried, warn_of_range
+from lightning_gans.engine.first_batch import warn_of_sigmoid as warn_of_sigmoid
 from lightning_gans.engine.frozen import frozen
 from lightning_gans.engine.module import GenerativeModule
-from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory
+from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory, check_betas
 from lightning_gans.functional import draw
 from lightning_gans.functional.columns import Names
 from lightning_gans.functional.conditional import score, takes_labels
@@ -104,6 +104,7 @@ class GANModule(GenerativeModule):
         checks.one_of("order", order, ("d_first", "g_first"))
         if order == "g_first":
             checks.only("g_steps", g_steps, 1, "with order='g_first'")
+        check_betas(betas, optimizer_g is None or optimizer_d is None)
         d = Player("d", ("discriminator",), lr_d, optimizer_d, scheduler_d, clip_grad_d, accumulate_d, sam=sam_d)
         g = Player("g", ("generator",), lr_g, optimizer_g, scheduler_g, clip_grad_g, accumulate_g, sam=sam_g)
         super().__init__(double_backward=double_backward, cuda_graphs=cuda_graphs, columns=columns)
@@ -264,6 +265,7 @@ class GANModule(GenerativeModule):
         with frozen(self.generator), frozen(self.discriminator):
             fake = self._checked_fake(batch)
             self._check_scores(batch)
+            warn_of_range(self.generator, fake, batch.real)
             small = self.device.type != "cpu" or batch.real.numel() < _LARGE
             self._joint = small and not any(True for _ in self.discriminator.buffers()) and self._alone(batch, fake)
 
@@ -338,15 +340,3 @@ def real_in_generator_step(g_batch_factor: int, discriminator: nn.Module) -> Non
     if takes_labels(discriminator):
         reason = "with a conditional discriminator that scores real samples in the generator's step"
         checks.only("g_batch_factor", g_batch_factor, 1, reason)
-
-
-def warn_of_sigmoid(discriminator: nn.Module) -> None:
-    """Warn if the discriminator's last layer is a sigmoid: all losses take raw scores."""
-    reshape = (nn.Flatten, nn.Unflatten, nn.Identity)
-    layers = [m for m in discriminator.modules() if not any(True for _ in m.children()) and not isinstance(m, reshape)]
-    if layers and isinstance(layers[-1], (nn.Sigmoid, nn.LogSigmoid, nn.Softmax)):
-        warnings.warn(
-            f"The discriminator ends in {type(layers[-1]).__name__}, but the losses expect raw scores (logits): "
-            "leave the last activation out.",
-            stacklevel=4,
-        )

@@ -412,7 +412,10 @@ def test_one_sentence_and_no_traceback(capsys: pytest.CaptureFixture[str], args:
 
 def test_networks_that_cannot_take_the_data(capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, "fit", "--data=Ring", config=IMAGES)
-    assert message == "error: DCGANGenerator takes shape=(C, H, H) with H in 8, 16, 28, 32, 64, got (2,)."
+    assert (
+        message
+        == "error: DCGANGenerator takes shape=(C, H, W) with H and W multiples of 4 from 16 on, or both 8, got (2,)."
+    )
     message = refused(capsys, "fit", "--model.discriminator.norm=batch", config=IMAGES)
     assert "'gradient_penalty' is per sample, but BatchNorm (discriminator layer" in message
 

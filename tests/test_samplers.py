@@ -623,7 +623,7 @@ def test_a_bar_tells_the_acceptance(capsys: pytest.CaptureFixture[str]) -> None:
 BAD: list[tuple[Any, str]] = [
     (lambda: RejectionSampler(wide), "log_ratio must be given for function"),
     (lambda: RejectionSampler(wide, exact, gamma=math.nan), "gamma must be a finite number or None, got nan"),
-    (lambda: RejectionSampler(wide, exact, percentile=120), r"percentile must be in \[0, 100\], got 120"),
+    (lambda: RejectionSampler(wide, exact, percentile=120), r"percentile must be 0 or in .*, got 120"),
     (lambda: RejectionSampler(wide, exact, burn_in=0), "burn_in must be an integer >= 1, got 0"),
     (lambda: RejectionSampler(wide, exact, seed=-1), "seed must be an integer >= 0, got -1"),
     (lambda: Thresholding(wide, exact, keep=0), r"keep must be in \(0, 1\], got 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.conditional import conditional_call, needs_labels, takes_labels
+
+RESHAPE = (nn.Flatten, nn.Unflatten, nn.Identity)  # layers that only give another shape
 
 
 def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
@@ -39,6 +42,12 @@ def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
         raise ValueError("The first batch of real samples holds NaN or infinite values.")
     if batch.weights is not None:
         check_weights(batch.weights, n)
+        mean = float(batch.weights.mean())
+        if not 0.1 <= mean <= 10:
+            warnings.warn(
+                f"The weights of the first batch have mean {mean:.3g}; they are meant to have mean 1, in expectation.",
+                stacklevel=2,
+            )
     conditional = {name: network for name, network in networks.items() if takes_labels(network)}
     for name, network in conditional.items():
         if batch.labels is None and needs_labels(network):
@@ -101,3 +110,32 @@ def check_not_lazy(networks: Iterable[nn.Module]) -> None:
     for net in networks:
         if any(nn.parameter.is_lazy(p) for p in [*net.parameters(), *net.buffers()]):
             raise ValueError(f"networks must have no lazy layers left, got {type(net).__name__}: call it on a batch.")
+
+
+def warn_of_range(generator: nn.Module, fake: Tensor, real: Tensor) -> None:
+    """Warn if real samples lie where a generator that ends in tanh or a sigmoid never comes.
+
+    Of images, an untrained generator whose samples all lie in [-1, 1] is taken for one.
+    """
+    layers = [m for m in generator.modules() if not any(True for _ in m.children()) and not isinstance(m, RESHAPE)]
+    last = layers[-1] if layers else None
+    low = 0.0 if isinstance(last, nn.Sigmoid) else -1.0
+    bounded = isinstance(last, (nn.Tanh, nn.Sigmoid)) or (fake.dim() == 4 and float(fake.abs().max()) <= 1)
+    least, most = float(real.min()), float(real.max())
+    if bounded and (least < low - 0.1 or most > 1.1):
+        warnings.warn(
+            f"Real samples of the first batch lie in {least:.3g} to {most:.3g}, where the generator's, in "
+            f"{float(fake.min()):.3g} to {float(fake.max()):.3g}, seem not to come: scale the data to [{low:g}, 1].",
+            stacklevel=2,
+        )
+
+
+def warn_of_sigmoid(discriminator: nn.Module) -> None:
+    """Warn if the discriminator's last layer is a sigmoid: all losses take raw scores."""
+    layers = [m for m in discriminator.modules() if not any(True for _ in m.children()) and not isinstance(m, RESHAPE)]
+    if layers and isinstance(layers[-1], (nn.Sigmoid, nn.LogSigmoid, nn.Softmax)):
+        warnings.warn(
+            f"The discriminator ends in {type(layers[-1]).__name__}, but the losses expect raw scores (logits): "
+            "leave the last activation out.",
+            stacklevel=4,
+        )

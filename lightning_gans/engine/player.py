@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -46,11 +47,23 @@ class Player:
     sam: float | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.lr < float("inf"):
+            raise ValueError(f"lr_{self.name} must be a finite number > 0, got {self.lr!r}.")
+        if self.lr == 0 and self.optimizer is None:
+            warnings.warn(f"lr_{self.name} is 0: {', '.join(self.networks)} will not learn.", stacklevel=4)
         if self.clip is not None:
             checks.positive(**{f"clip_grad_{self.name}": self.clip})
         if self.sam is not None and not 0 <= self.sam < float("inf"):
             raise ValueError(f"sam_{self.name} must be a finite number >= 0, got {self.sam!r}.")
         checks.at_least_one(**{f"accumulate_{self.name}": self.accumulate, f"{self.name}_every": self.every})
+
+
+def check_betas(betas: tuple[float, float], used: bool) -> None:
+    """ValueError unless Adam can have these; a warning for ``used`` ones that are probably the wrong way round."""
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas must be two numbers in [0, 1), got {tuple(betas)}.")
+    if used and betas[0] > betas[1]:
+        warnings.warn(f"betas are {tuple(betas)}: Adam's first is meant to be the smaller one.", stacklevel=4)
 
 
 def needs_closure(optimizer: Optimizer) -> bool:

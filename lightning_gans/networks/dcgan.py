@@ -1,7 +1,8 @@
-"""DCGAN (arXiv:1511.06434) for square images of 8, 16, 28, 32 or 64 pixels."""
+"""DCGAN (arXiv:1511.06434) for images of 8, 16, 28, 32, 64 or other pixels, square or not."""
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -12,15 +13,25 @@ from lightning_gans.networks.layers import (
     Norm,
     ProjectionHead,
     append_one_hot,
+    below,
     check_choice,
     check_input,
     check_labels,
+    halvings,
     image_shape,
     make_norm,
 )
 
-STAGES = {8: 2, 16: 2, 28: 2, 32: 3, 64: 4}  # side of the image -> how often it is halved, to 2, 4, 7, 4 and 4 pixels
+SIDES = "H and W multiples of 4 from 16 on, or both 8"
 Activation = Literal["relu", "tanh", "gated"]
+
+
+def _stages(height: int, width: int) -> int:
+    """How often both sides are halved: 16, 28, 32, 64 to 4, 7, 4, 4 pixels, and 8 to 2; 0 for fewer times."""
+    if (height, width) == (8, 8):
+        return 2
+    depth = min(halvings(height, 4), halvings(width, 4))
+    return depth if depth > 1 else 0
 
 
 def _initialise(module: nn.Module) -> None:
@@ -58,7 +69,7 @@ class DCGANGenerator(nn.Module):
     (2 width, 4, 4), 8 at (2 width, 2, 2). The output carries no normalisation. Weights start as N(0, 0.02).
 
     Args:
-        shape: ``(C, H, H)`` with H in 8, 16, 28, 32, 64.
+        shape: ``(C, H, W)`` with H and W in 8 (both), 16, 20, 24, 28, 32, 36, ... 64, ...
         latent_dim: length of z.
         width: channels of the last hidden map; each earlier one has twice as many.
         norm: "none", "batch", "layer", "instance" or "group" (see `make_norm`).
@@ -82,12 +93,12 @@ class DCGANGenerator(nn.Module):
     ) -> None:
         super().__init__()
         check_choice(activation, get_args(Activation), "activation", "DCGANGenerator")
-        self.shape = image_shape(shape, "DCGANGenerator", tuple(STAGES))
+        self.shape = image_shape(shape, "DCGANGenerator", SIDES, _stages)
         self.latent_dim, self.num_classes = latent_dim, num_classes
-        stages, bias = STAGES[self.shape[1]], norm == "none"  # a normalisation has a bias of its own
+        stages, bias = _stages(*self.shape[1:]), norm == "none"  # a normalisation has a bias of its own
         channels = [width if constant_width else width * 2**i for i in reversed(range(stages))]
         halves = 2 if activation == "gated" else 1
-        bottom = (halves * channels[0], self.shape[1] >> stages, self.shape[2] >> stages)
+        bottom = (halves * channels[0], *below(self.shape, stages))
         self.project = nn.Sequential(
             nn.Linear(latent_dim + (num_classes or 0), bottom[0] * bottom[1] * bottom[2], bias=bias),
             nn.Unflatten(1, bottom),
@@ -102,7 +113,7 @@ class DCGANGenerator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """``(N, latent_dim)`` to ``(N, C, H, H)`` in [-1, 1]."""
+        """``(N, latent_dim)`` to ``(N, C, H, W)`` in [-1, 1]."""
         check_input(z, (self.latent_dim,), "DCGANGenerator")
         check_labels(labels, self.num_classes, len(z), "DCGANGenerator")
         return self.layers(self.project(append_one_hot(z, labels, self.num_classes)))
@@ -125,7 +136,7 @@ class DCGANDiscriminator(nn.Module):
     Weights start as N(0, 0.02).
 
     Args:
-        shape: ``(C, H, H)`` with H in 8, 16, 28, 32, 64.
+        shape: ``(C, H, W)`` with H and W in 8 (both), 16, 20, 24, 28, 32, 36, ... 64, ...
         width: channels of the first map; each later one has twice as many.
         norm: "batch" as in the paper, which a per-sample penalty (WGAN-GP) does not allow: then "none", "layer",
             "instance" or "group" (see `make_norm`).
@@ -149,8 +160,8 @@ class DCGANDiscriminator(nn.Module):
         check_choice(activation, get_args(Activation), "activation", "DCGANDiscriminator")
         if not 0 <= dropout < 1:
             raise ValueError(f"DCGANDiscriminator: dropout must be a share in [0, 1), got {dropout!r}.")
-        self.shape, self.num_classes = image_shape(shape, "DCGANDiscriminator", tuple(STAGES)), num_classes
-        stages, bias = STAGES[self.shape[1]], norm == "none"
+        self.shape, self.num_classes = image_shape(shape, "DCGANDiscriminator", SIDES, _stages), num_classes
+        stages, bias = _stages(*self.shape[1:]), norm == "none"
         channels = [width * 2**i for i in range(stages)]
         halves = 2 if activation == "gated" else 1
         drop = [nn.Dropout(dropout)] if dropout else []
@@ -160,11 +171,11 @@ class DCGANDiscriminator(nn.Module):
         for c_in, c_out in pairwise(channels):
             self.layers.append(nn.Conv2d(c_in, halves * c_out, 4, 2, 1, bias=bias))
             self.layers.extend([make_norm(norm, halves * c_out), _activation(activation, 0.2), *drop])
-        self.head = ProjectionHead(channels[-1] * (self.shape[1] >> stages) ** 2, num_classes)
+        self.head = ProjectionHead(channels[-1] * math.prod(below(self.shape, stages)), num_classes)
         self.apply(_initialise)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """``(N, C, H, H)`` to scores ``(N,)``."""
+        """``(N, C, H, W)`` to scores ``(N,)``."""
         check_input(x, self.shape, "DCGANDiscriminator")
         check_labels(labels, self.num_classes, len(x), "DCGANDiscriminator")
         return self.head(self.layers(x).flatten(1), labels)

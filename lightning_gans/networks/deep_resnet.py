@@ -18,6 +18,7 @@ where a discriminator with a gradient penalty has ``norm="layer"`` wherever it w
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from lightning_gans.networks.layers import (
     Norm,
     ProjectionHead,
     append_one_hot,
+    below,
     channels_last_,
     check_input,
     check_labels,
@@ -63,7 +65,7 @@ class TaperedResNetGenerator(nn.Module):
     other than 64, and the label.
 
     Args:
-        shape: ``(C, H, H)``, with the sides that `ResNetGenerator` takes.
+        shape: ``(C, H, W)``, with the sides that `ResNetGenerator` takes.
         latent_dim: length of z.
         width: channels of the last hidden map.
         norm: "batch", "none", "layer", "instance" or "group" (see `make_norm`).
@@ -83,10 +85,11 @@ class TaperedResNetGenerator(nn.Module):
         super().__init__()
         stages = generator_stages(shape, "TaperedResNetGenerator")
         self.shape, self.latent_dim, self.num_classes = tuple(shape), latent_dim, num_classes
-        channels, bottom = _tapered_widths(width, stages)[::-1], self.shape[1] >> stages
+        channels = _tapered_widths(width, stages)[::-1]
+        bottom = (channels[0], *below(self.shape, stages))
         self.layers = nn.Sequential(
-            glorot_(nn.Linear(latent_dim + (num_classes or 0), channels[0] * bottom * bottom)),
-            nn.Unflatten(1, (channels[0], bottom, bottom)),
+            glorot_(nn.Linear(latent_dim + (num_classes or 0), math.prod(bottom))),
+            nn.Unflatten(1, bottom),
             *(UpBlock(c_in, c_out, norm) for c_in, c_out in pairwise(channels)),
             make_norm(norm, width),
             nn.ReLU(),
@@ -96,7 +99,7 @@ class TaperedResNetGenerator(nn.Module):
         channels_last_(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """``(N, latent_dim)`` to ``(N, C, H, H)`` in [-1, 1]."""
+        """``(N, latent_dim)`` to ``(N, C, H, W)`` in [-1, 1]."""
         check_input(z, (self.latent_dim,), "TaperedResNetGenerator")
         check_labels(labels, self.num_classes, len(z), "TaperedResNetGenerator")
         return self.layers(append_one_hot(z, labels, self.num_classes)).contiguous()  # a user's critic may call view
@@ -121,7 +124,7 @@ class TaperedResNetDiscriminator(nn.Module):
     channels (see `DownBlock`), sides other than 64, and the projection.
 
     Args:
-        shape: ``(C, H, H)``, with the sides that `ResNetGenerator` takes.
+        shape: ``(C, H, W)``, with the sides that `ResNetGenerator` takes.
         width: channels of the first map.
         norm: "layer" as in the code with a gradient penalty, "batch" as in the code without one, "none", "instance" or
             "group" (see `make_norm`).
@@ -145,11 +148,11 @@ class TaperedResNetDiscriminator(nn.Module):
             conv3(self.shape[0], width, gain=1),
             *(DownBlock(c_in, c_out, norm) for c_in, c_out in pairwise(channels)),
         )
-        self.head = ProjectionHead(channels[-1] * (self.shape[1] >> stages) ** 2, num_classes)
+        self.head = ProjectionHead(channels[-1] * math.prod(below(self.shape, stages)), num_classes)
         channels_last_(self)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """``(N, C, H, H)`` to scores ``(N,)``."""
+        """``(N, C, H, W)`` to scores ``(N,)``."""
         check_input(x, self.shape, "TaperedResNetDiscriminator")
         check_labels(labels, self.num_classes, len(x), "TaperedResNetDiscriminator")
         return self.head(self.layers(x).flatten(1), labels)
@@ -216,7 +219,7 @@ class BottleneckGenerator(nn.Module):
     `BottleneckBlock`), sides other than 64, and the label.
 
     Args:
-        shape: ``(C, H, H)``, with the sides that `ResNetGenerator` takes.
+        shape: ``(C, H, W)``, with the sides that `ResNetGenerator` takes.
         latent_dim: length of z.
         width: channels of the first map, halved by each doubling; a multiple of 2 to the number of doublings plus one.
         norm: "batch", "none", "layer", "instance" or "group" (see `make_norm`).
@@ -237,17 +240,17 @@ class BottleneckGenerator(nn.Module):
         stages = generator_stages(shape, "BottleneckGenerator")
         channels = _block_widths(width, stages, "BottleneckGenerator")
         self.shape, self.latent_dim, self.num_classes = tuple(shape), latent_dim, num_classes
-        bottom = self.shape[1] >> stages
+        bottom = (width, *below(self.shape, stages))
         self.layers = nn.Sequential(
-            glorot_(nn.Linear(latent_dim + (num_classes or 0), width * bottom * bottom)),
-            nn.Unflatten(1, (width, bottom, bottom)),
+            glorot_(nn.Linear(latent_dim + (num_classes or 0), math.prod(bottom))),
+            nn.Unflatten(1, bottom),
             *(BottleneckBlock(c_in, c_out, norm) for c_in, c_out in pairwise(channels)),
             glorot_(nn.Conv2d(channels[-1], self.shape[0], 1)),
         )
         channels_last_(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """``(N, latent_dim)`` to ``(N, C, H, H)`` in [-1, 1]."""
+        """``(N, latent_dim)`` to ``(N, C, H, W)`` in [-1, 1]."""
         check_input(z, (self.latent_dim,), "BottleneckGenerator")
         check_labels(labels, self.num_classes, len(z), "BottleneckGenerator")
         h = self.layers(append_one_hot(z, labels, self.num_classes))
@@ -273,7 +276,7 @@ class BottleneckDiscriminator(nn.Module):
     projection.
 
     Args:
-        shape: ``(C, H, H)``, with the sides that `ResNetGenerator` takes.
+        shape: ``(C, H, W)``, with the sides that `ResNetGenerator` takes.
         width: channels of the last map; each earlier one has half as many. A multiple, as in `BottleneckGenerator`.
         norm: "layer" as in the code with a gradient penalty, "batch" as in the code without one, "none", "instance" or
             "group" (see `make_norm`).
@@ -297,11 +300,11 @@ class BottleneckDiscriminator(nn.Module):
             glorot_(nn.Conv2d(self.shape[0], channels[0], 1)),
             *(BottleneckBlock(c_in, c_out, norm) for c_in, c_out in pairwise(channels)),
         )
-        self.head = ProjectionHead(width * (self.shape[1] >> stages) ** 2, num_classes)
+        self.head = ProjectionHead(width * math.prod(below(self.shape, stages)), num_classes)
         channels_last_(self)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """``(N, C, H, H)`` to scores ``(N,)``."""
+        """``(N, C, H, W)`` to scores ``(N,)``."""
         check_input(x, self.shape, "BottleneckDiscriminator")
         check_labels(labels, self.num_classes, len(x), "BottleneckDiscriminator")
         return self.head(self.layers(x).flatten(1), labels) / 5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
 import torch
@@ -38,12 +38,21 @@ def check_labels(labels: Tensor | None, num_classes: int | None, n: int, who: st
         )
 
 
-def image_shape(shape: Sequence[int], who: str, sizes: Sequence[int] | None = None) -> tuple[int, int, int]:
-    """`shape` as a tuple ``(C, H, W)``; ``ValueError`` unless it is that of a square image whose side is in `sizes`."""
-    if len(shape) != 3 or shape[1] != shape[2] or (sizes is not None and shape[1] not in sizes):
-        sides = "" if sizes is None else f" with H in {', '.join(map(str, sizes))}"
-        raise ValueError(f"{who} takes shape=(C, H, H){sides}, got {tuple(shape)}.")
+def halvings(side: int, least: int) -> int:
+    """How often `side` can be halved without becoming fractional or less than `least`."""
+    return 0 if side % 2 or side // 2 < least else 1 + halvings(side // 2, least)
+
+
+def image_shape(shape: Sequence[int], who: str, sides: str, stages: Callable[[int, int], int]) -> tuple[int, int, int]:
+    """`shape` as a tuple ``(C, H, W)``; ``ValueError``, which says which `sides` do, if `stages` finds no depth."""
+    if len(shape) != 3 or min(shape[1:]) < 1 or not stages(shape[1], shape[2]):
+        raise ValueError(f"{who} takes shape=(C, H, W) with {sides}, got {tuple(shape)}.")
     return shape[0], shape[1], shape[2]
+
+
+def below(shape: Sequence[int], stages: int) -> tuple[int, int]:
+    """Height and width of a shape ``(C, H, W)``, halved so many times."""
+    return shape[1] >> stages, shape[2] >> stages
 
 
 def check_choice(value: str, choices: Sequence[str], name: str, who: str) -> None:

@@ -1,4 +1,4 @@
-"""The CIFAR-10 residual networks of the WGAN-GP code (arXiv:1704.00028), also for other square images.
+"""The CIFAR-10 residual networks of the WGAN-GP code (arXiv:1704.00028), also for other images.
 
 The same blocks make the networks of two later papers, at other widths:
 
@@ -26,11 +26,13 @@ from lightning_gans.networks.layers import (
     ConditionalBatchNorm2d,
     Norm,
     ProjectionHead,
+    below,
     channels_last_,
     check_choice,
     check_input,
     check_labels,
     glorot_,
+    halvings,
     image_shape,
     make_norm,
 )
@@ -46,18 +48,15 @@ def conv3(c_in: int, c_out: int, gain: float = HE) -> nn.Conv2d:
     return glorot_(nn.Conv2d(c_in, c_out, 3, padding=1), gain)
 
 
-def halvings(side: int, least: int) -> int:
-    """How often `side` can be halved without becoming fractional or less than `least`."""
-    return 0 if side % 2 or side // 2 < least else 1 + halvings(side // 2, least)
-
-
 def generator_stages(shape: tuple[int, ...], who: str) -> int:
-    """Doublings from a bottom of 4 to 7 pixels to the side of `shape`; ``ValueError`` if there is no such bottom."""
-    side = image_shape(shape, who)[1]
-    stages = halvings(side, 4)
-    if stages == 0 or side >> stages > 7:
-        raise ValueError(f"{who} takes shape=(C, H, H) with H = 4, 5, 6 or 7 times 2, 4, 8 ..., got {tuple(shape)}.")
-    return stages
+    """Doublings from a bottom of 4 to 7 pixels to the shorter side of `shape`; ``ValueError`` if there is no such."""
+    sides = "the shorter of H and W 4, 5, 6 or 7 times 2, 4, 8 ..., and the longer a multiple of that power"
+    return _stages(*image_shape(shape, who, sides, _stages)[1:])
+
+
+def _stages(height: int, width: int) -> int:
+    stages = min(halvings(height, 4), halvings(width, 4))
+    return stages if min(height, width) >> stages <= 7 else 0
 
 
 class UpBlock(nn.Module):
@@ -153,7 +152,8 @@ class ResNetGenerator(nn.Module):
     `glorot_`, with a gain of sqrt(2) for the 3 x 3 convolutions in the blocks and 1 for the other layers.
 
     Args:
-        shape: ``(C, H, H)`` with H in 8, 10, 12, 14, 16, 20, 24, 28, 32, ... 64, ...
+        shape: ``(C, H, W)``, the shorter side 8, 10, 12, 14, 16, 20, 24, 28, 32, ... 64, ..., the longer a multiple of
+            the same power of 2.
         latent_dim: length of z.
         width: channels of every hidden map.
         norm: "batch" as in the code, "none", "layer", "instance" or "group" (see `make_norm`).
@@ -183,16 +183,16 @@ class ResNetGenerator(nn.Module):
             raise ValueError(f"ResNetGenerator: norm must be 'batch' for a conditional generator, got {norm!r}.")
         stages = generator_stages(shape, "ResNetGenerator")
         self.shape, self.latent_dim, self.num_classes = tuple(shape), latent_dim, num_classes
-        bottom = self.shape[1] >> stages
-        self.project = glorot_(nn.Linear(latent_dim, width * bottom * bottom))
-        self.unflatten = nn.Unflatten(1, (width, bottom, bottom))
+        bottom = (width, *below(self.shape, stages))
+        self.project = glorot_(nn.Linear(latent_dim, math.prod(bottom)))
+        self.unflatten = nn.Unflatten(1, bottom)
         self.blocks = nn.ModuleList(UpBlock(width, width, norm, num_classes, skip) for _ in range(stages))
         self.norm = make_norm(norm, width)
         self.conv = conv3(width, self.shape[0], gain=1)
         channels_last_(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """``(N, latent_dim)`` to ``(N, C, H, H)`` in [-1, 1]."""
+        """``(N, latent_dim)`` to ``(N, C, H, W)`` in [-1, 1]."""
         check_input(z, (self.latent_dim,), "ResNetGenerator")
         check_labels(labels, self.num_classes, len(z), "ResNetGenerator")
         h = self.unflatten(self.project(z))
@@ -218,7 +218,7 @@ class ResNetDiscriminator(nn.Module):
     Initialisation: as in `ResNetGenerator`.
 
     Args:
-        shape: ``(C, H, H)``, with the sides that `ResNetGenerator` takes.
+        shape: ``(C, H, W)``, with the sides that `ResNetGenerator` takes.
         width: channels of every hidden map.
         norm: "none" as in the code, "layer", "instance", "group", or "batch", which a per-sample penalty does not
             allow (see `make_norm`). The first block has none.
@@ -255,7 +255,7 @@ class ResNetDiscriminator(nn.Module):
         first = ImageBlock(self.shape[0], width)
         self.blocks = nn.Sequential(
             first,
-            *(DownBlock(width, width, norm) for _ in range(halvings(self.shape[1], 5) - 1)),
+            *(DownBlock(width, width, norm) for _ in range(min(halvings(side, 5) for side in self.shape[1:]) - 1)),
             PlainBlock(width, norm),
             PlainBlock(width, norm),
         )
@@ -266,7 +266,7 @@ class ResNetDiscriminator(nn.Module):
         channels_last_(self)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """``(N, C, H, H)`` to scores ``(N,)``."""
+        """``(N, C, H, W)`` to scores ``(N,)``."""
         check_input(x, self.shape, "ResNetDiscriminator")
         check_labels(labels, self.num_classes, len(x), "ResNetDiscriminator")
         for block, p in zip(self.blocks, self.dropout):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,7 +70,19 @@ def _readable(path: str | Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # damaged bytes make torch and pickle fail in many ways
-        raise ValueError(f"{path} is not a readable checkpoint: it is truncated or no checkpoint at all.") from error
+        if code := re.search(r"nsupported (?:global: )?GLOBAL ([\w.]+)", str(error)):
+            raise ValueError(f"{path} holds code ({code[1]}), which a checkpoint must not: it was not run.") from error
+        size, whole = Path(path).stat().st_size, _whole_beside(Path(path))
+        raise ValueError(
+            f"{path} is not a readable checkpoint: it is truncated or no checkpoint at all ({size:,} bytes"
+            f"{f'; {whole.name} beside it is whole' if whole else ''})."
+        ) from error
+
+
+def _whole_beside(path: Path) -> Path | None:
+    """The newest other checkpoint of a folder whose end is there."""
+    others = sorted(path.parent.glob("*.ckpt"), key=lambda file: file.stat().st_mtime, reverse=True)
+    return next((file for file in others if file != path and zipfile.is_zipfile(file)), None)
 
 
 def _checked(checkpoint: Any, path: str | Path) -> dict[str, Any]:

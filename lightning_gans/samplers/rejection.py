@@ -56,7 +56,7 @@ class RejectionSampler(Sampler):
         module: see `Sampler`, as for ``log_ratio``.
         log_ratio: l.
         gamma: a number, or None for the percentile.
-        percentile: in [0, 100], if gamma is None.
+        percentile: 0 or in [1, 100], if gamma is None.
         burn_in: proposals by which l_M, and gamma, are fixed.
         running: l_M and gamma by batch.
         seed: of the burn-in.
@@ -80,8 +80,8 @@ class RejectionSampler(Sampler):
     ) -> None:
         if gamma is not None and not math.isfinite(gamma):
             raise ValueError(f"gamma must be a finite number or None, got {gamma!r}.")
-        if not 0 <= percentile <= 100:
-            raise ValueError(f"percentile must be in [0, 100], got {percentile!r}.")
+        if percentile != 0 and not 1 <= percentile <= 100:
+            raise ValueError(f"percentile must be 0 or in [1, 100], such as 80, got {percentile!r}.")
         checks.at_least_one(burn_in=burn_in)
         check_seed(seed=seed)
         super().__init__(module, log_ratio)
