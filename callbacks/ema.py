@@ -26,6 +26,8 @@ class EMA(pl.Callback):
             counted in updates, stays the same.
     """
 
+    averages = True  # so a resumed run's averaged weights go on
+
     def __init__(self, decay: float = 0.999, start_step: int = 0, every_n_steps: int = 1) -> None:
         super().__init__()
         if not 0 <= decay < 1:

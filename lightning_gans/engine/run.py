@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gans.compat.lightning import callbacks, pl
-from lightning_gans.engine import distributed, logbook
+from lightning_gans.engine import distributed, logbook, resume
 from lightning_gans.engine.first_batch import check_labels, check_weights
 from lightning_gans.engine.graphs import StepGraphs
 from lightning_gans.engine.monitors import Monitors, keep_monitors
 from lightning_gans.engine.player import Player, needs_closure
 from lightning_gans.engine.progress import Progress
+from lightning_gans.engine.settings import Fresh, before_settings, differences
 from lightning_gans.engine.step import Step
 from lightning_gans.engine.stream import NO_BATCH, DataStream
 
@@ -54,6 +55,7 @@ class Run:
         stepping: the one whose optimizer steps now.
         looked: the first batch was checked.
         labelled: networks that take labels, by name.
+        fresh: optimizers and schedules as they were configured.
         monitors: who compares which value.
         watching: losses must be finite; not if a callback of the user's sees to that.
         began: updates of the counted player before this fit.
@@ -87,6 +89,7 @@ class Run:
         self.steps: dict[str, Step] = {}
         self.looked, self.watching, self.began = False, True, -1
         self.labelled: dict[str, nn.Module] = {}
+        self.fresh: Fresh | None = None
 
     def prepare(
         self, players: Mapping[str, Player], networks: dict[str, list[nn.Module]], optimizers: Any, progress: Progress
@@ -128,7 +131,8 @@ class Run:
     def state_dict(self) -> dict[str, Any]:
         """What was read and compared."""
         monitors = {"measured": dict(self.monitors.measured), "compared": dict(self.monitors.compared)}
-        return {"late": self.late.state_dict(), "monitors": monitors}
+        settings = None if self.fresh is None else self.fresh.settings
+        return {"late": self.late.state_dict(), "monitors": monitors, "settings": settings}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from it; version 0.1 had none."""
@@ -145,7 +149,9 @@ class Run:
 def check_connected(trainer: Any, module: Any) -> None:
     """ValueError unless the module gives its trainer what connects them; a tuner's trials leave all callbacks out."""
     found = [*trainer.callbacks] or module.configure_callbacks()
-    if not any(isinstance(callback, Connection) for callback in (found if isinstance(found, (list, tuple)) else [found])):
+    if not any(
+        isinstance(callback, Connection) for callback in (found if isinstance(found, (list, tuple)) else [found])
+    ):
         raise ValueError(
             f"{type(module).__name__}.configure_callbacks must return what super().configure_callbacks() returns, "
             "and its own, got a list without it."
@@ -182,10 +188,13 @@ class Connection(callbacks.Callback):
         """Lightning is about to ask for the optimizers."""
         if stage == "fit":
             keep_monitors(pl_module)
+            self.resumed: dict[str, Any] | None = None
+            self.own_ema = pl_module.ema is not None  # somebody began it by hand, and goes on with it
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Seed the noise (equally on all ranks), or go on from the checkpoint; a trial plays one whole cycle."""
         pl_module.begin()
+        pl_module.run.fresh = Fresh(trainer)
         if trainer.fast_dev_run:
             needed = int(trainer.fast_dev_run) * pl_module.batches_needed()[0]
             trainer.limit_train_batches = max(trainer.limit_train_batches, needed)
@@ -195,6 +204,27 @@ class Connection(callbacks.Callback):
         run = pl_module.run
         run.watching = not any(getattr(callback, "guards_numbers", False) for callback in trainer.callbacks)
         run.monitors.begin(trainer, pl_module.values)
+        if self.resumed is not None:
+            self._compare(trainer, pl_module, self.resumed)
+        self.resumed = None
+
+    def _compare(self, trainer: Any, pl_module: Any, resumed: dict[str, Any]) -> None:
+        """Bring in, and tell, what is not as in the checkpoint that the run goes on from."""
+        owners = {
+            id(p): name for name in pl_module.players for net in pl_module.networks(name) for p in net.parameters()
+        }
+        names = [owners.get(id(o.param_groups[0]["params"][0]), str(i)) for i, o in enumerate(trainer.optimizers)]
+        fresh, options = pl_module.run.fresh, resumed["hyper_parameters"]
+        was = resumed["settings"] or before_settings(fresh.settings, names, options)
+        told = [*differences(options, pl_module.hparams), *fresh.apply(was, names)]
+        averaging = self.own_ema or any(getattr(callback, "averages", False) for callback in trainer.callbacks)
+        if resumed["ema"] and not averaging:
+            pl_module.drop_ema()
+            told.append("no averaged weights (the checkpoint has some, but no EMA goes on with them)")
+        elif pl_module.ema is not None and not resumed["ema"]:
+            told.append(f"averaged weights, from update {trainer.global_step} on (the checkpoint has none)")
+        if told:
+            pl.utilities.rank_zero_warn(f"The run goes on with other settings: {'; '.join(told)}.")
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Lightning is about to open the next epoch's iterator."""
@@ -260,5 +290,15 @@ class Connection(callbacks.Callback):
         pl_module.save_state(checkpoint)
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Take it back."""
-        pl_module.load_state(checkpoint, fitting=trainer.state.fn == "fit")
+        """Take it back, in a fit if it is of such a model."""
+        if trainer.state.fn != "fit":
+            pl_module.load_state(checkpoint)
+            return
+        options, engine = checkpoint.get("hyper_parameters", {}), checkpoint.get("engine", {})
+        if path := checkpoint.get("class_path") or options.get("_class_path"):
+            resume.check_class(path, pl_module)
+        data, was = resume.data_name(trainer), checkpoint.get("data")
+        if other := None not in (data, was) and data != was:
+            pl.utilities.rank_zero_warn(f"The run goes on with other data, {data} (was {was}), from their beginning.")
+        pl_module.load_state(checkpoint, fitting=True, other_data=other)
+        self.resumed = {"hyper_parameters": options, "settings": engine.get("settings"), "ema": "ema" in checkpoint}
