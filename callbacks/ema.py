@@ -29,6 +29,7 @@ class EMA(Asks):
     """
 
     needs = Samples
+    averages = True  # so a resumed run's averaged weights go on
 
     def __init__(self, decay: float = 0.999, start_step: int = 0, every_n_steps: int = 1) -> None:
         super().__init__()

@@ -296,8 +296,8 @@ class GANModule(GenerativeModule):
         return True
 
     def _check_scores(self, batch: Batch) -> None:
-        n, network = len(batch.real), self.discriminator
-        scores = tried("discriminator", network, "real samples", batch.real, batch.labels)
+        n = len(batch.real)
+        scores = tried("discriminator", self.discriminator, "real samples", batch.real, batch.labels)
         if scores.shape[:1] != (n,) or scores.numel() != n:
             raise ValueError(
                 f"The discriminator must return one score per sample, shape ({n},), got {tuple(scores.shape)}."

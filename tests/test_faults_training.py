@@ -11,10 +11,11 @@ import torch
 from common import PENALISED, equal, make, plain, state, trainer
 from torch import nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader
 
 from lightning_gans import GAN, WGANGP, GANModule, load
+from lightning_gans.callbacks import EMA
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.functional.double_backward.input_gradient import double_backward
@@ -349,3 +350,118 @@ def test_softplus_weights_far_below_zero() -> None:
 def test_scores_of_no_subset(option: str) -> None:
     with pytest.raises(ValueError, match=rf"{option} must be an integer >= [12], got -1\."):
         GenerativeScores(torch.randn(10, 4), **{option: -1})
+
+
+# ---------------------------------------------------------------------- resumes with other settings
+def half(folder: Path, steps: int = 4, **options: Any) -> Path:
+    """A checkpoint after some updates."""
+    t = trainer(max_steps=steps)
+    t.fit(make("gan", **options), plain(400, 4))
+    t.save_checkpoint(folder / "half.ckpt")
+    return folder / "half.ckpt"
+
+
+def resumed(path: Path, module: GANModule, steps: int = 8, used: Any = (), data: Any = None) -> tuple[pl.Trainer, Any]:
+    t = trainer(max_steps=steps, callbacks=list(used))
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        given = {"datamodule": data} if data is not None else {"train_dataloaders": plain(400, 4)}
+        t.fit(module, ckpt_path=path, weights_only=True, **given)
+    return t, [text for text in told(record) if "goes on with" in text or "anew" in text]
+
+
+def test_a_resume_with_the_same_settings_is_silent(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"lr_g": 0.01, "scheduler_g": lambda o: LambdaLR(o, lambda i: 1 - i / 100)}
+    t, words = resumed(half(tmp_path, **options), make("gan", **options))
+    assert words == [] and t.optimizers[1].param_groups[0]["lr"] == pytest.approx(0.01 * 0.92)
+
+
+def test_other_rates_and_betas_are_applied_and_told(tmp_path: Path) -> None:
+    path = half(tmp_path, lr_g=0.001, lr_d=0.002, scheduler_g=lambda o: StepLR(o, 2, 0.5))
+    module = make("gan", lr_g=0.05, lr_d=0.002, betas=(0.1, 0.9), d_steps=2, scheduler_g=lambda o: StepLR(o, 2, 0.5))
+    t, words = resumed(path, module)
+    d, g = (o.param_groups[0] for o in t.optimizers)
+    assert (d["lr"], d["betas"], g["betas"]) == (0.002, (0.1, 0.9), (0.1, 0.9))
+    assert g["lr"] == pytest.approx(0.05 * 0.5**4) and g["initial_lr"] == 0.05
+    (text,) = words
+    for part in ("d_steps 2 (was 1)", "lr of 'g' 0.05 (was 0.001)", "betas of 'd' [0.1, 0.9] (was [0.5, 0.999])"):
+        assert part in text
+    t.save_checkpoint(tmp_path / "b.ckpt")
+    known = torch.load(tmp_path / "b.ckpt", weights_only=True)["hyper_parameters"]
+    assert known["lr_g"] == 0.05 and tuple(known["betas"]) == (0.1, 0.9)
+    assert resumed(tmp_path / "b.ckpt", module, 9)[1] == []
+
+
+@pytest.mark.parametrize(
+    "old, new, expected",
+    [
+        (None, lambda o: StepLR(o, 2, 0.5), 0.5**4),
+        (lambda o: StepLR(o, 2, 0.5), None, 1.0),
+        (lambda o: StepLR(o, 2, 0.5), lambda o: StepLR(o, 4, 0.1), 0.01),
+        (lambda o: LambdaLR(o, lambda i: 1 - i / 100), lambda o: LambdaLR(o, lambda i: 1 - i / 10), 0.2),
+        (lambda o: StepLR(o, 2, 0.5), lambda o: LinearLR(o, 1.0, 0.0, 10), 0.2),
+    ],
+)
+def test_another_schedule_is_where_it_would_be(old: Any, new: Any, expected: float, tmp_path: Path) -> None:
+    t, words = resumed(half(tmp_path, lr_g=0.01, scheduler_g=old), make("gan", lr_g=0.01, scheduler_g=new))
+    assert t.optimizers[1].param_groups[0]["lr"] == pytest.approx(0.01 * expected)
+    assert len(words) == 1 and "schedule of 'g'" in words[0]
+
+
+def test_checkpoints_without_settings_are_compared_by_hyperparameters(tmp_path: Path) -> None:
+    path = half(tmp_path, lr_g=0.001)
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["engine"]["settings"]
+    torch.save(checkpoint, path)
+    t, words = resumed(path, make("gan", lr_g=0.01))
+    assert t.optimizers[1].param_groups[0]["lr"] == pytest.approx(0.01) and "(was 0.001)" in words[0]
+
+
+def test_what_cannot_go_on_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must be one of WGANGP, got one of GAN: begin with its weights"):
+        resumed(half(tmp_path), make("wgan_gp"))
+    with pytest.raises(ValueError, match=r"must be those of the checkpoint, Adam, Adam, got Adam, SGD"):
+        resumed(half(tmp_path), make("gan", optimizer_g=lambda p: SGD(p, 0.1)))
+
+
+def test_a_class_of_the_users_may_extend_that_of_the_checkpoint(tmp_path: Path) -> None:
+    assert resumed(half(tmp_path), own(Scheduled.__base__))[0].global_step == 8
+
+    class Mine(GAN):
+        pass
+
+    assert resumed(half(tmp_path), own(Mine))[0].global_step == 8
+
+
+def test_averages_that_begin_or_end_are_told(tmp_path: Path) -> None:
+    module = make("gan")
+    _, words = resumed(half(tmp_path), module, used=[EMA()])
+    assert "averaged weights, from update 4 on (the checkpoint has none)" in words[0] and module.ema is not None
+    module.trainer.save_checkpoint(tmp_path / "ema.ckpt")
+    module = make("gan")
+    _, words = resumed(tmp_path / "ema.ckpt", module, 12)
+    assert "no averaged weights" in words[0] and module.ema is None
+
+
+class Named(pl.LightningDataModule):
+    def __init__(self, name: str, items: int) -> None:
+        super().__init__()
+        self.name, self.items = name, items
+
+    def train_dataloader(self) -> DataLoader:
+        return plain(self.items, 4)
+
+
+@pytest.mark.parametrize(
+    "name, items, words",
+    [("ring", 400, []), ("grid", 40, ["The run goes on with other data, grid (was ring), from their beginning."]),
+     ("ring", 404, ["The data have 404 items, and had 400 when the checkpoint was written: the epoch begins anew."])],
+)  # fmt: skip
+def test_other_data_are_told(name: str, items: int, words: list[str], tmp_path: Path) -> None:
+    t = trainer(max_steps=4)
+    t.fit(make("gan"), datamodule=Named("ring", 400))
+    t.save_checkpoint(tmp_path / "a.ckpt")
+    t, found = resumed(tmp_path / "a.ckpt", make("gan"), data=Named(name, items))
+    assert found == words and t.global_step == 8
+    assert torch.equal(t.lightning_module.last_batch.real, plain(items, 4).dataset[28:32] if not words else  # type: ignore[union-attr,index]
+                       plain(items, 4).dataset[12:16])  # type: ignore[index]  # fmt: skip

@@ -24,7 +24,9 @@ FOLDERS = {"lightning_gans": ROOT / "lightning_gans", "lightning_gans.datamodule
 FLOOR = {"compat", "checks", "version", "runs.atomic"}  # nothing of ours above them, and everybody may use them
 FIRST = {f"engine.{name}" for name in ("batch", "player", "progress", "graphs", "rng", "distributed", "frozen",
                                        "contract", "monitors")}  # fmt: skip
-SECOND = {f"engine.{name}" for name in ("step", "run", "resume", "logbook", "sampling", "stream", "first_batch")}
+SECOND = {
+    f"engine.{name}" for name in ("step", "run", "resume", "logbook", "settings", "sampling", "stream", "first_batch")
+}
 MATHS = {"functional", "optim", "regularizers.regularizer"}
 FOR_MODELS = {"functional", "regularizers", "wrappers", "networks", "metrics.extractors", "runs.load"}
 FOR_MODELS |= {f"engine.{name}" for name in ("batch", "player", "frozen", "contract", "sample_weights")}

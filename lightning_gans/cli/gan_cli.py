@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 import lightning_gans.callbacks as gan_callbacks
 import lightning_gans.datamodules as gan_datamodules
@@ -190,6 +191,13 @@ class GANCLI(pl_cli.LightningCLI):
         checkpoint = self.options.get("ckpt_path")
         folder = run_of(Path(checkpoint)) if checkpoint else None
         fresh = folder is None and self.subcommand == "fit"
+        if folder is not None and self.subcommand == "fit":
+            known = (yaml.safe_load(configs(folder)[-1].read_text()) or {}).get("name")
+            if self.options["name"] not in (None, known):
+                raise SystemExit(
+                    f"error: --name must be left out with --ckpt_path, since the run goes on in its folder {folder}, "
+                    f"got {self.options['name']!r}."
+                )
         if folder is None:
             short = [self.options[k]["class_path"].rsplit(".", 1)[1].lower() for k in ("data", "model")]
             name = self.options["name"] or f"{'-'.join(short)}/{datetime.now():%Y%m%d-%H%M%S}"

@@ -15,10 +15,11 @@ from lightning_gans import checks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import logbook, resume, rng
 from lightning_gans.engine.batch import Batch, Terms, to_device
+from lightning_gans.engine.connection import Connection, check_connected, hooked_once
 from lightning_gans.engine.first_batch import check_data, check_not_lazy
 from lightning_gans.engine.player import Player
 from lightning_gans.engine.progress import Progress
-from lightning_gans.engine.run import LOOK_EVERY, Connection, Run, check_connected, hooked_once
+from lightning_gans.engine.run import LOOK_EVERY, Run
 from lightning_gans.engine.sampling import Sampling
 from lightning_gans.engine.step import TermsOf
 from lightning_gans.functional import draw
@@ -285,19 +286,20 @@ class GenerativeModule(Sampling):
     def save_state(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out: random numbers, the place in the data and the cycle, averaged weights."""
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"  # for `load`
-        if (data := getattr(self.trainer, "datamodule", None)) is not None:
-            checkpoint["data"] = str(getattr(data, "name", None) or type(data).__name__)
+        if (data := resume.data_name(self.trainer)) is not None:
+            checkpoint["data"] = data
         if self.ema is not None:
             checkpoint["ema"] = self.ema.state_dict()
         if self.run is not None:
             checkpoint["engine"] = resume.save(self.progress, self.run.stream, self.run.noise) | self.run.state_dict()
 
-    def load_state(self, checkpoint: Mapping[str, Any], fitting: bool = False) -> None:
+    def load_state(self, checkpoint: Mapping[str, Any], fitting: bool = False, other_data: bool = False) -> None:
         """Take averaged weights now, and the rest when ``fit`` starts from this checkpoint."""
         self._slot.clear()
         if "ema" in checkpoint:
             self.start_ema().load_state_dict(checkpoint["ema"])
-        self._resumed = checkpoint.get("engine", checkpoint.get("gan")) if fitting else None
+        state = checkpoint.get("engine", checkpoint.get("gan")) if fitting else None
+        self._resumed = None if state is None else {**state, "other_data": other_data}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Of weights alone, which callbacks are not asked to add to."""

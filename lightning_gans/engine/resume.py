@@ -40,6 +40,8 @@ def restore(state: Mapping[str, Any], progress: Progress, stream: DataStream, no
     """Go on from what :func:`save` returned, or its first form (version 0.1)."""
     progress.images_seen = state["images_seen"]
     progress.updates.update(state.get("updates", {}))
+    if state.get("other_data"):
+        return
     was, now = (len(state["ranks"]), state["device"]), (distributed.world_size(), noise.device.type)
     if was != now:
         utilities.rank_zero_warn(
@@ -59,6 +61,22 @@ def restore(state: Mapping[str, Any], progress: Progress, stream: DataStream, no
     for name in ("made", "kept", "values"):
         getattr(progress, name).update(parts[name])
     progress.batches |= {name: Batch(**dict(zip(TENSORS, b)), generator=noise) for name, b in parts["batches"].items()}
+
+
+def check_class(path: str, module: Any) -> None:
+    """ValueError unless a checkpoint is of the module's class, or of one that a class of the user's extends."""
+    own, name = type(module), path.rpartition(".")[2]
+    ours = own.__module__.startswith("lightning_gans.")
+    if name not in ([own.__name__] if ours else [cls.__name__ for cls in own.__mro__]):
+        raise ValueError(
+            f"The checkpoint must be one of {own.__name__}, got one of {name}: begin with its weights (load) instead."
+        )
+
+
+def data_name(trainer: Any) -> str | None:
+    """What a checkpoint calls the data; None for loaders without a data module."""
+    data = getattr(trainer, "datamodule", None)
+    return None if data is None else str(getattr(data, "name", None) or type(data).__name__)
 
 
 def keep_plain_hyperparameters(module: Any) -> None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from lightning_gans.compat.lightning import callbacks, pl
+from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, logbook
 from lightning_gans.engine.first_batch import check_labels, check_weights
 from lightning_gans.engine.graphs import StepGraphs
-from lightning_gans.engine.monitors import Monitors, keep_monitors
+from lightning_gans.engine.monitors import Monitors
 from lightning_gans.engine.player import Player, needs_closure
 from lightning_gans.engine.progress import Progress
+from lightning_gans.engine.settings import Fresh
 from lightning_gans.engine.step import Step
-from lightning_gans.engine.stream import NO_BATCH, DataStream
+from lightning_gans.engine.stream import DataStream
 
 # Lightning warns of what we do on purpose: it takes whole cycles of batches, and has no validation loop.
 for _message in (
@@ -54,6 +53,7 @@ class Run:
         stepping: the one whose optimizer steps now.
         looked: the first batch was checked.
         labelled: networks that take labels, by name.
+        fresh: optimizers and schedules as they were configured.
         monitors: who compares which value.
         watching: losses must be finite; not if a callback of the user's sees to that.
         trainer: whose fit it is; None once that is over.
@@ -89,6 +89,7 @@ class Run:
         self.steps: dict[str, Step] = {}
         self.looked, self.watching, self.began = False, True, -1
         self.labelled: dict[str, nn.Module] = {}
+        self.fresh: Fresh | None = None
 
     @property
     def num_items(self) -> int:
@@ -151,7 +152,8 @@ class Run:
     def state_dict(self) -> dict[str, Any]:
         """What was read and compared."""
         monitors = {"measured": dict(self.monitors.measured), "compared": dict(self.monitors.compared)}
-        return {"late": self.late.state_dict(), "monitors": monitors}
+        settings = None if self.fresh is None else self.fresh.settings
+        return {"late": self.late.state_dict(), "monitors": monitors, "settings": settings}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from it; version 0.1 had none."""
@@ -163,132 +165,3 @@ class Run:
         if self.watching:
             terms = {name: step.terms for name, step in self.steps.items()}
             logbook.require_finite(values, terms, trainer.global_step, trainer.log_every_n_steps or LOOK_EVERY)
-
-
-def check_connected(trainer: Any, module: Any) -> None:
-    """ValueError unless the module gives its trainer what connects them; a tuner's trials leave all callbacks out."""
-    found = [*trainer.callbacks] or module.configure_callbacks()
-    if not any(
-        isinstance(callback, Connection) for callback in (found if isinstance(found, (list, tuple)) else [found])
-    ):
-        raise ValueError(
-            f"{type(module).__name__}.configure_callbacks must return what super().configure_callbacks() returns, "
-            "and its own, got a list without it."
-        )
-
-
-@contextmanager
-def hooked_once(trainer: Any, module: Any, step: Step) -> Iterator[Callable[[], Tensor]]:
-    """A closure after whose later calls Lightning finds no hook to fire."""
-    hooks, own = trainer.callbacks, vars(module).get("on_before_optimizer_step")
-
-    def closure() -> Tensor:
-        if step.calls:
-            trainer.callbacks = []
-            vars(module)["on_before_optimizer_step"] = _no_hook
-        return step.closure()
-
-    try:
-        yield closure
-    finally:
-        trainer.callbacks = hooks
-        vars(module).pop("on_before_optimizer_step", None)
-        vars(module).update({} if own is None else {"on_before_optimizer_step": own})
-
-
-def _no_hook(optimizer: Optimizer) -> None:
-    """What is called in place of a hook that has fired already."""
-
-
-class Connection(callbacks.Callback):
-    """Connects a `GenerativeModule` to its Trainer, which adds it: nothing hangs on hooks that people override."""
-
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Lightning is about to ask for the optimizers."""
-        if stage == "fit":
-            keep_monitors(pl_module)
-
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Seed the noise (equally on all ranks), or go on from the checkpoint; a trial plays one whole cycle."""
-        pl_module.begin()
-        if trainer.fast_dev_run:
-            needed = int(trainer.fast_dev_run) * pl_module.batches_needed()[0]
-            trainer.limit_train_batches = max(trainer.limit_train_batches, needed)
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Have the loader number its items, if the module asks and the loader can; from here on values count."""
-        if pl_module.needs_index and hasattr(trainer.train_dataloader, "with_index"):
-            trainer.train_dataloader.with_index = True
-        run = pl_module.run
-        run.watching = not any(getattr(callback, "guards_numbers", False) for callback in trainer.callbacks)
-        run.monitors.begin(trainer, pl_module.values)
-
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Lightning is about to open the next epoch's iterator."""
-        pl_module.run.stream.enter_loader_random_state(trainer.train_dataloader)
-
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        """Clip the gradient of the networks that step; Lightning has unscaled it by now."""
-        if (step := pl_module.run.stepping).player.clip is not None:
-            step.clip()
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        """Say so if somebody's ``training_step`` has trained in place of ours."""
-        if pl_module.run.stream.untouched:
-            pl_module.run.stream.untouched = False
-            pl.utilities.rank_zero_warn(
-                f"{type(pl_module).__name__}.training_step must call super().training_step(dataloader_iter), which "
-                "trains, got one that does not: override terms or cycle to train in another way."
-            )
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Step the schedulers that count epochs, before anybody compares a value."""
-        if trainer.global_step:
-            pl_module.run.monitors.check(trainer, pl_module.values, last=True)
-            pl_module.step_schedulers("epoch")
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Look once more whether all is well."""
-        run = pl_module.run
-        run.monitors.tell_unknown()
-        run.monitors.end(trainer)
-        if run.watching and pl_module.progress.updates[pl_module.counted] != run.began:
-            run.require_finite(logbook.means(pl_module.values, pl_module.device), trainer)
-            bad = [name for name, p in pl_module.named_parameters() if not bool(p.isfinite().all())]
-            if bad:
-                raise logbook.NonFiniteError(f"{bad[0]} must be finite, got a NaN or infinity in the last updates.")
-
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Leave the callbacks of others as they were."""
-        if pl_module.run is not None:
-            pl_module.run.monitors.end(trainer)
-            pl_module.run.watching = False  # a checkpoint may be written of what there is
-
-    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        """Let go of trainer and data. Lightning ends silently where there is nothing to train on, or too little."""
-        pl_module.run.trainer = None
-        if pl_module.needs_index and hasattr(trainer.train_dataloader, "with_index"):
-            trainer.train_dataloader.with_index = False  # it may be another module's next
-        if trainer.num_training_batches == 0 and trainer.limit_train_batches != 0:
-            raise ValueError(NO_BATCH)
-        if pl_module.progress.updates[pl_module.counted] != pl_module.run.began:
-            return
-        needed, batches = pl_module.batches_needed()[0], trainer.num_training_batches
-        if 0 <= trainer.max_steps <= trainer.global_step:
-            why = f"max_steps={trainer.max_steps}, and {trainer.global_step} are done"
-        elif trainer.limit_train_batches == 0:
-            why = f"limit_train_batches={trainer.limit_train_batches}"
-        else:
-            epochs = trainer.max_epochs
-            why = f"{batches} batches an epoch, while one update takes {needed} (d_steps), and {epochs} epochs"
-        pl.utilities.rank_zero_warn(f"The fit has made no update of {pl_module.counted!r}: {why}.")
-
-    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning leaves out; of lost weights there is no checkpoint."""
-        if pl_module.run is not None and trainer.training and pl_module.run.watching:
-            pl_module.run.require_finite(logbook.means(pl_module.values, pl_module.device), trainer)
-        pl_module.save_state(checkpoint)
-
-    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Take it back."""
-        pl_module.load_state(checkpoint, fitting=trainer.state.fn == "fit")

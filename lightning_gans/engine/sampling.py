@@ -62,6 +62,10 @@ class Sampling(pl.LightningModule):
             self._slot["ema"] = copied(self.trained_network).eval().requires_grad_(False)
         return self._slot["ema"].to(self.device)
 
+    def drop_ema(self) -> None:
+        """Forget the averaged network."""
+        self._slot.clear()
+
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """The network's output for noise ``z`` (N, *noise_shape), with labels if it takes them."""
         return conditional_call(getattr(self, self.made_by), z, labels)

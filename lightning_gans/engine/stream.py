@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from lightning_gans.compat.lightning import utilities
 from lightning_gans.engine import rng
 
 _EPOCH_STRIDE = 1_000_003  # a prime: neighbouring base seeds do not share epochs
@@ -48,6 +49,7 @@ class DataStream:
         self._iterator: Iterator[Any] | None = None
         self._training_state: rng.RNGState | None = None  # set while the global generators are the loader's
         self._data_state: rng.RNGState | None = None
+        self._items: int | None = None  # in the data, if they have a length
         self._seeded_once = False  # the loader draws from the global generators only when an epoch begins
 
     def enter_loader_random_state(self, loaders: Any) -> None:
@@ -91,7 +93,8 @@ class DataStream:
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands: seed, epoch, batches taken in it, and the pending ones."""
         epoch, position = (self._next_epoch, self._replay) if self._finished else (self.epoch, self.position)
-        return {"seed": self.seed, "epoch": epoch, "position": position, "pending": list(self.pending)}
+        place = {"seed": self.seed, "epoch": epoch, "position": position, "pending": list(self.pending)}
+        return place | {"items": self._items}
 
     def load_state_dict(self, state: dict[str, Any], training_state: rng.RNGState) -> None:
         """Go on from a :meth:`state_dict` once an iterator is handed over, and then with ``training_state``."""
@@ -99,6 +102,7 @@ class DataStream:
         self.seed = state["seed"]
         self._next_epoch, self._replay = state["epoch"], state["position"]
         self.pending = deque(state["pending"])
+        self._items = state.get("items")
         self._finished = True
 
     def _seed_epoch(self, epoch: int, loaders: Any) -> None:
@@ -118,6 +122,13 @@ class DataStream:
         self.epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
         self._seed_epoch(self.epoch, loaders)
         skip, self._replay = self._replay, 0
+        was, self._items = self._items, _count(loaders)
+        if skip and was is not None and self._items not in (None, was):
+            utilities.rank_zero_warn(
+                f"The data have {self._items} items, and had {was} when the checkpoint was written: the epoch begins "
+                "anew."
+            )
+            skip = 0
         if any(hasattr(loader, "load_state_dict") for loader in loaders):  # Lightning has brought it to its place
             self._first, self.position, self._iterator = False, skip, iterator
             iterator.data_fetcher.fetched = skip
@@ -147,3 +158,11 @@ class DataStream:
             if keep:
                 self.pending.append(batch)
         return True
+
+
+def _count(loaders: Any) -> int | None:
+    """Items of the data behind the loaders."""
+    try:
+        return sum(len(getattr(loader, "dataset", loader)) for loader in loaders)
+    except TypeError:  # a stream
+        return None

@@ -12,6 +12,13 @@ from torch import Tensor, nn
 from lightning_gans.networks.layers import append_one_hot, check_input, check_labels, image_shape
 
 STAGES = {8: 2, 16: 3, 28: 3, 32: 4, 64: 5}  # side of the image -> number of resolutions, from 4 (7 for 28) pixels on
+_SIDES = f"H = W, one of {', '.join(map(str, STAGES))}"
+
+
+def _stages(height: int, width: int) -> int:
+    return STAGES.get(height, 0) if height == width else 0
+
+
 _GAIN = math.sqrt(2 / (1 + 0.2**2))  # of LeakyReLU(0.2): keeps the variance
 
 
@@ -95,7 +102,7 @@ class R3Generator(nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        self.shape = image_shape(shape, "R3Generator", tuple(STAGES))
+        self.shape = image_shape(shape, "R3Generator", _SIDES, _stages)
         self.latent_dim, self.num_classes = latent_dim, num_classes
         channels = _channels(widths, self.shape[1], cardinality, "R3Generator")
         side, total = self.shape[1] >> len(channels) - 1, blocks * len(channels)
@@ -148,7 +155,7 @@ class R3Discriminator(nn.Module):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        self.shape, self.num_classes = image_shape(shape, "R3Discriminator", tuple(STAGES)), num_classes
+        self.shape, self.num_classes = image_shape(shape, "R3Discriminator", _SIDES, _stages), num_classes
         channels = _channels(widths, self.shape[1], cardinality, "R3Discriminator")[::-1]
         side, total = self.shape[1] >> len(channels) - 1, blocks * len(channels)
         self.layers = nn.Sequential(_initialised(nn.Conv2d(self.shape[0], channels[0], 1, bias=False)))

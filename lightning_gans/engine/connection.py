@@ -1,0 +1,180 @@
+"""``Connection``: how a module is tied to its trainer, by a callback and not by hooks which people override."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_gans.compat.lightning import callbacks, pl
+from lightning_gans.engine import logbook, resume
+from lightning_gans.engine.monitors import keep_monitors
+from lightning_gans.engine.settings import Fresh, before_settings, differences
+from lightning_gans.engine.step import Step
+from lightning_gans.engine.stream import NO_BATCH
+
+
+def check_connected(trainer: Any, module: Any) -> None:
+    """ValueError unless the module gives its trainer what connects them; a tuner's trials leave all callbacks out."""
+    found = [*trainer.callbacks] or module.configure_callbacks()
+    if not any(
+        isinstance(callback, Connection) for callback in (found if isinstance(found, (list, tuple)) else [found])
+    ):
+        raise ValueError(
+            f"{type(module).__name__}.configure_callbacks must return what super().configure_callbacks() returns, "
+            "and its own, got a list without it."
+        )
+
+
+@contextmanager
+def hooked_once(trainer: Any, module: Any, step: Step) -> Iterator[Callable[[], Tensor]]:
+    """A closure after whose later calls Lightning finds no hook to fire."""
+    hooks, own = trainer.callbacks, vars(module).get("on_before_optimizer_step")
+
+    def closure() -> Tensor:
+        if step.calls:
+            trainer.callbacks = []
+            vars(module)["on_before_optimizer_step"] = _no_hook
+        return step.closure()
+
+    try:
+        yield closure
+    finally:
+        trainer.callbacks = hooks
+        vars(module).pop("on_before_optimizer_step", None)
+        vars(module).update({} if own is None else {"on_before_optimizer_step": own})
+
+
+def _no_hook(optimizer: Optimizer) -> None:
+    """What is called in place of a hook that has fired already."""
+
+
+class Connection(callbacks.Callback):
+    """Connects a `GenerativeModule` to its Trainer, which adds it: nothing hangs on hooks that people override."""
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Lightning is about to ask for the optimizers."""
+        if stage == "fit":
+            keep_monitors(pl_module)
+            self.resumed: dict[str, Any] | None = None
+            self.own_ema = pl_module.ema is not None  # somebody began it by hand, and goes on with it
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Seed the noise (equally on all ranks), or go on from the checkpoint; a trial plays one whole cycle."""
+        pl_module.begin()
+        pl_module.run.fresh = Fresh(trainer)
+        if trainer.fast_dev_run:
+            needed = int(trainer.fast_dev_run) * pl_module.batches_needed()[0]
+            trainer.limit_train_batches = max(trainer.limit_train_batches, needed)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Have the loader number its items, if the module asks and the loader can; from here on values count."""
+        if pl_module.needs_index and hasattr(trainer.train_dataloader, "with_index"):
+            trainer.train_dataloader.with_index = True
+        run = pl_module.run
+        run.watching = not any(getattr(callback, "guards_numbers", False) for callback in trainer.callbacks)
+        run.monitors.begin(trainer, pl_module.values)
+        if self.resumed is not None:
+            self._compare(trainer, pl_module, self.resumed)
+        self.resumed = None
+
+    def _compare(self, trainer: Any, pl_module: Any, resumed: dict[str, Any]) -> None:
+        """Bring in, and tell, what is not as in the checkpoint that the run goes on from."""
+        owners = {
+            id(p): name for name in pl_module.players for net in pl_module.networks(name) for p in net.parameters()
+        }
+        names = [owners.get(id(o.param_groups[0]["params"][0]), str(i)) for i, o in enumerate(trainer.optimizers)]
+        fresh, options = pl_module.run.fresh, resumed["hyper_parameters"]
+        was = resumed["settings"] or before_settings(fresh.settings, names, options)
+        told = [*differences(options, pl_module.hparams), *fresh.apply(was, names)]
+        averaging = self.own_ema or any(getattr(callback, "averages", False) for callback in trainer.callbacks)
+        if resumed["ema"] and not averaging:
+            pl_module.drop_ema()
+            told.append("no averaged weights (the checkpoint has some, but no EMA goes on with them)")
+        elif pl_module.ema is not None and not resumed["ema"]:
+            told.append(f"averaged weights, from update {trainer.global_step} on (the checkpoint has none)")
+        if told:
+            pl.utilities.rank_zero_warn(f"The run goes on with other settings: {'; '.join(told)}.")
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Lightning is about to open the next epoch's iterator."""
+        pl_module.run.stream.enter_loader_random_state(trainer.train_dataloader)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Clip the gradient of the networks that step; Lightning has unscaled it by now."""
+        if (step := pl_module.run.stepping).player.clip is not None:
+            step.clip()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        """Say so if somebody's ``training_step`` has trained in place of ours."""
+        if pl_module.run.stream.untouched:
+            pl_module.run.stream.untouched = False
+            pl.utilities.rank_zero_warn(
+                f"{type(pl_module).__name__}.training_step must call super().training_step(dataloader_iter), which "
+                "trains, got one that does not: override terms or cycle to train in another way."
+            )
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Step the schedulers that count epochs, before anybody compares a value."""
+        if trainer.global_step:
+            pl_module.run.monitors.check(trainer, pl_module.values, last=True)
+            pl_module.step_schedulers("epoch")
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Look once more whether all is well."""
+        run = pl_module.run
+        run.monitors.tell_unknown()
+        run.monitors.end(trainer)
+        if run.watching and pl_module.progress.updates[pl_module.counted] != run.began:
+            run.require_finite(logbook.means(pl_module.values, pl_module.device), trainer)
+            bad = [name for name, p in pl_module.named_parameters() if not bool(p.isfinite().all())]
+            if bad:
+                raise logbook.NonFiniteError(f"{bad[0]} must be finite, got a NaN or infinity in the last updates.")
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Leave the callbacks of others as they were."""
+        if pl_module.run is not None:
+            pl_module.run.monitors.end(trainer)
+            pl_module.run.watching = False  # a checkpoint may be written of what there is
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Let go of trainer and data. Lightning ends silently where there is nothing to train on, or too little."""
+        pl_module.run.trainer = None
+        if pl_module.needs_index and hasattr(trainer.train_dataloader, "with_index"):
+            trainer.train_dataloader.with_index = False  # it may be another module's next
+        if trainer.num_training_batches == 0 and trainer.limit_train_batches != 0:
+            raise ValueError(NO_BATCH)
+        if pl_module.progress.updates[pl_module.counted] != pl_module.run.began:
+            return
+        needed, batches = pl_module.batches_needed()[0], trainer.num_training_batches
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            why = f"max_steps={trainer.max_steps}, and {trainer.global_step} are done"
+        elif trainer.limit_train_batches == 0:
+            why = f"limit_train_batches={trainer.limit_train_batches}"
+        else:
+            epochs = trainer.max_epochs
+            why = f"{batches} batches an epoch, while one update takes {needed} (d_steps), and {epochs} epochs"
+        pl.utilities.rank_zero_warn(f"The fit has made no update of {pl_module.counted!r}: {why}.")
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning leaves out; of lost weights there is no checkpoint."""
+        if pl_module.run is not None and trainer.training and pl_module.run.watching:
+            pl_module.run.require_finite(logbook.means(pl_module.values, pl_module.device), trainer)
+        pl_module.save_state(checkpoint)
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Take it back, in a fit if it is of such a model."""
+        if trainer.state.fn != "fit":
+            pl_module.load_state(checkpoint)
+            return
+        options, engine = checkpoint.get("hyper_parameters", {}), checkpoint.get("engine", {})
+        if path := checkpoint.get("class_path") or options.get("_class_path"):
+            resume.check_class(path, pl_module)
+        data, was = resume.data_name(trainer), checkpoint.get("data")
+        if other := None not in (data, was) and data != was:
+            pl.utilities.rank_zero_warn(f"The run goes on with other data, {data} (was {was}), from their beginning.")
+        pl_module.load_state(checkpoint, fitting=True, other_data=other)
+        self.resumed = {"hyper_parameters": options, "settings": engine.get("settings"), "ema": "ema" in checkpoint}

@@ -1,0 +1,158 @@
+"""What an optimizer and its schedules are set to, compared with a checkpoint's when a run goes on."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+_HOW = {"params", "foreach", "fused", "capturable", "differentiable", "lr", "initial_lr"}  # changes no step, or is told
+_WHERE = {"base_lrs", "_last_lr", "last_epoch", "_step_count", "_get_lr_called_within_step", "verbose", "monitor"}
+
+
+def settings(optimizers: Iterable[Any], configs: Iterable[Any]) -> list[dict[str, Any]]:
+    """Of each optimizer as it is now, before its first step or a checkpoint's state: plain values.
+
+    Args:
+        optimizers: in their order.
+        configs: Lightning's, of all schedulers.
+    """
+    found, configs = [], list(configs)
+    for optimizer in optimizers:
+        groups = [
+            {"lr": _rate(group)} | {k: plain(v) for k, v in group.items() if k not in _HOW}
+            for group in optimizer.param_groups
+        ]
+        schedules = [
+            [type(c.scheduler).__name__, c.interval, c.frequency, plain(_configuration(c.scheduler))]
+            for c in configs
+            if getattr(c.scheduler, "optimizer", None) is optimizer
+        ]
+        found.append({"class": type(optimizer).__name__, "groups": groups, "schedules": schedules})
+    return found
+
+
+class Fresh:
+    """Optimizers and schedulers as they were configured, kept until a checkpoint's state was put into them.
+
+    Attributes:
+        settings: of each optimizer.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        configs = trainer.lr_scheduler_configs
+        self.settings = settings(trainer.optimizers, configs)
+        self._rates = [[group["lr"] for group in o.param_groups] for o in trainer.optimizers]
+        self._groups = [
+            [{k: v for k, v in group.items() if k not in _HOW} for group in o.param_groups] for o in trainer.optimizers
+        ]
+        self._states = [copy.deepcopy(c.scheduler.state_dict()) for c in configs]
+
+    def apply(self, was: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
+        """Bring in what differs from a checkpoint's settings; yields what that is.
+
+        A rate is scaled, since schedules and rollbacks have changed it meanwhile. A schedule that is another one is
+        taken to where it would be after as many updates.
+
+        Raises:
+            ValueError: for another class of optimizer, or another number of them.
+        """
+        optimizers = self.trainer.optimizers
+        classes = [o["class"] for o in self.settings]
+        if [o["class"] for o in was] != classes:
+            raise ValueError(
+                f"The optimizers must be those of the checkpoint, {', '.join(o['class'] for o in was)}, got "
+                f"{', '.join(classes)}: their states do not fit."
+            )
+        for i, (name, optimizer, old, new) in enumerate(zip(names, optimizers, was, self.settings)):
+            for j, (group, a, b) in enumerate(zip(optimizer.param_groups, old["groups"], new["groups"])):
+                for key in (key for key in b if not same(a.get(key), b[key])):
+                    yield f"{key} of {name!r} {b[key]} (was {a.get(key)})"
+                    if key == "lr":
+                        self._scale(optimizer, group, j, b["lr"] / a["lr"] if a["lr"] else None, b["lr"])
+                    else:
+                        group[key] = self._groups[i][j][key]
+            if not same(old["schedules"], new["schedules"]):
+                now, then = (", ".join(s[0] for s in x["schedules"]) or "none" for x in (new, old))
+                yield f"schedule of {name!r} {now} (was {then if now != then else 'one of other settings'})"
+                self._reschedule(optimizer, i)
+
+    def _scale(self, optimizer: Any, group: dict[str, Any], j: int, factor: float | None, rate: float) -> None:
+        for key in {"lr", "initial_lr"} & group.keys():
+            group[key] = rate if factor is None else group[key] * factor
+        for config in self.trainer.lr_scheduler_configs:
+            for part in (config.scheduler, *getattr(config.scheduler, "_schedulers", ())):
+                if getattr(part, "optimizer", None) is optimizer and hasattr(part, "base_lrs"):
+                    part.base_lrs[j] = rate if factor is None else part.base_lrs[j] * factor
+
+    def _reschedule(self, optimizer: Any, i: int) -> None:
+        for group, rate, new in zip(optimizer.param_groups, self._rates[i], self.settings[i]["groups"]):
+            group["lr"], group["initial_lr"] = rate, new["lr"]
+        for config, state in zip(self.trainer.lr_scheduler_configs, self._states):
+            if getattr(config.scheduler, "optimizer", None) is not optimizer:
+                continue
+            config.scheduler.load_state_dict(copy.deepcopy(state))
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                continue  # it begins to wait anew
+            done = self.trainer.global_step if config.interval == "step" else self.trainer.current_epoch
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that the optimizer has not stepped yet
+                for _ in range(done // config.frequency):
+                    config.scheduler.step()
+
+
+def _rate(group: Mapping[str, Any]) -> float:
+    return float(group.get("initial_lr", group["lr"]))
+
+
+def _configuration(scheduler: Any) -> dict[str, Any]:
+    """What a scheduler does: its state without how far it is, and what its functions are made of."""
+    state = {key: value for key, value in vars(scheduler).items() if key not in _WHERE | {"optimizer", "_schedulers"}}
+    parts = getattr(scheduler, "_schedulers", ())
+    return state | {"parts": [[type(part).__name__, _configuration(part)] for part in parts]}
+
+
+def plain(value: Any) -> Any:
+    """Numbers, words and lists of them, as a checkpoint can hold and two runs can compare."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, (int, float, str, bool, type(None))):
+        return value
+    if callable(value) and hasattr(value, "__code__"):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        inside = [*value.__code__.co_consts, *(value.__defaults__ or ()), *cells]
+        return [v for v in inside if isinstance(v, (int, float, str, bool))]
+    own = getattr(value, "__dict__", None)
+    return [type(value).__name__, plain(own) if isinstance(own, dict) and callable(value) else None]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal, a tuple being as good as a list."""
+    return bool(plain(a) == plain(b))
+
+
+def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Hyper-parameters that a checkpoint knows with another value, but those of optimizers."""
+    for key in sorted(was.keys() & now.keys()):
+        if not key.startswith(("_", "lr", "betas", "optimizer_", "scheduler_")) and not same(was[key], now[key]):
+            yield f"{key} {now[key]} (was {was[key]})"
+
+
+def before_settings(now: list[dict[str, Any]], names: list[str], options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The settings of a checkpoint that has not kept them, as far as its hyper-parameters tell."""
+    found = copy.deepcopy(now)
+    for name, one in zip(names, found):
+        for group in one["groups"]:
+            group["lr"] = options.get(f"lr_{name}", group["lr"])
+            if "betas" in group:
+                group["betas"] = options.get("betas", group["betas"])
+    return found
