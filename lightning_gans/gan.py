@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Literal, cast
 
@@ -289,11 +290,9 @@ class GANModule(GenerativeModule):
 
     def _takes_maps(self, batch: Batch) -> bool:
         """Whether the generator takes noise (N, latent_dim, 1, 1)."""
-        try:
-            tried("generator", self.generator, "noise", batch.z[..., None, None], batch.labels)
-        except ValueError:
-            return False
-        return True
+        with suppress(ValueError):
+            return len(tried("generator", self.generator, "noise", batch.z[..., None, None], batch.labels)) > 0
+        return False
 
     def _check_scores(self, batch: Batch) -> None:
         n = len(batch.real)

@@ -70,7 +70,7 @@ OTHERS: dict[str, set[str]] = {  # packages beside Python's own
     "tools": {"huggingface_hub", "numpy", "onnx", "onnxruntime", "onnxscript", "PIL", "torch", "torchmetrics", "tqdm"},
 }
 ANYTHING = {"__init__", "cli"}  # these may import all of the library
-PYTHONS = {"_actions", "_asdict", "_fields", "_replace"}  # of argparse and NamedTuple
+PYTHONS = {"_actions", "_asdict", "_fields", "_getframe", "_replace"}  # of argparse, NamedTuple and sys
 TORCHS = {"_C", "_are_functorch_transforms_active", "_buffers", "_is_view"}  # no public way is known
 
 
