@@ -61,7 +61,7 @@ OTHERS: dict[str, set[str]] = {  # packages beside Python's own
     "runs": {"torch", "yaml"},
     "metrics": {"numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"},
     "samplers": {"sklearn", "torch", "tqdm"},
-    "datamodules": {"numpy", "PIL", "sklearn", "torch", "torchvision", "tqdm"},
+    "datamodules": {"datasets", "numpy", "PIL", "sklearn", "torch", "torchvision", "tqdm"},
     "visualization": {"matplotlib", "numpy", "PIL", "torch"},
     "callbacks": {"matplotlib", "mpl_toolkits", "numpy", "PIL", "torch", "torchvision", "tqdm", "wandb"},
     "diagnostics": {"numpy", "PIL", "scipy", "torch", "tqdm"},
