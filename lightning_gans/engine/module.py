@@ -27,6 +27,7 @@ from lightning_gans.functional.conditional import takes_labels
 from lightning_gans.functional.double_backward.input_gradient import DoubleBackward, double_backward
 
 _NOTHING = nullcontext(None)
+_LAZY = (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
 
 
 class GenerativeModule(Sampling):
@@ -86,7 +87,7 @@ class GenerativeModule(Sampling):
         self.progress.begin(self.players)
         nets = [net for name in self.players for net in self.networks(name)]
         for net in nets:
-            if any(isinstance(p, nn.parameter.UninitializedTensorMixin) for p in [*net.parameters(), *net.buffers()]):
+            if any(isinstance(p, _LAZY) for p in [*net.parameters(), *net.buffers()]):
                 raise ValueError(
                     f"networks must have no lazy layers left, got {type(net).__name__}: call it on a batch."
                 )

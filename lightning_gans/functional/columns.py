@@ -49,8 +49,10 @@ def columns(raw: Any, names: Names | None = None) -> tuple[Any, Any, Any, Any]:
 
 def _named(raw: Any, names: Names | None) -> tuple[Any, Any, Any]:
     keys = list(raw) if isinstance(raw, Mapping) else list(range(len(raw))) if isinstance(raw, (tuple, list)) else [0]
-    told = names or {role: next((key for key in known if key in keys), None) for role, known in KEYS.items()}
-    found = []
+    told: Mapping[str, Any] = names or {
+        role: next((key for key in known if key in keys), None) for role, known in KEYS.items()
+    }
+    found: list[Any] = []
     for role in KEYS:
         if (key := told.get(role)) is None and role != "real":
             found.append(None)
