@@ -8,6 +8,7 @@ from lightning_gans.datamodules.cifar import CIFAR10, CIFAR100
 from lightning_gans.datamodules.contaminated import Contaminated
 from lightning_gans.datamodules.digits import Digits
 from lightning_gans.datamodules.folder import Images
+from lightning_gans.datamodules.hugging_face import HuggingFace
 from lightning_gans.datamodules.memory import FreshLoader, MemoryLoader
 from lightning_gans.datamodules.mnist import MNIST, FashionMNIST, StackedMNIST
 from lightning_gans.datamodules.resampled import Resampled
@@ -38,6 +39,7 @@ __all__ = [
     "GANDataModule",
     "Gaussian1D",
     "Grid",
+    "HuggingFace",
     "ImageDataModule",
     "Images",
     "LowDensity",

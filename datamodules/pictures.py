@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -136,10 +136,11 @@ class Decoder:
                 if number > 1:
                     image.seek(k)
                 with self._room(image.width * image.height):
-                    pages.append(self._page(image, shape if k == 0 else image.size))
+                    pages.append(self.page(image, shape if k == 0 else image.size))
         return Decoded(pages, remark=remark)
 
-    def _page(self, image: Image.Image, shape: tuple[int, int]) -> Page:
+    def page(self, image: Image.Image, shape: tuple[int, int]) -> Page:
+        """One picture, whose size was ``shape`` before it was opened at a fraction."""
         mode, picture = image.mode, ImageOps.exif_transpose(image)
         target = picture.size if self.size is None else (self.size[1], self.size[0])
         if picture.mode == "1":
@@ -207,26 +208,36 @@ def recolour(image: Image.Image, mode: str, scale: Scale) -> Image.Image:
 
 
 def common_scale(read: Callable[[str], bytes], files: Sequence[str]) -> dict[Depth, tuple[float, float]]:
-    """The scale of the deep pictures among these files: none, if there are none.
+    """The scale of the deep pictures among these files (see :func:`scale_of`)."""
+
+    def pages() -> Iterator[Image.Image]:
+        for file in files:
+            if PurePosixPath(file).suffix.lower() in _EIGHT_BITS:
+                continue
+            try:
+                with Image.open(io.BytesIO(read(file))) as image:
+                    for k in range(getattr(image, "n_frames", 1) if image.format == "TIFF" else 1):
+                        image.seek(k)
+                        if depth(image) is not None:
+                            image.load()
+                            yield image
+            except Exception:  # told when it is decoded
+                continue
+
+    return scale_of(pages())
+
+
+def scale_of(images: Iterable[Image.Image]) -> dict[Depth, tuple[float, float]]:
+    """The scale of the deep ones among pictures: none, if there are none.
 
     Integers begin at 0, or the least of all if that is negative, and end at the largest number of as many bits as the
     largest of all has; floats end at 1 if all are smaller, at 255 if the largest is in its upper half, else at that.
     """
     seen: dict[Depth, tuple[float, float]] = {}
-    for file in files:
-        if PurePosixPath(file).suffix.lower() in _EIGHT_BITS:
-            continue
-        try:
-            with Image.open(io.BytesIO(read(file))) as image:
-                for k in range(getattr(image, "n_frames", 1) if image.format == "TIFF" else 1):
-                    image.seek(k)
-                    if (kind := depth(image)) is not None:
-                        levels = np.asarray(image)
-                        if np.isfinite(levels).all():
-                            low, high = seen.get(kind, (np.inf, -np.inf))
-                            seen[kind] = min(low, float(levels.min())), max(high, float(levels.max()))
-        except Exception:  # told when it is decoded
-            continue
+    for image in images:
+        if (kind := depth(image)) is not None and np.isfinite(levels := np.asarray(image)).all():
+            low, high = seen.get(kind, (np.inf, -np.inf))
+            seen[kind] = min(low, float(levels.min())), max(high, float(levels.max()))
     return {kind: _round_scale(kind, *limits) for kind, limits in seen.items()}
 
 

@@ -16,7 +16,7 @@ from common import trainer
 from PIL import Image
 
 from lightning_gans import GAN
-from lightning_gans.datamodules import Images, tail_loader
+from lightning_gans.datamodules import HuggingFace, Images, tail_loader
 from lightning_gans.datamodules import pictures as files
 from lightning_gans.functional.columns import columns
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
@@ -153,7 +153,7 @@ def test_damaged_files_stop_if_asked(tmp_path: Path) -> None:
 def test_few_large_pictures_are_not_decoded_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "AT_ONCE", 1000)
     at_once, most = [0], [0]
-    page = files.Decoder._page
+    page = files.Decoder.page
 
     def counted(self: files.Decoder, image: Image.Image, shape: Any) -> files.Page:
         at_once[0] += image.width * image.height
@@ -163,7 +163,7 @@ def test_few_large_pictures_are_not_decoded_at_once(tmp_path: Path, monkeypatch:
         finally:
             at_once[0] -= image.width * image.height
 
-    monkeypatch.setattr(files.Decoder, "_page", counted)
+    monkeypatch.setattr(files.Decoder, "page", counted)
     for i in range(6):
         save(tmp_path / f"{i}.png", np.full((40, 40), i % 2 == 0))
     _, images = read(tmp_path)
@@ -227,3 +227,47 @@ def test_columns_are_named() -> None:
         torch.utils.data.DataLoader(Rows(lambda i: (torch.zeros(2), i, "path")), 4), index.bool()[[0, 1] * 4]
     )
     assert next(iter(weighted))[2].mean() == 1
+
+
+# ------------------------------------------------------------------------------------------------- Hugging Face
+class Stub:
+    """What we use of a ``datasets.Dataset``."""
+
+    def __init__(self, n: int, kinds: list[Any], deep: bool = False) -> None:
+        self.features = {"img": None, "kind": None}
+        levels = [np.full((6, 8), 400 * i if deep else i, np.uint16 if deep else np.uint8) for i in range(n)]
+        self.rows = [{"img": Image.fromarray(x), "kind": kinds[i % len(kinds)]} for i, x in enumerate(levels)]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.rows[key] if isinstance(key, int) else [row[key] for row in self.rows]
+
+
+def test_dictionaries_of_hugging_face() -> None:
+    data = HuggingFace(Stub(10, ["b", "a"], deep=True), "img", "kind", size=(6, 8), mode="L", batch_size=4)
+    images, labels = data.reference("train")
+    assert images.shape == (9, 1, 6, 8) and len(data.reference("test")[0]) == 1 and data.classes == ["a", "b"]
+    both = torch.cat([images, data.reference("test")[0]])[:, 0, 0, 0]
+    assert sorted(both.tolist()) == [round(255 * 400 * i / 4095) for i in range(10)]  # one scale for all
+    real, y = next(iter(data.train_dataloader()))
+    assert real.shape == (4, 1, 6, 8) and y.dtype == torch.int64 and "path_or_dataset" not in data.hparams
+    assert labels is not None and labels.sum() in (4, 5)
+    data = HuggingFace({"train": Stub(5, [0, 2]), "validation": Stub(3, [1])}, "img", size=6, mode="L")
+    assert len(data.reference("train")[0]) == 5 and len(data.reference("test")[0]) == 3 and data.num_classes is None
+    with pytest.raises(ValueError, match="columns of the data set are img, kind; there is no 'image'"):
+        HuggingFace(Stub(5, [0]))
+    with pytest.raises(ValueError, match="must have a split 'train', got test"):
+        HuggingFace({"test": Stub(5, [0])}, "img")
+
+
+def test_a_real_data_set_of_hugging_face(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="the extra 'datasets' is not installed")
+    pictures = [Image.fromarray(np.full((8, 8), i, np.uint8)) for i in range(6)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    made = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1] * 3}, features=features)
+    made.save_to_disk(str(tmp_path / "set"))
+    data = HuggingFace(str(tmp_path / "set"), label="label", size=8, mode="L", test_share=0.0)
+    images, labels = data.reference()
+    assert images[:, 0, 0, 0].tolist() == list(range(6)) and labels.tolist() == [0, 1] * 3 and data.num_classes == 2

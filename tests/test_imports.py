@@ -25,7 +25,8 @@ FLOOR = {"compat", "checks", "version", "runs.atomic"}  # nothing of ours above 
 FIRST = {f"engine.{name}" for name in ("batch", "player", "progress", "graphs", "rng", "distributed", "frozen",
                                        "contract", "monitors")}  # fmt: skip
 SECOND = {
-    f"engine.{name}" for name in ("step", "run", "resume", "logbook", "settings", "sampling", "stream", "first_batch")
+    f"engine.{name}"
+    for name in ("step", "run", "resume", "logbook", "settings", "sampling", "stream", "first_batch", "connection")
 }
 MATHS = {"functional", "optim", "regularizers.regularizer"}
 FOR_MODELS = {"functional", "regularizers", "wrappers", "networks", "metrics.extractors", "runs.load"}
@@ -63,7 +64,7 @@ OTHERS: dict[str, set[str]] = {  # packages beside Python's own
     "runs": {"torch", "yaml"},
     "metrics": {"numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"},
     "samplers": {"sklearn", "torch", "tqdm"},
-    "datamodules": {"numpy", "PIL", "sklearn", "torch", "torchvision", "tqdm"},
+    "datamodules": {"datasets", "numpy", "PIL", "sklearn", "torch", "torchvision", "tqdm"},
     "visualization": {"matplotlib", "numpy", "PIL", "torch"},
     "callbacks": {"matplotlib", "mpl_toolkits", "numpy", "PIL", "torch", "torchvision", "tqdm", "wandb"},
     "diagnostics": {"numpy", "PIL", "scipy", "torch", "tqdm"},

@@ -71,7 +71,9 @@ def _readable(path: str | Path) -> Iterator[None]:
         yield
     except Exception as error:  # damaged bytes make torch and pickle fail in many ways
         if code := re.search(r"nsupported (?:global: )?GLOBAL ([\w.]+)", str(error)):
-            raise ValueError(f"{path} holds code ({code[1]}), which a checkpoint must not: it was not run.") from error
+            raise ValueError(
+                f"{path} is not a readable checkpoint: it holds code ({code[1]}), which was not run."
+            ) from error
         size, whole = Path(path).stat().st_size, _whole_beside(Path(path))
         raise ValueError(
             f"{path} is not a readable checkpoint: it is truncated or no checkpoint at all ({size:,} bytes"

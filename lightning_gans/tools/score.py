@@ -73,9 +73,7 @@ def score_samples(
         raise ValueError(f"device must be 'cpu' where there is no CUDA, got {device!r}.")
     data.prepare_data()
     data.setup("test")
-    splits: tuple[Split, ...] = (
-        ("train", "test") if split == "all" or bool(getattr(data, "test_share", 0)) else (split,)
-    )
+    splits: tuple[Split, ...] = ("train", "test") if split == "all" or getattr(data, "test_share", 0) > 0 else (split,)
     parts: dict[str, tuple[Tensor, Tensor | None]] = {name: data.reference(name) for name in splits}
     real, labels = _joined(parts) if split == "all" else parts[split]
     left_out = sum(len(x) for x, _ in parts.values()) - len(real)

@@ -1,0 +1,134 @@
+"""Image data sets of Hugging Face's ``datasets``, whose rows are dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lightning_gans import checks
+from lightning_gans.datamodules.base import ImageDataModule, Split
+from lightning_gans.datamodules.folder import image_size
+from lightning_gans.datamodules.pictures import CHANNELS, Decoder, Fit, Scale, scale_of
+
+
+class HuggingFace(ImageDataModule):
+    """A data set of Hugging Face, brought into memory at one size and mode.
+
+    Its splits train and test (or validation) are these; of a single split some rows, always the same, are held out.
+
+    Args:
+        path_or_dataset: name of a data set on the hub, a folder of ``save_to_disk``, or a ``Dataset`` or
+            ``DatasetDict`` that is there already.
+        image: the column of pictures.
+        label: the column of classes, integers or names; None for none.
+        size: of the images in pixels: one number, or (height, width).
+        fit: how another shape is made to fit: "crop", "stretch" or "pad".
+        mode: "RGB", "L", "RGBA" or "LA", as of `Images`.
+        test_share: share of the rows that is held out of a single split, in [0, 1).
+        batch_size: images per batch and process.
+        flip: mirror each training image left to right with probability 1/2.
+        dequantize: add uniform noise as wide as a grey level to the batches.
+        value_range: of the batches.
+        items: use only the first so many training images; None: all.
+
+    Raises:
+        ImportError: without ``datasets``, for a path.
+        ValueError: for settings out of range, and for columns that there are not.
+    """
+
+    def __init__(
+        self,
+        path_or_dataset: Any,
+        image: str = "image",
+        label: str | None = None,
+        size: int | tuple[int, int] = 64,
+        fit: Fit = "crop",
+        mode: Literal["L", "LA", "RGB", "RGBA"] = "RGB",
+        test_share: float = 0.1,
+        batch_size: int = 64,
+        flip: bool = False,
+        dequantize: bool = False,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        items: int | None = None,
+    ) -> None:
+        super().__init__(batch_size, flip, dequantize, value_range, items)
+        if not isinstance(path_or_dataset, str):  # no checkpoint can hold it
+            self.hparams.pop("path_or_dataset", None)
+            self.save_hyperparameters(ignore=["path_or_dataset"], logger=False)
+        checks.one_of("fit", fit, get_args(Fit))
+        checks.one_of("mode", mode, CHANNELS)
+        if not 0 <= test_share < 1:
+            raise ValueError(f"test_share must be in [0, 1), got {test_share}.")
+        self.image, self.label, self.size, self.fit, self.mode = image, label, image_size(size), fit, mode
+        self.splits = rows_of_splits(opened(path_or_dataset), test_share)
+        self.name = path_or_dataset if isinstance(path_or_dataset, str) else "HuggingFace"
+        self.shape = (CHANNELS[mode], *self.size)
+        features = self.splits["train"][0].features
+        for name in filter(None, (image, label)):
+            if name not in features:
+                raise ValueError(f"columns of the data set are {', '.join(features)}; there is no {name!r}.")
+        self.classes = self._classes(features)
+        self.num_classes = len(self.classes) or None
+        self._scale: Scale | None = None
+
+    def _classes(self, features: Any) -> list[Any]:
+        if self.label is None:
+            return []
+        if (names := getattr(features[self.label], "names", None)) is not None:
+            return list(range(len(names)))
+        found = {value for data, _ in self.splits.values() for value in data[self.label]}
+        return sorted(found) if any(isinstance(v, str) for v in found) else list(range(max(found) + 1))
+
+    def _pictures(self, split: Split) -> Iterator[Image.Image]:
+        data, rows = self.splits[split]
+        for row in rows:
+            given = data[int(row)][self.image]
+            yield given if isinstance(given, Image.Image) else Image.fromarray(np.asarray(given))
+
+    def load(self, split: Split) -> tuple[Tensor, Tensor | None]:
+        """Decode a split: uint8 images (N, C, H, W), and labels (N,) int64, or None."""
+        if self._scale is None:
+            self._scale = scale_of(image for name in get_args(Split) for image in self._pictures(name))
+        decoder = Decoder(self.mode, self._scale, self.size, self.fit)
+        pixels = [decoder.page(image, image.size).pixels for image in self._pictures(split)]
+        images = torch.from_numpy(np.stack(pixels)) if pixels else torch.empty(0, *self.shape, dtype=torch.uint8)
+        if self.label is None:
+            return images, None
+        data, rows = self.splits[split]
+        values, known = data[self.label], {value: i for i, value in enumerate(self.classes)}
+        return images, torch.tensor([known[values[int(row)]] for row in rows], dtype=torch.int64)
+
+    def val_dataloader(self) -> Any:
+        """The held-out images in a fixed order; no loader at all if none are held out."""
+        return self.fixed_loader("test") if len(self.splits["test"][1]) else []
+
+
+def opened(given: Any) -> Any:
+    """A ``Dataset`` or ``DatasetDict``, from the hub or the disk if it is a path."""
+    if not isinstance(given, str):
+        return given
+    checks.installed("datasets")
+    import datasets
+
+    saved = any((Path(given) / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
+    return datasets.load_from_disk(given) if saved else datasets.load_dataset(given)
+
+
+def rows_of_splits(data: Any, test_share: float) -> dict[Split, tuple[Any, np.ndarray]]:
+    """For each split a ``Dataset`` and the numbers of its rows."""
+    if not isinstance(data, Mapping):
+        order = np.random.RandomState(0).permutation(len(data))
+        held_out = round(test_share * len(data))
+        return {"train": (data, np.sort(order[held_out:])), "test": (data, np.sort(order[:held_out]))}
+    if "train" not in data:
+        raise ValueError(f"path_or_dataset must have a split 'train', got {', '.join(map(str, data))}.")
+    other = next((name for name in ("test", "validation", "valid", "val") if name in data), None)
+    if other is None:
+        return rows_of_splits(data["train"], test_share)
+    return {"train": (data["train"], np.arange(len(data["train"]))), "test": (data[other], np.arange(len(data[other])))}
