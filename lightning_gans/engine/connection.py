@@ -88,7 +88,9 @@ class Connection(callbacks.Callback):
         }
         names = [owners.get(id(o.param_groups[0]["params"][0]), str(i)) for i, o in enumerate(trainer.optimizers)]
         fresh, options = pl_module.run.fresh, resumed["hyper_parameters"]
-        was = resumed["settings"] or before_settings(fresh.settings, names, options)
+        ours = pl_module.configure_optimizers.__qualname__.startswith("GenerativeModule.")
+        default = [name if ours and pl_module.players[name].optimizer is None else None for name in names]
+        was = resumed["settings"] or before_settings(fresh.settings, default, options)
         told = [*differences(options, pl_module.hparams), *fresh.apply(was, names)]
         averaging = self.own_ema or any(getattr(callback, "averages", False) for callback in trainer.callbacks)
         if resumed["ema"] and not averaging:

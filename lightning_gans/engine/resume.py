@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Mapping
 from types import FrameType
 from typing import Any, cast
@@ -94,7 +93,7 @@ def keep_plain_hyperparameters(module: Any) -> None:
 
 def arguments(module: Any) -> dict[str, Any]:
     """What the constructors of a module that is being built were called with, by name, innermost first."""
-    frame, found = sys._getframe(1), dict[str, Any]()
+    frame, found = cast(Any, inspect.currentframe()), dict[str, Any]()
     while frame is not None:
         code, values = frame.f_code, frame.f_locals
         if code.co_name == "__init__" and code.co_argcount and values.get(code.co_varnames[0]) is module:
@@ -107,7 +106,7 @@ def arguments(module: Any) -> dict[str, Any]:
 
 def outermost() -> FrameType:
     """The frame that called all others: no constructor."""
-    frame = sys._getframe()
+    frame = cast(FrameType, inspect.currentframe())
     while frame.f_back is not None:
         frame = frame.f_back
     return frame

@@ -147,11 +147,19 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
             yield f"{key} {now[key]} (was {was[key]})"
 
 
-def before_settings(now: list[dict[str, Any]], names: list[str], options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The settings of a checkpoint that has not kept them, as far as its hyper-parameters tell."""
+def before_settings(
+    now: list[dict[str, Any]], names: list[str | None], options: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The settings of a checkpoint that has not kept them, as far as its hyper-parameters tell.
+
+    Args:
+        now: of each optimizer, as it is configured.
+        names: whose it is, if it is the default one; None for others.
+        options: the hyper-parameters.
+    """
     found = copy.deepcopy(now)
     for name, one in zip(names, found):
-        for group in one["groups"]:
+        for group in one["groups"] if name is not None else ():
             group["lr"] = options.get(f"lr_{name}", group["lr"])
             if "betas" in group:
                 group["betas"] = options.get("betas", group["betas"])
