@@ -601,3 +601,29 @@ def test_wandb_goes_on_with_the_same_run(tmp_path: Path, monkeypatch: pytest.Mon
     folders = sorted((tmp_path / "a" / "wandb").glob("offline-run-*"))
     assert folders and all(folder.name.endswith(run) for folder in folders)
     assert run not in (tmp_path / "a" / "config.yaml").read_text()  # another run may start from it
+
+
+def test_a_loss_that_is_no_number_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(capsys, "fit", "--name=lost", "--model.lr_d=1e30", "--trainer.max_steps=200")
+    assert "must be a finite number, got nan at update" in told and "training stopped" in told
+
+
+def test_the_weights_before_a_step_that_went_wrong_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    guard = "--trainer.callbacks=NonFiniteGuard"
+    told = refused(capsys, "fit", "--name=kept", "--model.lr_d=1e30", "--trainer.max_steps=200", guard)
+    path = Path("runs/kept/checkpoints/before_non_finite.ckpt")
+    assert f"The weights are in {path}." in told.replace(str(Path.cwd()) + "/", "")
+    assert all(value.isfinite().all() for value in torch.load(path, weights_only=True)["state_dict"].values())
+
+
+def test_resume_takes_no_other_name(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(own_run)
+    told = refused(capsys, "fit", f"--ckpt_path={own_run}", "--name=another")
+    assert "--name must be left out with --ckpt_path" in told and "got 'another'" in told and files(own_run) == before
+
+
+def test_resume_applies_a_changed_rate(own_run: Path) -> None:
+    with pytest.warns(UserWarning, match=r"The run goes on with other settings: .*lr of 'g' 0\.05"):
+        cli("fit", f"--ckpt_path={own_run}", "--model.lr_g=0.05", "--trainer.max_steps=12")
+    state = torch.load(own_run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["optimizer_states"][1]["param_groups"][0]["lr"] == 0.05 == state["hyper_parameters"]["lr_g"]

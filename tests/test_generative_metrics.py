@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from lightning_gans.callbacks import NonFiniteError
 from lightning_gans.callbacks.generative_metrics import GenerativeMetrics
 from lightning_gans.callbacks.mode_coverage import ModeCoverage
 from lightning_gans.compat.lightning import callbacks as pl_callbacks
@@ -220,11 +221,11 @@ def test_checkpoint_and_early_stopping_find_the_score(tmp_path: Path) -> None:
     assert Path(best.best_model_path).stem == str(expected["step"])
     assert float(best.best_model_score) == pytest.approx(expected[FLAT], rel=1e-6)
 
-    metrics = flat(every_n_steps=50)  # epochs are shorter than that: the score of step 0 must be there to monitor
-    stopping = pl_callbacks.EarlyStopping(monitor=FLAT, patience=2, check_on_train_epoch_end=True)
+    metrics = flat(every_n_steps=12)  # epochs are of 4: two measurements without success stop, not two epochs
+    stopping = pl_callbacks.EarlyStopping(FLAT, patience=2, min_delta=1e9, check_on_train_epoch_end=True)
     short = DataLoader(TensorDataset(Digits().reference()[0][:32].float() / 127.5 - 1), 8)
     trainer = fit(make_images("wgan", d_steps=1), metrics, stopping, data=short, max_steps=100)
-    assert trainer.global_step == 12 and [entry["step"] for entry in metrics.history] == [0, 12]
+    assert trainer.global_step == 24 and [entry["step"] for entry in metrics.history] == [0, 12, 24]
 
 
 def test_best_and_state(tmp_path: Path) -> None:
@@ -397,7 +398,8 @@ def test_conditional_generators_get_every_class() -> None:
 def test_a_diverged_generator_scores_nan() -> None:
     module, metrics = make_images("wgan"), flat(metrics=("fid", "prdc"))
     next(module.generator.parameters()).data.fill_(math.nan)
-    with pytest.warns(UserWarning, match="samples are not finite at step 0; its scores are NaN"):
+    words = pytest.warns(UserWarning, match="samples are not finite at step 0; its scores are NaN")
+    with words, pytest.raises(NonFiniteError, match="d/adversarial must be a finite number"):
         fit(module, metrics, max_steps=1)
     assert all(math.isnan(value) for name, value in metrics.history[0].items() if name != "step")
 

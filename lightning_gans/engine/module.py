@@ -181,7 +181,8 @@ class GenerativeModule(Sampling):
         with double_backward(self.double_backward):
             self.cycle()
         trainer: Any = self.trainer
-        self.step_schedulers("step")
+        if trainer.lr_scheduler_configs:
+            self.step_schedulers("step")
         if trainer.global_step % (trainer.log_every_n_steps or LOOK_EVERY) == 0:
             self._publish(logbook.means(self.values, self.device), trainer)
         elif names := self.run.monitors.names & self.values.keys():
