@@ -34,6 +34,7 @@ from tqdm import tqdm
 from benchmarks.recipes import header
 from lightning_gans import TECHNIQUES, callbacks, datamodules, networks, regularizers, wrappers
 from lightning_gans.compat.lightning import loggers, pl
+from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.gan import GANModule
 from lightning_gans.runs.atomic import write_text
 from lightning_gans.visualization.images import save_image_atomic
@@ -250,6 +251,8 @@ def play(game: Game) -> Result:
         trainer.fit(module, datamodule=data)
         if not all(bool(p.isfinite().all()) for p in module.parameters()):
             failed = "not finite"
+    except NonFiniteError:
+        failed = "not finite"
     except (ValueError, RuntimeError) as error:
         failed = str(error)
     weights = torch.cat([p.detach().flatten() for p in module.discriminator.parameters()]).double().cpu()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_gans.engine.batch import to_device
 from lightning_gans.engine.logbook import Late, step_schedulers
+from lightning_gans.engine.monitors import Monitors
 
 CUDA = torch.device("cuda", 0)
 
@@ -135,11 +136,15 @@ def test_a_plateau_is_seen_one_update_late() -> None:
             self.seen.append(metrics)
 
     class Config:
-        scheduler, name = Plateau(), "lr/g"
+        scheduler, name, interval, frequency, monitor = Plateau(), "lr/g", "step", 1, None
 
-    late = Late()
+    class Trainer:
+        lr_scheduler_configs, global_step, callback_metrics = (Config,), 1, {}
+
+    late, values = Late(), {"d/loss": OnGPU(9.0)}
     for value in (1.0, 2.0, 3.0):
-        step_schedulers([Config], {"g/loss": OnGPU(value), "d/loss": OnGPU(9.0)}, "g", late)  # type: ignore[dict-item]
+        values["g/loss"] = OnGPU(value)
+        step_schedulers(Trainer, "step", values, "g", late, Monitors())  # type: ignore[arg-type]
     assert Config.scheduler.seen == [1.0, 2.0]
 
 

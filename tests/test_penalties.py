@@ -327,9 +327,9 @@ def test_bad_shapes() -> None:
         interpolate(points(4, 3), points(5, 3))
     with pytest.raises(ValueError, match=r"^x2 must have the shape of x1, \(4, 3\), got \(1, 3\)\.$"):
         finite_difference_penalty(linear(W), points(4, 3), points(1, 3))
-    with pytest.raises(ValueError, match=r"^discriminator must return scores of shape \(4,\), got \(4, 1\)\.$"):
-        gradient_penalty(lambda x: x @ W[:, None], points(4, 3))
-    with pytest.raises(ValueError, match=r"^discriminator must return scores of shape \(4,\), got \(4, 1\)\.$"):
-        finite_difference_penalty(lambda x: x @ W[:, None], points(4, 3), points(4, 3, seed=1))
+    with pytest.raises(ValueError, match=r"^discriminator must return scores of shape \(4,\), got \(4, 2\)\.$"):
+        gradient_penalty(lambda x: x @ torch.stack([W, W], 1), points(4, 3))
+    with pytest.raises(ValueError, match=r"^discriminator must return scores of shape \(4,\), got \(4, 2\)\.$"):
+        finite_difference_penalty(lambda x: x @ torch.stack([W, W], 1), points(4, 3), points(4, 3, seed=1))
     with pytest.raises(ValueError, match=r"^p must be "):
         finite_difference_penalty(linear(W), points(4, 3), points(4, 3), p=0)

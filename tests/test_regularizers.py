@@ -256,5 +256,5 @@ def test_score() -> None:
     assert torch.equal(score(ConditionalCritic(None), x, labels), 7 * expected)
     with pytest.raises(ValueError, match=r"^labels must be one per sample, 6, got 4\.$"):
         score(critic, x, labels[:4])
-    with pytest.raises(ValueError, match=r"^discriminator must return scores of shape \(6,\), got \(6, 1\)\.$"):
-        score(nn.Sequential(nn.Flatten(), nn.Linear(4, 1).double()), x)
+    with pytest.raises(ValueError, match=r"^discriminator must return scores of shape \(6,\), got \(6, 2\)\.$"):
+        score(nn.Sequential(nn.Flatten(), nn.Linear(4, 2).double()), x)

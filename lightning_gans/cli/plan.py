@@ -52,6 +52,8 @@ def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Pa
         memory = f"{torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB peak on the GPU"
     else:
         memory = f"{_peak_memory_mib():,.0f} MiB peak of this process"
+    penalties = [name for name in getattr(model, "own_terms", ()) if name != "adversarial"]
+    penalties += [r.name for r in getattr(model, "regularizers", ())]
     return "\n".join(
         [
             f"Technique      {type(model).__name__}, {', '.join(turns)} per cycle",
@@ -59,7 +61,7 @@ def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Pa
             f"Samples        shape {tuple(data.shape)}, range {data.value_range}, classes {data.num_classes}",
             f"Noise          shape {model.noise_shape}",
             *(f"{name.capitalize():<14} {count(getattr(model, name))}" for name in networks),
-            f"Regularizers   {', '.join(r.name for r in getattr(model, 'regularizers', ())) or 'none'}",
+            f"Regularizers   {', '.join(penalties) or 'none'}",
             f"Batch          {size} real samples for an update{fakes}",
             f"Cycle          {seconds * 1000:.1f} ms measured, {size * model.batches_needed()[0]} images",
             f"Length         {total}",
