@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,26 +85,24 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         known = json.loads(TIMES.read_text()) if TIMES.exists() else {}
         known |= {name: round(seconds, 1) for name, seconds in SECONDS.items()}
         TIMES.write_text(json.dumps(known, indent=0, sort_keys=True) + "\n")
-    elif too_long(config):
+    elif not config.getoption("--runslow") and too_long(SECONDS, json.loads(TIMES.read_text())):
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
-def too_long(config: pytest.Config) -> list[str]:
+def too_long(took: Mapping[str, float], known: Mapping[str, float]) -> list[str]:
     """A sentence for each file that took too long."""
-    if config.getoption("--runslow") or config.getoption("--record"):
-        return []
-    known = json.loads(TIMES.read_text())
     return [
-        f"{name} took {took:.0f} CPU seconds, more than three times the {known.get(name, 0):g} of tests/times.json."
-        for name, took in SECONDS.items()
-        if took > max(3 * known.get(name, 0), known.get(name, 0) + SPARE)
+        f"{name} took {seconds:.0f} CPU seconds, more than three times the {known.get(name, 0):g} of tests/times.json."
+        for name, seconds in took.items()
+        if seconds > max(3 * known.get(name, 0), known.get(name, 0) + SPARE)
     ]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     terminalreporter.write_line(f"{sum(SECONDS.values()):.0f} CPU seconds in the tests.")
-    for sentence in too_long(config):
-        terminalreporter.write_line(sentence, red=True)
+    if not config.getoption("--runslow"):
+        for sentence in too_long(SECONDS, json.loads(TIMES.read_text())):
+            terminalreporter.write_line(sentence, red=True)
 
 
 @pytest.fixture(autouse=True)

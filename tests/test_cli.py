@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lightning_gans import GAN, WGANGP, GANModule
-from lightning_gans.cli import main
+from lightning_gans.cli import GANCLI, main
 from lightning_gans.cli.gan_cli import go_fast
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.batch import Batch
@@ -193,6 +193,17 @@ def test_fast_has_no_effect_on_a_cpu(torchs_settings: None) -> None:
     slow, fast = (torch.load(f"runs/{n}/checkpoints/last.ckpt", weights_only=True) for n in ("slow", "fast"))
     assert equal(slow["state_dict"], fast["state_dict"])
     assert yaml.safe_load(Path("runs/fast/config.yaml").read_text())["fast"] is True
+
+
+def test_only_the_parser_that_is_asked_for_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Any] = []
+    add = GANCLI.add_arguments_to_parser
+    monkeypatch.setattr(GANCLI, "add_arguments_to_parser", lambda self, p: built.append(p) or add(self, p))
+    for args, parsers in ((["fit", "--help"], 1), (["--help"], 3)):
+        built.clear()
+        with pytest.raises(SystemExit):
+            cli(*args)
+        assert len(built) == parsers
 
 
 def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
