@@ -153,8 +153,8 @@ def tail() -> TailSampled:
         (lambda: GAN(generator(), critic(), 3, betas=(0.9, 1.5)), ValueError, r"betas must be .* got \(0.9, 1.5\)"),
         (
             lambda: PRCGAN(generator(), critic(), 3, classifier=critic(), ratio_clip=1.5),
-            ValueError,
-            r"\(0, 1\] or None",
+            UserWarning,
+            r"ratio_clip is 1\.5: ratios are clipped at 1 \+ ratio_clip only",
         ),
         (lambda: RejectionSampler(lambda n, g: X, critic(), percentile=0.8), ValueError, "such as 80, got 0.8"),
         (

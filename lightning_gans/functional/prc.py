@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -89,11 +90,11 @@ def ratio_summary(ratio: Tensor, weights: Tensor) -> dict[str, Tensor]:
 
 
 def check_prc(ratio_clip: float | None, temperature: float, surrogate: str) -> None:
-    """Raises a ValueError that names the first argument out of its range."""
-    if ratio_clip is not None and not 0 < ratio_clip <= 1:
-        raise ValueError(
-            f"ratio_clip must be in (0, 1] or None, got {ratio_clip}: ratios are clipped at 1 + ratio_clip."
-        )
+    """Raises a ValueError that names the first argument out of its range; warns of a limit that limits little."""
+    if ratio_clip is not None and not 0 < ratio_clip < math.inf:
+        raise ValueError(f"ratio_clip must be a finite number > 0 or None, got {ratio_clip}.")
+    if ratio_clip is not None and ratio_clip > 1:
+        warnings.warn(f"ratio_clip is {ratio_clip:g}: ratios are clipped at 1 + ratio_clip only.", stacklevel=3)
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be a finite number > 0, got {temperature}.")
     if surrogate not in ("paper", "code"):
