@@ -84,10 +84,11 @@ def write(folder: Path, report: Path = REPORT) -> Path:
     if not found:
         raise SystemExit(f"error: --report must be a folder with results of benchmarks.gpu, got {str(folder)!r}.")
     first = next(iter(found.values()))
-    lines = [HEAD, f"On one {first['card']}, scale {first['scale']:g}; {first['source']}."]
+    commit = found.get("environment", {}).get("commit") or "not known"
+    lines = [HEAD, f"On one {first['card']}, scale {first['scale']:g}; {first['source']}; commit {commit}; one seed."]
     lines += [part(name, rows) for name, rows in found.items()]
     if (path := folder / "generators.pt").exists():
-        from lightning_gans.callbacks.image_logging import contact_sheet, grid_image
+        from lightning_gans.visualization.images import contact_sheet, grid_image
 
         kept = torch.load(path, weights_only=True)
         grids = {name: grid_image(one["samples"], 8, cell=32, gap=2) for name, one in kept.items()}

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks import speed
 from benchmarks.gpu_games import Churn, Setting, Until, fit, make, scorer, seconds_of, tf32
-from benchmarks.overhead import quiet
+from benchmarks.overhead import commit, quiet
 from benchmarks.parts import Row, Send, together
 from lightning_gans.compat.lightning import pl
 from lightning_gans.functional import double_backward, gradient_penalty, interpolate
@@ -31,8 +31,8 @@ GFLOP, TFLOPS = 1546, 400  # of an update at width 128, by docs/results/speed.md
 # ---------------------------------------------------------------------- environment and extractor
 def environment(setting: Setting, send: Send) -> Row:
     """Card, versions, the way of the data to the device, and the rate of large matrix products."""
-    row: Row = {"python": platform.python_version(), "torch": torch.__version__, "lightning": pl.__version__,
-                "images": len(setting.images), "source": setting.source}  # fmt: skip
+    row: Row = {"commit": commit(), "python": platform.python_version(), "torch": torch.__version__,
+                "lightning": pl.__version__, "images": len(setting.images), "source": setting.source}  # fmt: skip
     if setting.device == "cuda":
         card = torch.cuda.get_device_properties(0)
         row |= {"memory_gib": card.total_memory / 2**30, "processors": card.multi_processor_count,

@@ -367,10 +367,17 @@ def long_run(updates: int) -> str:
 
 
 # ---------------------------------------------------------------------- report
+def commit() -> str | None:
+    """What is checked out, if that can be told."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True).stdout.strip() or None
+    except OSError:  # there is no git
+        return None
+
+
 def circumstances(command: str) -> str:
     """Command, commit, date, hardware and versions."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     model = next(
@@ -379,7 +386,7 @@ def circumstances(command: str) -> str:
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return "\n".join([
         f"- Command: `{command}`",
-        f"- Commit: {commit}; date: {date.today()}",
+        f"- Commit: {commit() or 'unknown'}; date: {date.today()}",
         f"- Hardware: {model}, {os.cpu_count()} cores, 1 torch thread; load average at the end {load}",
         f"- Versions: Python {platform.python_version()}, torch {torch.__version__}, {pl.__name__} {pl.__version__}",
     ])  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
 import warnings
@@ -80,6 +81,23 @@ def test_attributes_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
         importlib.import_module("lightning_gans.nothing")
     with pytest.raises(ModuleNotFoundError, match="another"):
         importlib.import_module("another.base")
+
+
+def test_nothing_of_ours_uses_an_old_name() -> None:
+    """Inside of functions neither, where only whoever comes by is warned."""
+    root, old = Path(__file__).parent.parent, {f"lightning_gans.{name}" for name in MOVED}
+    paths = [root / "train.py"]
+    for folder in ("lightning_gans", "callbacks", "datamodules", "benchmarks", "experiments"):
+        paths += sorted((root / folder).rglob("*.py"))
+    found = []
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                names = {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+            else:
+                names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+            found += [f"{path.relative_to(root)}, line {node.lineno}: {name}" for name in names & old]
+    assert not found
 
 
 # ---------------------------------------------------------------------- class paths in old files
