@@ -16,7 +16,9 @@ test-slow:  ## the whole suite with learning tests and other long ones
 test-lowest:  ## contract, resume and CLI tests on the lowest supported Lightning, in .venv-lowest
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install -q -e '.[test]' 'pytorch-lightning==2.4.*' 'lightning==2.4.*'
-	.venv-lowest/bin/python -m pytest tests/test_contract.py tests/test_resume.py tests/test_distributed.py tests/test_cli.py
+	.venv-lowest/bin/python -m pytest tests/test_contract.py tests/test_resume.py tests/test_distributed.py tests/test_cli.py \
+		tests/test_step.py tests/test_graphs.py tests/test_graph_places.py tests/test_engine_parts.py tests/test_host_waits.py \
+		tests/test_faults_training.py
 
 lint:  ## ruff
 	$(PYTHON) -m ruff check .

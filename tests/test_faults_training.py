@@ -366,7 +366,7 @@ def resumed(path: Path, module: GANModule, steps: int = 8, used: Any = (), data:
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
         given = {"datamodule": data} if data is not None else {"train_dataloaders": plain(400, 4)}
-        t.fit(module, ckpt_path=path, weights_only=True, **given)
+        t.fit(module, ckpt_path=path, **given)
     return t, [text for text in told(record) if "goes on with" in text or "anew" in text]
 
 

@@ -55,7 +55,7 @@ def test_resume(tmp_path: Path) -> None:
     half.fit(module, plain(42, 4))
     half.save_checkpoint(tmp_path / "a.ckpt")
     rest = make("prc_gan_clip", cuda_graphs=True)
-    trainer(max_steps=8).fit(rest, plain(42, 4), ckpt_path=tmp_path / "a.ckpt", weights_only=False)
+    trainer(max_steps=8).fit(rest, plain(42, 4), ckpt_path=tmp_path / "a.ckpt")
     assert equal(whole, state(rest))
 
 

@@ -267,7 +267,7 @@ def test_nothing_hangs_on_hooks(tmp_path: Any) -> None:
     first = trainer(max_steps=3)
     first.fit(half, plain(28, 4))
     first.save_checkpoint(tmp_path / "a.ckpt")
-    trainer(max_steps=6).fit(rest, plain(28, 4), ckpt_path=tmp_path / "a.ckpt", weights_only=True)
+    trainer(max_steps=6).fit(rest, plain(28, 4), ckpt_path=tmp_path / "a.ckpt")
     assert equal(state(whole), state(rest)) and rest.ema is not None
 
 
