@@ -27,6 +27,27 @@ STEPS = 12  # of an epoch of 10 batches, so that a second one begins
 SGD: dict[str, Any] = {"optimizer_g": sgd, "optimizer_d": sgd}  # Adam amplifies rounding
 
 
+class Again(torch.optim.SGD):
+    """Steps twice by gradients at two points, of which the second is taken by calling the closure again."""
+
+    def step(self, closure: Any) -> Any:  # type: ignore[override]
+        loss = closure()
+        super().step()
+        closure()
+        super().step()
+        return loss
+
+
+def again(parameters: Iterable) -> torch.optim.Optimizer:
+    return Again(parameters, lr=1e-2)
+
+
+REPEATED: dict[str, dict[str, Any]] = {
+    "again": {"optimizer_g": again, "optimizer_d": again, "clip_grad_d": 0.5},
+    "sam": SGD | {"sam_g": 0.5, "sam_d": 0.5, "clip_grad_d": 0.5},
+}
+
+
 def loader(batch_size: int, dtype: torch.dtype = torch.float64) -> MemoryLoader:
     data = plain(80, dtype=dtype).dataset
     return MemoryLoader(data, None, batch_size, transform=_jitter)
@@ -115,6 +136,8 @@ def main(rank: int, folder: Path) -> None:
         found[f"{name} float32"] = state(train(make(name, **SGD), loader(4, torch.float32), STEPS))
     for name in NONADVERSARIAL:
         found[name] = state(train(make(name).double(), loader(4), STEPS))
+    for name, options in REPEATED.items():
+        found[name] = state(train(make("wgan_gp", **options).double(), loader(4), STEPS))
     found["weights of samples"] = state(train(weighs_samples(), loader(4), STEPS))
     for strategy in ("auto", "ddp", "ddp_find_unused_parameters_true"):
         found[strategy] = state(train(make("wgan_gp").double(), loader(4), 5, strategy=strategy))
