@@ -114,14 +114,15 @@ def make(name: str, width: int, **options: Any) -> GANModule:
 
 
 class Until(pl.Callback):
-    """Ends the training at a time."""
+    """Ends the training with the update during which a time comes; between two updates D would be ahead of G."""
 
     def __init__(self, end: float) -> None:
         super().__init__()
-        self.end = end
+        self.end, self.step = end, 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if time.monotonic() >= self.end:
+        whole, self.step = trainer.global_step > self.step, trainer.global_step
+        if whole and time.monotonic() >= self.end:
             trainer.should_stop = True
 
 

@@ -6,6 +6,7 @@ import platform
 import statistics
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -151,7 +152,7 @@ SIDES = {"plain": "plain", "skilled": "skilled", "ours": "ours", "graphs": "ours
 
 @contextmanager
 def kernels(found: Row, device: str) -> Iterator[Callable[[int], None]]:
-    """A tick that profiles updates 7 to 11; ``found`` then has the kernels' milliseconds per update."""
+    """A tick that profiles updates 7 to 11; ``found`` then has the ms of their kernels, all and the slowest."""
     if device != "cuda":
         yield lambda update: None
         return
@@ -165,16 +166,17 @@ def kernels(found: Row, device: str) -> Iterator[Callable[[int], None]]:
 
     yield tick
     spans = sorted(
-        (event.time_range.start, event.time_range.end)
+        (event.time_range.start, event.time_range.end, event.name)
         for event in profiler.events() or ()
         if event.device_type == torch.autograd.DeviceType.CUDA
         and not (getattr(event, "is_user_annotation", False) or event.name.startswith("Optimizer."))
     )
-    busy, until = 0.0, 0.0
-    for start, end in spans:  # kernels of two streams may overlap
+    busy, until, each = 0.0, 0.0, Counter[str]()
+    for start, end, name in spans:  # kernels of two streams may overlap
         busy += max(0.0, end - max(start, until))
         until = max(until, end)
-    found["kernels_ms"] = busy / 1000 / 5
+        each[name[:120]] += (end - start) / 1000 / 5
+    found["kernels_ms"], found["slowest"] = busy / 1000 / 5, dict(each.most_common(12))
 
 
 def race(setting: Setting, sides: Sequence[str], send: Send) -> Row:
@@ -234,7 +236,8 @@ def speeds(setting: Setting, send: Send) -> Row:
         found = together({name: partial(race, mine, sides)}, ends[name], told=told)[name]
         rows |= {side: found[side] for side in sides if side in found and side not in rows}
         for row in rows.values():
-            row["ratio_to_skilled"] = row["ms"] / rows["skilled"]["ms"] if "ms" in rows.get("skilled", {}) else None
+            if "ms" in row and "ms" in rows.get("skilled", {}):
+                row["ratio_to_skilled"] = row["ms"] / rows["skilled"]["ms"]
         if "error" in found:
             rows[f"{name}: what ended it"] = {"error": found["error"]}
         send({"rows": rows})

@@ -20,23 +20,32 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_gans import GAN, GANModule
 from lightning_gans.engine.frozen import kept_buffers
-from lightning_gans.engine.graphs import StepGraphs
+from lightning_gans.engine.graphs import _EAGER, StepGraphs
+from lightning_gans.functional import numerics
 from lightning_gans.wrappers import spectral_norm
+
+WAITING = ("lift_fresh", "_local_scalar_dense", "nonzero", "masked_select", "unique")
 
 
 class Foreign(TorchDispatchMode):
     """Addresses of the storages that operations take and that none of them has made.
 
-    Storages that operations make are kept alive, so that none is at the address of one that was freed.
+    Storages that operations make are kept alive, so that none is at the address of one that was freed. What a recording
+    cannot hold is kept by name: constants that come from the host, and questions whose answer Python waits for.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.made: dict[int, Any] = {}
         self.found: dict[int, Any] = {}
+        self.refused: list[str] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = [t.untyped_storage() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        by_mask = "index" in str(function) and any(t.dtype in (torch.bool, torch.uint8) for t in tensors)
+        if by_mask or any(name in str(function) for name in WAITING):
+            self.refused.append(str(function))
+        given = [t.untyped_storage() for t in tensors]
         if "lift_fresh" in str(function):  # a constant that Python has just made
             self.made |= {s.data_ptr(): s for s in given}
         result = function(*args, **(kwargs or {}))
@@ -64,12 +73,15 @@ def watched(module: GANModule) -> Iterator[dict[Any, list[set[int]]]]:
             result = run(self, key, function)
         kept = tree_leaves([optimizer.state for optimizer in module.trainer.optimizers])
         outside = mode.found.keys() - staying - addresses(kept) - addresses(self._places.values())
+        past = len(seen.setdefault(key, []))
+        assert past < _EAGER or not mode.refused, f"{key[0]} holds {mode.refused}, which cannot be recorded"
         assert not outside, f"{key[0]} reads {len(outside)} tensors that a replay would not find"
-        seen.setdefault(key, []).append(set(mode.found))
+        seen[key].append(set(mode.found))
         return result
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StepGraphs, "run", watch)
+        patch.setattr(numerics, "cheap_to_look", lambda x: False)  # as on a GPU
         yield seen
 
 
@@ -123,6 +135,27 @@ class Faulty(GAN):
         self.run.steps["g"]._other_places = []
         with kept_buffers(self.discriminator) if player == "g" else nullcontext():
             super().minimise(player, *arguments)
+
+
+class Constant(GAN):
+    """Copies a number from the host at each step."""
+
+    def generator_terms(self, batch: Any, fake: Tensor) -> Any:
+        self.note(g_half=fake.new_tensor(0.5))
+        return super().generator_terms(batch, fake)
+
+
+class Asking(GAN):
+    """Waits for a number of the device at each step."""
+
+    def generator_terms(self, batch: Any, fake: Tensor) -> Any:
+        return {name: term * float(fake.detach().max()) for name, term in super().generator_terms(batch, fake).items()}
+
+
+@pytest.mark.parametrize("fault, what", [(Constant, "lift_fresh"), (Asking, "_local_scalar_dense")])
+def test_the_watch_sees_what_cannot_be_recorded(fault: type[GAN], what: str) -> None:
+    with pytest.raises(AssertionError, match=f"g holds .*{what}.*, which cannot be recorded"):
+        play(fault(make("gan").generator, make("gan").discriminator, 3, cuda_graphs=True), (2,))
 
 
 def test_the_watch_sees_what_a_step_made_and_freed() -> None:

@@ -14,12 +14,17 @@ def full_precision(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def cheap_to_look(x: Tensor) -> bool:
+    """Whether Python can ask for a value of `x` without waiting for a device, and outside of what a graph records."""
+    return x.device.type == "cpu"
+
+
 def row_norm(x: Tensor, p: float = 2.0) -> Tensor:
     """The p-norm of each row, (N, D) -> (N,), p >= 1 (infinity included).
 
     Exact, with no epsilon inside the root; at a zero row the value is 0 and so are derivatives of every order.
     """
-    if x.device.type == "cpu":  # where looking is cheap; elsewhere one would wait for the device
+    if cheap_to_look(x):
         norm = torch.linalg.vector_norm(x, p, dim=1)
         if len(x) == 0 or norm.detach().min() > 0:
             return norm

@@ -84,7 +84,7 @@ def weight_summary(real: Tensor, fake: Tensor, weights: Tensor | None) -> dict[s
 @torch.no_grad()
 def ratio_summary(ratio: Tensor, weights: Tensor) -> dict[str, Tensor]:
     """What the generator's step logs of ratios r and surrogate weights w (N,): share clipped, quantiles of r."""
-    quantiles = torch.quantile(ratio, ratio.new_tensor([0.05, 0.5, 0.95]))
+    quantiles = torch.quantile(ratio, torch.linspace(0.05, 0.95, 3, dtype=ratio.dtype, device=ratio.device))
     summary = dict(zip(("g_ratio_q05", "g_ratio_q50", "g_ratio_q95"), quantiles.unbind()))
     return {"g_clipped": (weights != ratio).to(ratio.dtype).mean(), **summary}
 
