@@ -29,6 +29,7 @@ Sides of the speed table are those of [speed.md](speed.md), in TF32 and with `cu
 is the plain loop with channels_last, fused Adam, and real and fake scored in one pass."""
 SPEED = ["ms", "ratio", "ratio_min", "ratio_max", "ratio_to_skilled", "busy", "share_of_floor", "peak_mib",
          "first_calls_s", "rounds", "updates"]  # fmt: skip
+WORDS = "## What it showed\n"
 EXACT = ["updates", "eager_twice", "graphs", "churn", "resume", "graphs_bits", "churn_bits", "resume_bits"]
 PENALTY = ["dtype", "penalty", "gradient", "first_call_s"]
 
@@ -58,8 +59,12 @@ def part(name: str, found: Row) -> str:
     if name == "speed":
         lines.append("Aims: a ratio of 0.35 to plain, 0.5 to skilled, 9.75 ms, 0.40 of the TF32 floor.")
         lines.append(table(rows, SPEED))
+        for side, row in rows.items():
+            if slowest := row.get("slowest"):
+                kernels = "".join(f"\n- {ms:.2f}: `{name}`" for name, ms in slowest.items())
+                lines.append(f"Slowest kernels of *{side}*, ms per update:\n{kernels}")
     elif name == "exactness":
-        lines.append("Largest difference of all weights beside the largest weight, against eager steps; TF32 off.")
+        lines.append("Largest difference of weights beside the largest weight, against a second eager run; TF32 off.")
         lines.append(table({n: r for n, r in rows.items() if "dtype" not in r}, EXACT))
         lines.append(table({n: r for n, r in rows.items() if "dtype" in r}, PENALTY))
     elif name == "training":
@@ -87,6 +92,8 @@ def write(folder: Path, report: Path = REPORT) -> Path:
     commit = found.get("environment", {}).get("commit") or "not known"
     lines = [HEAD, f"On one {first['card']}, scale {first['scale']:g}; {first['source']}; commit {commit}; one seed."]
     lines += [part(name, rows) for name, rows in found.items()]
+    if report.exists() and WORDS in (page := report.read_text()):  # somebody's, on an earlier run
+        lines.append(WORDS + "\n" + page.split(WORDS, 1)[1].strip())
     if (path := folder / "generators.pt").exists():
         from lightning_gans.visualization.images import contact_sheet, grid_image
 
