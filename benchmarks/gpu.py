@@ -59,7 +59,7 @@ STAGES = {
     "environment": Stage(gpu_stages.environment, 20, 5),
     "extractor": Stage(gpu_stages.extractor, 30, 10),
     "exactness": Stage(gpu_stages.exactness, 70, 20),
-    "speed": Stage(gpu_stages.speeds, 90, 30),
+    "speed": Stage(gpu_stages.speeds, 140, 30),
     "training": Stage(gpu_training.training, 300, 60),
     "results": Stage(gpu_training.results, 40, 20),
 }

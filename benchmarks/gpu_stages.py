@@ -82,7 +82,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def exact_training(setting: Setting, name: str, send: Send) -> Row:
-    """Graphs against the second of two eager runs, without and with churn, and a resumed run against one never stopped."""
+    """Graphs against the second of two eager runs, without and with churn; a resumed run against one never stopped."""
     tf32(False)
     width, batch = setting.times(32, 4), setting.times(16, 8)
     row: Row = {"updates": setting.times(300, 4)}
