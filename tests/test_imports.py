@@ -48,7 +48,7 @@ RULES: dict[str, set[str]] = {
     "techniques": FOR_MODELS | {"gan"},
     "nonadversarial": FOR_MODELS | {"engine.module"},
     "samplers": {"engine.contract", "engine.frozen", "engine.batch", "functional"},
-    "visualization": set(),
+    "visualization": {"functional.pixels"},
     "runs": {"gan", "engine", "regularizers"},
     "datamodules": {"functional"},
     "stages": LIBRARY,

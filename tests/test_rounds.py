@@ -17,7 +17,7 @@ from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.datamodules import Resampled, Ring
 from lightning_gans.functional.boosting import BOOSTS
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
-from lightning_gans.stages import boost, density_ratio, fit_vae, match_moments, reweight
+from lightning_gans.stages import boost, density_ratio, fit_vae, fits, match_moments, reweight
 
 OPTIONS: dict[str, Any] = {k: v for k, v in QUIET.items() if k != "enable_checkpointing"}
 
@@ -134,7 +134,7 @@ def test_a_classifier_finds_the_density_ratio() -> None:
     torch.manual_seed(0)
     data, module = Ring(std=0.3, scale=1.0), GAN(Fixed(1.0, 0.0), ToyDiscriminator(width=8), 2)
     x, _ = data.reference()
-    h = density_ratio(data, module, ToyDiscriminator(width=32, depth=2), steps=600, lr=1e-2)
+    h = density_ratio(data, module, ToyDiscriminator(width=32, depth=2), steps=600, batch_size=512, lr=1e-2)
     distance = torch.cdist(x.double(), data.modes.double()).square() / (2 * 0.3**2)
     truth = (-x.double().square().sum(1) / 2).exp() / ((-distance).exp().mean(1) / 0.3**2)
     error = (h.log() - truth.log()).abs()
@@ -201,3 +201,55 @@ def test_beginnings_of_conditional_generators_and_lines() -> None:
         for wrong in (torch.ones(5, 1), torch.ones(1, 1)):
             with pytest.raises(ValueError, match="items must be at least two different ones"):
                 begin(generator, wrong, 2)  # type: ignore[operator]
+
+
+# ---------------------------------------------------------------------- one fit each, and resumable
+def stopped(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Fail before an update, as a process would that is killed there."""
+    whole = fits.GenerativeModule.cycle
+
+    def cycle(self: Any) -> None:
+        if self.global_step == step:
+            raise RuntimeError("stopped")
+        whole(self)
+
+    monkeypatch.setattr(fits.GenerativeModule, "cycle", cycle)
+
+
+@pytest.mark.parametrize("begin", [match_moments, fit_vae])
+def test_a_beginning_that_was_stopped_goes_on(
+    begin: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
+
+    def begun(folder: Path) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        generator = ToyGenerator(width=8, depth=1)
+        begin(generator, items, 2, steps=12, batch_size=8, folder=folder)
+        return generator.state_dict()
+
+    whole = begun(tmp_path / "whole")
+    monkeypatch.setattr(fits, "EVERY", 5)
+    with monkeypatch.context() as patch:
+        stopped(patch, 7)
+        with pytest.raises(RuntimeError, match="stopped"):
+            begun(tmp_path / "parts")
+    assert equal(whole, begun(tmp_path / "parts")) and equal(whole, begun(tmp_path / "parts"))
+    assert (tmp_path / "whole" / "metrics.csv").read_text().startswith("step,")
+
+
+def test_a_density_ratio_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, module = Ring(batch_size=16), GAN(Fixed(1.0, 0.0), ToyDiscriminator(width=8), 2)
+
+    def ratio(folder: Path) -> Tensor:
+        torch.manual_seed(0)
+        classifier = ToyDiscriminator(width=8, depth=1)
+        return density_ratio(data, module, classifier, steps=12, batch_size=8, looks=6, folder=folder)
+
+    whole = ratio(tmp_path / "whole")
+    monkeypatch.setattr(fits, "EVERY", 5)
+    with monkeypatch.context() as patch:
+        stopped(patch, 7)
+        with pytest.raises(RuntimeError, match="stopped"):
+            ratio(tmp_path / "parts")
+    assert torch.equal(whole, ratio(tmp_path / "parts"))

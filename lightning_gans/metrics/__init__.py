@@ -1,5 +1,6 @@
 """Scores of generated samples: FID, IS, KID, precision/recall/density/coverage, and exact ones for known data."""
 
+from lightning_gans.functional.pixels import to_uint8
 from lightning_gans.metrics.attributes import stroke_attributes
 from lightning_gans.metrics.coverage import (
     Coverage,
@@ -17,7 +18,6 @@ from lightning_gans.metrics.extractors import (
     ModuleExtractor,
     as_extractor,
     content_hash,
-    to_uint8,
     weights_hash,
 )
 from lightning_gans.metrics.generative import (

@@ -47,18 +47,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LIGHTNING_GANS_CACHE") or Path.home() / ".cache" / "lightning_gans")
 
 
-def to_uint8(images: Tensor, value_range: tuple[float, float] = (-1.0, 1.0)) -> Tensor:
-    """Round-and-clip float images from ``value_range`` to 0..255; uint8 images are returned as they are.
-
-    >>> to_uint8(torch.tensor([-1.0, 0.0, 1.0, 7.0])).tolist()
-    [0, 128, 255, 255]
-    """
-    if images.dtype == torch.uint8:
-        return images
-    low, high = value_range
-    return ((images.float() - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
-
-
 def check_images(images: Tensor) -> None:
     """Raise unless ``images`` are uint8 of shape (N, C, H, W)."""
     if images.dtype != torch.uint8 or images.dim() != 4:

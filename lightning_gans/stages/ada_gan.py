@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans import checks
+from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.datamodules.resampled import Resampled
+from lightning_gans.engine.batch import Batch, Terms
+from lightning_gans.engine.module import GenerativeModule
+from lightning_gans.engine.player import Player
 from lightning_gans.functional.boosting import BOOSTS, Beta, ratio_of, step_size
-from lightning_gans.gan import GANModule
+from lightning_gans.functional.modes import evaluating
 from lightning_gans.runs.atomic import replacing
+from lightning_gans.stages.fits import fit_items
 from lightning_gans.wrappers.mixture import MixtureGenerator
 
 
 def reweight(
     data: GANDataModule,
-    last: GANModule | None,
+    last: GenerativeModule | None,
     classifier: nn.Module,
     folder: str | Path,
     *,
@@ -53,7 +58,9 @@ def reweight(
     path = Path(folder) / "weights.pt"
     if not path.is_file():
         components = len(last.generator.components) if isinstance(last.generator, MixtureGenerator) else 1
-        h = density_ratio(data, last, classifier, steps=steps, batch_size=batch_size, lr=lr)
+        h = density_ratio(
+            data, last, classifier, steps=steps, batch_size=batch_size, lr=lr, folder=path.with_name("classifier")
+        )
         found = BOOSTS[weights](h, 0.5 if weights == "topk" else step_size(beta, components))
         with replacing(path) as temporary:
             torch.save(found, temporary)
@@ -62,38 +69,68 @@ def reweight(
 
 def density_ratio(
     data: GANDataModule,
-    module: GANModule,
+    module: GenerativeModule,
     classifier: nn.Module,
     *,
     steps: int = 1000,
     batch_size: int = 128,
     lr: float = 1e-3,
     looks: int = 20,
+    folder: str | Path | None = None,
 ) -> Tensor:
     """h = dP / dP_data (N,) at the training items, P the law of ``module``'s samples, by a classifier that is trained.
 
     The classifier's weights are the best of ``looks`` looks at the held-out items: a classifier that knows its training
-    items by heart would say 0 for all of them.
+    items by heart would say 0 for all of them. With a ``folder``, a call that was stopped goes on.
     """
     checks.at_least_one(steps=steps, batch_size=batch_size, looks=looks)
     data.setup("fit")
     items, held = (_items(data, split) for split in ("train", "test"))
-    optimizer = torch.optim.Adam(classifier.parameters(), lr=lr)
-    fakes = module.sample(len(held)).to(held)
-    best, kept = float("inf"), copy.deepcopy(classifier.state_dict())
-    for step in range(1, steps + 1):
-        x = items[torch.randint(len(items), (batch_size,))]
-        loss = _cross_entropy(classifier.train(), x, module.sample(batch_size).to(x))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if step % max(1, steps // looks) == 0 or step == steps:
-            with torch.no_grad():
-                if (now := float(_cross_entropy(classifier.eval(), held, fakes))) < best:
-                    best, kept = now, copy.deepcopy(classifier.state_dict())
-    classifier.load_state_dict(kept)
+    fakes = module.sample(len(held), seed=0).to(held)
+    look = _Look(held, fakes, max(1, steps // looks))
+    fit_items(_Ratio(classifier, module, lr), items, None, batch_size, steps, folder, [look])
+    classifier.load_state_dict(look.kept)
     with torch.no_grad():
         return ratio_of(torch.cat([classifier.eval()(x) for x in items.split(1024)]))
+
+
+class _Ratio(GenerativeModule):
+    """A classifier of data against samples of a module, which is none of its networks."""
+
+    counted, made_by, latent_dim = "c", "classifier", 1
+
+    def __init__(self, classifier: nn.Module, module: GenerativeModule, lr: float) -> None:
+        super().__init__()
+        self.classifier, self.fakes = classifier, module.sample
+        self.play(Player("c", ("classifier",), lr))
+
+    def terms(self, player: str, batch: Batch) -> Terms:
+        return {
+            "cross_entropy": _cross_entropy(self.classifier, batch.real, self.fakes(len(batch.real)).to(batch.real))
+        }
+
+
+class _Look(pl.Callback):
+    """Keeps the weights with which the classifier was best at held-out items."""
+
+    def __init__(self, held: Tensor, fakes: Tensor, every: int) -> None:
+        super().__init__()
+        self.held, self.fakes, self.every = held, fakes, every
+        self.best, self.kept = float("inf"), dict[str, Any]()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step % self.every and trainer.global_step < trainer.max_steps:
+            return
+        with torch.no_grad(), evaluating(pl_module.classifier):
+            now = float(_cross_entropy(pl_module.classifier, self.held, self.fakes))
+        if now < self.best:
+            self.best, self.kept = now, copy.deepcopy(pl_module.classifier.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "kept": self.kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.kept = state["best"], state["kept"]
 
 
 def _items(data: GANDataModule, split: Literal["train", "test"]) -> Tensor:

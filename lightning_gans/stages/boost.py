@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning_gans import checks
-from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.compat.lightning import pl
-from lightning_gans.gan import GANModule
-from lightning_gans.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lightning_gans.engine.module import GenerativeModule
+from lightning_gans.stages.fits import fit
 
 
 def boost(
-    make: Callable[[GANModule | None], GANModule],
+    make: Callable[[GenerativeModule | None], GenerativeModule],
     data: Any,
     rounds: int,
     folder: str | Path,
     *,
     max_steps: int,
-    first: GANModule | None = None,
-    prepare: Callable[[GANModule], None] | None = None,
+    first: GenerativeModule | None = None,
+    prepare: Callable[[GenerativeModule], None] | None = None,
     callbacks: Callable[[], Sequence[Any]] = tuple,
     every_n_steps: int = 1000,
     seed: int = 0,
     **options: Any,
-) -> GANModule:
+) -> GenerativeModule:
     """Train round after round, and return the last one's module, whose samples are the mixture's.
 
     Each round has a folder ``round-<k>`` with one checkpoint, ``last.ckpt``. Called again after it was stopped, it
@@ -56,30 +56,12 @@ def boost(
     for k in range(rounds):
         place = Path(folder) / f"round-{k}"
         pl.seed_everything(seed + k, verbose=False)
-        module, checkpoint = make(last), place / "last.ckpt"
-        saved = read_checkpoint(checkpoint) if checkpoint.is_file() else None
-        if saved is not None and saved["global_step"] > max_steps:
-            raise ValueError(f"max_steps is {max_steps}, but {checkpoint} is of {saved['global_step']} updates.")
-        if saved is None or saved["global_step"] < max_steps:
-            place.mkdir(parents=True, exist_ok=True)
-            source = data(last, place) if callable(data) else data
-            if saved is None and prepare is not None:
-                prepare(module)
-            keep = lightning_callbacks.ModelCheckpoint(
-                place, "last", every_n_train_steps=every_n_steps, enable_version_counter=False
-            )
-            trainer = pl.Trainer(
-                max_steps=max_steps,
-                callbacks=[*callbacks(), keep],
-                plugins=[AtomicCheckpointIO()],
-                **{"max_epochs": -1, "default_root_dir": place, "limit_val_batches": 0, **options},
-            )
-            where = {"datamodule": source} if hasattr(source, "setup") else {"train_dataloaders": source}
-            trainer.fit(module, ckpt_path=None if saved is None else str(checkpoint), **where)
-            trainer.save_checkpoint(checkpoint)
-        else:
-            module.load_state_dict(saved["state_dict"])
-            module.on_load_checkpoint(saved)
+        module = make(last)
+        source = partial(data, last, place) if callable(data) else data
+        begin = (lambda: None) if prepare is None else partial(prepare, module)
+        fit(
+            module, source, max_steps, place, callbacks=callbacks(), every_n_steps=every_n_steps, begin=begin, **options
+        )
         last = module
     assert last is not None
     return last

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
+from lightning_gans.engine.batch import Batch, Terms
+from lightning_gans.engine.module import GenerativeModule
+from lightning_gans.engine.player import Player
 from lightning_gans.functional.conditional import conditional_call
+from lightning_gans.stages.fits import fit_items
 
 
 def match_moments(
@@ -20,6 +24,7 @@ def match_moments(
     steps: int = 500,
     batch_size: int = 256,
     lr: float = 1e-3,
+    folder: str | Path | None = None,
 ) -> None:
     """Train a generator, in place, until the mean and covariance of its samples are those of ``items``.
 
@@ -34,22 +39,13 @@ def match_moments(
         steps: updates.
         batch_size: samples for each.
         lr: of Adam.
+        folder: for losses and a checkpoint, from which a call that was stopped goes on; None leaves nothing on disk.
 
     Raises:
         ValueError: for numbers below 1, for fewer than two items, for items that are all the same.
     """
     checks.at_least_one(steps=steps, batch_size=batch_size, latent_dim=latent_dim)
-    _spread(items)
-    mean, covariance = _moments(items)
-    total = covariance.trace()
-    optimizer = torch.optim.Adam(generator.parameters(), lr=lr)
-    for _ in range(steps):
-        chosen = None if labels is None else labels[torch.randint(len(labels), (batch_size,))]
-        m, c = _moments(conditional_call(generator, _noise_like(items, batch_size, latent_dim), chosen))
-        loss = ((m - mean).square().sum() + (c - covariance).square().sum() / total) / total
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    fit_items(_Moments(generator, items, latent_dim, lr), items, labels, batch_size, steps, folder)
 
 
 def fit_vae(
@@ -63,6 +59,7 @@ def fit_vae(
     steps: int = 1000,
     batch_size: int = 128,
     lr: float = 1e-3,
+    folder: str | Path | None = None,
 ) -> None:
     """Train a generator, in place, as the decoder of a small variational autoencoder (arXiv:1312.6114) of ``items``.
 
@@ -83,27 +80,55 @@ def fit_vae(
     """
     checks.at_least_one(steps=steps, batch_size=batch_size, latent_dim=latent_dim, width=width)
     checks.positive(sigma=sigma)
-    flat, spread = items.flatten(1), _spread(items)
-    mean = flat.mean(0)
-    device_and_type: dict[str, Any] = {"device": items.device, "dtype": items.dtype}
-    layers = nn.Linear(flat.shape[1], width), nn.Tanh(), nn.Linear(width, 2 * latent_dim)
-    encoder = nn.Sequential(*layers).to(**device_and_type)
-    optimizer = torch.optim.Adam([*generator.parameters(), *encoder.parameters()], lr=lr)
-    for _ in range(steps):
-        chosen = torch.randint(len(items), (batch_size,), device=items.device)
-        x = flat[chosen]
-        mu, log_std = encoder((x - mean) / spread).chunk(2, 1)
-        z = mu + log_std.exp() * _noise_like(items, batch_size, latent_dim)
-        fake = conditional_call(generator, z, None if labels is None else labels[chosen]).flatten(1)
+    fit_items(_VAE(generator, items, latent_dim, sigma, width, lr), items, labels, batch_size, steps, folder)
+
+
+class _Moments(GenerativeModule):
+    """A generator whose samples are to have the items' mean and covariance."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    def __init__(self, generator: nn.Module, items: Tensor, latent_dim: int, lr: float) -> None:
+        super().__init__()
+        self.generator, self.latent_dim = generator, latent_dim
+        _spread(items)
+        mean, covariance = _moments(items)
+        self.register_buffer("mean", mean)
+        self.register_buffer("covariance", covariance)
+        self.play(Player("g", ("generator",), lr))
+
+    def terms(self, player: str, batch: Batch) -> Terms:
+        m, c = _moments(conditional_call(self.generator, batch.z, batch.labels))
+        total = self.covariance.trace()
+        return {"mean": (m - self.mean).square().sum() / total,
+                "covariance": (c - self.covariance).square().sum() / total**2}  # fmt: skip
+
+
+class _VAE(GenerativeModule):
+    """A generator as the decoder of a variational autoencoder whose encoder is a small MLP."""
+
+    counted = "vae"
+    mean: Tensor
+
+    def __init__(
+        self, generator: nn.Module, items: Tensor, latent_dim: int, sigma: float, width: int, lr: float
+    ) -> None:
+        super().__init__()
+        self.generator, self.latent_dim, self.sigma, self.spread = generator, latent_dim, sigma, _spread(items)
+        flat = items.flatten(1)
+        layers = nn.Linear(flat.shape[1], width), nn.Tanh(), nn.Linear(width, 2 * latent_dim)
+        self.encoder = nn.Sequential(*layers).to(items)
+        self.register_buffer("mean", flat.mean(0))
+        self.play(Player("vae", ("generator", "encoder"), lr))
+
+    def terms(self, player: str, batch: Batch) -> Terms:
+        x = batch.real.flatten(1)
+        mu, log_std = self.encoder((x - self.mean) / self.spread).chunk(2, 1)
+        fake = conditional_call(self.generator, mu + log_std.exp() * batch.z, batch.labels).flatten(1)
         kl = (mu.square() + (2 * log_std).exp() - 1) / 2 - log_std
-        loss = ((x - fake).square().sum(1) / (2 * (sigma * spread) ** 2) + kl.sum(1)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-
-def _noise_like(items: Tensor, n: int, latent_dim: int) -> Tensor:
-    return torch.randn(n, latent_dim, device=items.device, dtype=items.dtype)
+        error = (x - fake).square().sum(1) / (2 * (self.sigma * self.spread) ** 2)
+        return {"reconstruction": error.mean(), "kl": kl.sum(1).mean()}
 
 
 def _moments(items: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from lightning_gans.functional.pixels import to_uint8 as to_uint8
 from lightning_gans.runs.atomic import replacing
 
 if TYPE_CHECKING:
@@ -18,15 +19,6 @@ if TYPE_CHECKING:
 
 _GAP_COLOUR = (205, 209, 214)  # tells cells apart whether their background is black or white
 REAL_COLOUR, FAKE_COLOUR, INK = "#d1601f", "#1f6fa8", "#30343b"
-
-
-def to_uint8(images: Tensor, value_range: tuple[float, float]) -> Tensor:
-    """Images (N, C, H, W) as uint8 0..255; floats in ``value_range`` are scaled, rounded and clipped (NaN is black)."""
-    if images.dtype == torch.uint8:
-        return images
-    low, high = value_range
-    scaled = (images.float() - low) * (255 / (high - low))
-    return scaled.nan_to_num(0.0, 255.0, 0.0).round().clamp(0, 255).to(torch.uint8)
 
 
 def grid_image(
