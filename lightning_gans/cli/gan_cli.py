@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 import re
 import shlex
 import sys
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lightning_gans.cli.interruption import Interruption, remember_job, requeued
 from lightning_gans.cli.plan import plan
 from lightning_gans.compat.lightning import callbacks, loggers, pl, pl_cli, utilities
 from lightning_gans.engine.logbook import NonFiniteError
+from lightning_gans.engine.loggers import attempt
 from lightning_gans.runs.atomic import alone, sweep, write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint
 from lightning_gans.runs.folder import claim, configs, remove_empty, run_of, unused
@@ -141,6 +143,8 @@ class GANCLI(pl_cli.LightningCLI):
             if hasattr(logger, "get") and str(logger.get("class_path")).endswith("WandbLogger"):
                 logger["init_args"]["id"], logger["init_args"]["save_dir"] = run, str(self.run_dir)
                 self.uses_wandb = True
+                if run is not None and not logger["init_args"].get("offline"):
+                    offline_without_login()
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Give the trainer a CSV of its metrics, whole checkpoints, and ``gan_ddp`` if there are several devices."""
@@ -172,11 +176,20 @@ class GANCLI(pl_cli.LightningCLI):
             raise SystemExit(0)
         if self.options["fast"]:
             go_fast(self.model, self.trainer.strategy.root_device, self.options["trainer"].get("benchmark") is None)
+        self._start_loggers()
         if self.trainer.is_global_zero:
             print(f"Run folder: {self.run_dir}")
             remember_job(self.run_dir, self.command)
             if self.uses_wandb:
                 write_text(self.run_dir / "wandb_id", self.wandb_id)
+
+    def _start_loggers(self) -> None:
+        """Leave those out that cannot start, W&B without network, say; it comes first, for the sake of TensorBoard."""
+        started: list[Any] = []
+        for logger in sorted(self.trainer.loggers, key=lambda logger: not isinstance(logger, loggers.WandbLogger)):
+            attempt(logger, lambda logger=logger: started.append((getattr(logger, "experiment", None), logger)))
+        known = [logger for _, logger in started]
+        self.trainer.loggers = [logger for logger in self.trainer.loggers if logger in known]
 
     def after_fit(self) -> None:
         """Write the last checkpoint, and say where everything lies."""
@@ -280,6 +293,18 @@ class SaveConfig(pl_cli.SaveConfigCallback):
         written = configs(folder)
         if not written or written[-1].read_text() != text:
             write_text(folder / (f"config-{len(written) + 1}.yaml" if written else "config.yaml"), text)
+
+
+def offline_without_login() -> None:
+    """Have W&B write its runs to the disk where it has no login, for which it would ask, or end the run."""
+    checks.installed("wandb")
+    if "WANDB_MODE" in os.environ:
+        return
+    wandb = importlib.import_module("wandb")
+    with suppress(TypeError):  # an old one, which cannot tell without asking
+        if not wandb.login(prompt=False):
+            os.environ["WANDB_MODE"] = "offline"
+            utilities.rank_zero_warn("W&B has no login (`wandb login`): the run is written to the disk (`wandb sync`).")
 
 
 def go_fast(model: Any, device: torch.device, benchmark: bool = True) -> None:

@@ -28,7 +28,11 @@ def sentence_of(error: Exception) -> str | None:
     if raised_by.startswith("jsonargparse.") and isinstance(error.__cause__, Exception):
         return sentence_of(error.__cause__)  # raised by a constructor
     refused = raised_by.startswith("lightning_gans.") and isinstance(error, (ValueError, OSError))
-    return str(error) if refused or (raised_by == checks.__name__ and isinstance(error, TypeError)) else None
+    return (
+        str(error)
+        if refused or (raised_by == checks.__name__ and isinstance(error, (TypeError, ImportError)))
+        else None
+    )
 
 
 @contextmanager
