@@ -212,13 +212,14 @@ def test_wandb_without_login_is_offline(monkeypatch: pytest.MonkeyPatch) -> None
     wandb = pytest.importorskip("wandb")
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(wandb, "login", lambda **options: asked.append(options))
+    monkeypatch.setattr(wandb, "teardown", lambda: asked.append({"teardown": True}))
     offline_without_login()
     assert not asked, "the mode is given"
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_API_KEY", "")  # whatever is set is put back
     with pytest.warns(UserWarning, match=r"W&B has no login \(`wandb login`\): the run is written to the disk"):
         offline_without_login()
-    assert os.environ["WANDB_MODE"] == "offline" and asked == [{"prompt": False}]
+    assert os.environ["WANDB_MODE"] == "offline" and asked == [{"prompt": False}, {"teardown": True}]
     del os.environ["WANDB_MODE"]
     monkeypatch.setattr(wandb, "login", lambda prompt: True)
     offline_without_login()

@@ -304,6 +304,7 @@ def offline_without_login() -> None:
     with suppress(TypeError):  # an old one, which cannot tell without asking
         if not wandb.login(prompt=False):
             os.environ["WANDB_MODE"] = "offline"
+            wandb.teardown()  # the question has made it read its settings
             utilities.rank_zero_warn("W&B has no login (`wandb login`): the run is written to the disk (`wandb sync`).")
 
 
