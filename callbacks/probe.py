@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine import rng
 from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.contract import Critic, Played, require
+from lightning_gans.engine.loggers import attempt
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.visualization.images import save_image_atomic
 
@@ -138,7 +140,11 @@ def log_image(trainer: pl.Trainer, key: str, image: Image.Image, step: int) -> N
         if isinstance(logger, loggers.WandbLogger):
             logger.log_image(key, [image], step=step)
         elif isinstance(logger, loggers.TensorBoardLogger):
-            logger.experiment.add_image(key, np.asarray(image), step, dataformats="HWC")
+            attempt(logger, partial(_draw, logger, key, image, step))
+
+
+def _draw(logger: Any, key: str, image: Image.Image, step: int) -> None:
+    logger.experiment.add_image(key, np.asarray(image), step, dataformats="HWC")
 
 
 def log_metrics(trainer: pl.Trainer, values: dict[str, float], step: int) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning_gans import __version__
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine.contract import Played, require
+from lightning_gans.engine.loggers import attempt
 
 GROUPS = ("c", "d", "g", "grad", "metrics", "samples", "surrogate", "time", "variance")
 _AXIS = "trainer/global_step"  # Lightning's name; here it counts generator updates
@@ -44,13 +46,16 @@ class WandbSetup(pl.Callback):
             return
         for logger in trainer.loggers:
             if isinstance(logger, loggers.WandbLogger):
-                run = logger.experiment
-                run.define_metric(_AXIS)
-                for group in dict.fromkeys((*GROUPS, *getattr(pl_module, "players", ()))):
-                    run.define_metric(f"{group}/*", step_metric=_AXIS)
-                for name in _LOWER_IS_BETTER:
-                    run.define_metric(name, step_metric=_AXIS, summary="min")
-                run.config.update(self.facts(trainer, pl_module), allow_val_change=True)
+                attempt(logger, partial(self._tell, logger, pl_module, self.facts(trainer, pl_module)))
+
+    def _tell(self, logger: Any, pl_module: Any, facts: dict[str, Any]) -> None:
+        run = logger.experiment
+        run.define_metric(_AXIS)
+        for group in dict.fromkeys((*GROUPS, *getattr(pl_module, "players", ()))):
+            run.define_metric(f"{group}/*", step_metric=_AXIS)
+        for name in _LOWER_IS_BETTER:
+            run.define_metric(name, step_metric=_AXIS, summary="min")
+        run.config.update(facts, allow_val_change=True)
 
     def facts(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The config entries: plain values only."""

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import csv
+import errno
+import importlib.util
 import math
+import os
+import re
+import warnings
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from common import make, plain, trainer
+from PIL import Image
+from test_interruption import CONFIG
 
+from lightning_gans.callbacks import ModeCoverage
+from lightning_gans.callbacks.probe import log_image
+from lightning_gans.cli import main
+from lightning_gans.cli.gan_cli import offline_without_login
+from lightning_gans.compat.lightning import callbacks, loggers
+from lightning_gans.datamodules import Ring
 from lightning_gans.runs.metrics_csv import MetricsCSV
 
 
@@ -104,3 +120,117 @@ def test_training_logs_by_generator_updates(tmp_path: Path) -> None:
 def test_the_folder_is_the_runs(tmp_path: Path, name: str) -> None:
     logger = MetricsCSV(tmp_path)
     assert (logger.save_dir, getattr(logger, name)) == (str(tmp_path), "")
+
+
+# ---------------------------------------------------------------------- loggers that fail
+class Broken(loggers.Logger):
+    """A logger whose server has gone away, for all that may be asked of it but the methods in ``works``."""
+
+    name = version = "broken"
+
+    def __init__(self, works: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.works, self.asked = works, Counter[str]()
+
+    def _ask(self, what: str) -> None:
+        self.asked[what] += 1
+        if what not in self.works:
+            raise ConnectionError("the server is gone\nfor good")
+
+    @property
+    def experiment(self) -> None:
+        self._ask("experiment")
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._ask("log_metrics")
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self._ask("log_hyperparams")
+
+    def save(self) -> None:
+        self._ask("save")
+
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        self._ask("after_save_checkpoint")
+
+    def finalize(self, status: str) -> None:
+        self._ask("finalize")
+
+
+FAILED = r"Broken has failed and may miss values, training goes on \(ConnectionError, the server is gone for good\)\."
+
+
+def told(caught: Any) -> list[str]:
+    return [str(w.message) for w in caught if re.fullmatch(FAILED, str(w.message))]
+
+
+def test_a_logger_that_fails_does_not_end_the_training(tmp_path: Path) -> None:
+    """Whatever it is asked for, by the engine, a callback or Lightning; told once; the others get all."""
+    broken, csv = Broken(works=("experiment",)), MetricsCSV(tmp_path)
+    keep = callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=2)
+    modes = ModeCoverage(every_n_steps=2, num_samples=20)
+    t = trainer(
+        max_steps=4, log_every_n_steps=1, logger=[broken, csv], enable_checkpointing=True, callbacks=[keep, modes]
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        t.fit(make("gan"), datamodule=Ring(batch_size=4))
+    asked = {"experiment", "log_metrics", "log_hyperparams", "save", "after_save_checkpoint", "finalize"}
+    assert broken.asked.keys() == asked and broken.asked["log_metrics"] >= 6
+    assert len(told(caught)) == 1 and t.global_step == 4
+    assert [row["step"] for row in rows(tmp_path) if row["g/loss"]] == ["1", "2", "3", "4"]
+
+
+def test_our_own_file_may_fail_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(MetricsCSV, "_rewrite", full)
+    t = trainer(max_steps=2, log_every_n_steps=1, logger=MetricsCSV(tmp_path))
+    with pytest.warns(UserWarning, match=r"MetricsCSV has failed .* \(OSError, \[Errno 28\] No space left on device\)"):
+        t.fit(make("gan"), train_dataloaders=plain())
+    assert t.global_step == 2
+
+
+def test_pictures_for_a_tensorboard_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    logger = loggers.TensorBoardLogger(tmp_path)
+    monkeypatch.setattr(logger.experiment, "add_image", lambda *args, **kwargs: {}[0])
+    with pytest.warns(UserWarning, match=r"TensorBoardLogger has failed .* \(KeyError, 0\)"):
+        log_image(trainer(logger=logger), "a", Image.new("RGB", (4, 4)), 0)
+
+
+def test_the_command_line_goes_on_without_a_logger_that_cannot_start() -> None:
+    Path("a.yaml").write_text(yaml.safe_dump(CONFIG | {"trainer": CONFIG["trainer"] | {"max_steps": 2}}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        main(["fit", "--config=a.yaml", "--name=a", f"--trainer.logger={__name__}.Broken"])
+    assert len(told(caught)) == 1 and [row["step"] for row in rows(Path("runs/a"))] == ["1", "2"]
+
+
+def test_wandb_without_login_is_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(wandb, "login", lambda **options: asked.append(options))
+    monkeypatch.setattr(wandb, "teardown", lambda: asked.append({"teardown": True}))
+    offline_without_login()
+    assert not asked, "the mode is given"
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "")  # whatever is set is put back
+    with pytest.warns(UserWarning, match=r"W&B has no login \(`wandb login`\): the run is written to the disk"):
+        offline_without_login()
+    assert os.environ["WANDB_MODE"] == "offline" and asked == [{"prompt": False}, {"teardown": True}]
+    del os.environ["WANDB_MODE"]
+    monkeypatch.setattr(wandb, "login", lambda prompt: True)
+    offline_without_login()
+    assert "WANDB_MODE" not in os.environ
+
+
+def test_wandb_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *args: None if name == "wandb" else find(name, *args))
+    Path("a.yaml").write_text(yaml.safe_dump(CONFIG))
+    with pytest.raises(SystemExit) as caught:
+        main(["fit", "--config=a.yaml", "--name=a", "--trainer.logger=WandbLogger"])
+    assert str(caught.value.code) == "error: wandb must be installed for this: pip install wandb"
+    assert not Path("runs/a").exists()

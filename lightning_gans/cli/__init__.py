@@ -20,6 +20,7 @@ import lightning_gans.callbacks as gan_callbacks
 from lightning_gans.cli.commands import directions, export, score
 from lightning_gans.cli.configuration import built, fit_networks_to_data, resolve
 from lightning_gans.cli.gan_cli import GANCLI, SaveConfig
+from lightning_gans.cli.interruption import exit_status
 from lightning_gans.cli.mistakes import sentence_of, silence
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
@@ -33,10 +34,15 @@ from lightning_gans.stages import reweight
 
 def main(args: list[str] | None = None, default_config: Path | None = None) -> None:
     """Run the command line; ``default_config`` is what ``fit`` does when no ``--config`` is given."""
-    from_shell = args is None
-    args = list(sys.argv[1:] if args is None else args)
-    if args and args[0] in OTHERS:
-        return OTHERS[args[0]](args[1:])
+    with exit_status():
+        given = list(sys.argv[1:] if args is None else args)
+        if given and given[0] in OTHERS:
+            OTHERS[given[0]](given[1:])
+        else:
+            _train(given, default_config, args is None)
+
+
+def _train(args: list[str], default_config: Path | None, from_shell: bool) -> None:
     args = resolve(args, default_config, GANCLI.subcommands())
     if from_shell:
         sys.argv[1:] = args

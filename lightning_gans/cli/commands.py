@@ -16,7 +16,7 @@ from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.diagnostics.latent_directions import LatentDirections
 from lightning_gans.runs.atomic import write_text
-from lightning_gans.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
 from lightning_gans.runs.folder import claim, run_of
 from lightning_gans.runs.metrics_csv import MetricsCSV
 from lightning_gans.tools.score import score_samples
@@ -74,7 +74,7 @@ def directions(args: list[str]) -> None:
     silence()
     try:
         checks.at_least_one(max_steps=steps)
-        path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+        path = newest_checkpoint(path) if path.is_dir() else path
         data = read_checkpoint(path).get("datamodule_hyper_parameters", {})
         pl.seed_everything(options["seed"], verbose=False)
         found = LatentDirections(tools.load(path), **options)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_gans.runs.checkpoints import read_checkpoint
+from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
 from lightning_gans.runs.folder import configs, run_of
 from lightning_gans.runs.load import HARMLESS, load, resolve_class
 
@@ -18,7 +18,7 @@ _REMEMBERED = (*HARMLESS, "lightning_gans.datamodules.", "lightning_gans.optim",
 
 
 def resolve(args: list[str], default_config: Path | None, commands: Collection[str]) -> list[str]:
-    """A run folder as ``--ckpt_path`` means its last checkpoint; a checkpoint brings its configuration along.
+    """A run folder as ``--ckpt_path`` means its newest whole checkpoint; a checkpoint brings its configuration along.
 
     Args:
         args: of the command line.
@@ -33,7 +33,7 @@ def resolve(args: list[str], default_config: Path | None, commands: Collection[s
     if i is not None and args[i:] != ["--ckpt_path"]:
         name, inline, value = args[i].partition("=")
         path = Path(value if inline else args[i + 1])
-        path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+        path = newest_checkpoint(path) if path.is_dir() else path
         try:
             checkpoint = read_checkpoint(path)
         except (FileNotFoundError, ValueError) as error:

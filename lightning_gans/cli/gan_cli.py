@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 import re
+import shlex
 import sys
 import uuid
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,13 @@ import lightning_gans.datamodules as gan_datamodules
 from lightning_gans import checks, networks, nonadversarial, regularizers, techniques, wrappers
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.cli.configuration import fit_networks_to_data, parameters
+from lightning_gans.cli.interruption import Interruption, remember_job, requeued
 from lightning_gans.cli.plan import plan
 from lightning_gans.compat.lightning import callbacks, loggers, pl, pl_cli, utilities
 from lightning_gans.engine.logbook import NonFiniteError
-from lightning_gans.runs.atomic import write_text
-from lightning_gans.runs.checkpoints import AtomicCheckpointIO
+from lightning_gans.engine.loggers import attempt
+from lightning_gans.runs.atomic import alone, sweep, write_text
+from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint
 from lightning_gans.runs.folder import claim, configs, remove_empty, run_of, unused
 from lightning_gans.runs.metrics_csv import MetricsCSV
 from lightning_gans.tools.write import SampleWriter
@@ -64,8 +69,10 @@ class GANCLI(pl_cli.LightningCLI):
         asked, known = (kwargs.get("args") or sys.argv[1:] or [""])[0], self.subcommands()
         if asked in known:  # each parser takes its time, and the others' are not needed
             self.subcommands = lambda: {asked: known[asked]}  # type: ignore[method-assign]
+        self.command: list[str] = kwargs.get("args") or sys.argv[1:]
         try:
-            super().__init__(*args, **kwargs)
+            with ExitStack() as self.held:
+                super().__init__(*args, **kwargs)
         except BaseException:
             if self.claimed is not None:
                 remove_empty(self.claimed)
@@ -136,6 +143,8 @@ class GANCLI(pl_cli.LightningCLI):
             if hasattr(logger, "get") and str(logger.get("class_path")).endswith("WandbLogger"):
                 logger["init_args"]["id"], logger["init_args"]["save_dir"] = run, str(self.run_dir)
                 self.uses_wandb = True
+                if run is not None and not logger["init_args"].get("offline"):
+                    offline_without_login()
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Give the trainer a CSV of its metrics, whole checkpoints, and ``gan_ddp`` if there are several devices."""
@@ -153,7 +162,11 @@ class GANCLI(pl_cli.LightningCLI):
         bars = [c for c in (given if isinstance(given, list) else [given]) if isinstance(c, callbacks.ProgressBar)]
         if bars or config.get("enable_progress_bar") is False:  # Lightning allows one bar, and none if it is off
             self.trainer_defaults = {k: v for k, v in self.trainer_defaults.items() if k != "callbacks"}
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        if self.subcommand == "fit":
+            resume = f"python {shlex.join([sys.argv[0], 'fit', f'--ckpt_path={self.run_dir}'])}"
+            trainer.callbacks.append(Interruption(self.run_dir / "checkpoints" / "last.ckpt", resume))
+        return trainer
 
     def before_fit(self) -> None:
         """Print the plan if that is all that was asked for; else say where the run goes."""
@@ -163,10 +176,20 @@ class GANCLI(pl_cli.LightningCLI):
             raise SystemExit(0)
         if self.options["fast"]:
             go_fast(self.model, self.trainer.strategy.root_device, self.options["trainer"].get("benchmark") is None)
+        self._start_loggers()
         if self.trainer.is_global_zero:
             print(f"Run folder: {self.run_dir}")
+            remember_job(self.run_dir, self.command)
             if self.uses_wandb:
                 write_text(self.run_dir / "wandb_id", self.wandb_id)
+
+    def _start_loggers(self) -> None:
+        """Leave those out that cannot start, W&B without network, say; it comes first, for the sake of TensorBoard."""
+        started: list[Any] = []
+        for logger in sorted(self.trainer.loggers, key=lambda logger: not isinstance(logger, loggers.WandbLogger)):
+            attempt(logger, lambda logger=logger: started.append((getattr(logger, "experiment", None), logger)))
+        known = [logger for _, logger in started]
+        self.trainer.loggers = [logger for logger in self.trainer.loggers if logger in known]
 
     def after_fit(self) -> None:
         """Write the last checkpoint, and say where everything lies."""
@@ -202,6 +225,9 @@ class GANCLI(pl_cli.LightningCLI):
             short = [self.options[k]["class_path"].rsplit(".", 1)[1].lower() for k in ("data", "model")]
             name = self.options["name"] or f"{'-'.join(short)}/{datetime.now():%Y%m%d-%H%M%S}"
             folder = Path(self.options["out"]) / name
+            if fresh and (begun := requeued(folder, self.command)) is not None:
+                folder, fresh, last = begun, False, newest_checkpoint(begun)
+                self.options["ckpt_path"] = str(last) if last.is_file() else None
         if self.options["dry_run"] or getattr(utilities.rank_zero_only, "rank", 0) != 0:  # only rank 0 writes
             return unused(folder) if fresh else folder
         try:
@@ -210,6 +236,9 @@ class GANCLI(pl_cli.LightningCLI):
             folder.mkdir(parents=True, exist_ok=True)
             (probe := folder / ".writable").touch()
             probe.unlink()
+            if self.subcommand == "fit":
+                self.held.enter_context(alone(folder))
+                sweep(folder)
         except OSError as error:
             raise SystemExit(
                 f"error: the run folder {folder} cannot be written ({error.strerror}): choose another --out."
@@ -264,6 +293,19 @@ class SaveConfig(pl_cli.SaveConfigCallback):
         written = configs(folder)
         if not written or written[-1].read_text() != text:
             write_text(folder / (f"config-{len(written) + 1}.yaml" if written else "config.yaml"), text)
+
+
+def offline_without_login() -> None:
+    """Have W&B write its runs to the disk where it has no login, for which it would ask, or end the run."""
+    checks.installed("wandb")
+    if "WANDB_MODE" in os.environ:
+        return
+    wandb = importlib.import_module("wandb")
+    with suppress(TypeError):  # an old one, which cannot tell without asking
+        if not wandb.login(prompt=False):
+            os.environ["WANDB_MODE"] = "offline"
+            wandb.teardown()  # the question has made it read its settings
+            utilities.rank_zero_warn("W&B has no login (`wandb login`): the run is written to the disk (`wandb sync`).")
 
 
 def go_fast(model: Any, device: torch.device, benchmark: bool = True) -> None:

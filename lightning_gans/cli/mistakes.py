@@ -27,8 +27,12 @@ def sentence_of(error: Exception) -> str | None:
     raised_by = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
     if raised_by.startswith("jsonargparse.") and isinstance(error.__cause__, Exception):
         return sentence_of(error.__cause__)  # raised by a constructor
-    refused = raised_by.startswith("lightning_gans.") and isinstance(error, (ValueError, FileNotFoundError))
-    return str(error) if refused or (raised_by == checks.__name__ and isinstance(error, TypeError)) else None
+    refused = raised_by.startswith("lightning_gans.") and isinstance(error, (ValueError, OSError))
+    return (
+        str(error)
+        if refused or (raised_by == checks.__name__ and isinstance(error, (TypeError, ImportError)))
+        else None
+    )
 
 
 @contextmanager
@@ -36,7 +40,7 @@ def told() -> Iterator[None]:
     """What a user has done wrong, as one sentence."""
     try:
         yield
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {sentence_of(error) or error}") from error
 
 

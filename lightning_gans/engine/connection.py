@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.engine import logbook, resume
+from lightning_gans.engine.loggers import let_fail
 from lightning_gans.engine.monitors import keep_monitors
 from lightning_gans.engine.settings import Fresh, before_settings, differences
 from lightning_gans.engine.step import Step
@@ -59,6 +60,7 @@ class Connection(callbacks.Callback):
         """Lightning is about to ask for the optimizers."""
         if stage == "fit":
             keep_monitors(pl_module)
+            let_fail(trainer.loggers)
             self.resumed: dict[str, Any] | None = None
             self.own_ema = pl_module.ema is not None  # somebody began it by hand, and goes on with it
 

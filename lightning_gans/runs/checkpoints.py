@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lightning_gans.compat.lightning import plugins_io
+from lightning_gans.compat.lightning import plugins_io, utilities
 from lightning_gans.runs.atomic import replacing, write_text
 from lightning_gans.runs.card import card
 
@@ -63,6 +63,31 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return _checked(checkpoint, path)
 
 
+def newest_checkpoint(run: str | Path) -> Path:
+    """The checkpoint that a run goes on from: the newest whole one that ends a stretch of training, or else of all.
+
+    Args:
+        run: its folder; ``checkpoints/last.ckpt`` in it, or ``hpc_ckpt_<n>.ckpt``, which Lightning writes under SLURM.
+
+    Returns:
+        Its path; ``checkpoints/last.ckpt`` if none is whole, which need not be there.
+    """
+    run = Path(run)
+    last, found = run / "checkpoints" / "last.ckpt", list[Path]()
+    for patterns in (("checkpoints/last*.ckpt", "hpc_ckpt_*.ckpt"), ("checkpoints/*.ckpt",)):
+        found += _newest_first(path for pattern in patterns for path in run.glob(pattern) if path not in found)
+    whole = next((path for path in found if zipfile.is_zipfile(path)), None)
+    if whole is None:
+        return last
+    if whole != found[0]:
+        utilities.rank_zero_warn(f"{found[0]} is damaged: {whole} is taken, the newest whole one.")
+    return whole
+
+
+def _newest_first(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
 @contextmanager
 def _readable(path: str | Path) -> Iterator[None]:
     if not Path(path).is_file():
@@ -83,7 +108,7 @@ def _readable(path: str | Path) -> Iterator[None]:
 
 def _whole_beside(path: Path) -> Path | None:
     """The newest other checkpoint of a folder whose end is there."""
-    others = sorted(path.parent.glob("*.ckpt"), key=lambda file: file.stat().st_mtime, reverse=True)
+    others = _newest_first(path.parent.glob("*.ckpt"))
     return next((file for file in others if file != path and zipfile.is_zipfile(file)), None)
 
 

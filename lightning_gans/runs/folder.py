@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from lightning_gans.runs.checkpoints import read_checkpoint
+from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
 
 
 def configs(folder: Path) -> list[Path]:
@@ -21,8 +21,8 @@ def configs(folder: Path) -> list[Path]:
 
 def run_of(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in, if it lies in one."""
-    folder = checkpoint.resolve().parent.parent
-    return folder if (folder / "config.yaml").is_file() else None
+    folders = list(checkpoint.resolve().parents)[1::-1]  # SLURM's lie beside config.yaml, others in a folder
+    return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
 
 
 def unused(folder: Path) -> Path:
@@ -48,12 +48,12 @@ def remove_empty(folder: Path) -> None:
 
 def newest_run(folder: Path, k: int) -> Path | None:
     """The run of round k that has a checkpoint; a run that was stopped before its first one has none."""
-    found = [path.parent.parent for path in folder.glob(f"round-{k}*/checkpoints/last.ckpt")]
-    found = [run for run in found if re.fullmatch(rf"round-{k}(-\d+)?", run.name)]
+    found = [run for run in folder.glob(f"round-{k}*") if re.fullmatch(rf"round-{k}(-\d+)?", run.name)]
+    found = [run for run in found if newest_checkpoint(run).is_file()]
     return max(found, key=lambda run: run.stat().st_mtime, default=None)
 
 
 def finished(run: Path) -> bool:
     """Whether a run has made the updates that its newest configuration asks for."""
     trainer = yaml.safe_load(configs(run)[-1].read_text())["trainer"]
-    return read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] >= trainer["max_steps"]
+    return read_checkpoint(newest_checkpoint(run))["global_step"] >= trainer["max_steps"]

@@ -15,7 +15,7 @@ from torch import nn
 from lightning_gans import checks
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.regularizers import Regularizer
-from lightning_gans.runs.checkpoints import read_checkpoint
+from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
 
 # Where classes are defined that do nothing when they are built but what a network or a term of a loss does. Others of
 # torch's and ours are not among them: some modules read files, download weights or start processes.
@@ -111,7 +111,7 @@ def _found(path: Path, which: str) -> Path:
     """The checkpoint itself, or that of a folder."""
     if not path.is_dir():
         return path
-    folder, last = path / "checkpoints", path / "checkpoints" / "last.ckpt"
+    folder, last = path / "checkpoints", newest_checkpoint(path)
     if which == "last":
         return last
     files = sorted(folder.glob("best-*.ckpt"), key=lambda file: file.stat().st_mtime)

@@ -98,8 +98,8 @@ class MetricsCSV(loggers.Logger):
     def _write_last(self, new: bool) -> None:
         with self.path.open("r+b") as file:
             self._last = file.seek(0, os.SEEK_END) if new else file.seek(self._last)
-            file.truncate()
             file.write(self._lines(self._rows[-1:]))
+            file.truncate()
 
     def _rewrite(self) -> None:
         before = self._lines(self._rows[:-1], header=True)

@@ -1,0 +1,144 @@
+"""A run that is told to stop, by Ctrl-C, by SIGTERM or by SLURM, saves first and says how it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning_gans.compat.lightning import callbacks
+from lightning_gans.engine.run import LOOK_EVERY
+from lightning_gans.runs.atomic import write_text
+
+_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+
+class Interruption(callbacks.Checkpoint):
+    """Ends a fit with the update under way when a signal comes: saves, says how to go on, exits with 128 + its number.
+
+    A second Ctrl-C ends at once. SLURM's signal before the time is up is answered between two updates too, where a
+    checkpoint is exact. It is a ``Checkpoint`` so that it comes behind all callbacks whose state is to be saved. Who
+    calls for the fit puts the handlers back (:func:`exit_status`).
+
+    Args:
+        path: the checkpoint to write.
+        resume: the command by which the run goes on.
+    """
+
+    def __init__(self, path: Path, resume: str) -> None:
+        self.path, self.resume = path, resume
+        self.received: int | None = None
+        self._training, self._process = False, os.getpid()
+        self._later: list[Callable[[], Any]] = []
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Before workers are started, which inherit the handlers and are not to end by Ctrl-C."""
+        self._handle(*_NAMES)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """From here on there is something to save; Lightning has set handlers of its own by now."""
+        self._training = True
+        self._handle(*_NAMES)
+        if hasattr(signal, "SIGUSR1") and callable(requeue := signal.getsignal(signal.SIGUSR1)):
+            self._handle(signal.SIGUSR1, to=lambda *args: self._later.append(lambda: requeue(*args)))
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        """Do what was asked for; several processes agree on it, whenever they wait for each other anyway."""
+        if trainer.world_size == 1 or trainer.global_step % (trainer.log_every_n_steps or LOOK_EVERY) == 0:
+            self._answer(trainer)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Do what was asked for during the last update."""
+        self._answer(trainer)
+        self._training = False
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """There will be no more updates to wait for."""
+        self._training = False
+
+    def _answer(self, trainer: Any) -> None:
+        if trainer.world_size > 1:
+            if trainer.strategy.reduce_boolean_decision(bool(self._later), all=False):
+                self._later = self._later[:1] or [lambda: trainer.save_checkpoint(self.path)]
+            if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+                self.received = self.received or signal.SIGTERM
+        while self._later:
+            self._later.pop()()
+        if self.received is None:
+            return
+        trainer.save_checkpoint(self.path, weights_only=False)
+        if trainer.is_global_zero:
+            told = f"Stopped by {_NAMES[signal.Signals(self.received)]} after update {trainer.global_step}"
+            print(f"{told}: go on with {self.resume}", file=sys.stderr, flush=True)
+        raise SystemExit(128 + self.received)
+
+    def _handle(self, *numbers: int, to: Callable[..., Any] | None = None) -> None:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python has no signals
+            for number in numbers:
+                signal.signal(number, to or self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return
+        if not self._training or number == self.received == signal.SIGINT:
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        if self.received is None and number == signal.SIGINT:
+            os.write(2, b"\nStopping with this update (Ctrl-C once more: at once).\n")  # print may be under way
+        self.received = number
+
+
+@contextmanager
+def exit_status() -> Iterator[None]:
+    """One sentence for Ctrl-C, the status that a shell expects, and at the end all handlers as they were."""
+    main = threading.current_thread() is threading.main_thread()
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if main and hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    if before.get(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        interrupts = (error, error.__context__)  # Lightning turns one into a status of 1
+        if not any(isinstance(e, KeyboardInterrupt) for e in interrupts) or getattr(error, "code", 1) != 1:
+            raise
+        print("Stopped by Ctrl-C; what was written before is intact.", file=sys.stderr, flush=True)
+        raise SystemExit(128 + signal.SIGINT) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def remember_job(folder: Path, command: Sequence[str]) -> None:
+    """Write into a new run's folder which job of SLURM, by which command, it is of."""
+    if job := _job(command):
+        write_text(folder / "slurm_job", job)
+
+
+def requeued(near: Path, command: Sequence[str]) -> Path | None:
+    """The run that this job of SLURM, which was queued again, began by the same command; None if it is no such job.
+
+    Args:
+        near: the folder that a new run would have; it is looked for beside it.
+        command: the arguments.
+    """
+    if int(os.environ.get("SLURM_RESTART_COUNT") or 0) < 1:
+        return None
+    found = [path for path in near.parent.glob("*/slurm_job") if path.read_text() == _job(command)]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
+
+
+def _job(command: Sequence[str]) -> str | None:
+    array = [os.environ.get(f"SLURM_ARRAY_{part}") for part in ("JOB_ID", "TASK_ID")]
+    job = "_".join(filter(None, array)) or os.environ.get("SLURM_JOB_ID")
+    return json.dumps({"job": job, "command": [*command]}) if job else None

@@ -1,0 +1,38 @@
+"""Loggers may fail: a chart is worth less than the training that it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+from lightning_gans.compat.lightning import utilities
+
+_METHODS = ("log_metrics", "log_hyperparams", "log_graph", "log_image", "log_text", "log_table", "save",
+            "after_save_checkpoint", "finalize")  # fmt: skip
+_TOLD: WeakSet[Any] = WeakSet()
+
+
+def attempt(logger: Any, call: Callable[[], Any]) -> Any:
+    """What ``call``, which hands something to a logger, returns; None if it fails, which is told once for each."""
+    try:
+        return call()
+    except Exception as error:  # of network, disk, server: whatever the logger's package raises
+        if logger not in _TOLD:
+            _TOLD.add(logger)
+            reason, who = " ".join(f"{type(error).__name__}, {error}".split()), type(logger).__name__
+            utilities.rank_zero_warn(f"{who} has failed and may miss values, training goes on ({reason}).")
+        return None
+
+
+def let_fail(loggers: Iterable[Any]) -> None:
+    """From here on, whoever calls these loggers, an error of theirs is a warning."""
+    for logger in loggers:
+        for name in _METHODS:
+            if hasattr(type(logger), name) and name not in vars(logger):
+                vars(logger)[name] = partial(_attempted, logger, name)
+
+
+def _attempted(logger: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+    return attempt(logger, partial(getattr(type(logger), name), logger, *args, **kwargs))

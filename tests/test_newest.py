@@ -1,0 +1,57 @@
+"""Which checkpoint a run goes on from: the newest whole one, whatever wrote it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_gans.runs.checkpoints import newest_checkpoint
+from lightning_gans.runs.folder import newest_run, run_of
+
+NAMES = ["checkpoints/last.ckpt", "checkpoints/last-v1.ckpt", "hpc_ckpt_1.ckpt", "hpc_ckpt_12.ckpt"]
+
+
+def write(path: Path, second: int) -> None:
+    path.parent.mkdir(exist_ok=True, parents=True)
+    torch.save({"second": second}, path)
+    os.utime(path, (second, second))
+
+
+@pytest.mark.parametrize("newest", NAMES)
+def test_the_newest_whoever_wrote_it(tmp_path: Path, newest: str) -> None:
+    for second, name in enumerate([*NAMES, newest]):
+        write(tmp_path / name, second)
+    write(tmp_path / "checkpoints" / "best-step=000001.ckpt", 100)  # ends no stretch of training
+    assert newest_checkpoint(tmp_path) == tmp_path / newest
+
+
+def test_a_damaged_one_is_passed_over_and_told(tmp_path: Path) -> None:
+    for second, name in enumerate(["checkpoints/000025.ckpt", "hpc_ckpt_1.ckpt", "checkpoints/last.ckpt"]):
+        write(tmp_path / name, second)
+    for damaged, taken in (
+        ("checkpoints/last.ckpt", "hpc_ckpt_1.ckpt"),
+        ("hpc_ckpt_1.ckpt", "checkpoints/000025.ckpt"),
+    ):
+        (tmp_path / damaged).write_bytes((tmp_path / damaged).read_bytes()[:100])
+        with pytest.warns(UserWarning, match=rf"is damaged: .*{taken} is taken, the newest whole one\."):
+            assert newest_checkpoint(tmp_path) == tmp_path / taken
+    (tmp_path / taken).write_bytes(b"")
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "last.ckpt"  # its reader tells
+
+
+def test_none(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "last.ckpt"
+
+
+def test_the_run_of_a_checkpoint_beside_its_configuration(tmp_path: Path) -> None:
+    run = tmp_path / "round-3-2"
+    for path in (run / NAMES[0], run / NAMES[2]):
+        write(path, 0)
+        assert run_of(path) is None
+    (run / "config.yaml").touch()
+    assert run_of(run / NAMES[0]) == run_of(run / NAMES[2]) == run.resolve()
+    (run / NAMES[0]).unlink()
+    assert newest_run(tmp_path, 3) == run and newest_run(tmp_path, 2) is None
