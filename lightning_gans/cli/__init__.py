@@ -21,6 +21,7 @@ from lightning_gans.cli.commands import directions, export, score
 from lightning_gans.cli.configuration import built, fit_networks_to_data, resolve
 from lightning_gans.cli.gan_cli import GANCLI, SaveConfig
 from lightning_gans.cli.mistakes import sentence_of, silence
+from lightning_gans.cli.parsing import prepared
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.engine.module import GenerativeModule
@@ -37,7 +38,7 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
     args = list(sys.argv[1:] if args is None else args)
     if args and args[0] in OTHERS:
         return OTHERS[args[0]](args[1:])
-    args = resolve(args, default_config, GANCLI.subcommands())
+    args = prepared(resolve(args, default_config, GANCLI.subcommands()))
     if from_shell:
         sys.argv[1:] = args
     silence()

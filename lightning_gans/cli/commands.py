@@ -10,8 +10,8 @@ import torch
 
 from lightning_gans import checks, tools
 from lightning_gans.callbacks.direction_charts import DirectionCharts
-from lightning_gans.cli.gan_cli import Parser
 from lightning_gans.cli.mistakes import sentence_of, silence, told
+from lightning_gans.cli.parsing import Parser, prepared
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.diagnostics.latent_directions import LatentDirections
@@ -31,7 +31,7 @@ def score(args: list[str]) -> None:
     parser.add_argument("--out", type=str | None, default=None, help="JSON file for the scores and their protocol.")
     if torch.cuda.is_available():
         parser.set_defaults({"device": "cuda"})
-    parsed = parser.parse_args(args)
+    parsed = parser.parse_args(prepared(args))
     with told():
         given = parser.instantiate_classes(parsed)
         options = {k: v for k, v in vars(given).items() if k not in ("config", "samples", "data", "out")}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 import sys
 import uuid
 from datetime import datetime
@@ -15,12 +13,12 @@ import torch
 import yaml
 
 import lightning_gans.callbacks as gan_callbacks
-import lightning_gans.datamodules as gan_datamodules
-from lightning_gans import checks, networks, nonadversarial, regularizers, techniques, wrappers
+from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback
-from lightning_gans.cli.configuration import fit_networks_to_data, parameters
+from lightning_gans.cli.configuration import fit_networks_to_data
+from lightning_gans.cli.parsing import Parser
 from lightning_gans.cli.plan import plan
-from lightning_gans.compat.lightning import callbacks, loggers, pl, pl_cli, utilities
+from lightning_gans.compat.lightning import callbacks, loggers, pl_cli, utilities
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.runs.atomic import write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO
@@ -29,28 +27,6 @@ from lightning_gans.runs.metrics_csv import MetricsCSV
 from lightning_gans.tools.write import SampleWriter
 
 _BEST = "best-{step:06d}"
-_PACKAGES = (techniques, nonadversarial, gan_datamodules, gan_callbacks, networks, regularizers, wrappers)
-
-
-class Parser(pl_cli.LightningArgumentParser):
-    """Adds the nearest valid names to a parsing error, and leaves out the 250 lines of usage before it."""
-
-    def print_usage(self, file: Any = None) -> None:
-        """Nothing: an error ends with a hint at ``--help``."""
-
-    def error(self, message: str, *args: Any, **kwargs: Any) -> Any:
-        """Tell the mistake, with the nearest valid names, and end."""
-        options = {part for action in self._actions for part in str(action.dest).split(".")}
-        classes = {name for package in _PACKAGES for name in package.__all__}
-        owners = [pl.Trainer, callbacks.ModelCheckpoint, *(getattr(p, name) for p in _PACKAGES for name in p.__all__)]
-        known = options | classes | {name for owner in owners for name in parameters(owner)}
-        known |= {"Callback", "GANDataModule", "GenerativeModule", "Logger", "Module", "NoneType"}
-        quoted = re.findall(r"""["'`]([\w.]+)["'`]|Given value: ([\w.]+)|--([\w.]+)""", str(message))
-        words = {word.split(".")[-1] for match in quoted for word in match if word}
-        hints = {word: difflib.get_close_matches(word, known, n=3, cutoff=0.75) for word in sorted(words - known)}
-        lines = [f"'{word}': did you mean {', '.join(near)}?" for word, near in hints.items() if near]
-        lines = [line for line in lines if line not in str(message)]  # a parser within this one may have said it
-        return super().error("\n  ".join([str(message), *lines]), *args, **kwargs)
 
 
 class GANCLI(pl_cli.LightningCLI):
