@@ -29,6 +29,20 @@ def check_connected(trainer: Any, module: Any) -> None:
         )
 
 
+def refuse_lightnings_own(module: Any) -> None:
+    """ValueError for options of a Trainer in whose place each player has one, before Lightning refuses them."""
+    try:
+        trainer = module.trainer
+    except RuntimeError:  # none yet
+        return
+    if str(getattr(trainer.state.fn, "value", "")) != "fit":
+        return
+    for option, off, ours in (("gradient_clip_val", None, "clip_grad"), ("accumulate_grad_batches", 1, "accumulate")):
+        if (given := getattr(trainer, option)) not in (off, None, 0):
+            names = " or ".join(f"{ours}_{player}" for player in module.players)
+            raise ValueError(f"{option} of the Trainer must be {off}, got {given!r}: give {names} to the model.")
+
+
 @contextmanager
 def hooked_once(trainer: Any, module: Any, step: Step) -> Iterator[Callable[[], Tensor]]:
     """A closure after whose later calls Lightning finds no hook to fire."""

@@ -194,7 +194,7 @@ def call_ratio(log_ratio: LogRatio, x: Tensor, labels: Tensor | None) -> Tensor:
     network = log_ratio if isinstance(log_ratio, nn.Module) else nn.Identity()
     x = x.to(next(network.parameters(), x).device)
     with evaluating(network):
-        return score(log_ratio, x, None if labels is None else labels.to(x.device))
+        return score(log_ratio, x, None if labels is None else labels.to(x.device), "log_ratio")
 
 
 def ratio_of(module: Any) -> LogRatio:
