@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torchvision.models  # noqa: F401  whose classes could be taken for ours
 import yaml
 
 from lightning_gans.cli import main
 from lightning_gans.cli.parsing import innermost, prepared
-
-import torchvision.models  # noqa: F401, E402, I001  whose classes could be taken for ours
 
 NETS = {
     "generator": {"class_path": "ToyGenerator", "init_args": {"width": 8, "num_classes": 3}},

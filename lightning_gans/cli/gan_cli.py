@@ -103,7 +103,9 @@ class GANCLI(pl_cli.LightningCLI):
             checks.at_least_one(threads=threads)
             torch.set_num_threads(threads)
         known = self.run_dir / "wandb_id"  # the W&B run of this folder, which a resumed run goes on with
-        self.wandb_id = known.read_text().strip() if known.is_file() else uuid.uuid4().hex[:8]
+        agents = os.environ.get("WANDB_RUN_ID")  # an agent of a sweep names the run, whatever is asked of W&B
+        self.wandb_id = known.read_text().strip() if known.is_file() else agents or uuid.uuid4().hex[:8]
+        self.wandb_id = (os.environ.get("WANDB_SWEEP_ID") and agents) or self.wandb_id
         self._name_wandb_run(self.wandb_id)
 
     def _name_wandb_run(self, run: str | None) -> None:

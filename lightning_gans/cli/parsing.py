@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import json
 import re
@@ -216,7 +217,8 @@ def _own_defaults(parser_or_action: Any, prev_val: Any, value: Any) -> None:
     _DISCARD(parser_or_action, prev_val, value)
     if not prev_val or "init_args" not in prev_val or prev_val["class_path"] == value["class_path"]:
         return
-    needed = _required(jsonargparse._typehints.import_object(value["class_path"])) | {"num_classes"}
+    module, name = str(value["class_path"]).rsplit(".", 1)
+    needed = _required(getattr(importlib.import_module(module), name)) | {"num_classes"}
     for key in list(prev_val["init_args"].keys(branches=True, nested=False)):
         if key not in needed:
             prev_val["init_args"].pop(key)
