@@ -290,16 +290,13 @@ class GenerativeModule(Sampling):
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"  # for `load`
         if (data := resume.data_name(self.trainer)) is not None:
             checkpoint["data"] = data
-        if self.ema is not None:
-            checkpoint["ema"] = self.ema.state_dict()
+        checkpoint |= self.sampling_state()
         if self.run is not None:
             checkpoint["engine"] = resume.save(self.progress, self.run.stream, self.run.noise) | self.run.state_dict()
 
     def load_state(self, checkpoint: Mapping[str, Any], fitting: bool = False, other_data: bool = False) -> None:
         """Take averaged weights now, and the rest when ``fit`` starts from this checkpoint."""
-        self._slot.clear()
-        if "ema" in checkpoint:
-            self.start_ema().load_state_dict(checkpoint["ema"])
+        self.load_sampling_state(checkpoint)
         state = checkpoint.get("engine", checkpoint.get("gan")) if fitting else None
         self._resumed = None if state is None else {**state, "other_data": other_data}
 

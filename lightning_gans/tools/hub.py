@@ -22,6 +22,7 @@ CHECKPOINT = "checkpoints/last.ckpt"  # in the repository, which is laid out lik
 _PUBLISHED = (
     "state_dict",
     "ema",
+    "label_counts",
     "hyper_parameters",
     "datamodule_hyper_parameters",
     "class_path",
