@@ -80,7 +80,6 @@ def test_the_network_that_returns_a_wrong_shape_is_named() -> None:
     module = RobustWGAN(generator(), critic(), 3, weight_network=nn.Linear(2, 2), w_start=0, rho=0.1)
     with pytest.raises(ValueError, match=r"weight_network must return scores of shape \(8,\), got \(8, 2\)"):
         trainer(max_steps=1).fit(module, loader())
-    RobustWGAN(generator(), critic(), 3, weight_network=nn.Linear(2, 1)).weigh  # (N, 1) is one score per sample
     with pytest.raises(ValueError, match=r"discriminator must return scores"):
         score(nn.Linear(2, 3), X)
 

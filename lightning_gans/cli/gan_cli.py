@@ -112,8 +112,18 @@ class GANCLI(pl_cli.LightningCLI):
         chosen = self.options["trainer"].get("logger")
         for logger in chosen if isinstance(chosen, list) else [chosen]:
             if hasattr(logger, "get") and str(logger.get("class_path")).endswith("WandbLogger"):
-                logger["init_args"]["id"], logger["init_args"]["save_dir"] = run, str(self.run_dir)
+                given, name = logger["init_args"], self._short_name()
+                given["id"], given["save_dir"] = run, str(self.run_dir)
+                if given.get("name") in (None, name):
+                    given["name"] = run and name
+                if given.get("project") in (None, "lightning_logs"):  # Lightning's choice
+                    given["project"] = os.environ.get("WANDB_PROJECT") or "lightning_gans"
                 self.uses_wandb = True
+
+    def _short_name(self) -> str:
+        """The run's folder, as seen from that of all runs."""
+        name = os.path.relpath(self.run_dir, self.options["out"])
+        return self.run_dir.name if name.startswith("..") else Path(name).as_posix()
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Give the trainer a CSV of its metrics, whole checkpoints, and ``gan_ddp`` if there are several devices."""
