@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning_gans import __version__
+from lightning_gans.callbacks.ema import EMA
+from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine.contract import Played, require
 from lightning_gans.engine.loggers import attempt
 
-GROUPS = ("c", "d", "g", "grad", "metrics", "samples", "surrogate", "time", "variance")
+GROUPS = ("c", "d", "g", "grad", "lr", "metrics", "samples", "surrogate", "time", "variance")
 _AXIS = "trainer/global_step"  # Lightning's name; here it counts generator updates
 _LOWER_IS_BETTER = ("metrics/fid/*", "metrics/kid/*")
 
@@ -36,9 +40,16 @@ class WandbSetup(pl.Callback):
 
     Every group of metrics (``d/ g/ grad/ metrics/ ...``) gets generator updates as its x-axis, and FID and
     KID are summarised by their least value. Into the run's config go the git commit of the working folder, the version
-    of this package, the technique, its penalties and networks, and the data, beside the hyper-parameters that Lightning
-    puts there. ``WANDB_MODE=offline`` works as ever.
+    of this package, the technique, its penalties and networks, the data, seed, batch size, ``max_steps``, the decay of
+    averaged weights and, once there are scores, their protocols, beside the hyper-parameters that Lightning puts there.
+    Every ``log_every_n_steps`` it logs ``lr/<player>`` and ``time/seconds_per_update``. ``WANDB_MODE=offline`` works
+    as ever.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, Any] = {}  # protocols
+        self._since: tuple[int, float] | None = None  # an update, and when it was done
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the run, once it is there and before anything is logged."""
@@ -47,6 +58,7 @@ class WandbSetup(pl.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, loggers.WandbLogger):
                 attempt(logger, partial(self._tell, logger, pl_module, self.facts(trainer, pl_module)))
+        self._told, self._since = {}, None
 
     def _tell(self, logger: Any, pl_module: Any, facts: dict[str, Any]) -> None:
         run = logger.experiment
@@ -57,10 +69,45 @@ class WandbSetup(pl.Callback):
             run.define_metric(name, step_metric=_AXIS, summary="min")
         run.config.update(facts, allow_val_change=True)
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log rates and speed, and tell protocols that are new."""
+        module: Any = pl_module
+        step, every = module.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not every or step % every or not trainer.is_global_zero or (self._since and self._since[0] == step):
+            return
+        now = time.perf_counter()
+        values = {f"lr/{name}": s.optimizer.param_groups[0]["lr"] for name, s in module.run.steps.items()}
+        if self._since is not None:
+            values["time/seconds_per_update"] = (now - self._since[1]) / (step - self._since[0])
+        self._since = step, now
+        for logger in trainer.loggers:
+            if isinstance(logger, loggers.WandbLogger):
+                logger.log_metrics(values, step=step)
+        self._tell_protocols(trainer)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell the protocols of scores that were measured at the end."""
+        if trainer.is_global_zero:
+            self._tell_protocols(trainer)
+
+    def _tell_protocols(self, trainer: Any) -> None:
+        found = {c.label: dict(c.protocol) for c in trainer.callbacks if isinstance(c, ScoreCallback) and c.protocol}
+        if found == self._told:
+            return
+        self._told = found
+        for logger in trainer.loggers:
+            if isinstance(logger, loggers.WandbLogger):
+                attempt(logger, lambda run=logger: run.experiment.config.update(  # type: ignore[misc]
+                    {"protocols": found}, allow_val_change=True))  # fmt: skip
+
     def facts(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The config entries: plain values only."""
         module: Any = require(pl_module, Played, self)
         datamodule = getattr(trainer, "datamodule", None)
+        seed = os.environ.get("PL_GLOBAL_SEED")  # what seed_everything leaves
+        decays = [c.decay for c in trainer.callbacks if isinstance(c, EMA)]  # type: ignore[attr-defined]
         names = [name for player in reversed(module.players.values()) for name in player.networks]
         networks = {name: getattr(module, name) for name in names}
         return {
@@ -68,6 +115,10 @@ class WandbSetup(pl.Callback):
             "lightning_gans": __version__,
             "technique": type(module).__name__,
             "data": None if datamodule is None else getattr(datamodule, "name", type(datamodule).__name__),
+            "seed": None if seed is None else int(seed),
+            "batch_size": getattr(datamodule, "batch_size", None),
+            "max_steps": trainer.max_steps,
+            "ema_decay": next(iter(decays), None),
             "regularizer_weights": {r.name: r.weight for r in getattr(module, "regularizers", ())},
             "networks": {name: type(net).__name__ for name, net in networks.items()},
             "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in networks.items()},

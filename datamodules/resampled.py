@@ -34,8 +34,20 @@ class Resampled(AroundDataModule):
         loader = self.data.train_dataloader()
         if not isinstance(loader, MemoryLoader):
             loader = self.data.fixed_loader("train")
+        return ResampledLoader(loader, self._drawn_by())
+
+    def _drawn_by(self) -> Tensor:
         given = self.probabilities
-        return ResampledLoader(loader, torch.load(given, weights_only=True) if isinstance(given, str) else given)
+        if isinstance(given, str):
+            try:
+                given = torch.load(given, weights_only=True)
+            except FileNotFoundError:
+                raise FileNotFoundError(f"probabilities {given} does not exist.") from None
+            except Exception as error:  # torch.load fails in many ways
+                raise ValueError(f"probabilities {given} must be a tensor by torch.save, got another file.") from error
+        if not isinstance(given, Tensor):
+            raise ValueError(f"probabilities must be a tensor (N,), got {type(given).__name__}.")
+        return given
 
     def describe(self) -> str:
         """The data set in one line (reads the files)."""

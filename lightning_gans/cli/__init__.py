@@ -22,6 +22,7 @@ from lightning_gans.cli.configuration import built, fit_networks_to_data, resolv
 from lightning_gans.cli.gan_cli import GANCLI, SaveConfig
 from lightning_gans.cli.interruption import exit_status
 from lightning_gans.cli.mistakes import sentence_of, silence
+from lightning_gans.cli.parsing import prepared
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.engine.module import GenerativeModule
@@ -43,7 +44,7 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
 
 
 def _train(args: list[str], default_config: Path | None, from_shell: bool) -> None:
-    args = resolve(args, default_config, GANCLI.subcommands())
+    args = prepared(resolve(args, default_config, GANCLI.subcommands()))
     if from_shell:
         sys.argv[1:] = args
     silence()

@@ -10,12 +10,12 @@ import torch
 
 from lightning_gans import checks, tools
 from lightning_gans.callbacks.direction_charts import DirectionCharts
-from lightning_gans.cli.gan_cli import Parser
 from lightning_gans.cli.mistakes import sentence_of, silence, told
+from lightning_gans.cli.parsing import Parser, prepared
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.diagnostics.latent_directions import LatentDirections
-from lightning_gans.runs.atomic import write_text
+from lightning_gans.runs.atomic import check_writable, write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
 from lightning_gans.runs.folder import claim, run_of
 from lightning_gans.runs.metrics_csv import MetricsCSV
@@ -31,8 +31,10 @@ def score(args: list[str]) -> None:
     parser.add_argument("--out", type=str | None, default=None, help="JSON file for the scores and their protocol.")
     if torch.cuda.is_available():
         parser.set_defaults({"device": "cuda"})
-    parsed = parser.parse_args(args)
+    parsed = parser.parse_args(prepared(args))
     with told():
+        if parsed.out:
+            check_writable("--out", parsed.out)
         given = parser.instantiate_classes(parsed)
         options = {k: v for k, v in vars(given).items() if k not in ("config", "samples", "data", "out")}
         found = score_samples(given.samples, given.data, **options)
@@ -55,6 +57,7 @@ def export(args: list[str]) -> None:
     parser.add_argument("--weights", choices=("ema", "raw"), default="ema", help="Averaged weights if there are any.")
     own = parser.parse_args(args)
     with told():
+        check_writable("--out", own.out)
         print(f"Generator    {tools.export(tools.load(own.ckpt_path, own.which, own.weights), own.out)}")
 
 

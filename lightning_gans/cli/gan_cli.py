@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
-import re
 import shlex
 import sys
 import uuid
 from contextlib import ExitStack, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,13 @@ import torch
 import yaml
 
 import lightning_gans.callbacks as gan_callbacks
-import lightning_gans.datamodules as gan_datamodules
-from lightning_gans import checks, networks, nonadversarial, regularizers, techniques, wrappers
+from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback
-from lightning_gans.cli.configuration import fit_networks_to_data, parameters
+from lightning_gans.cli.configuration import fit_networks_to_data
 from lightning_gans.cli.interruption import Interruption, remember_job, requeued
+from lightning_gans.cli.parsing import Parser
 from lightning_gans.cli.plan import plan
-from lightning_gans.compat.lightning import callbacks, loggers, pl, pl_cli, utilities
+from lightning_gans.compat.lightning import callbacks, loggers, pl_cli, utilities
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.engine.loggers import attempt
 from lightning_gans.runs.atomic import alone, sweep, write_text
@@ -34,28 +33,6 @@ from lightning_gans.runs.metrics_csv import MetricsCSV
 from lightning_gans.tools.write import SampleWriter
 
 _BEST = "best-{step:06d}"
-_PACKAGES = (techniques, nonadversarial, gan_datamodules, gan_callbacks, networks, regularizers, wrappers)
-
-
-class Parser(pl_cli.LightningArgumentParser):
-    """Adds the nearest valid names to a parsing error, and leaves out the 250 lines of usage before it."""
-
-    def print_usage(self, file: Any = None) -> None:
-        """Nothing: an error ends with a hint at ``--help``."""
-
-    def error(self, message: str, *args: Any, **kwargs: Any) -> Any:
-        """Tell the mistake, with the nearest valid names, and end."""
-        options = {part for action in self._actions for part in str(action.dest).split(".")}
-        classes = {name for package in _PACKAGES for name in package.__all__}
-        owners = [pl.Trainer, callbacks.ModelCheckpoint, *(getattr(p, name) for p in _PACKAGES for name in p.__all__)]
-        known = options | classes | {name for owner in owners for name in parameters(owner)}
-        known |= {"Callback", "GANDataModule", "GenerativeModule", "Logger", "Module", "NoneType"}
-        quoted = re.findall(r"""["'`]([\w.]+)["'`]|Given value: ([\w.]+)|--([\w.]+)""", str(message))
-        words = {word.split(".")[-1] for match in quoted for word in match if word}
-        hints = {word: difflib.get_close_matches(word, known, n=3, cutoff=0.75) for word in sorted(words - known)}
-        lines = [f"'{word}': did you mean {', '.join(near)}?" for word, near in hints.items() if near]
-        lines = [line for line in lines if line not in str(message)]  # a parser within this one may have said it
-        return super().error("\n  ".join([str(message), *lines]), *args, **kwargs)
 
 
 class GANCLI(pl_cli.LightningCLI):
@@ -134,17 +111,29 @@ class GANCLI(pl_cli.LightningCLI):
             checks.at_least_one(threads=threads)
             torch.set_num_threads(threads)
         known = self.run_dir / "wandb_id"  # the W&B run of this folder, which a resumed run goes on with
-        self.wandb_id = known.read_text().strip() if known.is_file() else uuid.uuid4().hex[:8]
+        agents = os.environ.get("WANDB_RUN_ID")  # an agent of a sweep names the run, whatever is asked of W&B
+        self.wandb_id = known.read_text().strip() if known.is_file() else agents or uuid.uuid4().hex[:8]
+        self.wandb_id = (os.environ.get("WANDB_SWEEP_ID") and agents) or self.wandb_id
         self._name_wandb_run(self.wandb_id)
 
     def _name_wandb_run(self, run: str | None) -> None:
         chosen = self.options["trainer"].get("logger")
         for logger in chosen if isinstance(chosen, list) else [chosen]:
             if hasattr(logger, "get") and str(logger.get("class_path")).endswith("WandbLogger"):
-                logger["init_args"]["id"], logger["init_args"]["save_dir"] = run, str(self.run_dir)
+                given, name = logger["init_args"], self._short_name()
+                given["id"], given["save_dir"] = run, str(self.run_dir)
+                if given.get("name") in (None, name):
+                    given["name"] = run and name
+                if given.get("project") in (None, "lightning_logs"):  # Lightning's choice
+                    given["project"] = os.environ.get("WANDB_PROJECT") or "lightning_gans"
                 self.uses_wandb = True
                 if run is not None and not logger["init_args"].get("offline"):
                     offline_without_login()
+
+    def _short_name(self) -> str:
+        """The run's folder, as seen from that of all runs."""
+        name = os.path.relpath(self.run_dir, self.options["out"])
+        return self.run_dir.name if name.startswith("..") else Path(name).as_posix()
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Give the trainer a CSV of its metrics, whole checkpoints, and ``gan_ddp`` if there are several devices."""
@@ -162,7 +151,7 @@ class GANCLI(pl_cli.LightningCLI):
         bars = [c for c in (given if isinstance(given, list) else [given]) if isinstance(c, callbacks.ProgressBar)]
         if bars or config.get("enable_progress_bar") is False:  # Lightning allows one bar, and none if it is off
             self.trainer_defaults = {k: v for k, v in self.trainer_defaults.items() if k != "callbacks"}
-        trainer = super().instantiate_trainer(**kwargs)
+        trainer: Any = super().instantiate_trainer(**kwargs)
         if self.subcommand == "fit":
             resume = f"python {shlex.join([sys.argv[0], 'fit', f'--ckpt_path={self.run_dir}'])}"
             trainer.callbacks.append(Interruption(self.run_dir / "checkpoints" / "last.ckpt", resume))
@@ -187,9 +176,13 @@ class GANCLI(pl_cli.LightningCLI):
         """Leave those out that cannot start, W&B without network, say; it comes first, for the sake of TensorBoard."""
         started: list[Any] = []
         for logger in sorted(self.trainer.loggers, key=lambda logger: not isinstance(logger, loggers.WandbLogger)):
-            attempt(logger, lambda logger=logger: started.append((getattr(logger, "experiment", None), logger)))
+            attempt(logger, partial(self._start, logger, started))
         known = [logger for _, logger in started]
         self.trainer.loggers = [logger for logger in self.trainer.loggers if logger in known]
+
+    @staticmethod
+    def _start(logger: Any, started: list[Any]) -> None:
+        started.append((getattr(logger, "experiment", None), logger))
 
     def after_fit(self) -> None:
         """Write the last checkpoint, and say where everything lies."""

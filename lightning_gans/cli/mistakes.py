@@ -18,6 +18,11 @@ def sentence_of(error: Exception) -> str | None:
     known = (utilities.exceptions.MisconfigurationException, NonFiniteError)
     if isinstance(error, known) or "stateful callback" in str(error):
         return str(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocat" in str(error)):
+        reason = next(iter(str(error).strip().splitlines()), "").partition(" If reserved")[0].rstrip(".")
+        return (
+            f"The memory must hold a batch and its gradients, got: {reason or 'not enough'}. Lower --data.batch_size."
+        )
     if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
         detail = " ".join(str(error).splitlines()[1:2]).strip().rstrip(".")
         return f"The checkpoint does not fit the networks that the configuration asks for ({detail})."

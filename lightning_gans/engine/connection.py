@@ -30,6 +30,20 @@ def check_connected(trainer: Any, module: Any) -> None:
         )
 
 
+def refuse_lightnings_own(module: Any) -> None:
+    """ValueError for options of a Trainer in whose place each player has one, before Lightning refuses them."""
+    try:
+        trainer = module.trainer
+    except RuntimeError:  # none yet
+        return
+    if str(getattr(trainer.state.fn, "value", "")) != "fit":
+        return
+    for option, off, ours in (("gradient_clip_val", None, "clip_grad"), ("accumulate_grad_batches", 1, "accumulate")):
+        if (given := getattr(trainer, option)) not in (off, None, 0):
+            names = " or ".join(f"{ours}_{player}" for player in module.players)
+            raise ValueError(f"{option} of the Trainer must be {off}, got {given!r}: give {names} to the model.")
+
+
 @contextmanager
 def hooked_once(trainer: Any, module: Any, step: Step) -> Iterator[Callable[[], Tensor]]:
     """A closure after whose later calls Lightning finds no hook to fire."""
@@ -56,6 +70,8 @@ def _no_hook(optimizer: Optimizer) -> None:
 class Connection(callbacks.Callback):
     """Connects a `GenerativeModule` to its Trainer, which adds it: nothing hangs on hooks that people override."""
 
+    others_log = False  # somebody calls self.log
+
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Lightning is about to ask for the optimizers."""
         if stage == "fit":
@@ -76,6 +92,10 @@ class Connection(callbacks.Callback):
         """Have the loader number its items, if the module asks and the loader can; from here on values count."""
         if pl_module.needs_index and hasattr(trainer.train_dataloader, "with_index"):
             trainer.train_dataloader.with_index = True
+        if pl_module.num_classes is not None:
+            data: Any = getattr(trainer, "datamodule", None)
+            known = data.reference("train")[1] if hasattr(data, "reference") else None
+            pl_module.count_labels(getattr(trainer.train_dataloader, "labels", None) if known is None else known)
         run = pl_module.run
         run.watching = not any(getattr(callback, "guards_numbers", False) for callback in trainer.callbacks)
         run.monitors.begin(trainer, pl_module.values)
@@ -114,6 +134,7 @@ class Connection(callbacks.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Say so if somebody's ``training_step`` has trained in place of ours."""
+        self._tell_step(trainer, pl_module)
         if pl_module.run.stream.untouched:
             pl_module.run.stream.untouched = False
             pl.utilities.rank_zero_warn(
@@ -121,8 +142,22 @@ class Connection(callbacks.Callback):
                 "trains, got one that does not: override terms or cycle to train in another way."
             )
 
+    def _tell_step(self, trainer: Any, pl_module: Any) -> None:
+        """What people log themselves stands at the number of updates, as ours does, and not one before.
+
+        Lightning takes the step from a value of that name. It stays what checkpoints are named by, so it is told in
+        each step, once somebody logs.
+        """
+        every = trainer.log_every_n_steps
+        if not self.others_log and every and trainer.global_step % every == 0:
+            self.others_log = bool(trainer.loggers) and bool(trainer.logged_metrics)
+        if self.others_log:
+            pl_module.log("step", float(trainer.global_step), batch_size=1)
+
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Step the schedulers that count epochs, before anybody compares a value."""
+        if self.others_log:
+            pl_module.log("step", float(trainer.global_step), batch_size=1)
         if trainer.global_step:
             pl_module.run.monitors.check(trainer, pl_module.values, last=True)
             pl_module.step_schedulers("epoch")

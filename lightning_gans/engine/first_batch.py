@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gans.engine.batch import Batch
+from lightning_gans.engine.frozen import frozen
 from lightning_gans.functional.conditional import conditional_call, needs_labels, takes_labels
 
+LONELY = "more than 1 value per channel"  # what torch's BatchNorm says of a batch of one
 RESHAPE = (nn.Flatten, nn.Unflatten, nn.Identity)  # layers that only give another shape
 
 
@@ -85,12 +89,48 @@ def check_labels(labels: Tensor, n: int, networks: Mapping[str, nn.Module]) -> N
 
 
 def tried(name: str, network: nn.Module, what: str, x: Tensor, labels: Tensor | None, hint: str = "") -> Tensor:
-    """What a network makes of ``x``; ValueError with its name, what it was given and a hint if it fails."""
+    """What a network makes of ``x``; ValueError with its name and what it was given if it fails.
+
+    The ``hint`` is about shapes, and left out where the network fails for another reason.
+    """
     try:
         return conditional_call(network, x, labels)
-    except (RuntimeError, IndexError) as error:
+    except (RuntimeError, IndexError, ValueError) as error:
+        if "allocat" in str(error):  # out of memory, which is nobody's mistake
+            raise
+        if LONELY in str(error) or not re.search(r"shape|size|dimension|channel|match", str(error)):
+            hint = ""
         known = "" if labels is None else f" and labels {int(labels.min())}..{int(labels.max())}"
         raise ValueError(f"The {name} failed on {what} of shape {tuple(x.shape)}{known}{hint} ({error}).") from error
+
+
+def check_company(networks: Iterable[tuple[str, nn.Module]], batch: Batch, loader: Any) -> str | None:
+    """Name of a network whose BatchNorm cannot be trained on one sample, if there is any.
+
+    ValueError if the loader is known to end in a batch of one.
+    """
+    for name, network in networks:
+        if not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules()):
+            continue
+        with frozen(network), torch.no_grad():
+            for x in (batch.real, batch.z):
+                try:
+                    conditional_call(network, x[:1], None if batch.labels is None else batch.labels[:1])
+                except Exception as error:  # it may take neither
+                    if LONELY in str(error):
+                        size, rows = getattr(loader, "batch_size", None), getattr(loader, "sampler", None)
+                        if size and isinstance(rows, Sized) and not loader.drop_last and len(rows) % size == 1:
+                            raise ValueError(lonely(name, f"a last one of 1 ({len(rows)} items by {size})")) from None
+                        return name
+    return None
+
+
+def lonely(name: str, got: str) -> str:
+    """That a batch of one sample cannot be trained on."""
+    return (
+        f"Batches must hold 2 samples or more for the BatchNorm of the {name}, got {got}: give the loader "
+        "drop_last=True, or another batch_size."
+    )
 
 
 def sample_labels(labels: Tensor | None, n: int, num_classes: int | None) -> None:

@@ -15,7 +15,7 @@ from lightning_gans import checks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import logbook, resume, rng
 from lightning_gans.engine.batch import Batch, Terms, to_device
-from lightning_gans.engine.connection import Connection, check_connected, hooked_once
+from lightning_gans.engine.connection import Connection, check_connected, hooked_once, refuse_lightnings_own
 from lightning_gans.engine.first_batch import check_data, check_not_lazy
 from lightning_gans.engine.player import Player
 from lightning_gans.engine.progress import Progress
@@ -223,16 +223,17 @@ class GenerativeModule(Sampling):
         if not run.looked:
             with rng.untouched():
                 self.check_first_batch(batch)
+                run.look(self._named(), batch)
             if unused := left_out(raw, self.columns):
                 pl.utilities.rank_zero_warn(f"Of each batch {', '.join(unused)} is left out (see columns=).")
-            run.looked, run.labelled = True, {n: net for n, net in self._named().items() if takes_labels(net)}
-        elif labels is not None or weights is not None:
+        elif labels is not None or weights is not None or len(real) == 1:
             run.check_later(columns(raw, self.columns), len(real))
         return batch
 
     # ------------------------------------------------------------------ optimizers
     def configure_callbacks(self) -> list[Any]:
         """What connects this module to its trainer; an override adds to it."""
+        refuse_lightnings_own(self)
         return [Connection()]
 
     def configure_optimizers(self) -> Any:
@@ -289,16 +290,13 @@ class GenerativeModule(Sampling):
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"  # for `load`
         if (data := resume.data_name(self.trainer)) is not None:
             checkpoint["data"] = data
-        if self.ema is not None:
-            checkpoint["ema"] = self.ema.state_dict()
+        checkpoint |= self.sampling_state()
         if self.run is not None:
             checkpoint["engine"] = resume.save(self.progress, self.run.stream, self.run.noise) | self.run.state_dict()
 
     def load_state(self, checkpoint: Mapping[str, Any], fitting: bool = False, other_data: bool = False) -> None:
         """Take averaged weights now, and the rest when ``fit`` starts from this checkpoint."""
-        self._slot.clear()
-        if "ema" in checkpoint:
-            self.start_ema().load_state_dict(checkpoint["ema"])
+        self.load_sampling_state(checkpoint)
         state = checkpoint.get("engine", checkpoint.get("gan")) if fitting else None
         self._resumed = None if state is None else {**state, "other_data": other_data}
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, logbook
-from lightning_gans.engine.first_batch import check_labels, check_weights
+from lightning_gans.engine.batch import Batch
+from lightning_gans.engine.first_batch import check_company, check_labels, check_weights, lonely
 from lightning_gans.engine.graphs import StepGraphs
 from lightning_gans.engine.monitors import Monitors
 from lightning_gans.engine.player import Player, needs_closure
@@ -19,6 +20,7 @@ from lightning_gans.engine.progress import Progress
 from lightning_gans.engine.settings import Fresh
 from lightning_gans.engine.step import Step
 from lightning_gans.engine.stream import DataStream
+from lightning_gans.functional.conditional import takes_labels
 
 # Lightning warns of what we do on purpose: it takes whole cycles of batches, and has no validation loop.
 for _message in (
@@ -53,6 +55,7 @@ class Run:
         stepping: the one whose optimizer steps now.
         looked: the first batch was checked.
         labelled: networks that take labels, by name.
+        needs_two: a network that cannot be trained on a batch of one sample, if there is any.
         fresh: optimizers and schedules as they were configured.
         monitors: who compares which value.
         watching: losses must be finite; not if a callback of the user's sees to that.
@@ -89,6 +92,7 @@ class Run:
         self.steps: dict[str, Step] = {}
         self.looked, self.watching, self.began = False, True, -1
         self.labelled: dict[str, nn.Module] = {}
+        self.needs_two: str | None = None
         self.fresh: Fresh | None = None
 
     @property
@@ -141,9 +145,16 @@ class Run:
                 )
             self.steps[name] = Step(player, networks, own, progress, self.noise, scaler, self.graphs)
 
+    def look(self, networks: Mapping[str, nn.Module], batch: Batch) -> None:
+        """Remember of the first batch what later ones are looked at for."""
+        self.looked, self.labelled = True, {name: net for name, net in networks.items() if takes_labels(net)}
+        self.needs_two = check_company(networks.items(), batch, self.trainer.train_dataloader)
+
     def check_later(self, parts: Sequence[Any], n: int) -> None:
         """Labels and weights of a batch behind the first, where looking costs no wait: as they come, on the CPU."""
         on_cpu = [part if torch.is_tensor(part) and part.device.type == "cpu" else None for part in parts]
+        if n == 1 and self.needs_two is not None:
+            raise ValueError(lonely(self.needs_two, "one of 1"))
         if on_cpu[2] is not None:
             check_weights(on_cpu[2], n)
         if on_cpu[1] is not None and self.labelled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -21,10 +22,13 @@ class Sampling(pl.LightningModule):
     Attributes:
         latent_dim: length of z.
         made_by: name of the attribute that holds the network which makes samples; averaged by ``callbacks.EMA``.
+        label_counts: (num_classes,) how often each class is in the training data, as far as they tell (a data module
+            with ``reference``, a ``MemoryLoader``); None otherwise. Part of the checkpoint.
     """
 
     latent_dim: int
     made_by = "generator"
+    label_counts: Tensor | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,9 +90,38 @@ class Sampling(pl.LightningModule):
         parameter = next(self.network.parameters())
         z = torch.randn(n, *self.noise_shape, generator=generator, dtype=parameter.dtype).to(parameter.device)
         if labels is None and self.num_classes is not None:
-            labels = torch.randint(self.num_classes, (n,), generator=generator)
+            labels = self.draw_labels(n, generator)
         sample_labels(labels, n, self.num_classes)
         return z, None if labels is None else labels.to(parameter.device)
+
+    def draw_labels(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Classes (n,) as frequent as in the training data (``label_counts``), uniform where that is not known."""
+        if self.label_counts is None or len(self.label_counts) != self.num_classes:
+            return torch.randint(self.num_classes or 1, (n,), generator=generator)
+        return torch.multinomial(self.label_counts.double(), n, replacement=True, generator=generator)
+
+    def count_labels(self, labels: Tensor | None) -> None:
+        """Take the frequencies of the training data's ``labels``, unless they are not those of this network."""
+        self.label_counts, known = None, self.num_classes
+        if (
+            known is not None
+            and labels is not None
+            and len(labels)
+            and 0 <= int(labels.min()) <= int(labels.max()) < known
+        ):
+            self.label_counts = labels.cpu().bincount(minlength=known)
+
+    def sampling_state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it beside the weights."""
+        averaged = {} if self.ema is None else {"ema": self.ema.state_dict()}
+        return averaged if self.label_counts is None else averaged | {"label_counts": self.label_counts}
+
+    def load_sampling_state(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take it back."""
+        self._slot.clear()
+        self.label_counts = checkpoint.get("label_counts")
+        if "ema" in checkpoint:
+            self.start_ema().load_state_dict(checkpoint["ema"])
 
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -107,7 +140,7 @@ class Sampling(pl.LightningModule):
 
         Args:
             n: number of samples, >= 1.
-            labels: (n,) classes; drawn uniformly for a conditional network if not given.
+            labels: (n,) classes; drawn by :meth:`draw_labels` for a conditional network if not given.
             generator: source of the noise (CPU); the global one if not given.
             seed: of a source of its own, in place of ``generator``: the same number, the same samples.
 

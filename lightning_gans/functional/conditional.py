@@ -54,20 +54,24 @@ def conditional_call(net: Callable[..., Tensor], x: Tensor, labels: Tensor | Non
     return net(x, **{name: labels})
 
 
-def score(discriminator: Callable[..., Tensor], x: Tensor, labels: Tensor | None = None) -> Tensor:
+def score(
+    discriminator: Callable[..., Tensor], x: Tensor, labels: Tensor | None = None, name: str = "discriminator"
+) -> Tensor:
     """The raw scores (N,) of `x` (N, ...); `labels` (N,) are passed on only if the discriminator takes them.
+
+    `name` is that of the network in errors.
 
     Raises:
         ValueError: if the scores are not of shape (N,), or if there is not one label per sample.
     """
-    return check_scores(conditional_call(discriminator, x, labels), len(x))
+    return check_scores(conditional_call(discriminator, x, labels), len(x), name)
 
 
-def check_scores(scores: Tensor, n: int) -> Tensor:
+def check_scores(scores: Tensor, n: int, name: str = "discriminator") -> Tensor:
     """Returns `scores` (n,), flat where they are (n, 1) or the like; any other shape, which would broadcast silently
     in a loss, is a ValueError."""
     if scores.shape != (n,):
         if len(scores.shape) > 1 and scores.shape[0] == n == scores.numel():
             return scores.flatten()
-        raise ValueError(f"discriminator must return scores of shape ({n},), got {tuple(scores.shape)}.")
+        raise ValueError(f"{name} must return scores of shape ({n},), got {tuple(scores.shape)}.")
     return scores

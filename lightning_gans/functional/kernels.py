@@ -39,6 +39,10 @@ def median_distance(points: Tensor) -> Tensor:
 
 def unit_of_distance(points: Tensor) -> Tensor:
     """`median_distance` as the unit of a relative sigma; a ValueError where it is 0."""
+    if len(rows := gather_rows(points.detach())) < 2:
+        raise ValueError(
+            f"batch_size must be at least 2 with relative=True, which measures distances, got {len(rows)}."
+        )
     unit = median_distance(points)
     if not unit > 0:
         raise ValueError(f"relative must be False for data whose median distance is not above 0, got {float(unit):g}.")

@@ -40,11 +40,13 @@ def robust_weights(values: Tensor, rho: float, base: Tensor | None = None) -> Te
         base: (N,) weights >= 0 of the samples under the expectation, such as importance weights; None means equal ones.
 
     Raises:
-        ValueError: for a rho below 0 or not finite, no values, or a base of another shape.
+        ValueError: for a rho below 0 or not finite, no values or such as are not finite, or a base of another shape.
     """
     check_rho(rho)
     if values.dim() != 1 or len(values) == 0:
         raise ValueError(f"values must be a number per sample, (N,), got shape {tuple(values.shape)}.")
+    if not bool(values.isfinite().all()):
+        raise ValueError(f"values must be finite numbers, got {int((~values.isfinite()).sum())} that are not.")
     if base is not None and base.shape != values.shape:
         raise ValueError(f"base must be one weight per value, {tuple(values.shape)}, got {tuple(base.shape)}.")
     d, order = values.detach().double().sort(stable=True)

@@ -67,6 +67,16 @@ def sweep(folder: str | Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def check_writable(name: str, path: str | Path) -> None:
+    """ValueError unless a file can be made at ``path``, asked for by ``name``: before any work is lost. Makes none."""
+    path = Path(path)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir():
+        raise ValueError(f"{name} must be the name of a file, got the folder {path}.")
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{name} must be a file that can be written, got {path}, but {folder} takes none.")
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file (UTF-8), whole or not at all."""
     with replacing(path) as temporary:

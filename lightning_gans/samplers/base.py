@@ -104,7 +104,8 @@ class Sampler(ABC):
 
         Args:
             n: number of samples, >= 1.
-            labels: (n,) classes; for a conditional generator they are drawn uniformly with the proposals if not given.
+            labels: (n,) classes; for a conditional generator they are drawn with the proposals if not given, by the
+                module's ``draw_labels``, uniformly if it has none.
             seed: of all randomness, >= 0; the same samples each time, whatever else draws random numbers.
             start: leave out so many samples of the seed, a multiple of 100: several processes can share the work.
             progress: show a bar.
@@ -130,10 +131,13 @@ class Sampler(ABC):
         return self.module.sample(n, labels, generator), labels
 
     def some_labels(self, n: int, generator: Generator, labels: Tensor | None) -> Tensor | None:
-        """``labels``, or uniform ones if the generator takes any."""
+        """``labels``, or those that the module draws (uniform ones, if it does not) if the generator takes any."""
         classes = getattr(self.module, "num_classes", None)
         if labels is None and classes is not None:
-            labels = torch.randint(classes, (n,), generator=generator)
+            draws = hasattr(self.module, "draw_labels")
+            labels = (
+                self.module.draw_labels(n, generator) if draws else torch.randint(classes, (n,), generator=generator)
+            )
         if labels is not None and classes is None:
             raise ValueError("labels were given, but the generator takes none.")
         return labels
@@ -194,7 +198,7 @@ def call_ratio(log_ratio: LogRatio, x: Tensor, labels: Tensor | None) -> Tensor:
     network = log_ratio if isinstance(log_ratio, nn.Module) else nn.Identity()
     x = x.to(next(network.parameters(), x).device)
     with evaluating(network):
-        return score(log_ratio, x, None if labels is None else labels.to(x.device))
+        return score(log_ratio, x, None if labels is None else labels.to(x.device), "log_ratio")
 
 
 def ratio_of(module: Any) -> LogRatio:

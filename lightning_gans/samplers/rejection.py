@@ -49,6 +49,9 @@ class RejectionSampler(Sampler):
 
     With labels given, each is proposed for until it has its sample.
 
+    Departures: gamma = 0, which aims at p_d, where the paper takes the 80th percentile (``gamma=None``); l_M and gamma
+    are those of a burn-in, where there they follow the batches (``running=True``).
+
     Attributes:
         expected: share of the proposals that will be accepted, by those of the burn-in; NaN before :meth:`prepare`.
 
@@ -57,6 +60,7 @@ class RejectionSampler(Sampler):
         log_ratio: l.
         gamma: a number, or None for the percentile.
         percentile: 0 or in [1, 100], if gamma is None.
+        epsilon: eps >= 0, which bounds F where l = l_M.
         burn_in: proposals by which l_M, and gamma, are fixed.
         running: l_M and gamma by batch.
         seed: of the burn-in.
@@ -74,6 +78,7 @@ class RejectionSampler(Sampler):
         *,
         gamma: float | None = 0.0,
         percentile: float = 80.0,
+        epsilon: float = EPSILON,
         burn_in: int = 10_000,
         running: bool = False,
         seed: int = 0,
@@ -82,10 +87,11 @@ class RejectionSampler(Sampler):
             raise ValueError(f"gamma must be a finite number or None, got {gamma!r}.")
         if percentile != 0 and not 1 <= percentile <= 100:
             raise ValueError(f"percentile must be 0 or in [1, 100], such as 80, got {percentile!r}.")
+        checks.not_negative(epsilon=epsilon)
         checks.at_least_one(burn_in=burn_in)
         check_seed(seed=seed)
         super().__init__(module, log_ratio)
-        self.gamma, self.percentile, self.burn_in = gamma, percentile, burn_in
+        self.gamma, self.percentile, self.epsilon, self.burn_in = gamma, percentile, epsilon, burn_in
         self.running, self.seed = running, seed
         self.maximum: Tensor | None = None  # l_M
         self.shift = 0.0  # gamma
@@ -112,7 +118,7 @@ class RejectionSampler(Sampler):
     def percentile_of(self, logits: Tensor) -> float:
         """gamma by percentile of F."""
         assert self.maximum is not None
-        return float(torch.quantile(acceptance_logit(logits, self.maximum), self.percentile / 100))
+        return float(torch.quantile(acceptance_logit(logits, self.maximum, 0.0, self.epsilon), self.percentile / 100))
 
     def probability(self, logits: Tensor) -> Tensor:
         """With which proposals of these logits (N,) are kept, (N,)."""
@@ -121,7 +127,7 @@ class RejectionSampler(Sampler):
         if self.running:
             self.maximum = torch.maximum(self.maximum, logits.max())
             self.shift = self.percentile_of(logits) if self.gamma is None else self.gamma
-        return acceptance_logit(logits, self.maximum, self.shift).sigmoid()
+        return acceptance_logit(logits, self.maximum, self.shift, self.epsilon).sigmoid()
 
     def draw(self, n: int, generator: Generator, labels: Tensor | None = None) -> Tensor:
         """Propose 100 at a time until all are found."""

@@ -121,7 +121,7 @@ class PRCGAN(CTGAN):
         if self.center_scores:
             on_fake = on_fake - mean_over_ranks(on_fake.detach().mean())
         if self.ratio_clip is not None:
-            ratio = prc.log_ratio(score(self.classifier, fake, batch.labels), self.kept["logits"]).exp()
+            ratio = prc.log_ratio(score(self.classifier, fake, batch.labels, "classifier"), self.kept["logits"]).exp()
             positive = prc.reward(self.loss.generator, on_fake, on_real) >= 0
             weights = prc.surrogate_weights(ratio, positive, self.ratio_clip, self.surrogate)
             self.note(**prc.ratio_summary(ratio, weights))
@@ -131,7 +131,7 @@ class PRCGAN(CTGAN):
         """-E log C(x) - E log(1 - C(G(z))), logged as ``c/<name>``."""
         with torch.no_grad():
             fake = self.make_fake(batch)
-        on_real, on_fake = (score(self.classifier, x, batch.labels) for x in (batch.real, fake))
+        on_real, on_fake = (score(self.classifier, x, batch.labels, "classifier") for x in (batch.real, fake))
         self.note(c_accuracy=torch.cat([on_real > 0, on_fake <= 0]).float().mean())
         return {"real": F.softplus(-on_real.float()).mean(), "fake": F.softplus(on_fake.float()).mean()}
 
@@ -146,8 +146,8 @@ class PRCGAN(CTGAN):
         if self.ratio_clip is None:
             return
         if "logits" not in self.kept:
-            last = cast(Batch, self.last_batch)
-            self.kept["logits"] = score(self.classifier, cast(Tensor, self.last_fake), last.labels).detach()
+            last, fake = cast(Batch, self.last_batch), cast(Tensor, self.last_fake)
+            self.kept["logits"] = score(self.classifier, fake, last.labels, "classifier").detach()
         for batch in batches:
             self.minimise("c", self.classifier_terms, [batch])
 

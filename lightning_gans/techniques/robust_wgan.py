@@ -114,7 +114,9 @@ class RobustWGAN(SampleWeighted, WGANGP):
 
     def weigh(self, batch: Batch) -> Tensor:
         """W (N,) of the batch by the network."""
-        return robust.softplus_weights(score(self.weight_network, batch.real, batch.labels), batch.weights)
+        return robust.softplus_weights(
+            score(self.weight_network, batch.real, batch.labels, "weight_network"), batch.weights
+        )
 
     def after_discriminator_step(self) -> None:
         """Update the weights after the last discriminator update of a cycle, if that is due."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 from torch import nn
@@ -9,6 +10,7 @@ from torch import nn
 from lightning_gans.functional.losses import LossName
 from lightning_gans.techniques.gan import GAN
 from lightning_gans.wrappers import is_normalised, spectral_norm
+from lightning_gans.wrappers.spectral_norm import plain_layers
 
 
 class SNGAN(GAN):
@@ -17,7 +19,8 @@ class SNGAN(GAN):
     .. math:: L_D = E \max(0, 1 - D(x)) + E \max(0, 1 + D(G(z))), \quad L_G = -E D(G(z)), \qquad
               \bar W = W / \sigma(W), \quad \sigma(W) = \max_{\|h\| \le 1} \|W h\|
 
-    The discriminator is wrapped here, in place, unless ``wrappers.spectral_norm`` has been there.
+    The discriminator is wrapped here, in place. One that has a spectral norm already, by ``wrappers.spectral_norm``,
+    torch's or a layer of its own, stays as it is, with a warning if some of its layers have none.
 
     Defaults of the released CIFAR-10 code: the generator steps first and draws twice the batch. Departures: its
     learning rates fall to 0 linearly, which the recipes say and the defaults here do not; sigma starts from a power
@@ -57,6 +60,9 @@ class SNGAN(GAN):
     ) -> None:
         if not is_normalised(discriminator):
             spectral_norm(discriminator, power_iterations, self.stable_rank)
+        elif plain := plain_layers(discriminator):
+            done = f"The discriminator stays as it is, since it is normalised already, but not in {', '.join(plain)}."
+            warnings.warn(done, stacklevel=2)
         kwargs |= {"d_steps": d_steps, "g_batch_factor": g_batch_factor, "order": order}
         kwargs |= {"lr_g": lr_g, "lr_d": lr_d, "betas": betas}
         super().__init__(generator, discriminator, latent_dim, loss=loss, **kwargs)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from lightning_gans.techniques.sn_gan import SNGAN
-from lightning_gans.wrappers import SpectralNorm
+from lightning_gans.wrappers import SpectralNorm, is_normalised
 
 
 class SRNGAN(SNGAN):
@@ -25,16 +25,15 @@ class SRNGAN(SNGAN):
         c: share of the full rank, in (0, 1].
 
     Raises:
-        ValueError: for a discriminator that is normalised already, to another share.
+        ValueError: for a discriminator that is normalised already, to another share or by other code.
     """
 
     def __init__(
         self, generator: nn.Module, discriminator: nn.Module, latent_dim: int, *, c: float = 0.7, **kwargs: Any
     ) -> None:
-        for layer in discriminator.modules():
-            if isinstance(layer, SpectralNorm) and layer.stable_rank != c:
-                raise ValueError(
-                    f"discriminator must have no normalisation, or one with stable_rank={c}, got {layer.stable_rank}."
-                )
+        norms = [layer.stable_rank for layer in discriminator.modules() if isinstance(layer, SpectralNorm)]
+        if is_normalised(discriminator) and set(norms) != {c}:
+            got = str(norms[0]) if norms else "a spectral norm of other code"
+            raise ValueError(f"discriminator must have no normalisation, or one with stable_rank={c}, got {got}.")
         self.stable_rank = c  # a plain number, which may be set before Module.__init__
         super().__init__(generator, discriminator, latent_dim, **kwargs)

@@ -17,7 +17,7 @@ from lightning_gans.engine.contract import Latents, require
 from lightning_gans.functional.conditional import conditional_call, label_argument, takes_labels
 from lightning_gans.functional.importance import uniform_of
 from lightning_gans.functional.modes import copied
-from lightning_gans.runs.atomic import replacing
+from lightning_gans.runs.atomic import check_writable, replacing
 from lightning_gans.wrappers.mixture import MixtureGenerator
 
 _NAMES = ("z", "labels")
@@ -52,13 +52,14 @@ def export(module: Any, path: str | Path) -> Path:
 
     Raises:
         TypeError: for a model whose samples are no function of noise.
-        ValueError: for a path that ends otherwise, a generator that cannot be traced or has an operation that ONNX
-            does not have, or a file that computes something else. There is no file then.
+        ValueError: for a path that ends otherwise or cannot be written, a generator that cannot be traced or has an
+            operation that ONNX does not have, or a file that computes something else. There is no file then.
         ImportError: for .onnx, if a package is missing.
     """
     format = {".pt2": "torch", ".onnx": "onnx"}.get((path := Path(path)).suffix)
     if format is None:
         raise ValueError(f"path must end in .pt2 or .onnx, got {str(path)!r}.")
+    check_writable("path", path)
     if format == "onnx":
         checks.installed("onnx", "onnxscript")
     net = require(module, Latents, "export").network

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ CHECKPOINT = "checkpoints/last.ckpt"  # in the repository, which is laid out lik
 _PUBLISHED = (
     "state_dict",
     "ema",
+    "label_counts",
     "hyper_parameters",
     "datamodule_hyper_parameters",
     "class_path",
@@ -29,7 +33,7 @@ _PUBLISHED = (
 )
 
 
-def push_to_hub(path: str | Path, repo_id: str, private: bool = False) -> str:
+def push_to_hub(path: str | Path, repo_id: str, private: bool = False, folder: str | Path | None = None) -> str:
     """Publish a trained GAN in a model repository of the Hugging Face Hub, which is made if it is not there.
 
     It gets ``README.md``, the model card; ``checkpoints/last.ckpt``, all networks with EMA weights, without what only
@@ -41,30 +45,55 @@ def push_to_hub(path: str | Path, repo_id: str, private: bool = False) -> str:
         path: a checkpoint, or the folder of a run for its last one.
         repo_id: "user/name".
         private: whether a new repository can be seen by its owner only; one that is there stays as it is.
+        folder: a new folder that is to hold all of it; nothing is sent then, and no package is needed. ``load(folder)``
+            reads it, ``hf upload user/name folder`` sends it.
 
     Returns:
-        The address of the repository.
+        The address of the repository, or the folder.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: it is damaged or foreign, or a mixture whose first components only another checkpoint can build.
+        ValueError: it is damaged or foreign, or a mixture whose first components only another checkpoint can build; for
+            a folder that is there already.
         ImportError: ``huggingface_hub`` is not installed.
+        ConnectionError: the Hub is out of reach, or refuses.
     """
-    checks.installed("huggingface_hub")
-    from huggingface_hub import HfApi
-
+    if folder is None:
+        checks.installed("huggingface_hub")
+    elif Path(folder).exists():
+        raise ValueError(f"folder must be a new one, got {folder}, which is there already.")
     path = Path(path) / CHECKPOINT if Path(path).is_dir() else Path(path)
     checkpoint = read_checkpoint(path)
     if "class_path" not in checkpoint:
         raise ValueError(f"path: {path} is no checkpoint of a GenerativeModule: it does not tell its class.")
     if isinstance(base := checkpoint.get("hyper_parameters", {}).get("base"), str):
         raise ValueError(f"path: {path} is a mixture that cannot be built without {base}: export its generator.")
-    with tempfile.TemporaryDirectory() as folder:
-        _lay_out(checkpoint, path, repo_id, Path(folder))
+    with tempfile.TemporaryDirectory() as made:
+        _lay_out(checkpoint, path, repo_id, Path(made))
+        if folder is not None:
+            return str(shutil.copytree(made, folder))
+        from huggingface_hub import HfApi
+
         api = HfApi()
-        repository = api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repository.repo_id, folder_path=folder, commit_message="Add a trained GAN")
+        with _reaching(repo_id):
+            repository = api.create_repo(repo_id, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repository.repo_id, folder_path=made, commit_message="Add a trained GAN")
     return str(repository)
+
+
+@contextmanager
+def _reaching(repo_id: str) -> Iterator[None]:
+    """Whatever the client raises of the network, as one sentence; it has been several libraries' errors."""
+    try:
+        yield
+    except ValueError:  # a bad name, of which it says what is wrong
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), "").rstrip(".") or type(error).__name__
+        raise ConnectionError(
+            f"The Hub must be within reach and take {repo_id!r}, got {type(error).__name__}: {reason}. Log in by "
+            "'hf auth login', or push_to_hub(..., folder=...) writes what would be sent."
+        ) from error
 
 
 def load_from_hub(repo_id: str, revision: str | None = None, **options: Any) -> GenerativeModule:
@@ -79,11 +108,14 @@ def load_from_hub(repo_id: str, revision: str | None = None, **options: Any) -> 
     Raises:
         ValueError: the file is damaged, foreign, or names a class that is refused.
         ImportError: ``huggingface_hub`` is not installed.
+        ConnectionError: the Hub is out of reach, or has no such repository.
     """
     checks.installed("huggingface_hub")
     from huggingface_hub import hf_hub_download
 
-    return load(hf_hub_download(repo_id, CHECKPOINT, revision=revision), **options)
+    with _reaching(repo_id):
+        path = hf_hub_download(repo_id, CHECKPOINT, revision=revision)
+    return load(path, **options)
 
 
 def _lay_out(checkpoint: dict[str, Any], path: Path, repo_id: str, folder: Path) -> None:
@@ -104,8 +136,6 @@ def _lay_out(checkpoint: dict[str, Any], path: Path, repo_id: str, folder: Path)
 
 def _card(checkpoint: dict[str, Any], repo_id: str, grid: bool) -> str:
     """The checkpoint's model card as the Hub wants it: below a head of YAML, with how to load it from there."""
-    from huggingface_hub import ModelCardData
-
     technique = str(checkpoint["class_path"]).rpartition(".")[2]
     tags = ["gan", technique, *([data] if (data := checkpoint.get("data")) else [])]
     told_by_it = checkpoint.get("hyper_parameters", {})
@@ -116,4 +146,4 @@ def _card(checkpoint: dict[str, Any], repo_id: str, grid: bool) -> str:
     told = told.replace("from lightning_gans import load\n", "from lightning_gans.tools import load_from_hub\n")
     if grid:
         told = told.replace("\n", "\n\n![Samples](samples/latest.png)\n", 1)
-    return f"---\n{ModelCardData(library_name='lightning_gans', tags=tags).to_yaml()}\n---\n\n{told}"
+    return f"---\nlibrary_name: lightning_gans\ntags: {json.dumps(tags)}\n---\n\n{told}"

@@ -47,6 +47,9 @@ class SampleWriter(callbacks.BasePredictionWriter):
         if not trainer.is_global_zero:
             return
         made = [p for p in predictions if isinstance(p, Tensor)]
+        if pl_module.num_classes is not None:
+            known = getattr(pl_module, "label_counts", None) is not None
+            print(f"Classes      {'as frequent as in the training data' if known else 'equally frequent'}")
         samples = torch.cat(made).cpu()
         images = samples.dim() == 4 and samples.shape[1] in CHANNELS.values()
         if self.npz:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn.utils import parametrize
 Network = TypeVar("Network", bound=nn.Module)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _LAYERS = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
+_U = re.compile(r"(^|_)u\d*$")  # names of the vector of a power iteration
 _START = 15  # power iterations before the first use
 
 
@@ -88,28 +90,64 @@ def spectral_norm(network: Network, power_iterations: int = 1, stable_rank: floa
     ``<layer>.parametrizations.weight.original`` and ``....weight.0.u``. u is drawn from torch's global generator.
 
     Args:
-        network: any network, not yet normalised.
+        network: any network, no layer of which is normalised yet.
         power_iterations: per forward pass.
         stable_rank: c, see :class:`SpectralNorm`.
 
     Raises:
-        ValueError: for an argument out of range, a network that is normalised already, or one without such layers.
+        ValueError: for an argument out of range, a network with a layer that is normalised already, by whatever code
+            (:func:`normalised_layers`), or one without such layers. No layer is touched then.
 
     >>> layer = spectral_norm(nn.Linear(3, 3))
     >>> round(float(torch.linalg.matrix_norm(layer.eval().weight.detach(), 2)), 2)
     1.0
     """
-    if is_normalised(network):
-        raise ValueError("network must be one without spectral norm, got one that has it already.")
     layers = [module for module in network.modules() if isinstance(module, _LAYERS)]
     if not layers:
         raise ValueError("network must have linear, convolutional or embedding layers, got none.")
-    for layer in layers:
-        norm = SpectralNorm(layer.weight, int(isinstance(layer, _TRANSPOSED)), power_iterations, stable_rank)
+    if done := normalised_layers(network):
+        raise ValueError(f"network must be one without spectral norm, got one that has it already in {done[0]!r}.")
+    for name, layer in network.named_modules():
+        if (
+            isinstance(layer, _LAYERS)
+            and "weight" not in dict(layer.named_parameters(recurse=False))
+            and not parametrize.is_parametrized(layer)
+        ):
+            raise ValueError(f"network must have plain weights, got a computed one in {name!r}.")
+    norms = [SpectralNorm(layer.weight, int(isinstance(layer, _TRANSPOSED)), power_iterations, stable_rank)
+             for layer in layers]  # fmt: skip
+    for layer, norm in zip(layers, norms):
         parametrize.register_parametrization(layer, "weight", norm)
     return network
 
 
+def normalised_layers(network: nn.Module) -> list[str]:
+    """Names of the layers with a spectral norm, by whatever code: ours, torch's, its older hooks, layers of others.
+
+    Others are known by the vector u of their power iteration, a buffer or parameter ``u``, ``u0``, ``weight_u``,
+    ``sn_u`` or the like, that is as long as an axis of the weight.
+
+    >>> normalised_layers(nn.Sequential(nn.Linear(2, 3), nn.utils.parametrizations.spectral_norm(nn.Linear(3, 1))))
+    ['1']
+    """
+    found = []
+    for name, layer in network.named_modules():
+        norms = [p for ps in getattr(layer, "parametrizations", {}).values() for p in ps]
+        known = any(_U.search(key) for p in norms for key in p._buffers)
+        own = {k: t for k, t in [*layer._buffers.items(), *layer.named_parameters(recurse=False)] if t is not None}
+        sizes = {n for key, t in own.items() if "weight" in key and t.dim() > 1 for n in t.shape}
+        us = [t for key, t in own.items() if _U.search(key) and t.numel() == max(t.shape, default=0)]
+        if known or (isinstance(layer, _LAYERS) and any(u.numel() in sizes for u in us)):
+            found.append(name)
+    return found
+
+
 def is_normalised(network: nn.Module) -> bool:
-    """Whether a network has a :class:`SpectralNorm`."""
-    return any(isinstance(module, SpectralNorm) for module in network.modules())
+    """Whether a network has a layer with a spectral norm, by whatever code (:func:`normalised_layers`)."""
+    return bool(normalised_layers(network))
+
+
+def plain_layers(network: nn.Module) -> list[str]:
+    """Names of the linear, convolutional and embedding layers without a spectral norm."""
+    done = set(normalised_layers(network))
+    return [name for name, layer in network.named_modules() if isinstance(layer, _LAYERS) and name not in done]

@@ -1,0 +1,162 @@
+"""What the command line makes of words that cannot be meant, or could be misunderstood."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torchvision.models  # noqa: F401  whose classes could be taken for ours
+import yaml
+
+from lightning_gans.cli import main
+from lightning_gans.cli.parsing import innermost, prepared
+
+NETS = {
+    "generator": {"class_path": "ToyGenerator", "init_args": {"width": 8, "num_classes": 3}},
+    "discriminator": {"class_path": "ToyDiscriminator", "init_args": {"width": 8, "num_classes": 3}},
+}
+RING: dict[str, Any] = {
+    "model": {
+        "class_path": "WGANGP",
+        "init_args": {
+            "latent_dim": 3,
+            "d_steps": 4,
+            **NETS,
+            "regularizers": [{"class_path": "R1", "init_args": {"weight": 7.0}}],
+        },
+    },
+    "data": {"class_path": "Ring", "init_args": {"modes": 12, "batch_size": 16}},
+    "trainer": {
+        "accelerator": "cpu",
+        "callbacks": [
+            {"class_path": "EMA", "init_args": {"decay": 0.9}},
+            {"class_path": "ModeCoverage", "init_args": {"every_n_steps": 50}},
+        ],
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ring.yaml").write_text(yaml.safe_dump(RING))
+
+
+def understood(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
+    """What a fit would be done with."""
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config=ring.yaml", *args, "--print_config"])
+    told = capsys.readouterr()
+    assert ended.value.code in (0, None), (ended.value.code, told.err)
+    return yaml.safe_load(told.out)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str) -> list[str]:
+    """The lines that end a command."""
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *args])
+    assert ended.value.code not in (0, None)
+    told = ended.value.code if isinstance(ended.value.code, str) else capsys.readouterr().err
+    lines = told.strip().splitlines()
+    return lines[next(i for i, line in enumerate(lines) if line.startswith("error: ")) :]
+
+
+# ---------------------------------------------------------------------- what a new class or list begins with
+def test_another_class_begins_with_its_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    """It keeps only what it cannot do without, and whether it has classes."""
+    found = understood(capsys, "--data=Grid", "--model=GAN", "--model.generator=BottleneckGenerator")
+    data, model = found["data"]["init_args"], found["model"]["init_args"]
+    assert (data["modes"], data["batch_size"]) == (25, 256)
+    assert (model["latent_dim"], model["d_steps"], model["regularizers"]) == (3, 1, [])
+    generator = model["generator"]
+    assert generator["class_path"].endswith(".BottleneckGenerator")
+    assert model["discriminator"]["init_args"]["width"] == 8
+
+
+def test_a_new_list_begins_anew_and_options_of_its_last_member_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    ours = ["--trainer.callbacks=EMA", "--trainer.callbacks.start_step=5", "--trainer.callbacks+=ModeCoverage"]
+    found = understood(capsys, *ours, "--model.regularizers=[R1]")
+    ema, coverage = found["trainer"]["callbacks"]
+    assert (ema["init_args"]["decay"], ema["init_args"]["start_step"]) == (0.999, 5)
+    assert coverage["init_args"]["every_n_steps"] != 50
+    assert found["model"]["init_args"]["regularizers"][0]["init_args"]["weight"] != 7.0
+
+
+def test_a_second_file_does_not_inherit_by_position(capsys: pytest.CaptureFixture[str]) -> None:
+    mine = {"trainer": {"callbacks": [{"class_path": "EMA"}, {"class_path": "EMA"}]}, "data": {"class_path": "Grid"}}
+    Path("mine.yaml").write_text(yaml.safe_dump(mine))
+    found = understood(capsys, "--config", "mine.yaml")
+    for callback in found["trainer"]["callbacks"]:
+        assert (callback["init_args"]["decay"], callback["init_args"]["every_n_steps"]) == (0.999, 1)
+    assert found["data"]["init_args"]["modes"] == 25 and found["model"]["init_args"]["d_steps"] == 4
+
+
+def test_null_is_understood_at_any_depth(capsys: pytest.CaptureFixture[str]) -> None:
+    nets = ["--model.generator.num_classes=null", "--model.discriminator.init_args.num_classes", "null"]
+    model = understood(capsys, *nets, "--model.clip_grad_g=null")["model"]["init_args"]
+    assert model["generator"]["init_args"]["num_classes"] is model["discriminator"]["init_args"]["num_classes"] is None
+    assert model["generator"]["init_args"]["width"] == 8 and model["clip_grad_g"] is None
+    assert prepared(["fit", "--model.generator.width=9", "--name", "null"]) == [
+        "fit", "--model.generator.width=9", "--name", "null",
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------- mistakes, in one line
+@pytest.mark.parametrize(
+    ("args", "words", "hint"),
+    [
+        (["--model.generator.widht=3"], ["--model.generator", "Option 'widht' is not accepted"], "width"),
+        (["--model.d_steps=x"], ["--model.d_steps must be int, got x"], None),
+        (["--data=Rng"], ["--data must be the name of a class, got Rng"], "Ring"),
+        (["--trainr.max_steps=3"], ["trainr"], "trainer"),
+    ],
+)
+def test_the_innermost_mistake_in_a_line_and_the_hint_below(
+    capsys: pytest.CaptureFixture[str], args: list[str], words: list[str], hint: str | None
+) -> None:
+    line, *hints = refused(capsys, "--config=ring.yaml", *args)
+    assert all(word in line for word in words) and "Namespace" not in line
+    assert len(hints) == (hint is not None) and all(f"did you mean {hint}" in told for told in hints)
+
+
+def test_many_lines_become_one() -> None:
+    tree = (
+        'Parser key "model":\n  Does not validate against any of the Union subtypes\n  Subtypes: [a, b]\n  Errors:\n'
+        "    - Problem with given class_path 'our.Net':\n        Parser key \"size\":\n"
+        "          Does not validate against any of the Union subtypes\n          Errors:\n"
+        "            - Expected a <class 'int'>\n            - Expected a <class 'NoneType'>\n"
+        "          Given value type: <class 'str'>\n          Given value: wide\n"
+        "    - Expected a <class 'NoneType'>\n  Given value type: <class 'dict'>\n  Given value: {'size': 'wide'}"
+    )
+    assert innermost(tree) == ("--model.size must be int or null, got wide", [])
+    assert innermost("expected one argument") == ("expected one argument", [])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model:\n\tclass_path: GAN\n", "got a tab in line 2, column 1; YAML indents by spaces."),
+        ("model: [GAN\n", "must be YAML, got"),
+        ("", "must hold options by name, such as model and data, got an empty file."),
+        ("- GAN\n", "must hold options by name, such as model and data, got a list."),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_named(capsys: pytest.CaptureFixture[str], text: str, words: str) -> None:
+    Path("mine.yaml").write_text(text)
+    (line,) = refused(capsys, "--config=mine.yaml")
+    assert line.startswith("error: --config mine.yaml must ") and words in line
+
+
+@pytest.mark.parametrize("where", ["--model.generator=MLP", "--model.generator.class_path=ResNet", "mine.yaml"])
+def test_a_bare_name_is_not_taken_from_torchvision(capsys: pytest.CaptureFixture[str], where: str) -> None:
+    args = [where]
+    if where == "mine.yaml":
+        Path(where).write_text(
+            json.dumps({"model": {"class_path": "GAN", "init_args": {"generator": {"class_path": "MLP"}}}})
+        )
+        args = ["--config", where]
+    (line,) = refused(capsys, "--config=ring.yaml", *args)
+    assert "must be a class of this library or a full path, as torchvision." in line
+    assert ("ResNetGenerator" in line) == ("ResNet" in where)

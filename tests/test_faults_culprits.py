@@ -1,0 +1,252 @@
+"""Who is blamed: a failure is told of the network, option or file that it is due to, before work is lost."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from common import trainer
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_gans import GAN, SNGAN, SRNGAN, PrimalDualGAN, RobustWGAN
+from lightning_gans.cli import main
+from lightning_gans.cli.mistakes import sentence_of
+from lightning_gans.datamodules import Resampled, Ring
+from lightning_gans.functional import score
+from lightning_gans.functional.robust import robust_weights
+from lightning_gans.runs.atomic import check_writable
+from lightning_gans.tools import export, push_to_hub
+from lightning_gans.wrappers import spectral_norm
+from lightning_gans.wrappers.spectral_norm import normalised_layers
+
+X = torch.randn(33, 2)
+
+
+def loader(batch_size: int = 8, items: int = 32, **options: Any) -> DataLoader:
+    return DataLoader(TensorDataset(X[:items]), batch_size, **options)
+
+
+def generator() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def critic(*end: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(2, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1), *end)
+
+
+class Failing(nn.Module):
+    """A generator that fails at something else than the length of its noise."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.body, self.error = generator(), error
+
+    def forward(self, z: Tensor) -> Tensor:
+        if self.training:
+            raise self.error
+        return self.body(z)
+
+
+# ---------------------------------------------------------------------- networks
+def test_only_a_wrong_shape_is_blamed_on_latent_dim() -> None:
+    with pytest.raises(ValueError, match=r"The generator failed on noise of shape \(8, 3\) \(no kernel image\)\."):
+        trainer(max_steps=1).fit(GAN(Failing(RuntimeError("no kernel image")), critic(), 3), loader())
+    with pytest.raises(ValueError, match=r"latent_dim=4 must be the length of the noise"):
+        trainer(max_steps=1).fit(GAN(generator(), critic(), 4), loader())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. If reserved but unallocated ..."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_out_of_memory_is_what_it_is(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught:
+        trainer(max_steps=1).fit(GAN(Failing(error), critic(), 3), loader())
+    told = sentence_of(caught.value)
+    assert told is not None and "allocate" in told and "If reserved" not in told
+    assert told.startswith("The memory must hold a batch") and told.endswith("Lower --data.batch_size.")
+
+
+def test_the_network_that_returns_a_wrong_shape_is_named() -> None:
+    module = RobustWGAN(generator(), critic(), 3, weight_network=nn.Linear(2, 2), w_start=0, rho=0.1)
+    with pytest.raises(ValueError, match=r"weight_network must return scores of shape \(8,\), got \(8, 2\)"):
+        trainer(max_steps=1).fit(module, loader())
+    with pytest.raises(ValueError, match=r"discriminator must return scores"):
+        score(nn.Linear(2, 3), X)
+
+
+def test_a_batch_of_one_has_no_distances() -> None:
+    with pytest.raises(ValueError, match=r"batch_size must be at least 2 with relative=True, .* got 1"):
+        trainer(max_steps=1).fit(PrimalDualGAN(generator(), critic(), 3), loader(1))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_robust_weights_of_no_number(bad: float) -> None:
+    with pytest.raises(ValueError, match="values must be finite numbers, got 1 that are not"):
+        robust_weights(torch.tensor([0.0, bad, 1.0]), 0.1)
+
+
+# ---------------------------------------------------------------------- a batch of one, and BatchNorm
+def normed() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def test_a_last_batch_of_one_is_told_before_training() -> None:
+    module = GAN(normed(), critic(), 3)
+    with pytest.raises(
+        ValueError, match=r"BatchNorm of the generator, got a last one of 1 \(33 items by 8\): .*drop_l"
+    ):
+        trainer(max_epochs=1).fit(module, loader(items=33))
+    assert module.progress.updates["g"] == 0
+    for fine in (loader(items=33, drop_last=True), loader(items=32)):
+        trainer(max_steps=5).fit(GAN(normed(), critic(), 3), fine)
+    trainer(max_steps=5).fit(GAN(generator(), critic(), 3), loader(items=33))  # no BatchNorm
+
+
+def test_one_that_could_not_be_known_is_told_when_it_comes() -> None:
+    batches: Any = DataLoader([X[:8], X[:1]], batch_size=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="BatchNorm of the generator, got one of 1: give the loader drop_last=True"):
+        trainer(max_steps=2).fit(GAN(normed(), critic(), 3), batches)
+    with pytest.raises(ValueError, match=r"The generator failed on noise of shape \(1, 3\) .*more than 1 value"):
+        trainer(max_steps=1).fit(GAN(normed(), critic(), 3), loader(1))
+
+
+# ---------------------------------------------------------------------- Lightning's options
+@pytest.mark.parametrize(
+    ("option", "value", "names"),
+    [
+        ("gradient_clip_val", 1.0, "clip_grad_d or clip_grad_g"),
+        ("accumulate_grad_batches", 2, "accumulate_d or accumulate_g"),
+    ],
+)
+def test_options_that_each_player_has(option: str, value: Any, names: str) -> None:
+    module, fit = GAN(generator(), critic(), 3), trainer(max_steps=1, **{option: value})
+    with pytest.raises(ValueError, match=rf"{option} of the Trainer must be .* got {value}: give {names} to the model"):
+        fit.fit(module, loader())
+    fit.predict(module, [2])  # these are options of training
+
+
+# ---------------------------------------------------------------------- spectral norms of other code
+class Theirs(nn.Linear):
+    """A layer as other repositories write it: a vector u, and a weight that is divided when it is used."""
+
+    def __init__(self, inputs: int, outputs: int, name: str) -> None:
+        super().__init__(inputs, outputs)
+        self.register_buffer(name, torch.randn(1, outputs))
+
+
+def norms() -> dict[str, Any]:
+    return {
+        "torch": parametrizations.spectral_norm,
+        "torch's older": torch.nn.utils.spectral_norm,
+        "sn_u": lambda layer: Theirs(layer.in_features, layer.out_features, "sn_u"),
+        "u0": lambda layer: Theirs(layer.in_features, layer.out_features, "u0"),
+    }
+
+
+@pytest.mark.parametrize("code", norms())
+def test_a_critic_that_is_normalised_stays_as_it_is(code: str, recwarn: pytest.WarningsRecorder) -> None:
+    wrap, first, last = norms()[code], nn.Linear(2, 8), nn.Linear(8, 1)
+    net = nn.Sequential(wrap(first), nn.ReLU(), wrap(last))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert normalised_layers(net) == ["0", "2"]
+    SNGAN(generator(), net, 3)
+    assert not [w for w in recwarn if "stays as it is" in str(w.message)]
+    with pytest.raises(ValueError, match="got a spectral norm of other code"):
+        SRNGAN(generator(), net, 3)
+    half = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), wrap(nn.Linear(8, 1)))
+    with pytest.warns(UserWarning, match="normalised already, but not in 0"):
+        SNGAN(generator(), half, 3)
+    with pytest.raises(ValueError, match=r"network must be one without spectral norm, got one that has it .* '2'"):
+        spectral_norm(half)
+    assert not hasattr(half[0], "parametrizations")  # no layer was touched
+    assert before.keys() == net.state_dict().keys()
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_layer_whose_weight_is_computed_is_told_before_any_is_touched() -> None:
+    net = nn.Sequential(nn.Linear(2, 8), torch.nn.utils.weight_norm(nn.Linear(8, 1)))
+    with pytest.raises(ValueError, match="network must have plain weights, got a computed one in '1'"):
+        spectral_norm(net)
+    assert not hasattr(net[0], "parametrizations")
+    assert not normalised_layers(nn.Sequential(nn.Linear(2, 8), parametrizations.weight_norm(nn.Linear(8, 1))))
+
+
+# ---------------------------------------------------------------------- files, before work is lost
+def test_a_place_that_takes_no_file_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for path, words in ((tmp_path, "got the folder"), (tmp_path / "file" / "a.json", f"but {tmp_path / 'file'} takes")):
+        with pytest.raises(ValueError, match=rf"--out must be .*{words}"):
+            check_writable("--out", path)
+    check_writable("--out", tmp_path / "new" / "folder" / "a.json")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ValueError, match="takes none"):
+        check_writable("--out", tmp_path / "a.json")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+def test_score_and_export_look_at_out_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder.pt2").mkdir()
+    for args in (
+        ["score", "--samples=none", "--data=Digits", "--out=folder.pt2"],
+        ["export", "--ckpt_path=none", "--out=folder.pt2"],
+    ):
+        with pytest.raises(SystemExit, match=r"error: --out must be the name of a file, got the folder folder.pt2"):
+            main(args)
+    with pytest.raises(ValueError, match="path must be the name of a file, got the folder"):
+        export(GAN(generator(), critic(), 3), "folder.pt2")
+
+
+def test_probabilities_in_a_file(tmp_path: Path) -> None:
+    def batches(given: Any) -> Any:
+        return Resampled(Ring(batch_size=8), given).train_dataloader()
+
+    with pytest.raises(FileNotFoundError, match=r"probabilities nope\.pt does not exist"):
+        batches("nope.pt")
+    (tmp_path / "text.pt").write_text("no tensor")
+    with pytest.raises(ValueError, match=r"text\.pt must be a tensor by torch\.save, got another file"):
+        batches(str(tmp_path / "text.pt"))
+    torch.save({"p": 1}, tmp_path / "dict.pt")
+    with pytest.raises(ValueError, match=r"probabilities must be a tensor .*, got dict"):
+        batches(str(tmp_path / "dict.pt"))
+
+
+# ---------------------------------------------------------------------- the Hub
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    fit = trainer(max_steps=1)
+    fit.fit(GAN(generator(), critic(), 3), loader())
+    fit.save_checkpoint(tmp_path / "a.ckpt")
+    return tmp_path / "a.ckpt"
+
+
+def test_without_a_network_the_hub_is_named(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def create_repo(*args: Any, **kwargs: Any) -> None:
+        class ConnectError(Exception):
+            pass
+
+        raise ConnectError("[Errno -2] Name or service not known\nmore")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
+    words = r"The Hub must be within reach and take 'me/gan', got ConnectError: .*service not known\. Log in by"
+    with pytest.raises(ConnectionError, match=words):
+        push_to_hub(checkpoint, "me/gan")
+
+
+def test_what_would_be_published_in_a_folder(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "gan"
+    assert push_to_hub(checkpoint, "me/gan", folder=folder) == str(folder)
+    assert {p.name for p in folder.iterdir()} == {"README.md", "checkpoints"}
+    assert (folder / "README.md").read_text().startswith("---\nlibrary_name: lightning_gans\ntags: [")
+    with pytest.raises(ValueError, match=r"folder must be a new one, got .*gan, which is there already"):
+        push_to_hub(checkpoint, "me/gan", folder=folder)
