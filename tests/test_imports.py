@@ -72,7 +72,15 @@ OTHERS: dict[str, set[str]] = {  # packages beside Python's own
 }
 ANYTHING = {"__init__", "cli"}  # these may import all of the library
 PYTHONS = {"_actions", "_asdict", "_fields", "_getframe", "_replace"}  # of argparse, NamedTuple and sys
-TORCHS = {"_C", "_are_functorch_transforms_active", "_buffers", "_is_view"}  # no public way is known
+TORCHS = {
+    "_C",
+    "_are_functorch_transforms_active",
+    "_backward_hooks",
+    "_buffers",
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_is_view",
+}  # no public way is known
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -89,6 +89,11 @@ class ToyDiscriminator(nn.Module):
         self.shape, self.num_classes = tuple(shape), num_classes
         self.layers = _perceptron(math.prod(self.shape) + (num_classes or 0), 1, width, depth)
 
+    @property
+    def perceptron(self) -> nn.Sequential | None:
+        """What scores flattened samples, by which penalties on the input gradient are faster; None with labels."""
+        return self.layers if self.num_classes is None and type(self) is ToyDiscriminator else None
+
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """``(N, *shape)`` to scores ``(N,)``."""
         check_input(x, self.shape, "ToyDiscriminator")

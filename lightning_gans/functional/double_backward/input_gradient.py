@@ -12,8 +12,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.functional.conditional import check_scores
+from lightning_gans.functional.conditional import check_scores, score
 from lightning_gans.functional.double_backward.first_order import linear_input_gradient
+from lightning_gans.functional.double_backward.perceptron import perceptron_input_gradient, perceptron_layers
 from lightning_gans.functional.double_backward.sparse import sparse_double_backward
 from lightning_gans.functional.numerics import full_precision
 
@@ -30,7 +31,8 @@ def double_backward(method: DoubleBackward) -> Iterator[None]:
     """Have `input_gradient` differentiated by another method; the values and gradients are the same.
 
     ========== ====================================================================================================
-    "sparse"   the default: a double backward pass without the part that is zero in piecewise linear layers
+    "sparse"   the default: a double backward pass without the part that is zero in piecewise linear layers; of a
+               perceptron (see `perceptron_layers`) one operation whose gradient is written out
     "linear"   no double backward: a backward and a tangent pass with frozen masks, of piecewise linear critics only
                (others are left to "sparse")
     "compiled" the whole of it by torch.compile as one graph, anew for each network and shape; torch's limit of
@@ -56,6 +58,10 @@ def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool =
     """
     method = _method.get() if create_graph else "plain"
     network = _network(discriminator)
+    plainly = discriminator is network or (isinstance(discriminator, partial) and discriminator.func is score)
+    if method == "sparse" and plainly and (layers := perceptron_layers(network)) is not None:
+        with no_autocast(x.device.type):
+            return full_precision(perceptron_input_gradient(layers, _as_taken(x.detach(), network)))
     x = _as_taken(x.detach(), network).requires_grad_(True)
     if method == "sparse" and network is not None and x.shape in _nothing_to_gain.get(network, ()):
         method = "plain"
