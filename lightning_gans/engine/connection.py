@@ -91,7 +91,7 @@ class Connection(callbacks.Callback):
         if pl_module.needs_index and hasattr(trainer.train_dataloader, "with_index"):
             trainer.train_dataloader.with_index = True
         if pl_module.num_classes is not None:
-            data = getattr(trainer, "datamodule", None)
+            data: Any = getattr(trainer, "datamodule", None)
             known = data.reference("train")[1] if hasattr(data, "reference") else None
             pl_module.count_labels(getattr(trainer.train_dataloader, "labels", None) if known is None else known)
         run = pl_module.run
