@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 _UNREAD = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # Pillow knows their names, and needs another program
@@ -176,6 +176,8 @@ class Decoder:
 
 def told(error: Exception) -> str:
     """What a decoder said, in one line."""
+    if isinstance(error, UnidentifiedImageError):  # Pillow tells of an object in memory
+        return "no picture of a known kind"
     return " ".join(str(error).split()) or type(error).__name__
 
 

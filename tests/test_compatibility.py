@@ -177,7 +177,7 @@ Without wrapper, in `32-true`. Refused are penalties on single samples:
 
 - `DiffAugment`: each pass of the discriminator has random augmentations of its own. Gradient penalties are taken of the discriminator with the augmentation. `ConsistencyTerm` asks for equal scores under two augmentations (and dropout masks); the two points of a pair in `FiniteDifferencePenalty` and `AdversarialLipschitzPenalty` are augmented differently, so that their slopes are no longer those of one function.
 - `WGAN` clamps parameters. Of a normalised layer these are not the weights that it computes with, but those before spectral normalisation, or g and v of `weight_norm`.
-- `SNGAN` and `SRNGAN` normalise a discriminator unless `spectral_norm` has been there, whose settings then hold; `SRNGAN` refuses another stable rank than its own `c`. On top of `weight_norm` they normalise g v / ||v||. `weight_norm` on top of `spectral_norm` is refused.
+- `SNGAN` and `SRNGAN` normalise a discriminator unless it has a spectral norm (by `spectral_norm`, torch's, or layers of other code that keep a vector u), whose settings then hold; `SRNGAN` refuses one by other code, and another stable rank than its own `c`. On top of `weight_norm` they normalise g v / ||v||. `weight_norm` on top of `spectral_norm` is refused.
 """  # noqa: E501
     tables = {"{all}": table(found, "all"), "{batch_norm}": table(batch_norm, "yes")}
     for place, rows in tables.items():

@@ -630,7 +630,7 @@ def test_folders_without_usable_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.zip is neither a folder nor a sound \.zip file"):
         Images(str(tmp_path / "a.zip"))
     (tmp_path / "a.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"none of its 1 image files can be read \(a\.png: cannot identify"):
+    with pytest.raises(ValueError, match=r"none of its 1 image files can be read \(a\.png: no picture of a known"):
         Images(str(tmp_path)).setup("fit")
     for arguments, message in (
         ({"size": 0}, r"size must be at least 1 pixel, or \(height, width\), got 0"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torchvision.models  # noqa: F401  whose classes could be taken for ours
 import yaml
 
 from lightning_gans.cli import main
@@ -151,6 +151,7 @@ def test_a_file_that_is_no_configuration_is_named(capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("where", ["--model.generator=MLP", "--model.generator.class_path=ResNet", "mine.yaml"])
 def test_a_bare_name_is_not_taken_from_torchvision(capsys: pytest.CaptureFixture[str], where: str) -> None:
+    importlib.import_module("torchvision.models")
     args = [where]
     if where == "mine.yaml":
         Path(where).write_text(

@@ -10,6 +10,7 @@ import huggingface_hub
 import pytest
 import torch
 from common import trainer
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.utils.data import DataLoader, TensorDataset
@@ -22,7 +23,7 @@ from lightning_gans.functional import score
 from lightning_gans.functional.robust import robust_weights
 from lightning_gans.runs.atomic import check_writable
 from lightning_gans.tools import export, push_to_hub
-from lightning_gans.wrappers import spectral_norm
+from lightning_gans.wrappers import spectral_norm, weight_norm
 from lightning_gans.wrappers.spectral_norm import normalised_layers
 
 X = torch.randn(33, 2)
@@ -169,6 +170,9 @@ def test_a_critic_that_is_normalised_stays_as_it_is(code: str, recwarn: pytest.W
     with pytest.raises(ValueError, match=r"network must be one without spectral norm, got one that has it .* '2'"):
         spectral_norm(half)
     assert not hasattr(half[0], "parametrizations")  # no layer was touched
+    if issubclass(type(net[0]), Theirs):
+        with pytest.raises(ValueError, match="network must be one without normalised weights, got one in layer '0'"):
+            weight_norm(net)
     assert before.keys() == net.state_dict().keys()
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
@@ -205,6 +209,31 @@ def test_score_and_export_look_at_out_first(tmp_path: Path, monkeypatch: pytest.
             main(args)
     with pytest.raises(ValueError, match="path must be the name of a file, got the folder"):
         export(GAN(generator(), critic(), 3), "folder.pt2")
+
+
+@pytest.mark.parametrize(
+    ("samples", "options", "words"),
+    [
+        ("cut", [], r"samples cut: b\.png cannot be read \(no picture of a known kind\)"),
+        ("empty", [], r"samples empty: b\.png cannot be read \(no picture of a known kind\)"),
+        ("broken.npz", [], r"samples broken\.npz must be a sound \.npz file"),
+        ("cut", ["--batch_size=0"], "batch_size must be an integer >= 1, got 0"),
+        ("cut", ["--device=cuda"], "device must be 'cpu' where there is no CUDA, got 'cuda'"),
+    ],
+)
+def test_a_score_of_what_cannot_be_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: str, options: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for folder in ("cut", "empty"):
+        Path(folder).mkdir()
+        Image.new("L", (8, 8)).save(f"{folder}/a.png")
+        whole = Path(folder, "a.png").read_bytes()
+        Path(folder, "b.png").write_bytes(whole[: len(whole) // 2] if folder == "cut" else b"")
+    Path("broken.npz").write_bytes(b"PK no archive")
+    with pytest.raises(SystemExit, match=f"error: .*{words}"):
+        main(["score", "--samples", samples, "--data=Digits", *options])
 
 
 def test_probabilities_in_a_file(tmp_path: Path) -> None:

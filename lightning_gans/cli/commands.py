@@ -80,8 +80,10 @@ def directions(args: list[str]) -> None:
         path = newest_checkpoint(path) if path.is_dir() else path
         data = read_checkpoint(path).get("datamodule_hyper_parameters", {})
         pl.seed_everything(options["seed"], verbose=False)
+        place = (run_of(path) or path.parent) / "directions"
+        check_writable("--ckpt_path", place / "last.ckpt")
         found = LatentDirections(tools.load(path), **options)
-        folder = claim((run_of(path) or path.parent) / "directions")
+        folder = claim(place)
         charts = DirectionCharts(value_range=data.get("value_range") or (-1.0, 1.0), dirpath=folder)
         trainer = pl.Trainer(max_steps=steps, devices=1, default_root_dir=str(folder), logger=MetricsCSV(folder),
                              callbacks=[charts], plugins=[AtomicCheckpointIO()], enable_checkpointing=False,

@@ -7,6 +7,8 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from lightning_gans.wrappers.spectral_norm import normalised_layers
+
 Network = TypeVar("Network", bound=nn.Module)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
@@ -33,8 +35,9 @@ def weight_norm(network: Network) -> Network:
     layers = {name: module for name, module in network.named_modules() if isinstance(module, _LAYERS)}
     if not layers:
         raise ValueError("network must have linear or convolutional layers, got none.")
+    done = normalised_layers(network)
     for name, layer in layers.items():
-        if "weight" not in dict(layer.named_parameters(recurse=False)):
+        if "weight" not in dict(layer.named_parameters(recurse=False)) or name in done:
             raise ValueError(f"network must be one without normalised weights, got one in layer {name!r}.")
         if not layer.weight.detach().movedim(_axis(layer), 0).flatten(1).any(1).all():
             raise ValueError(f"network must have weights other than 0 for each output, got none in layer {name!r}.")
