@@ -11,6 +11,7 @@ import sys
 import uuid
 from contextlib import ExitStack, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ class GANCLI(pl_cli.LightningCLI):
         bars = [c for c in (given if isinstance(given, list) else [given]) if isinstance(c, callbacks.ProgressBar)]
         if bars or config.get("enable_progress_bar") is False:  # Lightning allows one bar, and none if it is off
             self.trainer_defaults = {k: v for k, v in self.trainer_defaults.items() if k != "callbacks"}
-        trainer = super().instantiate_trainer(**kwargs)
+        trainer: Any = super().instantiate_trainer(**kwargs)
         if self.subcommand == "fit":
             resume = f"python {shlex.join([sys.argv[0], 'fit', f'--ckpt_path={self.run_dir}'])}"
             trainer.callbacks.append(Interruption(self.run_dir / "checkpoints" / "last.ckpt", resume))
@@ -186,10 +187,14 @@ class GANCLI(pl_cli.LightningCLI):
     def _start_loggers(self) -> None:
         """Leave those out that cannot start, W&B without network, say; it comes first, for the sake of TensorBoard."""
         started: list[Any] = []
+
+        def start(logger: Any) -> None:
+            getattr(logger, "experiment", None)
+            started.append(logger)
+
         for logger in sorted(self.trainer.loggers, key=lambda logger: not isinstance(logger, loggers.WandbLogger)):
-            attempt(logger, lambda logger=logger: started.append((getattr(logger, "experiment", None), logger)))
-        known = [logger for _, logger in started]
-        self.trainer.loggers = [logger for logger in self.trainer.loggers if logger in known]
+            attempt(logger, partial(start, logger))
+        self.trainer.loggers = [logger for logger in self.trainer.loggers if logger in started]
 
     def after_fit(self) -> None:
         """Write the last checkpoint, and say where everything lies."""
