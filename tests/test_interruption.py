@@ -115,8 +115,19 @@ def test_a_run_that_is_told_to_stop_ends_at_the_same_weights(
 
 def test_in_the_last_update() -> None:
     with pytest.raises(SystemExit) as caught:
-        fit("--name=a", send=[signal.SIGTERM], update=6)
-    assert caught.value.code == 143 and saved("a")["global_step"] == 6
+        fit("--name=a", send=[signal.SIGHUP], update=6)
+    assert caught.value.code == 129 and saved("a")["global_step"] == 6
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    """As nohup asks for, and a shell for what it starts in the background."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        fit("--name=a", send=[signal.SIGINT, signal.SIGHUP])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert saved("a")["global_step"] == 6
 
 
 def test_a_second_interrupt_ends_at_once(capfd: pytest.CaptureFixture[str]) -> None:
