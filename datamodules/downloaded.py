@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import tempfile
+import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from torch import Tensor
 
 from lightning_gans.datamodules.base import ImageDataModule, Split
 from lightning_gans.runs.atomic import replacing
+
+_DAY = 24 * 60 * 60
 
 
 def default_root() -> Path:
@@ -63,6 +68,10 @@ class DownloadedDataModule(ImageDataModule):
         """Files that may lie below ``root`` and save a download, relative to it."""
         raise NotImplementedError
 
+    def files_of(self, split: Split) -> list[str]:
+        """Those of `files` that a split is read from."""
+        return self.files
+
     def fault(self, path: Path) -> str | None:
         """What is wrong with one of `files`, which exists, as a phrase; None if nothing is."""
         raise NotImplementedError
@@ -88,29 +97,36 @@ class DownloadedDataModule(ImageDataModule):
         if problem is None:
             self._sound = True
         elif self.download:
-            self._fetch()
+            self._fetch(problem)
         else:
             raise FileNotFoundError(f"{self.name}: {problem}; put it there, or set download=True to fetch it.")
 
-    def _fetch(self) -> None:
+    def _fetch(self, problem: str) -> None:
+        archives = [self.root / name for name in self.archives if (self.root / name).is_file()]
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            for left in self.root.glob(".download-*"):  # by a process that was killed
+                if time.time() - left.stat().st_mtime > _DAY:
+                    shutil.rmtree(left, ignore_errors=True)
             with tempfile.TemporaryDirectory(dir=self.root, prefix=".download-") as folder:
                 here = Path(folder)
-                for archive in filter(lambda name: (self.root / name).is_file(), self.archives):
-                    (here / archive).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(self.root / archive, here / archive)
+                for archive in archives:
+                    copy = here / archive.relative_to(self.root)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(archive, copy)
                 self.dataset(folder, download=True)
-                if (problem := self.first_fault(here)) is not None:
-                    raise OSError(f"in the download {problem}")
+                if (fault := self.first_fault(here)) is not None:
+                    raise OSError(f"in the download {fault}")
                 for file in self.files:
                     with replacing(self.root / file) as temporary:
                         os.replace(here / file, temporary)
         except Exception as error:  # whatever went wrong in network, disk, archive or file: one sentence
             reason = " ".join(str(error).split())
+            faults = [f"{path} {fault}" for path in archives if (fault := _archive_fault(path)) is not None]
             names, target = ", ".join(Path(file).name for file in self.files), self.root / Path(self.files[0]).parent
             raise ConnectionError(
-                f"{self.name} could not be downloaded to {self.root} ({reason}): put {names} into {target}."
+                f"{self.name}: {', '.join([problem, *faults])}, and it could not be downloaded to {self.root} "
+                f"({reason}): put {names} into {target}."
             ) from error
         self._sound = True
 
@@ -131,5 +147,19 @@ class DownloadedDataModule(ImageDataModule):
         self._sound = True
         images, labels = self.read(split == "train")
         if len(images) != len(labels):
-            raise ValueError(f"{self.name}: the {split} files hold {len(images)} images but {len(labels)} labels.")
+            named = " and ".join(str(self.root / file) for file in self.files_of(split))
+            raise ValueError(f"{self.name}: {named} must fit together, got {len(images)} images, {len(labels)} labels.")
         return images, labels
+
+
+def _archive_fault(path: Path) -> str | None:
+    """What is wrong with a .gz file, as a phrase."""
+    try:
+        with gzip.open(path) as file:
+            while file.read(2**20):
+                pass
+    except (OSError, EOFError, zlib.error):
+        with path.open("rb") as file:
+            page = file.read(200).lstrip()[:1] == b"<"
+        return f"is {'a web page' if page else 'truncated or no archive'} ({path.stat().st_size:,} bytes)"
+    return None

@@ -40,6 +40,10 @@ class MNIST(DownloadedDataModule):
         """Images and labels of both splits, unpacked."""
         return [archive.removesuffix(".gz") for archive in self.archives]
 
+    def files_of(self, split: Split) -> list[str]:
+        """Its images and its labels."""
+        return self.files[:2] if split == "train" else self.files[2:]
+
     def fault(self, path: Path) -> str | None:
         """Compare an idx file with its own header: magic number, image size, length."""
         labels = "labels" in path.name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,11 +54,16 @@ def saved(run: Path) -> dict[str, Any]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-def test_rounds_by_the_command_line() -> None:
+def test_rounds_by_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     """Two rounds; once more with another round, which leaves the first ones alone; a broken-off one is gone on with."""
     runs = boost("--rounds=2")
     before = {k: (runs / f"round-{k}" / "checkpoints" / "last.ckpt").read_bytes() for k in (0, 1)}
+    capsys.readouterr()
     assert boost("--rounds=3", "--trainer.max_steps=3") == runs
+    said = capsys.readouterr().out
+    for k in (0, 1):
+        assert f"Round {k} is finished, as runs/b/round-{k}/config.yaml says: other options have no effect" in said
+    assert "Round 2" not in said
     assert sorted(p.name for p in runs.iterdir()) == ["round-0", "round-1", "round-2"]
     assert all((runs / f"round-{k}" / "checkpoints" / "last.ckpt").read_bytes() == v for k, v in before.items())
     module = BoostedGAN.load_from_checkpoint(runs / "round-2" / "checkpoints" / "last.ckpt")
@@ -68,6 +75,8 @@ def test_rounds_by_the_command_line() -> None:
     config.write_text(config.read_text().replace("max_steps: 3", "max_steps: 5"))  # as if it had been stopped there
     boost("--rounds=3")
     assert saved(runs / "round-2")["global_step"] == 5
+    assert "Round 2 goes on as runs/b/round-2/config.yaml says" in capsys.readouterr().out
+    assert not [path for path in runs.rglob(".*")]
 
 
 def test_adagan_by_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,3 +128,39 @@ def test_mistakes_are_told(capsys: pytest.CaptureFixture[str], args: list[str], 
         main(["boost", *args])
     told = caught.value.code if words else capsys.readouterr().err
     assert (words or "--name") in str(told) and not Path("runs").exists()
+
+
+@pytest.mark.parametrize("technique", ["GAN", "WGANGP", "ExemplarVAE"])
+def test_what_is_no_mixture_is_refused_before_anything_is_trained(technique: str) -> None:
+    model = {"latent_dim": 2, **{k: CONFIG["model"]["init_args"][k] for k in ("generator", "discriminator")}}
+    if technique == "ExemplarVAE":
+        sizes = {"latent_dim": 2, "width": 8, "depth": 1}
+        model = {"latent_dim": 2, "encoder": {"class_path": "VAEEncoder", "init_args": sizes},
+                 "decoder": {"class_path": "VAEDecoder", "init_args": sizes}}  # fmt: skip
+    Path("first.yaml").write_text(yaml.safe_dump(CONFIG))
+    Path("no.yaml").write_text(yaml.safe_dump(CONFIG | {"model": {"class_path": technique, "init_args": model}}))
+    with pytest.raises(SystemExit) as caught:
+        main(["boost", "--config=no.yaml", "--name=b", "--first=first.yaml"])
+    told = f"--model must be a mixture (BoostedGAN or AdaGAN) for the rounds after the first, got {technique}."
+    assert caught.value.code == f"error: {told}" and not Path("runs").exists()
+
+
+def test_mistakes_of_later_rounds_are_told_before_the_first() -> None:
+    Path("first.yaml").write_text(yaml.safe_dump(CONFIG))
+    for args in (["--model.p=many", "--config=first.yaml"], ["--trainer.max_steps=3"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["boost", *args, "--name=b", "--first=first.yaml"])
+        assert caught.value.code not in (0, None) and not Path("runs").exists()
+
+
+def test_two_calls_at_once() -> None:
+    """The second one is refused, in one sentence, and leaves what the first one has."""
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True)"
+    Path("runs/b/round-0").mkdir(parents=True)
+    command = [sys.executable, "-S", "-c", hold + "; sys.stdin.read()", "runs/b/.lock"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        with pytest.raises(SystemExit, match=r"error: runs/b must be a folder that no other process writes to"):
+            boost("--rounds=1")
+        other.kill()
+    assert not list(Path("runs").rglob("*.yaml")) and Path("runs/b/.lock").exists()

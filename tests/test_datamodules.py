@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
+import os
 import pickle
 import struct
+import time
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, make_swiss_roll
 from torch import Generator, Tensor
 
+from lightning_gans.cli.mistakes import sentence_of
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import (
     CIFAR10,
@@ -356,7 +359,8 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     assert f"{labels} is not an idx file of labels" in message()
     (raw / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(39, "u1")))
     labels.write_bytes(idx(np.zeros(12, "u1")))
-    with pytest.raises(ValueError, match="MNIST: the train files hold 40 images but 39 labels"):
+    named = rf"MNIST: {images} and {raw / 'train-labels-idx1-ubyte'} must fit together, got 40 images, 39 labels\."
+    with pytest.raises(ValueError, match=named):
         MNIST(root=str(tmp_path)).setup("fit")
 
 
@@ -422,7 +426,7 @@ def test_a_failed_download_leaves_nothing(
     use_downloads(monkeypatch, archives, broken)
     root = tmp_path / "root"
     with pytest.raises(
-        ConnectionError, match=r"MNIST could not be downloaded to .*reset by peer.*: put train-"
+        ConnectionError, match=r"MNIST: .* is missing, and it could not be downloaded to .*reset by peer.*: put train-"
     ) as error:
         MNIST(root=str(root)).prepare_data()
     assert "\n" not in str(error.value) and everything_below(root) == [] and list(root.iterdir()) == []
@@ -438,9 +442,49 @@ def test_a_damaged_download_is_not_taken(
     assert list((tmp_path / "root").iterdir()) == []
 
 
+@pytest.mark.parametrize("offline", [True, False], ids=["offline", "online"])
+def test_what_is_wrong_is_told_where_nothing_can_be_fetched(
+    tmp_path: Path, archives: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    """By default a damaged file is fetched anew; without a network its fault is not lost, nor that of an archive."""
+    use_downloads(monkeypatch, archives, broken=1 if offline else 0)
+    root, raw = tmp_path / "root", tmp_path / "root" / "MNIST" / "raw"
+    write_mnist(raw)
+    damaged = raw / "train-images-idx3-ubyte"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    page, cut = raw / "t10k-labels-idx1-ubyte.gz", raw / "train-labels-idx1-ubyte.gz"
+    page.write_bytes(b"\n<!doctype html>please log in")
+    cut.write_bytes(archives[cut.name][:30])
+    before = {path: path.read_bytes() for path in raw.iterdir()}
+    if not offline:
+        MNIST(root=str(root)).prepare_data()
+        assert MNIST(root=str(root), download=False).num_items == 40
+        return
+    with pytest.raises(ConnectionError) as error:
+        MNIST(root=str(root)).prepare_data()
+    told = str(error.value)
+    assert f"{damaged} has 1,000 bytes where its header promises 31,376" in told and sentence_of(error.value) == told
+    assert f"{page} is a web page (29 bytes)" in told and f"{cut} is truncated or no archive (30 bytes)" in told
+    assert "\n" not in told and "reset by peer" in told
+    assert {path: path.read_bytes() for path in raw.iterdir()} == before and [p.name for p in root.iterdir()] == [
+        "MNIST"
+    ]
+
+
+def test_downloads_of_killed_processes_are_removed(
+    tmp_path: Path, archives: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_downloads(monkeypatch, archives)
+    for name, age in ((".download-old", 2e5), (".download-new", 0)):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        os.utime(tmp_path / "root" / name, (time.time() - age,) * 2)
+    MNIST(root=str(tmp_path / "root")).prepare_data()
+    assert sorted(path.name for path in (tmp_path / "root").iterdir()) == [".download-new", "MNIST"]
+
+
 def test_a_root_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConnectionError, match="MNIST could not be downloaded to") as error:
+    with pytest.raises(ConnectionError, match=r"MNIST: .*it could not be downloaded to") as error:
         MNIST(root=str(tmp_path / "file" / "below")).prepare_data()
     assert "\n" not in str(error.value)
 

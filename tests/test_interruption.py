@@ -20,6 +20,7 @@ import yaml
 from common import equal
 
 from lightning_gans.cli import main
+from lightning_gans.cli.interruption import remember_job, requeued
 from lightning_gans.compat.lightning import pl
 
 ROOT = Path(__file__).parents[1]
@@ -112,11 +113,21 @@ def test_a_run_that_is_told_to_stop_ends_at_the_same_weights(
     assert not [path for path in Path("runs/a").rglob(".*")]
 
 
-@SIGNALS
-def test_in_the_last_update(number: int, name: str) -> None:
+def test_in_the_last_update() -> None:
     with pytest.raises(SystemExit) as caught:
-        fit("--name=a", send=[number], update=6)
-    assert caught.value.code == 128 + number and saved("a")["global_step"] == 6
+        fit("--name=a", send=[signal.SIGHUP], update=6)
+    assert caught.value.code == 129 and saved("a")["global_step"] == 6
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    """As nohup asks for, and a shell for what it starts in the background."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        fit("--name=a", send=[signal.SIGINT, signal.SIGHUP])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert saved("a")["global_step"] == 6
 
 
 def test_a_second_interrupt_ends_at_once(capfd: pytest.CaptureFixture[str]) -> None:
@@ -220,14 +231,23 @@ def test_a_job_that_is_queued_again_goes_on_in_its_folder(
     assert equal(saved("job")["state_dict"], last["state_dict"])
 
 
-def test_another_job_or_command_begins_anew(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit("--name=job", "--trainer.max_steps=1")
-    fit("--name=job", "--trainer.max_steps=1")  # the same job twice by hand
+def test_another_job_or_command_begins_anew(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["fit", "--name=job"]
+    for name in ("job", "job-2"):
+        (tmp_path / name).mkdir()
+        remember_job(tmp_path / name, command)
+    os.utime(tmp_path / "job" / "slurm_job", (1, 1))
+    assert requeued(tmp_path / "job", command) is None, "the same job, twice by hand"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    fit("--name=job", "--trainer.max_steps=2")
-    monkeypatch.setenv("SLURM_JOB_ID", "4712")
-    fit("--name=job", "--trainer.max_steps=1")
-    assert sorted(path.name for path in Path("runs").iterdir()) == ["job", "job-2", "job-3", "job-4"]
+    assert requeued(tmp_path / "job", command) == tmp_path / "job-2"
+    assert requeued(tmp_path / "job", [*command, "--trainer.max_steps=2"]) is None
+    for name, value in (("SLURM_ARRAY_JOB_ID", "4711"), ("SLURM_ARRAY_TASK_ID", "3")):
+        monkeypatch.setenv(name, value)
+    assert requeued(tmp_path / "job", command) is None, "another task of an array"
+    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name)
+    remember_job(tmp_path, command)
+    assert requeued(tmp_path / "job", command) is None and not (tmp_path / "slurm_job").exists()
 
 
 # ---------------------------------------------------------------------- as a process

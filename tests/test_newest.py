@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from common import equal, make, plain, trainer
 
+from lightning_gans.cli.configuration import resolve
 from lightning_gans.runs.checkpoints import newest_checkpoint
 from lightning_gans.runs.folder import newest_run, run_of
+from lightning_gans.runs.load import load
 
 NAMES = ["checkpoints/last.ckpt", "checkpoints/last-v1.ckpt", "hpc_ckpt_1.ckpt", "hpc_ckpt_12.ckpt"]
 
@@ -40,6 +43,19 @@ def test_a_damaged_one_is_passed_over_and_told(tmp_path: Path) -> None:
             assert newest_checkpoint(tmp_path) == tmp_path / taken
     (tmp_path / taken).write_bytes(b"")
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "last.ckpt"  # its reader tells
+
+
+def test_whoever_takes_a_folder_finds_it(tmp_path: Path) -> None:
+    for steps, name in ((1, "checkpoints/last.ckpt"), (2, "hpc_ckpt_1.ckpt")):
+        module, t = make("gan"), trainer(max_steps=steps)
+        t.fit(module, plain())
+        t.save_checkpoint(tmp_path / name)
+        os.utime(tmp_path / name, (steps, steps))
+    (tmp_path / "config.yaml").touch()
+    nets = {name: getattr(make("gan"), name) for name in ("generator", "discriminator")}
+    assert equal(load(tmp_path, **nets).state_dict(), module.state_dict())
+    args = resolve(["fit", f"--ckpt_path={tmp_path}"], None, {"fit"})
+    assert args == ["fit", "--config", str(tmp_path / "config.yaml"), f"--ckpt_path={tmp_path / 'hpc_ckpt_1.ckpt'}"]
 
 
 def test_none(tmp_path: Path) -> None:

@@ -10,27 +10,31 @@ import argparse
 import io
 import json
 import sys
-from contextlib import redirect_stdout, suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 import yaml
 
 import lightning_gans.callbacks as gan_callbacks
 from lightning_gans.cli.commands import directions, export, score
-from lightning_gans.cli.configuration import built, fit_networks_to_data, resolve
+from lightning_gans.cli.configuration import built, fit_networks_to_data, parameters, resolve
 from lightning_gans.cli.gan_cli import GANCLI, SaveConfig
 from lightning_gans.cli.interruption import exit_status
-from lightning_gans.cli.mistakes import sentence_of, silence
+from lightning_gans.cli.mistakes import sentence_of, silence, told
 from lightning_gans.cli.parsing import prepared
-from lightning_gans.compat.lightning import pl
+from lightning_gans.compat.lightning import pl, utilities
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.functional.boosting import BOOSTS
-from lightning_gans.runs.checkpoints import read_checkpoint
-from lightning_gans.runs.folder import finished, newest_run
-from lightning_gans.runs.load import load
+from lightning_gans.runs.atomic import alone, sweep
+from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
+from lightning_gans.runs.folder import finished, newest_run, remove_empty
+from lightning_gans.runs.load import load, resolve_class
 from lightning_gans.stages import reweight
+from lightning_gans.techniques import TECHNIQUES
 
 
 def main(args: list[str] | None = None, default_config: Path | None = None) -> None:
@@ -82,37 +86,68 @@ def boost(args: list[str]) -> None:
     if own.rounds < 1:
         raise SystemExit(f"error: rounds must be an integer >= 1, got {own.rounds}.")
     base: Path | None = None
-    for k in range(own.rounds):
-        if k == 0 and own.first and not own.first.endswith((".yaml", ".yml")):
-            base = Path(own.first)
-            base = base / "checkpoints" / "last.ckpt" if base.is_dir() else base
-            try:
-                read_checkpoint(base)
-            except (FileNotFoundError, ValueError) as error:
-                raise SystemExit(f"error: --first: {error}") from error
-            continue
-        folder = Path(own.out, own.name)
-        if (run := newest_run(folder, k)) is None:
-            options = ["--config", own.first] if k == 0 and own.first else rest
-            grown = [] if base is None else [f"--model.base={base}"]
-            seed = [] if k == 0 or any(a.startswith("--seed_everything") for a in rest) else [f"--seed_everything={k}"]
-            data = [] if base is None else reweighted(options, base, folder / f"weights-{k}", own.weights, k)
-            main(["fit", *options, *seed, *grown, *data, f"--out={folder}", f"--name=round-{k}"])
-        elif not finished(run):
-            main(["fit", f"--ckpt_path={run}"])
-        run = newest_run(folder, k)
-        assert run is not None
-        base = run / "checkpoints" / "last.ckpt"
+    if own.first and not own.first.endswith((".yaml", ".yml")):
+        base = newest_checkpoint(own.first) if Path(own.first).is_dir() else Path(own.first)
+        try:
+            read_checkpoint(base)
+        except (FileNotFoundError, ValueError) as error:
+            raise SystemExit(f"error: --first: {error}") from error
+    config = mixture_configuration(rest) if own.rounds > 1 else {}
+    folder = Path(own.out, own.name)
+    with ExitStack() as held:
+        if getattr(utilities.rank_zero_only, "rank", 0) == 0:  # the others are started by it, with the same command
+            held.callback(remove_empty, folder)
+            with told():
+                folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(alone(folder))
+            sweep(folder)
+        for k in range(0 if base is None else 1, own.rounds):
+            if (run := newest_run(folder, k)) is None:
+                options = ["--config", own.first] if k == 0 and own.first else rest
+                seeded = k == 0 or any(a.startswith("--seed_everything") for a in rest)
+                more = [] if seeded else [f"--seed_everything={k}"]
+                if base is not None:
+                    more += [f"--model.base={base}", *reweighted(config, base, folder / f"weights-{k}", own.weights, k)]
+                main(["fit", *options, *more, f"--out={folder}", f"--name=round-{k}"])
+            elif finished(run):
+                print(f"Round {k} is finished, as {run}/config.yaml says: other options have no effect on it.")
+            else:
+                print(f"Round {k} goes on as {run}/config.yaml says: other options have no effect on it.")
+                main(["fit", f"--ckpt_path={run}"])
+            run = newest_run(folder, k)
+            assert run is not None
+            base = newest_checkpoint(run)
 
 
-def reweighted(args: list[str], base: Path, folder: Path, weights: str, seed: int) -> list[str]:
-    """What tells ``fit`` the data of AdaGAN's next round, after ``base``; nothing for other techniques."""
+def mixture_configuration(args: list[str]) -> dict[str, Any]:
+    """What ``fit`` would do with these arguments, in the rounds after the first one.
+
+    Raises:
+        SystemExit: it refuses them, or its model is no mixture, which nothing can be added to.
+    """
     printed = io.StringIO()
-    with redirect_stdout(printed), suppress(SystemExit):  # of mistakes fit will tell
-        main(["fit", *args, "--print_config"])
+    try:
+        with redirect_stdout(printed):
+            main(["fit", *args, "--print_config"])
+    except SystemExit as error:
+        if error.code:
+            raise
     config = yaml.safe_load(printed.getvalue()) or {}
-    model, data = config.get("model"), config.get("data")
-    if not model or not data or not model["class_path"].endswith(".AdaGAN"):
+    for part in ("model", "data"):
+        if not config.get(part):
+            raise SystemExit(f"error: --{part} must be given, or be in --config, for the rounds after the first.")
+    name = config["model"]["class_path"]
+    if "base" not in parameters(resolve_class(name, (GenerativeModule,), trust_code=True)):
+        kinds = " or ".join(cls.__name__ for cls in TECHNIQUES.values() if "base" in parameters(cls))
+        short = name.rpartition(".")[2]
+        raise SystemExit(f"error: --model must be a mixture ({kinds}) for the rounds after the first, got {short}.")
+    return config
+
+
+def reweighted(config: Mapping[str, Any], base: Path, folder: Path, weights: str, seed: int) -> list[str]:
+    """What tells ``fit`` the data of AdaGAN's next round, after ``base``; nothing for other techniques."""
+    model, data = config["model"], config["data"]
+    if not model["class_path"].endswith(".AdaGAN"):
         return []
     fitted = jsonargparse.dict_to_namespace({"model": model, "data": data})
     fit_networks_to_data(fitted)

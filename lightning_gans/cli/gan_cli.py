@@ -175,14 +175,14 @@ class GANCLI(pl_cli.LightningCLI):
     def _start_loggers(self) -> None:
         """Leave those out that cannot start, W&B without network, say; it comes first, for the sake of TensorBoard."""
         started: list[Any] = []
-        for logger in sorted(self.trainer.loggers, key=lambda logger: not isinstance(logger, loggers.WandbLogger)):
-            attempt(logger, partial(self._start, logger, started))
-        known = [logger for _, logger in started]
-        self.trainer.loggers = [logger for logger in self.trainer.loggers if logger in known]
 
-    @staticmethod
-    def _start(logger: Any, started: list[Any]) -> None:
-        started.append((getattr(logger, "experiment", None), logger))
+        def start(logger: Any) -> None:
+            getattr(logger, "experiment", None)
+            started.append(logger)
+
+        for logger in sorted(self.trainer.loggers, key=lambda logger: not isinstance(logger, loggers.WandbLogger)):
+            attempt(logger, partial(start, logger))
+        self.trainer.loggers = [logger for logger in self.trainer.loggers if logger in started]
 
     def after_fit(self) -> None:
         """Write the last checkpoint, and say where everything lies."""

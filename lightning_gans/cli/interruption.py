@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +18,8 @@ from lightning_gans.engine.run import LOOK_EVERY
 from lightning_gans.runs.atomic import write_text
 
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+if hasattr(signal, "SIGHUP"):
+    _NAMES[signal.SIGHUP] = "SIGHUP"  # the terminal was closed
 
 
 class Interruption(callbacks.Checkpoint):
@@ -76,13 +78,15 @@ class Interruption(callbacks.Checkpoint):
         trainer.save_checkpoint(self.path, weights_only=False)
         if trainer.is_global_zero:
             told = f"Stopped by {_NAMES[signal.Signals(self.received)]} after update {trainer.global_step}"
-            print(f"{told}: go on with {self.resume}", file=sys.stderr, flush=True)
+            with suppress(OSError):  # of a terminal that was closed
+                print(f"{told}: go on with {self.resume}", file=sys.stderr, flush=True)
         raise SystemExit(128 + self.received)
 
     def _handle(self, *numbers: int, to: Callable[..., Any] | None = None) -> None:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python has no signals
             for number in numbers:
-                signal.signal(number, to or self._note)
+                if signal.getsignal(number) != signal.SIG_IGN:  # by nohup, or a shell that started it with &
+                    signal.signal(number, to or self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
@@ -98,7 +102,9 @@ class Interruption(callbacks.Checkpoint):
 def exit_status() -> Iterator[None]:
     """One sentence for Ctrl-C, the status that a shell expects, and at the end all handlers as they were."""
     main = threading.current_thread() is threading.main_thread()
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if main and hasattr(signal, name)]
+    numbers = [
+        getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if main and hasattr(signal, name)
+    ]
     before = {number: signal.getsignal(number) for number in numbers}
     if before.get(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _stop)

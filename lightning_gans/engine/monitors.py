@@ -25,22 +25,25 @@ class Monitors:
         self._unknown: list[Any] = []  # those of which it is not known yet whether anything measures what they compare
 
     def begin(self, trainer: Any, values: Mapping[str, Any]) -> None:
-        """Find them; from here on an EarlyStopping counts measurements, not epochs."""
+        """Find them; from here on an EarlyStopping counts measurements, not epochs, and the best are saved once."""
         found = [c for c in trainer.callbacks if isinstance(c, (callbacks.EarlyStopping, callbacks.ModelCheckpoint))]
         found += [config.scheduler for config in trainer.lr_scheduler_configs]
         found = [c for c in found if getattr(c, "monitor", None) is not None]
         self.names = {str(c.monitor) for c in found}
         self._unknown = [] if trainer.enable_validation else [c for c in found if getattr(c, "strict", True)]
-        for stopping in found:
-            if isinstance(stopping, callbacks.EarlyStopping):
-                hook = type(stopping).on_train_epoch_end
-                vars(stopping)["on_train_epoch_end"] = partial(self._once, stopping, hook, values)
+        for callback in found:
+            if isinstance(callback, callbacks.EarlyStopping):
+                hook = type(callback).on_train_epoch_end
+                vars(callback)["on_train_epoch_end"] = partial(self._once, callback, hook, values)
+            elif isinstance(callback, callbacks.ModelCheckpoint):
+                vars(callback)["check_monitor_top_k"] = partial(self._is_among_best, callback, values)
 
     def end(self, trainer: Any) -> None:
         """Leave the callbacks as they were."""
         for callback in trainer.callbacks:
-            if isinstance(callback, callbacks.EarlyStopping):
+            if isinstance(callback, (callbacks.EarlyStopping, callbacks.ModelCheckpoint)):
                 vars(callback).pop("on_train_epoch_end", None)
+                vars(callback).pop("check_monitor_top_k", None)
 
     def is_new(self, who: str, name: str, step: int) -> bool:
         """Whether a value has been measured, by now, since it was looked at last; it counts as looked at."""
@@ -89,6 +92,13 @@ class Monitors:
         elif {name} & {*self.measured, *values} and not self.is_new(stopping.state_key, name, trainer.global_step):
             return
         hook(stopping, trainer, module)
+
+    def _is_among_best(self, saving: Any, values: Mapping[str, Any], trainer: Any, current: Any = None) -> bool:
+        """Its answer, unless it has seen this measurement: later weights are not to be saved under an old score."""
+        known = current is not None and saving.monitor in {*self.measured, *values}
+        if known and not self.is_new(saving.state_key, saving.monitor, trainer.global_step):
+            return False
+        return bool(type(saving).check_monitor_top_k(saving, trainer, current))
 
 
 def _awaited(callback: Any, score: bool, step: int) -> bool:
