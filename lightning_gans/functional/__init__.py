@@ -18,6 +18,7 @@ from lightning_gans.functional.penalties import (
 )
 from lightning_gans.functional.ranks import gather_rows, mean_over_ranks, rank_and_world
 from lightning_gans.functional.robust import outlier_share, rho_for_share, robust_weights
+from lightning_gans.functional.shapes import draw_shapes
 from lightning_gans.functional.unroll import score_with, unroll
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "check_scores",
     "consistency_term",
     "double_backward",
+    "draw_shapes",
     "finite_difference_penalty",
     "gather_rows",
     "gradient_norm",
