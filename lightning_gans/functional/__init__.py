@@ -14,6 +14,7 @@ from lightning_gans.functional.penalties import (
     gradient_penalty,
     input_gradient,
     interpolate,
+    path_length,
     perturb,
 )
 from lightning_gans.functional.ranks import gather_rows, mean_over_ranks, rank_and_world
@@ -42,6 +43,7 @@ __all__ = [
     "median_distance",
     "normal",
     "outlier_share",
+    "path_length",
     "perturb",
     "rank_and_world",
     "residual",

@@ -17,6 +17,7 @@ from lightning_gans.techniques.r3_gan import R3GAN as R3GAN
 from lightning_gans.techniques.robust_wgan import RobustWGAN as RobustWGAN
 from lightning_gans.techniques.sn_gan import SNGAN as SNGAN
 from lightning_gans.techniques.srn_gan import SRNGAN as SRNGAN
+from lightning_gans.techniques.style_gan2 import StyleGAN2 as StyleGAN2
 from lightning_gans.techniques.unrolled_gan import UnrolledGAN as UnrolledGAN
 from lightning_gans.techniques.wgan import WGAN as WGAN
 from lightning_gans.techniques.wgan_alp import WGANALP as WGANALP
@@ -38,6 +39,7 @@ TECHNIQUES: dict[str, type[GANModule]] = {
     "boosted": BoostedGAN,
     "ada_gan": AdaGAN,
     "r3_gan": R3GAN,
+    "style_gan2": StyleGAN2,
 }
 if not TYPE_CHECKING:  # which reads no computed list, and follows the aliases above
     __all__ = ["TECHNIQUES", *(technique.__name__ for technique in TECHNIQUES.values())]
