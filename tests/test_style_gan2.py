@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from common import equal, make, plain, state, trainer
+from test_graph_places import play
 from torch import Tensor, nn
 
 from lightning_gans import GAN, StyleGAN2
@@ -400,6 +401,19 @@ def test_everything_trains_and_a_resumed_run_is_the_same(tmp_path: Path) -> None
         discriminator=StyleDiscriminator(SIDE, 8, group=2),
     )  # fmt: skip
     assert loaded.hparams["r1_every"] == 4 and loaded.regularizers[0].every == 4
+
+
+def test_what_a_cuda_graph_would_read_stays_where_it_is() -> None:
+    """And there is one for each set of terms, and the same bits come of it."""
+    seen = play(small(cuda_graphs=True, path_length_every=3), SIDE)
+    assert sorted(len(calls) for calls in seen.values()) == [2, 2, 4, 4]  # of six updates of D and of G
+    assert all(call == calls[1] for calls in seen.values() for call in calls[1:])
+    with pytest.warns(UserWarning, match="cuda_graphs has no effect"):
+        again = small(cuda_graphs=True, path_length_every=3)
+        for one in (again, plain_one := small(path_length_every=3)):
+            torch.manual_seed(3)
+            trainer(max_steps=6).fit(one, plain(400, 4, shape=SIDE))
+    assert equal(state(again), state(plain_one))
 
 
 def test_path_length_in_another_game() -> None:
