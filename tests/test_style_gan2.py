@@ -23,6 +23,7 @@ from lightning_gans.networks.style import EqualConv2d, EqualLinear, MinibatchStd
 from lightning_gans.regularizers import R1, R2
 from lightning_gans.regularizers.path_length import PathLength
 from lightning_gans.samplers import Truncation
+from lightning_gans.wrappers import AdaptiveAugment
 
 DOUBLE = torch.float64
 SIDE = (1, 8, 8)
@@ -414,6 +415,80 @@ def test_what_a_cuda_graph_would_read_stays_where_it_is() -> None:
             torch.manual_seed(3)
             trainer(max_steps=6).fit(one, plain(400, 4, shape=SIDE))
     assert equal(state(again), state(plain_one))
+
+
+# -- adaptive augmentation ---------------------------------------------------------------------------------------------
+
+
+def test_each_operation_is_done_on_a_share_of_the_images() -> None:
+    x = normal(2000, 1, 8, 8)
+    never, half, always = (AdaptiveAugment(nn.Flatten(), "cutout", p=p) for p in (0, 0.3, 1))
+    assert torch.equal(never.augment(x), x)
+    changed = [float((net.augment(x) != x).flatten(1).any(1).double().mean()) for net in (half, always)]
+    assert changed[1] == 1 and changed[0] == pytest.approx(0.3, abs=0.03)
+    assert torch.equal(always.eval()(x), x.flatten(1))
+    both = AdaptiveAugment(nn.Flatten(), "color,cutout", p=0.5)
+    torch.manual_seed(0)
+    y = both.augment(x)
+    holes = (y == 0).flatten(1).any(1)
+    coloured = ((y != x) & (y != 0)).flatten(1).any(1)
+    assert float((holes & coloured).double().mean()) == pytest.approx(0.25, abs=0.04)  # each by a coin of its own
+
+
+def test_the_probability_follows_the_signs_of_the_last_updates() -> None:
+    net = AdaptiveAugment(nn.Flatten(), target=0.6, speed=1000, interval=4)
+    for update, sign in enumerate([1.0, 1.0, 1.0, -0.5], 1):  # r = .625
+        assert float(net.p) == 0
+        net.see(torch.tensor(sign), 32, update)
+    assert float(net.p) == pytest.approx(32 * 4 / 1000)
+    for update in range(5, 9):
+        net.see(torch.tensor(0.59), 32, update)
+    assert float(net.p) == 0  # and the signs before are forgotten
+    for update in range(9, 100):
+        net.see(torch.tensor(1.0 if update < 60 else -1.0), 32, update)
+        assert 0 <= float(net.p) <= 1
+        if update == 59:
+            assert float(net.p) == 1
+    official = AdaptiveAugment(nn.Flatten())
+    for update in range(1, 5):
+        official.see(torch.tensor(1.0), 64, update)
+    assert float(official.p) == pytest.approx(0.000512)
+
+
+def test_adaptive_augmentation_trains_and_is_in_the_checkpoint(tmp_path: Path) -> None:
+    def module() -> StyleGAN2:
+        torch.manual_seed(2)
+        d = AdaptiveAugment(StyleDiscriminator(SIDE, 8, group=2), "color", p=0.5, target=0.001, speed=100, interval=2)
+        return StyleGAN2(StyleGenerator(SIDE, 6, widths=8), d, 6, r1_every=4, path_length_every=2)
+
+    whole, half, resumed = module(), module(), module()
+    torch.manual_seed(3)
+    trainer(max_steps=7).fit(whole, plain(shape=SIDE))
+    moves = round((float(whole.discriminator.p) - 0.5) / 0.08)  # type: ignore[arg-type]
+    assert float(whole.discriminator.p) == pytest.approx(0.5 + 0.08 * moves) and abs(moves) in (1, 3)  # type: ignore[arg-type]
+    assert float(whole.values["d/augment"]) == float(whole.discriminator.p)  # type: ignore[arg-type]
+    assert float(whole.values["d/sign"]) in (-1, -0.5, 0, 0.5, 1)
+    torch.manual_seed(3)
+    first = trainer(max_steps=3)
+    first.fit(half, plain(shape=SIDE))
+    first.save_checkpoint(tmp_path / "x.ckpt")  # between two moves
+    trainer(max_steps=7).fit(resumed, plain(shape=SIDE), ckpt_path=tmp_path / "x.ckpt")
+    assert equal(state(resumed), state(whole))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"p": 1.5}, r"p must be in \[0, 1\], got 1.5"),
+        ({"target": 1}, r"target must be in \(0, 1\), got 1"),
+        ({"speed": 0}, "speed must be > 0, got 0"),
+        ({"interval": 0}, "interval must be an integer >= 1, got 0"),
+        ({"policy": "flip"}, "policy must be one or several of color, translation, cutout, got 'flip'"),
+    ],
+)
+def test_bad_augmentation_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AdaptiveAugment(nn.Flatten(), **options)
 
 
 def test_path_length_in_another_game() -> None:

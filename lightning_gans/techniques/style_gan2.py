@@ -15,6 +15,7 @@ from lightning_gans.functional.ranks import mean_over_ranks
 from lightning_gans.regularizers import R1, Regularizer
 from lightning_gans.regularizers.path_length import PathLength, by_styles, require_styles
 from lightning_gans.techniques.gan import GAN
+from lightning_gans.wrappers import AdaptiveAugment
 
 
 class StyleGAN2(GAN):
@@ -36,7 +37,10 @@ class StyleGAN2(GAN):
     Departures: a penalty is part of the step, not one of its own, so learning rates and betas need no correction by
     k / (k + 1), which makes up for the steps in addition; each sample has a mixture of its own, not the whole batch.
 
-    Overrides :meth:`make_fake`.
+    In a discriminator under ``wrappers.AdaptiveAugment`` its probability is moved, by ``d/sign``, the mean sign of D's
+    scores of real samples.
+
+    Overrides :meth:`make_fake`, :meth:`after_discriminator_step`.
 
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.
@@ -109,3 +113,14 @@ class StyleGAN2(GAN):
             cut = torch.where(u[:, 0] < self.style_mixing, 1 + (u[:, 1] * (layers - 1)).long(), layers)
             ws = torch.where((torch.arange(layers, device=w.device) < cut[:, None])[:, :, None], ws, other)
         return generator.synthesis(ws, [normal(*shape) for shape in generator.noise_shapes])
+
+    def told(self, on_real: Tensor, on_fake: Tensor) -> dict[str, Tensor]:
+        """Also how many of the real scores are positive, as a mean sign."""
+        return {**super().told(on_real, on_fake), "d_sign": on_real.sign().mean()}
+
+    def after_discriminator_step(self) -> None:
+        """Moves the probability of an adaptive augmentation."""
+        if isinstance(self.discriminator, AdaptiveAugment):
+            assert self.last_batch is not None
+            self.discriminator.see(self.values["d/sign"], len(self.last_batch.real), self.progress.updates["d"])
+            self.note(d_augment=self.discriminator.p.clone())
