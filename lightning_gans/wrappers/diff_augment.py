@@ -82,10 +82,10 @@ class AdaptiveAugment(DiffAugment):
     .. math:: p \leftarrow \min\Big(1, \max\Big(0, p + \frac{n}{s}\, \mathrm{sign}(r - t)\Big)\Big),
               \qquad r = E\,\mathrm{sign}\, D(T(x))
 
-    with r over the real samples of the last ``interval`` updates, n of them on all ranks, and target t, speed s (Karras et al. 2020,
-    arXiv:2006.06676). A D that scores training samples positive without fail has learned them by heart. `StyleGAN2`
-    moves p, after D's updates, and logs ``d/sign`` and ``d/augment``; in other techniques it stays where it is. It is a
-    buffer, part of every checkpoint.
+    with r over the real samples of the last ``interval`` updates, n of them on all ranks, target t and speed s (Karras
+    et al. 2020, arXiv:2006.06676). A D that scores training samples positive without fail has learned them by heart.
+    `StyleGAN2` moves p, after D's updates, and logs ``d/sign`` and ``d/augment``; in other techniques it stays where it
+    is. It is a buffer, part of every checkpoint.
 
     Departures: T is of the operations of `DiffAugment`, not of the paper's eighteen; p ends at 1.
 
