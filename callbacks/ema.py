@@ -22,7 +22,11 @@ class EMA(Asks):
     those that sample.
 
     Args:
-        decay: :math:`\beta` per generator update, 0 <= decay < 1. 0.999 remembers about 1,000 updates.
+        decay: :math:`\beta` per generator update, 0 <= decay < 1. 0.999, the default, remembers about 1,000 updates.
+        half_life: in place of a decay, the number of real samples (of all ranks) after which a weight counts half:
+            :math:`\beta = .5^{n / h}` for the n samples of an update (on average so far).
+        ramp_up: the half-life is at most this share of the samples seen so far (.05 in arXiv:2006.06676), so that an
+            average does not keep what was there at first; > 0. None: no such limit.
         start_step: generator updates to wait for before averaging starts.
         every_n_steps: average only after every n-th update; the decay is then ``decay ** n``, so that the memory,
             counted in updates, stays the same.
@@ -31,14 +35,30 @@ class EMA(Asks):
     needs = Samples
     averages = True  # so a resumed run's averaged weights go on
 
-    def __init__(self, decay: float = 0.999, start_step: int = 0, every_n_steps: int = 1) -> None:
+    def __init__(
+        self,
+        decay: float | None = None,
+        start_step: int = 0,
+        every_n_steps: int = 1,
+        half_life: float | None = None,
+        ramp_up: float | None = None,
+    ) -> None:
         super().__init__()
+        if half_life is not None:
+            checks.positive(half_life=half_life)
+            checks.only("decay", decay, None, "with a half_life")
+        if ramp_up is not None:
+            checks.positive(ramp_up=ramp_up)
+            if half_life is None:
+                raise ValueError(f"EMA: ramp_up must be None without a half_life, got {ramp_up!r}.")
+        decay = 0.999 if decay is None else decay
         if not 0 <= decay < 1:
             raise ValueError(f"EMA: decay must be in [0, 1), got {decay!r}.")
         if start_step < 0:
             raise ValueError(f"EMA: start_step must be >= 0, got {start_step!r}.")
         checks.at_least_one(every_n_steps=every_n_steps)
         self.decay, self.start_step, self.every_n_steps = decay, start_step, every_n_steps
+        self.half_life, self.ramp_up = half_life, ramp_up
         self.seen_step = -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -47,7 +67,6 @@ class EMA(Asks):
         if (number := sum(isinstance(callback, EMA) for callback in trainer.callbacks)) > 1:  # type: ignore[attr-defined]
             raise ValueError(f"EMA must be listed once, since a module has one average, got it {number} times.")
         self.seen_step = module.global_step
-        self.average = get_ema_multi_avg_fn(self.decay**self.every_n_steps)
         if self.seen_step >= self.start_step:
             module.start_ema()
 
@@ -65,6 +84,14 @@ class EMA(Asks):
         if ema is None:
             module.start_ema()  # a copy of the generator as it is now
         elif step % self.every_n_steps == 0:
-            self.average(tuple(ema.parameters()), tuple(trained.parameters()), None)
+            average = get_ema_multi_avg_fn(self.beta(step, module.images_seen))
+            average(tuple(ema.parameters()), tuple(trained.parameters()), None)
             for mean, now in zip(ema.buffers(), trained.buffers()):
                 mean.copy_(now)
+
+    def beta(self, step: int, images: int) -> float:
+        """How much of the average stays after update ``step``, when so many real samples have been seen."""
+        if self.half_life is None:
+            return self.decay**self.every_n_steps
+        half_life = self.half_life if self.ramp_up is None else min(self.half_life, self.ramp_up * images)
+        return float(0.5 ** (self.every_n_steps * images / step / half_life))

@@ -12,6 +12,7 @@ from lightning_gans.datamodules.hugging_face import HuggingFace
 from lightning_gans.datamodules.memory import FreshLoader, MemoryLoader
 from lightning_gans.datamodules.mnist import MNIST, FashionMNIST, StackedMNIST
 from lightning_gans.datamodules.resampled import Resampled
+from lightning_gans.datamodules.shapes import Shapes
 from lightning_gans.datamodules.tail import (
     Classes,
     LowDensity,
@@ -50,6 +51,7 @@ __all__ = [
     "RareTail1D",
     "Resampled",
     "Ring",
+    "Shapes",
     "StackedMNIST",
     "SwissRoll",
     "Tail",

@@ -29,6 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "unrolled": {"unroll_steps": 2, "unroll_optimizer": "sgd", "unroll_lr": 0.1},
     "unrolled_adam": {"unroll_steps": 2},
     "robust_wgan": {"w_start": 0},
+    "style_gan2": {"r1_every": 1, "path_length_weight": 0.0, "style_mixing": 0.0},  # for want of styles
     "boosted": {"p": 0.7},
     "boosted_learned": {"p": 0.7, "learn_p": True},
 }

@@ -145,6 +145,45 @@ def test_ema_waits_and_skips_and_keeps_its_memory_in_updates() -> None:
     assert early.ema is None
 
 
+@pytest.mark.parametrize(
+    ("batch", "half_life", "ramp_up", "step", "beta"),
+    [
+        (64, 500_000, None, 1, 0.99991128),
+        (32, 10_000, None, 7, 0.99778440),
+        (32, 10_000, 0.05, 100, 0.5 ** (32 / 160)),  # 5 % of 3,200
+        (32, 10_000, 0.05, 100_000, 0.99778440),
+    ],
+)
+def test_the_decay_of_a_half_life(batch: int, half_life: float, ramp_up: float | None, step: int, beta: float) -> None:
+    assert EMA(half_life=half_life, ramp_up=ramp_up).beta(step, batch * step) == pytest.approx(beta, rel=1e-7)
+    fourth = EMA(half_life=half_life, ramp_up=ramp_up, every_n_steps=4)
+    assert fourth.beta(step, batch * step) == pytest.approx(beta**4, rel=1e-7)
+
+
+def test_ema_by_half_life_is_that_of_its_decay() -> None:
+    averages = []
+    for ema in (EMA(half_life=8), EMA(decay=0.5**0.5)):  # batches of 4
+        module = make("gan")
+        trainer(max_steps=3, callbacks=[ema]).fit(module, batches())
+        averages.append(state(module.ema))
+    for a, b in zip(averages[0].values(), averages[1].values()):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"half_life": 0}, "half_life must be > 0, got 0"),
+        ({"half_life": 10, "decay": 0.9}, "decay must be None with a half_life, got 0.9"),
+        ({"half_life": 10, "ramp_up": 0}, "ramp_up must be > 0, got 0"),
+        ({"ramp_up": 0.05}, "EMA: ramp_up must be None without a half_life, got 0.05"),
+    ],
+)
+def test_bad_half_lives(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EMA(**options)
+
+
 def test_ema_counts_generator_updates_not_discriminator_updates() -> None:
     module = make("gan", d_steps=3)
     trainer(max_steps=2, callbacks=[EMA(decay=0.5), watch := Watch()]).fit(module, batches())

@@ -633,7 +633,7 @@ BAD: list[tuple[Any, str]] = [
     (lambda: LatentLangevin(wide, exact), "module must have a generator for LatentLangevin, got function"),
     (lambda: LatentLangevin(latent(), exact, step_size=0), "step_size must be > 0, got 0"),
     (lambda: Truncation(latent(), threshold=-1), "threshold must be > 0, got -1"),
-    (lambda: Truncation(latent(), mode="cut"), "mode must be redraw or rescale, got 'cut'"),  # type: ignore[arg-type]
+    (lambda: Truncation(latent(), mode="cut"), "mode must be one of redraw, rescale, w, got 'cut'"),  # type: ignore[arg-type]
     (lambda: RejectionSampler(wide, exact).sample(0), "n must be an integer >= 1, got 0"),
     (lambda: RejectionSampler(wide, exact).sample(9, start=50), "start must be a multiple of 100"),
     (lambda: RejectionSampler(wide, exact).sample(2, torch.zeros(3)), r"labels must have shape \(2,\)"),

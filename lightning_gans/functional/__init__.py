@@ -14,10 +14,12 @@ from lightning_gans.functional.penalties import (
     gradient_penalty,
     input_gradient,
     interpolate,
+    path_length,
     perturb,
 )
 from lightning_gans.functional.ranks import gather_rows, mean_over_ranks, rank_and_world
 from lightning_gans.functional.robust import outlier_share, rho_for_share, robust_weights
+from lightning_gans.functional.shapes import draw_shapes
 from lightning_gans.functional.unroll import score_with, unroll
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "check_scores",
     "consistency_term",
     "double_backward",
+    "draw_shapes",
     "finite_difference_penalty",
     "gather_rows",
     "gradient_norm",
@@ -40,6 +43,7 @@ __all__ = [
     "median_distance",
     "normal",
     "outlier_share",
+    "path_length",
     "perturb",
     "rank_and_world",
     "residual",

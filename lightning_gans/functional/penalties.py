@@ -1,11 +1,13 @@
-"""Penalties on the slope of a discriminator, and the points where it is taken.
+"""Penalties on the slope of a discriminator, and the points where it is taken; the path length of a generator.
 
-All of them run in float32 outside autocast (half-precision points are raised, float64 ones stay), on detached points:
-their gradient reaches the discriminator's parameters only. A `discriminator` here is any function (N, ...) -> (N,);
-for a conditional network pass `partial(score, network, labels=labels)`.
+All of them run in float32 outside autocast (half-precision points are raised, float64 ones stay), on detached points
+(but for `path_length`): their gradient reaches the discriminator's parameters only. A `discriminator` here is any
+function (N, ...) -> (N,); for a conditional network pass `partial(score, network, labels=labels)`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -98,6 +100,28 @@ def perturb(real: Tensor, generator: torch.Generator | None = None) -> Tensor:
     real = full_precision(real.detach())
     std = mean_over_ranks((real - mean_over_ranks(real.mean())).square().mean()).sqrt()
     return real + 0.5 * std * uniform(*real.shape, generator=generator, device=real.device, dtype=real.dtype)
+
+
+def path_length(synthesis: Callable[[Tensor], Tensor], w: Tensor, noise: Tensor) -> Tensor:
+    r"""How far images move with each sample's w, in a random direction of images (arXiv:1912.04958, section 3.2).
+
+    .. math:: \ell = \sqrt{\frac1L \sum_{l=1}^L \Big\|\frac{\partial}{\partial w_l}
+              \sum_{c,i,j} G(w)_{cij}\, y_{cij} \Big\|^2}, \qquad y = \mathrm{noise} / \sqrt{HW}
+
+    Its gradient reaches the parameters of ``synthesis`` and those that w was computed from. For a linear map G(w) = A w
+    and normal noise :math:`E\,\ell^2 = \|A\|_F^2 / (HW)`.
+
+    Args:
+        synthesis: w to images (N, C, H, W), at random in nothing.
+        w: (N, L, d) for L layers, or (N, d).
+        noise: standard normal, of the shape of the images.
+
+    Returns:
+        (N,) lengths.
+    """
+    y = noise / noise[0, 0].numel() ** 0.5
+    slope = input_gradient(lambda at: (synthesis(at) * y).flatten(1).sum(1), w, through=True)
+    return row_norm(slope) / (w.shape[1] if w.ndim == 3 else 1) ** 0.5
 
 
 def check_penalty(p: float = 2.0, target: float = 1.0, power: float = 2.0) -> None:

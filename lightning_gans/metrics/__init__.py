@@ -1,7 +1,7 @@
 """Scores of generated samples: FID, IS, KID, precision/recall/density/coverage, and exact ones for known data."""
 
 from lightning_gans.functional.pixels import to_uint8
-from lightning_gans.metrics.attributes import stroke_attributes
+from lightning_gans.metrics.attributes import shape_attributes, stroke_attributes
 from lightning_gans.metrics.coverage import (
     Coverage,
     class_coverage,
@@ -55,6 +55,7 @@ __all__ = [
     "mode_coverage",
     "precision_recall",
     "reverse_kl",
+    "shape_attributes",
     "stroke_attributes",
     "tail_mass",
     "to_uint8",

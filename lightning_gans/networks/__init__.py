@@ -18,6 +18,7 @@ from lightning_gans.networks.primal_dual import PrimalDualDiscriminator, PrimalD
 from lightning_gans.networks.r3 import R3Discriminator, R3Generator
 from lightning_gans.networks.reconstructors import Reconstructor
 from lightning_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
+from lightning_gans.networks.style import ModulatedConv2d, StyleDiscriminator, StyleGenerator
 from lightning_gans.networks.vae import VAEDecoder, VAEEncoder
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "LeNet",
     "MNISTCritic",
     "MNISTGenerator",
+    "ModulatedConv2d",
     "PrimalDualDiscriminator",
     "PrimalDualGenerator",
     "ProjectionHead",
@@ -41,6 +43,8 @@ __all__ = [
     "ResNetClassifier",
     "ResNetDiscriminator",
     "ResNetGenerator",
+    "StyleDiscriminator",
+    "StyleGenerator",
     "TaperedResNetDiscriminator",
     "TaperedResNetGenerator",
     "ToyDiscriminator",

@@ -57,14 +57,15 @@ class GradientPenalty(Regularizer):
 class R1(Regularizer):
     """mean ||grad D(x)||^2 / 2 at real samples (arXiv:1801.04406).
 
-    The half is inside the term, so `weight` is the paper's gamma: the loss gains gamma / 2 mean ||grad D(x)||^2.
+    The half is inside the term, so `weight` is the paper's gamma: the loss gains gamma / 2 mean ||grad D(x)||^2. It is
+    part of every n-th update only, n = ``every``, n times as heavy.
     """
 
     name = "r1"
     per_sample = True
 
-    def __init__(self, weight: float = 10.0) -> None:
-        super().__init__(weight)
+    def __init__(self, weight: float = 10.0, every: int = 1) -> None:
+        super().__init__(weight, every)
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
         return gradient_penalty(conditioned(discriminator, batch), batch.real, target=0.0) / 2
@@ -76,8 +77,8 @@ class R2(Regularizer):
     name = "r2"
     per_sample = True
 
-    def __init__(self, weight: float = 10.0) -> None:
-        super().__init__(weight)
+    def __init__(self, weight: float = 10.0, every: int = 1) -> None:
+        super().__init__(weight, every)
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
         return gradient_penalty(conditioned(discriminator, batch), fake, target=0.0) / 2

@@ -9,15 +9,19 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from lightning_gans import checks
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.penalties import Discriminator
 
 
 class RegularizedBatch(Protocol):
-    """What a regularizer reads of a batch: `real` (N, ...), and `labels` (N,) and `generator` or None."""
+    """What a regularizer reads of a batch: `real` (N, ...), noise `z`, and `labels` (N,) and `generator` or None."""
 
     @property
     def real(self) -> Tensor: ...
+
+    @property
+    def z(self) -> Tensor: ...
 
     @property
     def labels(self) -> Tensor | None: ...
@@ -38,6 +42,9 @@ class Regularizer(ABC):
         player: "d" or "g", whose loss it is added to; it is called with that player's network.
         every: it is part of every n-th update only, n times as heavy.
         weight: finite, at least 0.
+
+    A regularizer that takes ``every`` as an argument hands it on. Its gradient, averaged over n updates, is that of one
+    that is part of each; at a quarter or a sixteenth of the cost (lazy regularization, arXiv:1912.04958).
     """
 
     name: str
@@ -45,10 +52,13 @@ class Regularizer(ABC):
     player: str = "d"
     every: int = 1
 
-    def __init__(self, weight: float) -> None:
+    def __init__(self, weight: float, every: int | None = None) -> None:
         if not 0 <= weight < float("inf"):
             raise ValueError(f"weight must be a finite number >= 0, got {weight}.")
         self.weight = weight
+        if every is not None:
+            checks.at_least_one(every=every)
+            self.every = every
 
     @abstractmethod
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:

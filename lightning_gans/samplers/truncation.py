@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from lightning_gans import checks
+from lightning_gans.functional.modes import evaluating
 from lightning_gans.samplers.base import LatentSampler, LogRatio
 
 
@@ -19,26 +20,41 @@ class Truncation(LatentSampler):
     """G(z) of noise near the origin: better samples, less varied. No discriminator is asked.
 
     ``redraw``: each coordinate is standard normal within [-t, t], as if drawn anew until it is. ``rescale``: z longer
-    than t sqrt(latent_dim) is scaled back to that length.
+    than t sqrt(latent_dim) is scaled back to that length. ``w``, of a generator by styles (`networks.StyleGenerator`):
+    w is drawn towards its mean, w_mean + t (w - w_mean), at 0 all samples are the same (arXiv:1812.04948).
 
     Args:
         module: see `Sampler`.
-        threshold: t > 0.
-        mode: redraw or rescale.
+        threshold: t > 0; in w, psi in [0, 1].
+        mode: redraw, rescale or w.
 
     Raises:
-        ValueError: for settings out of range, and a module without a generator.
+        ValueError: for settings out of range, a module without a generator, and a generator without styles in w.
     """
 
     name = "truncated"
 
-    def __init__(self, module: Any, *, threshold: float = 1.0, mode: Literal["redraw", "rescale"] = "redraw") -> None:
-        checks.positive(threshold=threshold)
-        if mode not in ("redraw", "rescale"):
-            raise ValueError(f"mode must be redraw or rescale, got {mode!r}.")
+    def __init__(
+        self, module: Any, *, threshold: float = 1.0, mode: Literal["redraw", "rescale", "w"] = "redraw"
+    ) -> None:
+        checks.one_of("mode", mode, ("redraw", "rescale", "w"))
+        if mode != "w":
+            checks.positive(threshold=threshold)
+        elif not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be in [0, 1] in w, got {threshold!r}.")
         ratio: LogRatio = _constant
         super().__init__(module, ratio)
+        if mode == "w" and not hasattr(self.network, "truncate"):
+            raise ValueError(f"mode must not be w for a generator without styles, got {type(self.network).__name__}.")
         self.threshold, self.mode = threshold, mode
+
+    def make(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """The samples of z."""
+        if self.mode != "w":
+            return super().make(z, labels)
+        network: Any = self.network
+        with evaluating(network):
+            return network.synthesis(network.spread(network.truncate(network.map(z, labels), self.threshold)))
 
     def draw(self, n: int, generator: Generator, labels: Tensor | None = None) -> Tensor:
         """``n`` samples."""
@@ -46,7 +62,7 @@ class Truncation(LatentSampler):
         if self.mode == "redraw":
             drawn = torch.empty(z.shape, dtype=z.dtype)
             z = nn.init.trunc_normal_(drawn, a=-self.threshold, b=self.threshold, generator=generator).to(z.device)
-        else:
+        elif self.mode == "rescale":
             length = z.norm(dim=1, keepdim=True)
             z = z * (self.threshold * z.shape[1] ** 0.5 / length).clamp_max(1)
         self.report.proposals += n

@@ -65,7 +65,7 @@ class GAN(GANModule):
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E w(x) log D(x) - E w log(1 - D(G(z))), for the minimax loss."""
         on_real, on_fake = self.score(batch.real, batch), self.score(fake, batch)
-        notes = {"d_real": on_real.mean(), "d_fake": on_fake.mean()}
+        notes = self.told(on_real, on_fake)
         weights = self.fake_weights(on_real, on_fake)
         loss = self.loss.discriminator(on_real, on_fake, real_weight=batch.weights, fake_weight=weights)
         if self.wasserstein:
@@ -77,6 +77,10 @@ class GAN(GANModule):
         """E log(1 - D(G(z))) for minimax, -E log D(G(z)) for non_saturating."""
         on_real = self.score(batch.real, batch) if self.relativistic else None
         return {"adversarial": self.loss.generator(self.score(fake, batch), on_real, real_weight=batch.weights)}
+
+    def told(self, on_real: Tensor, on_fake: Tensor) -> dict[str, Tensor]:
+        """What is noted of the scores (see :meth:`note`)."""
+        return {"d_real": on_real.mean(), "d_fake": on_fake.mean()}
 
     def fake_weights(self, on_real: Tensor, on_fake: Tensor) -> Tensor | None:
         """Weights of the fakes in D's loss, of the shape of their scores; None: all one."""

@@ -1,4 +1,4 @@
-"""Differentiable augmentation of what a discriminator sees (Zhao et al. 2020, arXiv:2006.10738)."""
+"""Differentiable augmentation of what a discriminator sees (Zhao et al. 2020, arXiv:2006.10738), and how much of it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_gans import checks
 from lightning_gans.functional.conditional import conditional_call, takes_labels
 from lightning_gans.functional.numerics import full_precision
+from lightning_gans.functional.ranks import mean_over_ranks, rank_and_world
 
 _SHIFT, _HOLE = 1 / 8, 1 / 2  # shares of a side
 
@@ -72,6 +74,74 @@ class DiffAugment(nn.Module):
         for name in self.policy:
             y = _POLICIES[name](y)
         return y if y.dtype == x.dtype else y.to(x.dtype)
+
+
+class AdaptiveAugment(DiffAugment):
+    r"""D(T(x)) where each operation of T is done with probability p only, which follows how far D overfits (ADA).
+
+    .. math:: p \leftarrow \min\Big(1, \max\Big(0, p + \frac{n}{s}\, \mathrm{sign}(r - t)\Big)\Big),
+              \qquad r = E\,\mathrm{sign}\, D(T(x))
+
+    with r over the real samples of the last ``interval`` updates, n of them on all ranks, target t and speed s (Karras
+    et al. 2020, arXiv:2006.06676). A D that scores training samples positive without fail has learned them by heart.
+    `StyleGAN2` moves p, after D's updates, and logs ``d/sign`` and ``d/augment``; in other techniques it stays where it
+    is. It is a buffer, part of every checkpoint.
+
+    Departures: T is of the operations of `DiffAugment`, not of the paper's eighteen; p ends at 1.
+
+    Args:
+        discriminator: see `DiffAugment`, as for ``policy``.
+        p: where p starts, in [0, 1].
+        target: of r, in (0, 1).
+        speed: images that take p from 0 to 1, at least; the paper takes 100,000 where training goes on from a model.
+        interval: D updates from one step of p to the next.
+
+    Raises:
+        ValueError: for settings out of range, and as `DiffAugment`.
+    """
+
+    p: Tensor
+    signs: Tensor
+
+    def __init__(
+        self,
+        discriminator: nn.Module,
+        policy: str | Sequence[str] = "color,translation,cutout",
+        p: float = 0.0,
+        target: float = 0.6,
+        speed: float = 500_000,
+        interval: int = 4,
+    ) -> None:
+        super().__init__(discriminator, policy)
+        checks.inside(target=target)
+        checks.positive(speed=speed)
+        checks.at_least_one(interval=interval)
+        if not 0 <= p <= 1:
+            raise ValueError(f"p must be in [0, 1], got {p!r}.")
+        self.target, self.speed, self.interval = target, speed, interval
+        self.register_buffer("p", torch.tensor(float(p)))
+        self.register_buffer("signs", torch.tensor(0.0))
+
+    def augment(self, x: Tensor) -> Tensor:
+        """T(x) of images (N, C, H, W), each operation on a share p of them."""
+        y = full_precision(x)
+        for name in self.policy:
+            drawn = torch.rand(len(y), 1, 1, 1, dtype=y.dtype, device=y.device)
+            y = torch.where(drawn < self.p, _POLICIES[name](y), y)
+        return y if y.dtype == x.dtype else y.to(x.dtype)
+
+    @torch.no_grad()
+    def see(self, sign: Tensor, images: int, updates: int) -> None:
+        """Take note of the mean sign of D's scores of ``images`` real samples; move p if it is time.
+
+        A collective at that time: every rank must call it, with numbers of its own.
+        """
+        self.signs += sign.to(self.signs.dtype)
+        if updates % self.interval == 0:
+            r = mean_over_ranks(self.signs) / self.interval
+            step = images * rank_and_world()[1] * self.interval / self.speed
+            self.p.add_(torch.sign(r - self.target), alpha=step).clamp_(0, 1)
+            self.signs.zero_()
 
 
 def _uniform(low: float, high: float, like: Tensor) -> Tensor:

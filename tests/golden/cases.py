@@ -27,7 +27,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gans.datamodules import MemoryLoader
-from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
+from lightning_gans.networks import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    StyleDiscriminator,
+    StyleGenerator,
+    ToyDiscriminator,
+    ToyGenerator,
+)
 from lightning_gans.optim import ExtraAdam, OptimisticAdam
 
 UPDATES, LATENT, WIDTH, CLASSES = 20, 3, 8, 3
@@ -96,10 +103,19 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "boosted": {"p": 0.7, "share": 0.5, "learn_p": False, "loss": "non_saturating"},
     "r3_gan": {"gamma": 0.5, "gamma_end": 0.1, "beta2_end": 0.99, "anneal_steps": 10, "loss": "relativistic"},
+    "style_gan2": {
+        "r1_gamma": 0.5,
+        "r1_every": 3,
+        "path_length_weight": 0.0,
+        "path_length_every": 2,
+        "style_mixing": 0.0,
+        "loss": "non_saturating",
+    },
     "ada_gan": {"beta": "uniform", "loss": "non_saturating"},
 }
 OBJECTS = {"regularizers", "optimizer_g", "optimizer_d", "scheduler_g", "scheduler_d", "scheduler_c"}
 OBJECTS |= {"classifier", "weight_network", "base", "features"}
+OBJECTS |= {"columns", "sam_g", "sam_d"}  # None, and younger than the first cases
 # Said by the technique itself, or not taken by it before.
 FIXED = {name: {"loss"} for name in ("unrolled", "wgan", "wgan_alp", "wgan_gp", "ct_gan")}
 FIXED["prc_gan"] = {"margin"}
@@ -176,6 +192,7 @@ CASES: dict[str, Case] = {
     "prc_gan-image": Case("prc_gan", "plain image", "images", {**CLIP, "loss": "non_saturating"}),
     "robust_wgan-image": Case("robust_wgan", "image", "images", {"gp_weight": 0.0, "loss": "non_saturating"}),
     "boosted-image": Case("boosted", "image", "images"),
+    "style_gan2-styles": Case("style_gan2", "styles", "images", {"path_length_weight": 2.0, "style_mixing": 0.9}),
     # the engine
     "gan-accumulate": Case("gan", options={"accumulate_d": 2, "accumulate_g": 2}),
     "gan-factor": Case("gan", options={"g_batch_factor": 2}),
@@ -237,14 +254,30 @@ def filled(net: nn.Module, seed: int) -> nn.Module:
     return net
 
 
+def equalised(net: nn.Module) -> nn.Module:
+    """A filled network whose weights are of the size that equalised layers expect, which scale them when called."""
+    with torch.no_grad():
+        for name, p in net.named_parameters():
+            if p.ndim > 1:
+                p.mul_(math.sqrt(p[0].numel()) * (100 if "mapping" in name else 1))
+            elif name.endswith("affine.bias"):
+                p.add_(1)
+    return net
+
+
 def networks(case: Case) -> dict[str, nn.Module]:
     """Generator, discriminator and what else the technique takes."""
     classes = CLASSES if "conditional" in case.nets else None
-    if "image" in case.nets:
+    critics: list[nn.Module]
+    generators: list[nn.Module]
+    if case.nets == "styles":
+        generators = [StyleGenerator((1, 8, 8), LATENT, w_dim=LATENT, widths=2, mapping_layers=2, num_classes=None)]
+        critics = [StyleDiscriminator((1, 8, 8), widths=2, group=2, num_classes=None)]
+    elif "image" in case.nets:
         norm: Any = "none" if "plain" in case.nets else "batch"
         generators = [DCGANGenerator(shape=(1, 8, 8), latent_dim=LATENT, width=2, norm="batch", num_classes=None,
                                      activation="relu", constant_width=False) for _ in range(2)]  # fmt: skip
-        critics: list[nn.Module] = [DCGANDiscriminator(shape=(1, 8, 8), width=2, norm=n, num_classes=None,
+        critics = [DCGANDiscriminator(shape=(1, 8, 8), width=2, norm=n, num_classes=None,
                                     activation="relu", dropout=0.0) for n in (norm, "batch")]  # fmt: skip
     else:
         generators = [ToyGenerator(shape=(2,), latent_dim=LATENT, width=WIDTH, depth=1, num_classes=classes)
@@ -252,6 +285,8 @@ def networks(case: Case) -> dict[str, nn.Module]:
         third = ToyDiscriminator(shape=(2,), width=WIDTH, depth=1, num_classes=classes)
         critics = [(LabelledCritic if classes else Critic)("dropout" in case.nets), third]
     nets = {"generator": filled(generators[0], 1), "discriminator": filled(critics[0], 2)}
+    if case.nets == "styles":
+        nets = {name: equalised(net) for name, net in nets.items()}
     if case.technique == "prc_gan" and case.arguments["ratio_clip"] is not None:
         nets["classifier"] = filled(critics[1], 3)
     if case.technique == "robust_wgan" and case.nets != "no third":

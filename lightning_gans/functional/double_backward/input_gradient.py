@@ -49,20 +49,25 @@ def double_backward(method: DoubleBackward) -> Iterator[None]:
         _method.reset(token)
 
 
-def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool = True) -> Tensor:
+def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool = True, through: bool = False) -> Tensor:
     """The gradient of each sample's score with respect to that sample, flattened: (N, ...) -> (N, D).
 
     Samples must not see each other in the discriminator (no BatchNorm), since the gradient is of the summed scores.
     With `create_graph` the result can itself be differentiated with respect to the discriminator's parameters, by the
-    method of `double_backward`.
+    method of `double_backward`; and with `through` with respect to what `x` was computed from too, by "sparse" where
+    the method is neither that nor "plain". Without it `x` is detached.
     """
     method = _method.get() if create_graph else "plain"
+    if through and method != "plain":
+        method = "sparse"
     network = _network(discriminator)
     plainly = discriminator is network or (isinstance(discriminator, partial) and discriminator.func is score)
-    if method == "sparse" and plainly and (layers := perceptron_layers(network)) is not None:
+    if method == "sparse" and plainly and not through and (layers := perceptron_layers(network)) is not None:
         with no_autocast(x.device.type):
             return full_precision(perceptron_input_gradient(layers, _as_taken(x.detach(), network)))
-    x = _as_taken(x.detach(), network).requires_grad_(True)
+    x = _as_taken(x if through else x.detach(), network)
+    if not x.requires_grad:
+        x.requires_grad_(True)
     if method == "sparse" and network is not None and x.shape in _nothing_to_gain.get(network, ()):
         method = "plain"
     again = nullcontext() if method == "compiled" or not create_graph else twice_differentiable(network)

@@ -26,7 +26,7 @@ class Session:
     """One input gradient; `inner` is true while it is taken, when no parameter's gradient is wanted.
 
     Attributes:
-        x: the leaf that the network is called on.
+        x: what the network is called on, usually a leaf.
         replaced: whether anything was replaced.
     """
 
@@ -127,14 +127,14 @@ class _ConvolutionInputGradient(torch.autograd.Function):
 
 
 def reaches(value: Tensor, x: Tensor, limit: int = 200) -> bool:
-    """Whether `value` is computed from the leaf x; also true where the graph is too large to tell."""
+    """Whether `value` is computed from x; also true where the graph is too large to tell."""
     waiting: list[Any] = [value.grad_fn]
     seen: set[Any] = set()
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
-        if getattr(node, "variable", None) is x or len(seen) == limit:
+        if node is x.grad_fn or getattr(node, "variable", None) is x or len(seen) == limit:
             return True
         seen.add(node)
         waiting.extend(following for following, _ in node.next_functions)
@@ -255,7 +255,7 @@ class _Replace(TorchFunctionMode):
 
 @contextmanager
 def sparse_double_backward(x: Tensor) -> Iterator[Session]:
-    """Call a network on the leaf `x` under this; set the session's `inner` while its gradient by x is taken.
+    """Call a network on `x` under this; set the session's `inner` while its gradient by x is taken.
 
     Without `inner` a function's backward pass is torch's. With it convolutions give no gradient to their weights, which
     `torch.autograd.grad` would not use; a weight that depends on x is noticed, and its convolution left alone.
