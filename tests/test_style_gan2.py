@@ -467,6 +467,8 @@ def test_adaptive_augmentation_trains_and_is_in_the_checkpoint(tmp_path: Path) -
     moves = round((float(whole.discriminator.p) - 0.5) / 0.08)  # type: ignore[arg-type]
     assert float(whole.discriminator.p) == pytest.approx(0.5 + 0.08 * moves) and abs(moves) in (1, 3)  # type: ignore[arg-type]
     assert float(whole.values["d/augment"]) == float(whole.discriminator.p)  # type: ignore[arg-type]
+    told = whole.told(torch.tensor([1.0, -2.0, 3.0, 0.5]), torch.tensor([-1.0, -1.0, -1.0, 1.0]))
+    assert float(told["d_sign"]) == 0.5  # of the real scores
     assert float(whole.values["d/sign"]) in (-1, -0.5, 0, 0.5, 1)
     torch.manual_seed(3)
     first = trainer(max_steps=3)
