@@ -17,7 +17,7 @@ from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
 from lightning_gans.engine.contract import Played
 from lightning_gans.engine.logbook import NonFiniteError
-from lightning_gans.runs.atomic import replacing
+from lightning_gans.runs.atomic import no_space, replacing
 
 Action = Literal["stop", "rollback"]
 _GRADIENT = "the gradient"
@@ -213,7 +213,7 @@ class NonFiniteGuard(Asks):
             with replacing(path) as temporary:
                 torch.save(content, temporary)
         except OSError as error:  # a full disk must not hide what was found
-            return f" The batch could not be saved to {path} ({error.strerror})."
+            return f" The batch could not be saved: {no_space(error) or error} ({path})."
         return f" The batch is in {path}."
 
     # ------------------------------------------------------------------ the last good state

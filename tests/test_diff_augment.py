@@ -282,7 +282,10 @@ def test_from_a_config() -> None:
 def test_the_command_line_refuses_points() -> None:
     toy = {"class_path": "ToyDiscriminator", "init_args": {"width": 8}}
     args = ["--data=Ring", "--model.generator=ToyGenerator"]
-    with pytest.raises(SystemExit, match=r"^error: x must be images of shape \(N, C, H, W\)"):
+    with pytest.raises(
+        SystemExit,
+        match=r"^error: The discriminator failed on real .* \(x must be images of shape",
+    ):
         fit(wrapped(toy), *args)
 
 

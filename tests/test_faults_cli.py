@@ -79,7 +79,7 @@ def test_a_new_list_begins_anew_and_options_of_its_last_member_are_taken(capsys:
     ours = ["--trainer.callbacks=EMA", "--trainer.callbacks.start_step=5", "--trainer.callbacks+=ModeCoverage"]
     found = understood(capsys, *ours, "--model.regularizers=[R1]")
     ema, coverage = found["trainer"]["callbacks"]
-    assert (ema["init_args"]["decay"], ema["init_args"]["start_step"]) == (0.999, 5)
+    assert (ema["init_args"]["decay"], ema["init_args"]["start_step"]) == (None, 5)
     assert coverage["init_args"]["every_n_steps"] != 50
     assert found["model"]["init_args"]["regularizers"][0]["init_args"]["weight"] != 7.0
 
@@ -89,7 +89,7 @@ def test_a_second_file_does_not_inherit_by_position(capsys: pytest.CaptureFixtur
     Path("mine.yaml").write_text(yaml.safe_dump(mine))
     found = understood(capsys, "--config", "mine.yaml")
     for callback in found["trainer"]["callbacks"]:
-        assert (callback["init_args"]["decay"], callback["init_args"]["every_n_steps"]) == (0.999, 1)
+        assert (callback["init_args"]["decay"], callback["init_args"]["every_n_steps"]) == (None, 1)
     assert found["data"]["init_args"]["modes"] == 25 and found["model"]["init_args"]["d_steps"] == 4
 
 

@@ -391,7 +391,7 @@ def test_conditional_generators_get_every_class() -> None:
 
     networks = Asked((1, 8, 8), 3, width=4, num_classes=10), DCGANDiscriminator((1, 8, 8), width=4, num_classes=10)
     fit(WGAN(*networks, 3), flat(), max_steps=1)
-    fakes = torch.cat([labels for labels in asked if len(labels) != 8])  # the others are training batches
+    fakes = torch.cat([labels for labels in asked if len(labels) > 8])  # the others: training
     assert len(fakes) == 2 * 120 and set(fakes.tolist()) == set(range(10)) and torch.equal(*fakes.chunk(2))
 
 

@@ -234,7 +234,7 @@ class GANCLI(pl_cli.LightningCLI):
                 sweep(folder)
         except OSError as error:
             raise SystemExit(
-                f"error: the run folder {folder} cannot be written ({error.strerror}): choose another --out."
+                f"error: the run folder {folder} cannot be written ({error.strerror or error}): choose another --out."
             ) from None
         return folder
 

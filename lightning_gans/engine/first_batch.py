@@ -100,8 +100,9 @@ def tried(name: str, network: nn.Module, what: str, x: Tensor, labels: Tensor | 
             raise
         if LONELY in str(error) or not re.search(r"shape|size|dimension|channel|match", str(error)):
             hint = ""
+        told = str(error).rstrip(".")
         known = "" if labels is None else f" and labels {int(labels.min())}..{int(labels.max())}"
-        raise ValueError(f"The {name} failed on {what} of shape {tuple(x.shape)}{known}{hint} ({error}).") from error
+        raise ValueError(f"The {name} failed on {what} of shape {tuple(x.shape)}{known}{hint} ({told}).") from error
 
 
 def check_company(networks: Iterable[tuple[str, nn.Module]], batch: Batch, loader: Any) -> str | None:

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 
+LOOKED_AT = {"cpu"}  # where Python may ask for a value: elsewhere it would wait, or be part of a graph's recording
+
+
 def full_precision(x: Tensor) -> Tensor:
     """`x` in float32, or in float64 if it came so."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def cheap_to_look(x: Tensor) -> bool:
-    """Whether Python can ask for a value of `x` without waiting for a device, and outside of what a graph records."""
-    return x.device.type == "cpu"
 
 
 def row_norm(x: Tensor, p: float = 2.0) -> Tensor:
@@ -24,7 +22,7 @@ def row_norm(x: Tensor, p: float = 2.0) -> Tensor:
 
     Exact, with no epsilon inside the root; at a zero row the value is 0 and so are derivatives of every order.
     """
-    if cheap_to_look(x):
+    if x.device.type in LOOKED_AT:
         norm = torch.linalg.vector_norm(x, p, dim=1)
         if len(x) == 0 or norm.detach().min() > 0:
             return norm

@@ -62,7 +62,8 @@ def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool =
         method = "sparse"
     network = _network(discriminator)
     plainly = discriminator is network or (isinstance(discriminator, partial) and discriminator.func is score)
-    if method == "sparse" and plainly and not through and (layers := perceptron_layers(network)) is not None:
+    told = type(network) is nn.Sequential or hasattr(type(network), "perceptron")
+    if told and plainly and method == "sparse" and not through and (layers := perceptron_layers(network)) is not None:
         with no_autocast(x.device.type):
             return full_precision(perceptron_input_gradient(layers, _as_taken(x.detach(), network)))
     x = _as_taken(x if through else x.detach(), network)

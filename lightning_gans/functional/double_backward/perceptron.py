@@ -18,7 +18,7 @@ def perceptron_layers(network: nn.Module | None) -> Layers | None:
 
     Taken are an ``nn.Sequential`` of ``nn.Linear`` that alternate with ``nn.ReLU`` or ``nn.LeakyReLU`` (an
     ``nn.Flatten()`` may come first), and networks that tell one by an attribute ``perceptron``, of which they are the
-    scores of flattened samples; no hooks, no parametrizations, one score.
+    scores of flattened samples (a property, or set in the class); no hooks, no parametrizations, one score.
     """
     told = network if type(network) is nn.Sequential else getattr(network, "perceptron", None)
     if network is None or type(told) is not nn.Sequential or _hooked(network) or _hooked(told):
