@@ -37,6 +37,12 @@ def double_backward(method: DoubleBackward) -> Iterator[None]:
                recompilations (8) is also that of the number of networks and shapes
     "plain"    torch's own
     ========== ====================================================================================================
+
+    >>> net, x = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1)), torch.ones(3, 2)
+    >>> with double_backward("linear"):
+    ...     gradient = input_gradient(net, x)
+    >>> torch.allclose(gradient, input_gradient(net, x))
+    True
     """
     if method not in get_args(DoubleBackward):
         raise ValueError(f"double_backward must be one of {', '.join(get_args(DoubleBackward))}, got {method!r}.")
@@ -53,6 +59,9 @@ def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool =
     Samples must not see each other in the discriminator (no BatchNorm), since the gradient is of the summed scores.
     With `create_graph` the result can itself be differentiated with respect to the discriminator's parameters, by the
     method of `double_backward`.
+
+    >>> input_gradient(lambda x: x.square().sum(1), torch.tensor([[1.0, 2.0]])).tolist()
+    [[2.0, 4.0]]
     """
     method = _method.get() if create_graph else "plain"
     network = _network(discriminator)
