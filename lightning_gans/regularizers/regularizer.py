@@ -17,13 +17,16 @@ class RegularizedBatch(Protocol):
     """What a regularizer reads of a batch: `real` (N, ...), and `labels` (N,) and `generator` or None."""
 
     @property
-    def real(self) -> Tensor: ...
+    def real(self) -> Tensor:
+        """Real samples (N, ...)."""
 
     @property
-    def labels(self) -> Tensor | None: ...
+    def labels(self) -> Tensor | None:
+        """Their classes (N,), if there are any."""
 
     @property
-    def generator(self) -> torch.Generator | None: ...
+    def generator(self) -> torch.Generator | None:
+        """Source of what the term draws; None means torch's global one."""
 
 
 class Regularizer(ABC):
@@ -38,6 +41,13 @@ class Regularizer(ABC):
         player: "d" or "g", whose loss it is added to; it is called with that player's network.
         every: it is part of every n-th update only, n times as heavy.
         weight: finite, at least 0.
+
+    >>> class MeanSquare(Regularizer):
+    ...     name = "mean_square"
+    ...     def __call__(self, discriminator, batch, fake):
+    ...         return fake.square().mean()
+    >>> float(MeanSquare(weight=0.5)(None, None, torch.full((4, 2), 3.0)))  # not yet times the weight
+    9.0
     """
 
     name: str
