@@ -30,6 +30,10 @@ class SpectralNorm(nn.Module):
         dim: its axis of outputs.
         power_iterations: >= 1.
         stable_rank: c in (0, 1], or None.
+
+    >>> weight = torch.diag(torch.tensor([4.0, 2.0]))
+    >>> [round(w, 4) for w in SpectralNorm(weight)(weight).diag().tolist()]
+    [1.0, 0.5]
     """
 
     u: Tensor
@@ -111,5 +115,9 @@ def spectral_norm(network: Network, power_iterations: int = 1, stable_rank: floa
 
 
 def is_normalised(network: nn.Module) -> bool:
-    """Whether a network has a :class:`SpectralNorm`."""
+    """Whether a network has a :class:`SpectralNorm`.
+
+    >>> is_normalised(nn.Linear(2, 1)), is_normalised(spectral_norm(nn.Linear(2, 1)))
+    (False, True)
+    """
     return any(isinstance(module, SpectralNorm) for module in network.modules())
