@@ -18,7 +18,11 @@ Beta = float | Literal["uniform"]
 
 
 def step_size(beta: Beta, components: int) -> float:
-    """b, the weight of a component that joins ``components`` others: a constant, or 1 / (components + 1), "uniform"."""
+    """b, the weight of a component that joins ``components`` others: a constant, or 1 / (components + 1), "uniform".
+
+    >>> step_size("uniform", 3), step_size(0.3, 3)
+    (0.25, 0.3)
+    """
     if beta == "uniform":
         return 1 / (components + 1)
     if isinstance(beta, str) or not 0 < beta < 1:
@@ -27,7 +31,11 @@ def step_size(beta: Beta, components: int) -> float:
 
 
 def ratio_of(logits: Tensor, largest: float = 15.0) -> Tensor:
-    """h = dP / dP_data = (1 - C) / C = exp(-logit) of a classifier C, label 1 = data; within exp(+-largest)."""
+    """h = dP / dP_data = (1 - C) / C = exp(-logit) of a classifier C, label 1 = data; within exp(+-largest).
+
+    >>> [round(h, 4) for h in ratio_of(torch.tensor([1.0, 4.0]).log()).tolist()]
+    [1.0, 0.25]
+    """
     return torch.exp(-logits.double().clamp(-largest, largest))
 
 
@@ -35,6 +43,11 @@ def star_weights(h: Tensor, b: float) -> Tensor:
     """w_i = (lambda - (1 - b) h_i)_+ / (N b), of sum 1: the best next component when h (N,) is exact.
 
     lambda is found exactly: it is one of N candidates, one for each number of items with a weight.
+
+    >>> h = torch.tensor([0.5, 1.5])
+    >>> w = star_weights(h, b=0.5)
+    >>> w.tolist(), (0.5 * h + 0.5 * 2 * w).tolist()  # the mixture is the data's distribution
+    ([0.75, 0.25], [1.0, 1.0])
     """
     h = _checked(h, b)
     cost = (1 - b) * h.sort().values
@@ -49,6 +62,11 @@ def dagger_weights(h: Tensor, b: float) -> Tensor:
     """w_i = (1 - lambda (1 - b) h_i)_+ / (N b), of sum 1: the same for the other f-divergences.
 
     Where a share of b or more of the items has h = 0, their weights are equal and all others 0, the limit.
+
+    >>> dagger_weights(torch.tensor([0.5, 1.5]), b=0.5).tolist()
+    [0.75, 0.25]
+    >>> dagger_weights(torch.tensor([0.0, 0.0, 3.0]), b=0.5).tolist()
+    [0.5, 0.5, 0.0]
     """
     h = _checked(h, b)
     if int((h == 0).sum()) >= b * len(h):
@@ -62,7 +80,11 @@ def dagger_weights(h: Tensor, b: float) -> Tensor:
 
 
 def topk_weights(h: Tensor, b: float = 0.5) -> Tensor:
-    """Equal weights, of sum 1, for the share ``b`` of the items with the smallest h, at least one."""
+    """Equal weights, of sum 1, for the share ``b`` of the items with the smallest h, at least one.
+
+    >>> topk_weights(torch.tensor([3.0, 1.0, 2.0, 0.0])).tolist()
+    [0.0, 0.5, 0.0, 0.5]
+    """
     h = _checked(h, b)
     weights = torch.zeros_like(h)
     weights[h.argsort(stable=True)[: max(1, round(b * len(h)))]] = 1

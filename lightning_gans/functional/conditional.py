@@ -13,7 +13,11 @@ NAMES = ("labels", "label", "y", "class_labels")  # of the argument that takes t
 
 
 def takes_labels(net: Callable[..., Any]) -> bool:
-    """Whether a network is conditional: forward has such an argument and `num_classes`, if there, is not None."""
+    """Whether a network is conditional: forward has such an argument and `num_classes`, if there, is not None.
+
+    >>> takes_labels(lambda x: x), takes_labels(lambda x, labels: x)
+    (False, True)
+    """
     return label_argument(net) is not None
 
 
@@ -63,13 +67,22 @@ def score(
 
     Raises:
         ValueError: if the scores are not of shape (N,), or if there is not one label per sample.
+
+    >>> import torch
+    >>> score(lambda x, labels: x.sum(1) + labels, torch.ones(2, 3), torch.tensor([0, 1])).tolist()
+    [3.0, 4.0]
     """
     return check_scores(conditional_call(discriminator, x, labels), len(x), name)
 
 
 def check_scores(scores: Tensor, n: int, name: str = "discriminator") -> Tensor:
     """Returns `scores` (n,), flat where they are (n, 1) or the like; any other shape, which would broadcast silently
-    in a loss, is a ValueError."""
+    in a loss, is a ValueError.
+
+    >>> import torch
+    >>> tuple(check_scores(torch.zeros(3, 1), 3).shape)
+    (3,)
+    """
     if scores.shape != (n,):
         if len(scores.shape) > 1 and scores.shape[0] == n == scores.numel():
             return scores.flatten()

@@ -34,6 +34,10 @@ def consistency_term(
 
     Raises:
         ValueError: for a critic without a linear layer if a > 0.
+
+    >>> net, x = nn.Sequential(nn.Dropout(), nn.Linear(2, 1)).requires_grad_(False), torch.ones(64, 2)
+    >>> float(consistency_term(net.eval(), x)), float(consistency_term(net.train(), x)) > 0
+    (0.0, True)
     """
     return (dropout_distance(discriminator, x, labels, feature_weight) - margin).clamp_min(0).mean()
 
@@ -41,7 +45,12 @@ def consistency_term(
 def dropout_distance(
     discriminator: nn.Module, x: Tensor, labels: Tensor | None = None, feature_weight: float = 0.1
 ) -> Tensor:
-    """The distance (N,) of each sample's two answers, before margin and mean; as in `consistency_term`."""
+    """The distance (N,) of each sample's two answers, before margin and mean; as in `consistency_term`.
+
+    >>> dropout = nn.Sequential(nn.Dropout(0.5), nn.Flatten(0))  # 1 becomes 0 or 2
+    >>> sorted(set(dropout_distance(dropout, torch.ones(100, 1), feature_weight=0).tolist()))
+    [0.0, 4.0]
+    """
     twice = torch.cat([x, x])  # one pass: each row has a mask of its own
     labels = None if labels is None else torch.cat([labels, labels])
     features: list[Tensor] = []

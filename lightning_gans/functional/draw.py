@@ -22,7 +22,12 @@ def uniform(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """`n` rows of numbers uniform on [0, 1), (n, *shape), on `device` (default: the generator's)."""
+    """`n` rows of numbers uniform on [0, 1), (n, *shape), on `device` (default: the generator's).
+
+    >>> a, b = (uniform(2, 3, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    >>> torch.equal(a, b), tuple(a.shape)
+    (True, (2, 3))
+    """
     return _rows(torch.rand, n, shape, generator, device, dtype)
 
 
@@ -33,7 +38,12 @@ def normal(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """`n` rows of standard normal numbers, (n, *shape), on `device` (default: the generator's)."""
+    """`n` rows of standard normal numbers, (n, *shape), on `device` (default: the generator's).
+
+    >>> a, b = (normal(2, 3, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    >>> torch.equal(a, b), tuple(a.shape)
+    (True, (2, 3))
+    """
     return _rows(torch.randn, n, shape, generator, device, dtype)
 
 

@@ -22,6 +22,9 @@ def stratum_weights(mass: Number, share: float) -> tuple[Number, Number]:
 
     Raises:
         ValueError: if ``share`` is not in (0, 1).
+
+    >>> stratum_weights(mass=0.75, share=0.5)
+    (1.5, 0.5)
     """
     if not 0 < share < 1:
         raise ValueError(f"share must be in (0, 1), got {share!r}.")
@@ -37,6 +40,9 @@ def residual(target: Tensor, fixed: Tensor, p: float) -> Tensor:
         target: densities or probabilities (N,).
         fixed: those of the component that stays, (N,).
         p: its weight, in [0, 1).
+
+    >>> residual(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0]), p=0.5).tolist()
+    [0.0, 1.0]
     """
     if not 0 <= p < 1:
         raise ValueError(f"p must be in [0, 1), got {p!r}.")
@@ -48,6 +54,10 @@ def uniform_of(z: Tensor) -> Tensor:
 
     Computed in integers, so that it does not depend on the order of rows, the number of processes or the device; of z
     as float32.
+
+    >>> z = torch.randn(5, 2)
+    >>> torch.equal(uniform_of(z[3:]), uniform_of(z)[3:])
+    True
     """
     bits = z.detach().flatten(1).float().contiguous().view(torch.int32).long()
     place = torch.arange(1, bits.shape[1] + 1, device=z.device)

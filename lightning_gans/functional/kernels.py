@@ -24,6 +24,9 @@ def log_kernel_density(points: Tensor, samples: Tensor, sigma: Tensor | float) -
         points: x.
         samples: y, of the same shape but for M.
         sigma: width, > 0; a tensor of no dimensions or a number.
+
+    >>> log_kernel_density(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0]]), sigma=1.0).tolist()
+    [-1.0, 0.0]
     """
     x, y = full_precision(points).flatten(1), full_precision(gather_rows(samples)).flatten(1)
     # Not ||x||^2 - 2 x.y + ||y||^2, which loses all digits of distances that are small beside the points themselves.
@@ -32,7 +35,11 @@ def log_kernel_density(points: Tensor, samples: Tensor, sigma: Tensor | float) -
 
 
 def median_distance(points: Tensor) -> Tensor:
-    """Median of the distances between any two of the points (N, ...) of all processes, detached; nan for one point."""
+    """Median of the distances between any two of the points (N, ...) of all processes, detached; nan for one point.
+
+    >>> float(median_distance(torch.tensor([[0.0], [1.0], [3.0]])))
+    2.0
+    """
     rows = full_precision(gather_rows(points.detach())).flatten(1)
     return torch.pdist(rows).median()
 

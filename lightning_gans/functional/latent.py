@@ -21,6 +21,10 @@ def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
 
     Returns:
         (N, T, latent_dim).
+
+    >>> middle = slerp(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]]), torch.tensor([0.5]))
+    >>> tuple(middle.shape), round(float(middle.norm()), 4)  # as long as the ends
+    ((1, 1, 2), 2.0)
     """
     a, b, t = start[:, None], end[:, None], t[None, :, None]
     omega = torch.nn.functional.cosine_similarity(a, b, dim=-1)[..., None].clamp(-1, 1).acos()
@@ -32,7 +36,11 @@ def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
 
 
 def nearest(queries: Tensor, items: Tensor, chunk: int = 4096) -> Tensor:
-    """Index (N,) of the item (M, ...) at the least Euclidean distance from each query (N, ...), in pixel values."""
+    """Index (N,) of the item (M, ...) at the least Euclidean distance from each query (N, ...), in pixel values.
+
+    >>> nearest(torch.tensor([[0.9], [5.0]]), torch.tensor([[0.0], [1.0], [2.0]])).tolist()
+    [1, 2]
+    """
     queries = queries.flatten(1).float()
     best = torch.full((len(queries),), float("inf"), device=queries.device)
     index = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
@@ -52,6 +60,12 @@ def walk(module: Any, rows: int, columns: int, seed: int = 0) -> Tensor:
         rows: paths.
         columns: places on each.
         seed: of the paths' ends.
+
+    >>> from types import SimpleNamespace
+    >>> ends = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> model = SimpleNamespace(num_classes=None, latents=lambda n, y, seed: (ends, y), decode=lambda z, y: z)
+    >>> [[round(v, 2) for v in z] for z in walk(model, rows=1, columns=3).tolist()]
+    [[1.0, 0.0], [0.71, 0.71], [0.0, 1.0]]
     """
     classes = module.num_classes
     labels = None if classes is None else torch.arange(rows) % classes

@@ -46,6 +46,12 @@ class AdversarialLoss(NamedTuple):
     relativistic losses need the real ones there too. Weights have the shape of their scores and mean 1 in expectation:
     a weighted mean is mean(weight * loss), divided by the number of samples and not by the sum of weights, which keeps
     it unbiased. A weight of another shape is a ValueError.
+
+    >>> real, fake = torch.tensor([2.0, 0.0]), torch.tensor([-0.5])
+    >>> float(LOSSES["hinge"].discriminator(real, fake)), float(LOSSES["hinge"].generator(fake))
+    (1.0, 0.5)
+    >>> float(LOSSES["hinge"].discriminator(real, fake, real_weight=torch.tensor([2.0, 0.0])))
+    0.5
     """
 
     discriminator: Callable[..., Tensor]
@@ -201,6 +207,10 @@ class SaddlePair(NamedTuple):
     ============= ======================= ======================================================
 
     The first pair plays minimax up to a constant, the second wasserstein (arXiv:1802.01765).
+
+    >>> pair, scores = PAIRS["js"], torch.tensor([0.0, -50.0])
+    >>> [[round(v, 4) for v in part.tolist()] for part in (pair.d(scores), pair.f0(scores))]
+    [[0.5, 0.0], [-0.6931, -50.0]]
     """
 
     f0: Callable[[Tensor], Tensor]

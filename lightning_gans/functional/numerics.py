@@ -8,7 +8,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-
 LOOKED_AT = {"cpu"}  # where Python may ask for a value: elsewhere it would wait, or be part of a graph's recording
 
 

@@ -20,7 +20,11 @@ from lightning_gans.functional.ranks import mean_over_ranks
 
 
 def gradient_norm(discriminator: Discriminator, x: Tensor, p: float = 2.0, create_graph: bool = True) -> Tensor:
-    """The p-norm of each sample's input gradient over all its dimensions: (N, ...) -> (N,)."""
+    """The p-norm of each sample's input gradient over all its dimensions: (N, ...) -> (N,).
+
+    >>> gradient_norm(lambda x: x @ torch.tensor([3.0, 4.0]), torch.zeros(2, 2)).tolist()
+    [5.0, 5.0]
+    """
     return row_norm(input_gradient(discriminator, x, create_graph), p)
 
 
@@ -44,6 +48,9 @@ def gradient_penalty(
         target: K >= 0.
         power: > 0; below 1 the gradient of the penalty is unbounded next to the target.
         one_sided: penalise only norms above K.
+
+    >>> float(gradient_penalty(lambda x: x @ torch.tensor([3.0, 4.0]), torch.zeros(2, 2)))  # (5 - 1)^2
+    16.0
     """
     check_penalty(p, target, power)
     excess = gradient_norm(discriminator, x, p) - target
@@ -65,6 +72,9 @@ def finite_difference_penalty(discriminator: Discriminator, x1: Tensor, x2: Tens
         discriminator: (N, ...) -> (N,).
         x1, x2: the points, (N, ...), usually two independent interpolates.
         p: order of the norm, >= 1.
+
+    >>> float(finite_difference_penalty(lambda x: 3 * x[:, 0], torch.zeros(2, 1), torch.ones(2, 1)))  # (3 - 1)^2
+    4.0
     """
     check_penalty(p)
     if x1.shape != x2.shape:
@@ -84,6 +94,10 @@ def interpolate(real: Tensor, fake: Tensor, generator: torch.Generator | None = 
     Args:
         real, fake: (N, ...) of the same shape; for a conditional discriminator, of the same labels too.
         generator: source of a.
+
+    >>> x = interpolate(torch.ones(3, 2), torch.zeros(3, 2))
+    >>> torch.equal(x[:, 0], x[:, 1]), bool(((x >= 0) & (x < 1)).all())  # one a per sample
+    (True, True)
     """
     if real.shape != fake.shape:
         raise ValueError(f"fake must have the shape of real, {tuple(real.shape)}, got {tuple(fake.shape)}.")
@@ -96,6 +110,9 @@ def perturb(real: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Random points around real samples, x + 0.5 std(x) u with u ~ U[0, 1) per element; detached.
 
     std(x) is one number, the standard deviation of all elements of the batch (of all processes).
+
+    >>> torch.equal(perturb(torch.ones(3, 2)), torch.ones(3, 2))  # of no spread
+    True
     """
     real = full_precision(real.detach())
     std = mean_over_ranks((real - mean_over_ranks(real.mean())).square().mean()).sqrt()
@@ -118,6 +135,10 @@ def path_length(synthesis: Callable[[Tensor], Tensor], w: Tensor, noise: Tensor)
 
     Returns:
         (N,) lengths.
+
+    >>> double = lambda w: 2 * w.view(-1, 1, 2, 2)  # A = 2 I, images of 2 x 2 pixels
+    >>> path_length(double, torch.zeros(1, 4), torch.ones(1, 1, 2, 2)).item()
+    2.0
     """
     y = noise / noise[0, 0].numel() ** 0.5
     slope = input_gradient(lambda at: (synthesis(at) * y).flatten(1).sum(1), w, through=True)

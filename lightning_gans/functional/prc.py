@@ -18,7 +18,11 @@ LOG_RATIO_LIMIT = 10.0
 
 
 def log_mean_exp(scores: Tensor) -> Tensor:
-    """log mean_i exp(f_i) of scores (N,) over the batch of all processes; finite for scores of any size."""
+    """log mean_i exp(f_i) of scores (N,) over the batch of all processes; finite for scores of any size.
+
+    >>> float(log_mean_exp(torch.tensor([1000.0, 1000.0])))
+    1000.0
+    """
     scores = full_precision(scores)
     largest = max_over_ranks(scores.detach().max())
     return mean_over_ranks((scores - largest).exp().mean()).log() + largest
@@ -29,6 +33,9 @@ def softmax_weights(scores: Tensor, temperature: float = 1.0) -> Tensor:
 
     Sampling from p_theta e^f / Z by importance weights. Over the batch of all processes. At T = 1 the gradient of
     mean(W f) is that of `log_mean_exp(f)`.
+
+    >>> [round(w, 4) for w in softmax_weights(torch.tensor([1.0, 3.0]).log()).tolist()]
+    [0.5, 1.5]
     """
     scaled = full_precision(scores.detach()) / temperature
     odds = (scaled - max_over_ranks(scaled.max())).exp()
@@ -40,6 +47,9 @@ def log_ratio(new_logits: Tensor, old_logits: Tensor, limit: float = LOG_RATIO_L
 
     For the optimal classifier l = log p_data - log p_theta, so that at one point x, r = p_theta(x) / p_theta_t(x). The
     released code compares the two samples of the same z instead, which is what this is given.
+
+    >>> log_ratio(torch.tensor([1.0, -50.0]), torch.tensor([3.0, 0.0])).tolist()
+    [2.0, 10.0]
     """
     return (full_precision(old_logits) - full_precision(new_logits)).clamp(-limit, limit)
 
@@ -58,13 +68,21 @@ def surrogate_weights(ratio: Tensor, positive: Tensor, epsilon: float, surrogate
         ratio: r > 0.
         positive: (N,) bool, whether A >= 0; read by "paper" only.
         epsilon: eps > 0.
+
+    >>> r, negative = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([False, False, False])
+    >>> surrogate_weights(r, negative, 0.25, "paper").tolist(), surrogate_weights(r, negative, 0.25, "code").tolist()
+    ([0.75, 1.0, 2.0], [0.5, 1.0, 1.25])
     """
     upper = ratio.clamp_max(1 + epsilon)
     return upper if surrogate == "code" else torch.where(positive, upper, ratio.clamp_min(1 - epsilon))
 
 
 def donsker_varadhan(real: Tensor, fake: Tensor) -> Tensor:
-    """E f(x) - log E exp f(G(z)), a lower bound of KL(p_data || p_theta) in nats, of scores (N,) and (M,)."""
+    """E f(x) - log E exp f(G(z)), a lower bound of KL(p_data || p_theta) in nats, of scores (N,) and (M,).
+
+    >>> float(donsker_varadhan(torch.tensor([2.0, 4.0]), torch.zeros(5)))
+    3.0
+    """
     return mean_over_ranks(full_precision(real).mean()) - log_mean_exp(fake)
 
 
@@ -73,6 +91,10 @@ def weight_summary(real: Tensor, fake: Tensor, weights: Tensor | None) -> dict[s
     """What the discriminator's step logs of its scores and of the weights W (N,), over all processes.
 
     The Donsker-Varadhan value; the largest weight; the effective sample size as a share of the batch, 1 / mean W^2.
+
+    >>> summary = weight_summary(torch.ones(2), torch.zeros(2), torch.tensor([0.0, 2.0]))
+    >>> {name: float(value) for name, value in summary.items()}
+    {'d_donsker_varadhan': 1.0, 'd_effective_share': 0.5, 'd_weight_max': 2.0}
     """
     summary = {"d_donsker_varadhan": donsker_varadhan(real, fake)}
     if weights is not None:
@@ -83,7 +105,12 @@ def weight_summary(real: Tensor, fake: Tensor, weights: Tensor | None) -> dict[s
 
 @torch.no_grad()
 def ratio_summary(ratio: Tensor, weights: Tensor) -> dict[str, Tensor]:
-    """What the generator's step logs of ratios r and surrogate weights w (N,): share clipped, quantiles of r."""
+    """What the generator's step logs of ratios r and surrogate weights w (N,): share clipped, quantiles of r.
+
+    >>> r = torch.tensor([0.5, 1.0, 1.0, 2.0])
+    >>> float(ratio_summary(r, r.clamp_max(1.5))["g_clipped"])
+    0.25
+    """
     quantiles = torch.quantile(ratio, torch.linspace(0.05, 0.95, 3, dtype=ratio.dtype, device=ratio.device))
     summary = dict(zip(("g_ratio_q05", "g_ratio_q50", "g_ratio_q95"), quantiles.unbind()))
     return {"g_clipped": (weights != ratio).to(ratio.dtype).mean(), **summary}
@@ -105,6 +132,10 @@ def reward(generator_loss: Callable[..., Tensor], fake: Tensor, real: Tensor | N
     """A_i (N,), the share of each fake score in minus the generator's loss times N, detached.
 
     The score itself for the Wasserstein and hinge losses, log s(f) for the non-saturating one.
+
+    >>> from lightning_gans.functional.losses import wasserstein_g
+    >>> reward(wasserstein_g, torch.tensor([1.0, -2.0])).tolist()
+    [1.0, -2.0]
     """
     weight = torch.ones_like(fake.detach()).requires_grad_()
     with torch.enable_grad():

@@ -8,7 +8,11 @@ from torch import Tensor
 
 
 def rank_and_world() -> tuple[int, int]:
-    """This process' rank and the number of processes; (0, 1) where `torch.distributed` is not in use."""
+    """This process' rank and the number of processes; (0, 1) where `torch.distributed` is not in use.
+
+    >>> rank_and_world()  # in a single process
+    (0, 1)
+    """
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
@@ -19,6 +23,9 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 
     With gradients averaged over the processes afterwards, a loss of such a mean has the same gradient as in one process
     that holds the whole batch. A collective: every process must call it, with the same shape.
+
+    >>> float(mean_over_ranks(torch.tensor(3.0)))  # in a single process
+    3.0
     """
     _, world = rank_and_world()
     if world == 1:
@@ -33,6 +40,9 @@ def gather_rows(value: Tensor) -> Tensor:
 
     With gradients averaged over the processes afterwards, a mean of losses that each process takes of all rows has the
     same gradient as in one process. A collective, as `mean_over_ranks` is.
+
+    >>> gather_rows(torch.tensor([[1.0], [2.0]])).tolist()  # in a single process
+    [[1.0], [2.0]]
     """
     if rank_and_world()[1] == 1:
         return value
@@ -42,7 +52,11 @@ def gather_rows(value: Tensor) -> Tensor:
 
 
 def max_over_ranks(value: Tensor) -> Tensor:
-    """Largest value of a tensor over all processes, detached. A collective, as `mean_over_ranks` is."""
+    """Largest value of a tensor over all processes, detached. A collective, as `mean_over_ranks` is.
+
+    >>> float(max_over_ranks(torch.tensor(3.0)))  # in a single process
+    3.0
+    """
     value = value.detach()
     if rank_and_world()[1] > 1:
         value = value.clone()

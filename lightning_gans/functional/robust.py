@@ -41,6 +41,9 @@ def robust_weights(values: Tensor, rho: float, base: Tensor | None = None) -> Te
 
     Raises:
         ValueError: for a rho below 0 or not finite, no values or such as are not finite, or a base of another shape.
+
+    >>> [round(w, 4) for w in robust_weights(torch.tensor([0.0, 1.0]), rho=0.125).tolist()]  # 1 +- sqrt(2 rho)
+    [1.5, 0.5]
     """
     check_rho(rho)
     if values.dim() != 1 or len(values) == 0:
@@ -71,7 +74,11 @@ def robust_weights(values: Tensor, rho: float, base: Tensor | None = None) -> Te
 
 
 def mean(x: Tensor, base: Tensor | None = None) -> Tensor:
-    """Mean of base * x (N,), over this process' batch; ``base`` has mean one in expectation, None means all one."""
+    """Mean of base * x (N,), over this process' batch; ``base`` has mean one in expectation, None means all one.
+
+    >>> float(mean(torch.tensor([1.0, 3.0]), base=torch.tensor([0.5, 1.5])))
+    2.5
+    """
     return (x if base is None else base * x).mean()
 
 
@@ -80,6 +87,11 @@ def softplus_weights(logits: Tensor, base: Tensor | None = None) -> Tensor:
 
     E is the mean with the samples' own weights ``base``, if any. Not negative, and of mean one whatever the network:
     where all logits are far below 0 softplus(l) is exp(l), and they count by their distance from the largest.
+
+    >>> softplus_weights(torch.tensor([0.0, 0.0])).tolist()
+    [1.0, 1.0]
+    >>> [round(w, 4) for w in softplus_weights(torch.tensor([1.0, 3.0]).log() - 99).tolist()]  # exp so far below 0
+    [0.5, 1.5]
     """
     logits = full_precision(logits)
     top = max_over_ranks(logits.max())
@@ -89,7 +101,11 @@ def softplus_weights(logits: Tensor, base: Tensor | None = None) -> Tensor:
 
 
 def divergence(weights: Tensor, base: Tensor | None = None) -> Tensor:
-    """E (w - 1)^2 / 2 of weights w (N,), over the batch of all processes."""
+    """E (w - 1)^2 / 2 of weights w (N,), over the batch of all processes.
+
+    >>> float(divergence(torch.tensor([1.5, 0.5])))
+    0.125
+    """
     return mean_over_ranks(mean((weights - 1).square(), base)) / 2
 
 
@@ -97,6 +113,9 @@ def rho_for_share(share: float) -> float:
     """The least rho at which a share a of outliers can get weight 0 and the rest 1/(1 - a): a / (2 (1 - a)).
 
     0.026316 for five per cent. A ValueError unless 0 <= share < 1.
+
+    >>> rho_for_share(0.5)
+    0.5
     """
     if not 0 <= share < 1:
         raise ValueError(f"share must be a number in [0, 1), got {share!r}.")
@@ -118,6 +137,10 @@ def outlier_share(scores: Tensor, clean: Tensor, level: float = 0.95) -> float:
 
     Raises:
         ValueError: for a level out of range, or no scores.
+
+    >>> clean = torch.arange(100)
+    >>> round(outlier_share(torch.cat([clean, torch.full((100,), 1000)]), clean), 4)
+    0.5
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be a number in (0, 1), got {level!r}.")

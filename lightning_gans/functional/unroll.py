@@ -50,6 +50,10 @@ def unroll(
         betas: of Adam.
         moments: what Adam goes on from; a fresh start if not given.
         first_order: phi_K as a constant, with no derivative by theta.
+
+    >>> phi = unroll(lambda phi: phi["x"] ** 2 / 2, {"x": torch.tensor(1.0)}, steps=2, lr=0.5)  # (1 - lr)^2
+    >>> phi["x"].item()
+    0.25
     """
     shapes = {name: p.shape for name, p in parameters.items()}
     sizes = [p.numel() for p in parameters.values()]
@@ -89,6 +93,10 @@ def score_with(
 
     Raises:
         ValueError: if the scores are not of shape (N,).
+
+    >>> parameters = {"weight": torch.tensor([[2.0]]), "bias": torch.tensor([1.0])}
+    >>> score_with(nn.Linear(1, 1), parameters, torch.tensor([[3.0]])).tolist()
+    [7.0]
     """
     name = None if labels is None else label_argument(discriminator)
     options = {} if name is None else {name: labels}

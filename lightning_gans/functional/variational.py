@@ -21,6 +21,10 @@ def normal_log_density(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
         x: (N, ...).
         mean: of the same shape.
         log_variance: v, of the same shape or a number for all.
+
+    >>> zero = torch.zeros(1, 2)
+    >>> round(float(normal_log_density(zero, zero, zero)), 4)  # -log 2 pi
+    -1.8379
     """
     x, mean, log_variance = full_precision(x), full_precision(mean), full_precision(log_variance)
     terms = math.log(2 * math.pi) + log_variance + (x - mean).square() * (-log_variance).exp()
@@ -39,6 +43,9 @@ def mixture_log_density(z: Tensor, means: Tensor, log_variance: Tensor, left_out
         means: (M, d), the components' means.
         log_variance: v, a number.
         left_out: (N, M), True where a component does not count for a row; each row must keep one.
+
+    >>> round(float(mixture_log_density(torch.zeros(1, 2), torch.zeros(3, 2), torch.tensor(0.0))), 4)  # -log 2 pi
+    -1.8379
     """
     z, means, log_variance = full_precision(z), full_precision(means), full_precision(log_variance)
     with no_autocast(z.device.type):
@@ -72,6 +79,11 @@ def importance_bound(
         log_prior: z to log p(z) (N,).
         log_variance: of p(x|z).
         samples: K; one is the usual bound. The draws are the same each time.
+
+    >>> zero, posterior = torch.zeros(1, 1), (torch.zeros(1, 1), torch.full((1, 1), -math.log(2)))
+    >>> bound = importance_bound(zero, posterior, lambda z: z, lambda z: normal_log_density(z, zero, zero), zero)
+    >>> round(float(bound), 4)  # z and x - z standard normal, q the posterior: log p(x) = -log(4 pi) / 2 itself
+    -1.2655
     """
     (mean, spread), own, found = moments, torch.Generator().manual_seed(0), []
     for _ in range(samples):

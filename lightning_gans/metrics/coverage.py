@@ -17,6 +17,10 @@ class Coverage(NamedTuple):
         modes: number of modes that hold enough samples.
         high_quality: share of samples that lie at a mode, in [0, 1].
         reverse_kl: KL(shares of the samples || shares of the data) over the modes, in nats, >= 0.
+
+    >>> samples, modes = torch.tensor([[0.0], [0.1], [5.0], [9.0]]), torch.tensor([[0.0], [5.0]])
+    >>> mode_coverage(samples, modes, radius=0.5)
+    Coverage(modes=2, high_quality=0.75, reverse_kl=0.0)
     """
 
     modes: int
@@ -63,6 +67,10 @@ def class_coverage(labels: Tensor, num_modes: int, min_samples: int = 1, weights
         num_modes: K.
         min_samples: samples that make a mode covered, >= 1.
         weights: (K,) shares of the modes in the data; uniform if None.
+
+    >>> coverage = class_coverage(torch.tensor([0, 0, 1, 1]), num_modes=4)
+    >>> coverage.modes, round(coverage.reverse_kl, 4)  # log 2
+    (2, 0.6931)
     """
     counts = torch.bincount(labels, minlength=num_modes)
     return Coverage(int((counts >= min_samples).sum()), 1.0, reverse_kl(counts, weights))
@@ -72,6 +80,9 @@ def reverse_kl(counts: Tensor, weights: Tensor | None = None) -> float:
     """KL(p || q) in nats of ``p = counts / sum`` (K,) and ``q`` = normalised ``weights``, or uniform.
 
     NaN if there is no count. Infinite if a mode of weight 0 is hit.
+
+    >>> round(reverse_kl(torch.tensor([5, 0])), 4)  # log 2
+    0.6931
     """
     p = counts.double() / counts.sum()
     q = torch.full_like(p, 1 / len(p)) if weights is None else weights.to(p) / weights.to(p).sum()
@@ -98,7 +109,11 @@ def wasserstein1(x: Tensor, y: Tensor) -> Tensor:
 
 
 def tail_mass(samples: Tensor, threshold: float) -> float:
-    """Share of the samples beyond ``threshold``, in [0, 1]."""
+    """Share of the samples beyond ``threshold``, in [0, 1].
+
+    >>> tail_mass(torch.tensor([0.0, 1.0, 2.0, 3.0]), threshold=2.0)
+    0.25
+    """
     return float((samples > threshold).double().mean())
 
 

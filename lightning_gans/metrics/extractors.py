@@ -27,7 +27,11 @@ CLASSIFIERS: dict[str, type[nn.Module]] = {"lenet": LeNet, "resnet": ResNetClass
 
 
 def content_hash(*tensors: Tensor) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of shapes, dtypes and values: equal content, equal hash."""
+    """First 16 hexadecimal digits of the SHA-256 of shapes, dtypes and values: equal content, equal hash.
+
+    >>> [content_hash(torch.zeros(2)) == content_hash(torch.zeros(n)) for n in (2, 3)]
+    [True, False]
+    """
     digest = hashlib.sha256()
     for tensor in tensors:
         flat = tensor.detach().cpu().contiguous()
@@ -38,7 +42,15 @@ def content_hash(*tensors: Tensor) -> str:
 
 
 def weights_hash(module: nn.Module) -> str:
-    """:func:`content_hash` of a module's parameters and buffers, in the order of their names."""
+    """:func:`content_hash` of a module's parameters and buffers, in the order of their names.
+
+    >>> one, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    >>> weights_hash(one) == weights_hash(other)
+    False
+    >>> _ = other.load_state_dict(one.state_dict())
+    >>> weights_hash(one) == weights_hash(other)
+    True
+    """
     return content_hash(*(value for _, value in sorted(module.state_dict().items())))
 
 
@@ -72,6 +84,13 @@ class FeatureExtractor(nn.Module):
         name: how scores made with it are called (``metrics/fid/<name>``).
         resize: what happens to the images' size, for the protocol.
         has_logits: whether the second output is there (the inception score needs it).
+
+    >>> class Pixels(FeatureExtractor):
+    ...     name = "pixels"
+    ...     def forward(self, images):
+    ...         return images.flatten(1).float(), None
+    >>> Pixels().train().training, Pixels().describe()["resize"]
+    (False, 'none')
     """
 
     name: str
@@ -102,6 +121,12 @@ class InceptionExtractor(FeatureExtractor):
 
     Raises:
         ValueError: the weights file is missing, is no such file, or could not be downloaded.
+
+    >>> InceptionExtractor.name, InceptionExtractor.has_logits
+    ('inception', True)
+    >>> features, logits = InceptionExtractor()(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))  # doctest: +SKIP
+    >>> features.shape, logits.shape  # doctest: +SKIP
+    (torch.Size([1, 2048]), torch.Size([1, 1008]))
     """
 
     name = "inception"
@@ -146,6 +171,11 @@ class ModuleExtractor(FeatureExtractor):
         module: the network; it is put into evaluation mode.
         name: name of the scores; by default the module's ``name`` attribute, else its class name in lower case, with
             ``own-`` before it where that is the name of one of our extractors.
+
+    >>> extractor = ModuleExtractor(nn.Flatten(), name="pixels")
+    >>> features, logits = extractor(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+    >>> extractor.name, tuple(features.shape), logits
+    ('pixels', (2, 16), None)
     """
 
     def __init__(self, module: nn.Module, name: str | None = None) -> None:
@@ -176,6 +206,9 @@ def as_extractor(module: nn.Module) -> FeatureExtractor:
 
     Raises:
         ValueError: the name of an extractor is one of ours, and it is not that.
+
+    >>> as_extractor(nn.Flatten()).name
+    'flatten'
     """
     if not isinstance(module, FeatureExtractor):
         return ModuleExtractor(module)
@@ -202,6 +235,13 @@ class ClassifierExtractor(FeatureExtractor):
         epochs: passes over the data; None = enough for about 15,000 images, at least 3.
         device: where to train.
         name: name of the scores; by default the architecture.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> images, labels = torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.tensor([0, 1, 2, 1])
+    >>> with TemporaryDirectory() as folder:
+    ...     extractor = ClassifierExtractor(images, labels, cache_dir=folder, epochs=2)
+    >>> extractor.name, tuple(extractor(images)[1].shape)
+    ('lenet', (4, 3))
     """
 
     has_logits = True

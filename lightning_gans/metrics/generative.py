@@ -25,14 +25,25 @@ _ROWS = 1024  # rows of a distance matrix that are held at once
 
 
 class PrecisionRecall(NamedTuple):
-    """Shares in [0, 1]: of fakes inside the reals' manifold, and of reals inside the fakes'."""
+    """Shares in [0, 1]: of fakes inside the reals' manifold, and of reals inside the fakes'.
+
+    >>> scores = precision_recall(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.5], [9.0]]), neighbours=1)
+    >>> float(scores.precision), float(scores.recall)
+    (0.5, 1.0)
+    """
 
     precision: Tensor
     recall: Tensor
 
 
 class DensityCoverage(NamedTuple):
-    """Density (>= 0, about 1 for equal distributions) and coverage (a share in [0, 1])."""
+    """Density (>= 0, about 1 for equal distributions) and coverage (a share in [0, 1]).
+
+    >>> real, fake = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([[0.5], [9.0]])
+    >>> scores = density_coverage(real, fake, neighbours=1)
+    >>> float(scores.density), float(scores.coverage)
+    (1.0, 0.5)
+    """
 
     density: Tensor
     coverage: Tensor
@@ -67,7 +78,11 @@ def _frechet_distance(mean_1: Tensor, root_1: Tensor, mean_2: Tensor, cov_2: Ten
 
 
 def knn_radii(x: Tensor, neighbours: int) -> Tensor:
-    """Distance (N,) of each row of ``x`` (N, F) to its ``neighbours``-th nearest other row."""
+    """Distance (N,) of each row of ``x`` (N, F) to its ``neighbours``-th nearest other row.
+
+    >>> knn_radii(torch.tensor([[0.0], [1.0], [3.0]]), neighbours=1).tolist()
+    [1.0, 1.0, 2.0]
+    """
     if not 1 <= neighbours < len(x):
         raise ValueError(f"neighbours must lie in 1..{len(x) - 1} for {len(x)} samples, got {neighbours}.")
     return torch.cat(
@@ -98,6 +113,10 @@ def precision_recall(
         fake: (M, F) features.
         neighbours: k, 3 as in the paper.
         real_radii: ``knn_radii(real, neighbours)``, if at hand.
+
+    >>> real, fake = torch.tensor([[0.0], [1.0], [50.0], [51.0]]), torch.tensor([[0.4], [0.6]])  # of two clusters, one
+    >>> [float(share) for share in precision_recall(real, fake, neighbours=1)]
+    [1.0, 0.0]
     """
     real, fake = real.double(), fake.double()
     radii = knn_radii(real, neighbours) if real_radii is None else real_radii
@@ -119,6 +138,10 @@ def density_coverage(
         fake: (M, F) features.
         neighbours: k, 5 as in the paper.
         real_radii: ``knn_radii(real, neighbours)``, if at hand.
+
+    >>> real, fake = torch.tensor([[0.0], [1.0], [50.0], [51.0]]), torch.tensor([[0.4], [0.6]])  # of two clusters, one
+    >>> [float(share) for share in density_coverage(real, fake, neighbours=1)]
+    [2.0, 0.5]
     """
     real, fake = real.double(), fake.double()
     radii = knn_radii(real, neighbours) if real_radii is None else real_radii
@@ -143,6 +166,12 @@ class FID(FrechetInceptionDistance):
     Args:
         num_features: F.
         kwargs: as for any ``torchmetrics.Metric``.
+
+    >>> fid = FID(num_features=1)
+    >>> fid.update(torch.tensor([[-1.0], [1.0]]), real=True)
+    >>> fid.update(torch.tensor([[2.0], [4.0]]), real=False)  # the same, shifted by 3
+    >>> round(float(fid.compute()), 4)
+    9.0
     """
 
     def __init__(self, num_features: int, **kwargs: Any) -> None:
@@ -175,6 +204,12 @@ class PRDC(Metric):
     Args:
         neighbours: k of precision and recall; density and coverage have 5.
         kwargs: as for any ``torchmetrics.Metric``.
+
+    >>> prdc, features = PRDC(), torch.arange(6.0)[:, None]
+    >>> prdc.update(features, real=True)
+    >>> prdc.update(features + 100, real=False)  # far away
+    >>> {name: float(value) for name, value in prdc.compute().items()}
+    {'precision': 0.0, 'recall': 0.0, 'density': 0.0, 'coverage': 0.0}
     """
 
     full_state_update = False
@@ -230,6 +265,11 @@ class GenerativeScores:
 
     Raises:
         ValueError: an unknown metric, or too few samples.
+
+    >>> real = torch.arange(6.0)[:, None]
+    >>> scores = GenerativeScores(real, metrics=["fid", "prdc"])
+    >>> {name: round(value, 2) for name, value in scores(real + 100).items()}  # 100^2
+    {'fid': 10000.0, 'precision': 0.0, 'recall': 0.0, 'density': 0.0, 'coverage': 0.0}
     """
 
     def __init__(

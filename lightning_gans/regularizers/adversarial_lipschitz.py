@@ -28,6 +28,12 @@ class AdversarialLipschitzPenalty(Regularizer):
 
     Raises:
         ValueError: for an argument out of range.
+
+    >>> from types import SimpleNamespace
+    >>> batch = SimpleNamespace(real=torch.zeros(4, 1), labels=None, generator=None)
+    >>> penalty = AdversarialLipschitzPenalty()(lambda x: 3 * x[:, 0], batch, fake=torch.ones(4, 1) / 2)
+    >>> round(float(penalty), 4)  # (3 - 1)^2
+    4.0
     """
 
     name = "adversarial_lipschitz"
@@ -47,6 +53,7 @@ class AdversarialLipschitzPenalty(Regularizer):
         self.clip = clip
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
+        """The term at real and fake samples."""
         labels = None if batch.labels is None else torch.cat([batch.labels, batch.labels])
         critic, x = partial(score, discriminator, labels=labels), torch.cat([batch.real, fake])
         options = self.target, self.epsilon, self.xi, self.power_iterations, self.clip

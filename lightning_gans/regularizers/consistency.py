@@ -22,6 +22,13 @@ class ConsistencyTerm(Regularizer):
 
     Raises:
         ValueError: for an argument out of range; when called, for a critic without a linear layer if a > 0.
+
+    >>> import torch
+    >>> from types import SimpleNamespace
+    >>> batch = SimpleNamespace(real=torch.ones(100, 1), labels=None, generator=None)
+    >>> term, dropout = ConsistencyTerm(feature_weight=0), nn.Sequential(nn.Dropout(0.5), nn.Flatten(0))
+    >>> 0 < float(term(dropout, batch, fake=batch.real)) < 4  # squares of 0 and of 2
+    True
     """
 
     name = "consistency"
@@ -37,6 +44,7 @@ class ConsistencyTerm(Regularizer):
         self.margin, self.feature_weight, self._checked = margin, feature_weight, False
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
+        """The term at the real samples; the first call warns where it is 0."""
         distance = dropout_distance(discriminator, batch.real, batch.labels, self.feature_weight)
         if not self._checked:
             warn_without_dropout(distance)

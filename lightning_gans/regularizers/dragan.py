@@ -17,6 +17,12 @@ class DRAGAN(Regularizer):
 
     Args:
         weight: lambda.
+
+    >>> import torch
+    >>> from types import SimpleNamespace
+    >>> batch = SimpleNamespace(real=torch.rand(4, 1), labels=None, generator=None)
+    >>> float(DRAGAN()(lambda x: 3 * x[:, 0], batch, fake=torch.rand(4, 1)))  # (3 - 1)^2
+    4.0
     """
 
     name = "dragan"
@@ -26,4 +32,5 @@ class DRAGAN(Regularizer):
         super().__init__(weight)
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
+        """The term around the real samples."""
         return gradient_penalty(conditioned(discriminator, batch), perturb(batch.real, batch.generator))

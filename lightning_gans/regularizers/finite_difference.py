@@ -21,6 +21,13 @@ class FiniteDifferencePenalty(Regularizer):
 
     Raises:
         ValueError: for an argument out of range; when called, for unequal numbers of real and fake.
+
+    >>> import torch
+    >>> from types import SimpleNamespace
+    >>> batch = SimpleNamespace(real=torch.ones(4, 1).double(), labels=None, generator=None)
+    >>> penalty = FiniteDifferencePenalty()(lambda x: 3 * x[:, 0], batch, fake=torch.zeros(4, 1).double())
+    >>> round(float(penalty), 4)  # (3 - 1)^2
+    4.0
     """
 
     name = "finite_difference"
@@ -32,6 +39,7 @@ class FiniteDifferencePenalty(Regularizer):
         self.p = p
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
+        """The term at two random points between real and fake samples."""
         x1 = interpolate(batch.real, fake, batch.generator)
         # Half a batch, not one row: for even N the same pairs meet when the batch is spread over several processes.
         half = len(fake) // 2

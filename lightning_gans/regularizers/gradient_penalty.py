@@ -26,6 +26,13 @@ class GradientPenalty(Regularizer):
 
     Raises:
         ValueError: for an argument out of range; when called, for interpolates of unequal numbers of real and fake.
+
+    >>> import torch
+    >>> from types import SimpleNamespace
+    >>> batch = SimpleNamespace(real=torch.rand(4, 1), labels=None, generator=None)
+    >>> terms = GradientPenalty(), GradientPenalty(target=4.0), GradientPenalty(target=4.0, one_sided=True)
+    >>> [float(term(lambda x: 3 * x[:, 0], batch, fake=torch.rand(4, 1))) for term in terms]
+    [4.0, 1.0, 0.0]
     """
 
     name = "gradient_penalty"
@@ -47,6 +54,7 @@ class GradientPenalty(Regularizer):
         self.p, self.target, self.power, self.one_sided, self.at = p, target, power, one_sided, at
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
+        """The term at the points ``at``."""
         if self.at == "interpolates":
             x = interpolate(batch.real, fake, batch.generator)
         else:
@@ -59,6 +67,12 @@ class R1(Regularizer):
 
     The half is inside the term, so `weight` is the paper's gamma: the loss gains gamma / 2 mean ||grad D(x)||^2. It is
     part of every n-th update only, n = ``every``, n times as heavy.
+
+    >>> import torch
+    >>> from types import SimpleNamespace
+    >>> batch = SimpleNamespace(real=torch.ones(4, 1), labels=None, generator=None)
+    >>> R1()(lambda x: x[:, 0] ** 2, batch, fake=torch.zeros(4, 1)).item()  # 2^2 / 2
+    2.0
     """
 
     name = "r1"
@@ -68,11 +82,19 @@ class R1(Regularizer):
         super().__init__(weight, every)
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
+        """The term at the real samples."""
         return gradient_penalty(conditioned(discriminator, batch), batch.real, target=0.0) / 2
 
 
 class R2(Regularizer):
-    """mean ||grad D(x)||^2 / 2 at fake samples (arXiv:1801.04406); `weight` is the paper's gamma, as in `R1`."""
+    """mean ||grad D(x)||^2 / 2 at fake samples (arXiv:1801.04406); `weight` is the paper's gamma, as in `R1`.
+
+    >>> import torch
+    >>> from types import SimpleNamespace
+    >>> batch = SimpleNamespace(real=torch.ones(4, 1), labels=None, generator=None)
+    >>> R2()(lambda x: x[:, 0] ** 2, batch, fake=torch.zeros(4, 1)).item()
+    0.0
+    """
 
     name = "r2"
     per_sample = True
@@ -81,4 +103,5 @@ class R2(Regularizer):
         super().__init__(weight, every)
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
+        """The term at the fake samples."""
         return gradient_penalty(conditioned(discriminator, batch), fake, target=0.0) / 2

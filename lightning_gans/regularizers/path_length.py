@@ -48,6 +48,7 @@ class PathLength(Regularizer):
         self.decay, self.shrink = decay, shrink
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
+        """The term at fresh styles; what it is given as a discriminator is the player's network, the generator."""
         generator: Any = require_styles(discriminator, "PathLength")
         n = -(-len(batch.z) // self.shrink)
         labels = None if batch.labels is None else batch.labels[:n]

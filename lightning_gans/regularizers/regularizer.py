@@ -18,16 +18,20 @@ class RegularizedBatch(Protocol):
     """What a regularizer reads of a batch: `real` (N, ...), noise `z`, and `labels` (N,) and `generator` or None."""
 
     @property
-    def real(self) -> Tensor: ...
+    def real(self) -> Tensor:
+        """Real samples (N, ...)."""
 
     @property
-    def z(self) -> Tensor: ...
+    def z(self) -> Tensor:
+        """Their noise (N, *noise_shape)."""
 
     @property
-    def labels(self) -> Tensor | None: ...
+    def labels(self) -> Tensor | None:
+        """Their classes (N,), if there are any."""
 
     @property
-    def generator(self) -> torch.Generator | None: ...
+    def generator(self) -> torch.Generator | None:
+        """Source of what the term draws; None means torch's global one."""
 
 
 class Regularizer(ABC):
@@ -45,6 +49,13 @@ class Regularizer(ABC):
 
     A regularizer that takes ``every`` as an argument hands it on. Its gradient, averaged over n updates, is that of one
     that is part of each; at a quarter or a sixteenth of the cost (lazy regularization, arXiv:1912.04958).
+
+    >>> class MeanSquare(Regularizer):
+    ...     name = "mean_square"
+    ...     def __call__(self, discriminator, batch, fake):
+    ...         return fake.square().mean()
+    >>> float(MeanSquare(weight=0.5)(None, None, torch.full((4, 2), 3.0)))  # not yet times the weight
+    9.0
     """
 
     name: str

@@ -21,6 +21,11 @@ class ScorePenalty(Regularizer):
 
     Args:
         weight: gamma.
+
+    >>> from types import SimpleNamespace
+    >>> batch = SimpleNamespace(real=torch.full((4, 1), 2.0), labels=None, generator=None)
+    >>> float(ScorePenalty()(lambda x: x[:, 0], batch, fake=torch.zeros(4, 1)))  # (4 + 0) / 2 / 2
+    1.0
     """
 
     name = "score_penalty"
@@ -29,5 +34,6 @@ class ScorePenalty(Regularizer):
         super().__init__(weight)
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
+        """The term at real and fake samples."""
         scores = [full_precision(score(discriminator, x, batch.labels)) for x in (batch.real, fake)]
         return torch.cat(scores).square().mean() / 2

@@ -31,6 +31,10 @@ class Report:
         accepted: of those; for Langevin the sum of the acceptance probabilities.
         burn_in: samples that were drawn before the first, to fix constants.
         seconds: of all this.
+
+    >>> report = Report(samples=10, proposals=40, accepted=10)
+    >>> report.acceptance, report.cost
+    (0.25, 4.0)
     """
 
     samples: int = 0
@@ -68,6 +72,13 @@ class Sampler(ABC):
 
     Raises:
         ValueError: if there is no log ratio.
+
+    >>> class Plain(Sampler):
+    ...     def draw(self, n, generator, labels=None):
+    ...         return self.propose(n, generator, labels)[0]
+    >>> plain = Plain(lambda n, generator: torch.rand(n, 2, generator=generator), log_ratio=lambda x: 0 * x[:, 0])
+    >>> torch.equal(plain.sample(150, progress=False)[100:], plain.sample(50, start=100, progress=False))
+    True
     """
 
     name = "sampler"
@@ -151,6 +162,14 @@ class LatentSampler(Sampler):
     """A sampler that needs the generator itself: it chooses or moves z, or an activation.
 
     ``module`` must have ``network`` (or ``generator``) and ``latent_dim``; its noise must be standard normal.
+
+    >>> class Prior(LatentSampler):
+    ...     def draw(self, n, generator, labels=None):
+    ...         return self.make(*self.latents(n, generator, labels))
+    >>> from types import SimpleNamespace
+    >>> module = SimpleNamespace(generator=nn.Linear(2, 1), latent_dim=2, log_ratio=lambda x: x[:, 0])
+    >>> tuple(Prior(module).sample(3, progress=False).shape)
+    (3, 1)
     """
 
     def __init__(self, module: Any, log_ratio: LogRatio | None = None) -> None:

@@ -21,6 +21,11 @@ class Calibrated(nn.Module):
     Attributes:
         z: how far the logits are from calibrated, see `calibration_z`, on samples that were not fitted.
         z_before: the same of the raw scores, taken as logits.
+
+    >>> on_real, on_fake = torch.tensor([0.0, 1.0, 1.0, 1.0]), torch.tensor([0.0, 0.0, 0.0, 1.0])
+    >>> calibrated = Calibrated(lambda x: x[:, 0], "isotonic", on_real, on_fake)
+    >>> [round(v, 4) for v in calibrated(torch.tensor([[0.0], [1.0]])).tolist()]  # log 1/3, log 3
+    [-1.0986, 1.0986]
     """
 
     num_classes: int | None
@@ -80,6 +85,13 @@ def calibrate(
 
     Raises:
         ValueError: for settings out of range, and too few samples.
+
+    >>> from types import SimpleNamespace
+    >>> module = SimpleNamespace(sample=lambda n, labels, generator: torch.randn(n, 1, generator=generator))
+    >>> real = 1 + torch.randn(2000, 1)  # log p_d / p_g = x - 1/2
+    >>> calibrated = calibrate(module, real, log_ratio=lambda x: 9 * x[:, 0], method="logistic")
+    >>> round(9 * calibrated.slope), round(2 * calibrated.shift)
+    (1, -1)
     """
     check_real(real, labels, 4)
     check_seed(seed=seed)

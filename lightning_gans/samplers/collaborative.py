@@ -47,6 +47,12 @@ class CollaborativeSampler(LatentSampler):
 
     Raises:
         ValueError: for settings out of range, an unknown layer, or one that runs more than once per pass.
+
+    >>> from types import SimpleNamespace
+    >>> module = SimpleNamespace(generator=torch.nn.Identity(), latent_dim=1)
+    >>> sampler = CollaborativeSampler(module, lambda x: 3 * x[:, 0], steps=2, step_size=0.5)
+    >>> sampler.refine(torch.zeros(1, 1)).tolist()  # 2 steps of 3 / 2
+    [[3.0]]
     """
 
     name = "collaborative"

@@ -30,6 +30,12 @@ class LatentLangevin(LatentSampler):
 
     Raises:
         ValueError: for settings out of range, and a module without a generator.
+
+    >>> from types import SimpleNamespace
+    >>> module = SimpleNamespace(generator=torch.nn.Identity(), latent_dim=1)  # p_g = N(0, 1)
+    >>> sampler = LatentLangevin(module, lambda x: 3 * x[:, 0] - 4.5, steps=50, step_size=0.2)  # p_d = N(3, 1)
+    >>> round(float(sampler.sample(100, progress=False).mean()))
+    3
     """
 
     name = "ddls"

@@ -24,6 +24,14 @@ class LatentOptimisation(LatentSampler):
 
     Raises:
         ValueError: for settings out of range, and a module without a generator.
+
+    >>> import torch
+    >>> from types import SimpleNamespace
+    >>> module = SimpleNamespace(generator=torch.nn.Identity(), latent_dim=1)
+    >>> samplers = [LatentOptimisation(module, lambda x: 3 * x[:, 0], steps=k, step_size=0.5) for k in (1, 2)]
+    >>> one, two = (sampler.sample(1, progress=False) for sampler in samplers)
+    >>> round(float(two - one), 4)  # a step of 3 / 2
+    1.5
     """
 
     name = "latent"

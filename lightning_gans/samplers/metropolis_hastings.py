@@ -24,6 +24,11 @@ class Chains:
         logits: (N,) log ratios of where the chains are; None before the first proposal.
         moved: (N,) whether the chain has left its start.
         accepted: (N,) proposals that the chains accepted.
+
+    >>> chains, uniforms = Chains(start=torch.zeros(2)), torch.tensor([0.1, 0.9])
+    >>> _ = chains.step(torch.tensor([-1.0, -1.0]), uniforms)  # accepted with probability 1/e
+    >>> chains.moved.tolist(), chains.accepted.tolist()
+    ([True, False], [1, 0])
     """
 
     logits: Tensor | None = None
@@ -89,6 +94,12 @@ class MetropolisHastings(Sampler):
 
     Raises:
         ValueError: for settings out of range, and labels that do not fit.
+
+    >>> def proposal(n, generator):
+    ...     return torch.rand(n, generator=generator)
+    >>> sampler = MetropolisHastings(proposal, lambda x: torch.where(x > 0.5, 20.0, -20.0), steps=40)
+    >>> bool((sampler.sample(50, progress=False) > 0.5).all())
+    True
     """
 
     name = "mh"

@@ -46,6 +46,12 @@ class RatioHead(nn.Module):
 
     Attributes:
         history: (step, loss on held-out samples) of the training; 2 log 2 = 1.386 is that of l = 0.
+
+    >>> critic, real, fake = nn.Linear(1, 1), 1 + torch.randn(2000, 1), torch.randn(2000, 1)  # log p_d / p_g = x - 1/2
+    >>> head = RatioHead(critic, "network", real, fake)
+    >>> zero, one = head(torch.tensor([[0.0], [1.0]])).tolist()
+    >>> round(one - zero), round(2 * zero)
+    (1, -1)
     """
 
     num_classes: int | None
@@ -141,6 +147,13 @@ def keep_training(
 
     Raises:
         ValueError: for settings out of range, too few samples.
+
+    >>> from types import SimpleNamespace
+    >>> module = SimpleNamespace(discriminator=nn.Linear(1, 1))
+    >>> module.sample = lambda n, labels, generator: torch.randn(n, 1, generator=generator)
+    >>> head = keep_training(module, 1 + torch.randn(200, 1), steps=50, progress=False)
+    >>> [step for step, held_out_loss in head.history]
+    [0, 50]
     """
 
     def fakes(n: int, generator: Generator, given: Tensor | None) -> Tensor:

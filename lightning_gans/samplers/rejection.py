@@ -67,6 +67,13 @@ class RejectionSampler(Sampler):
 
     Raises:
         ValueError: for settings out of range; in sampling, if nothing is accepted any more.
+
+    >>> def proposal(n, generator):
+    ...     return torch.rand(n, generator=generator)
+    >>> sampler = RejectionSampler(proposal, lambda x: torch.where(x > 0.5, 1.5, 0.5).log(), burn_in=100)
+    >>> share = float((sampler.sample(1000, progress=False) > 0.5).double().mean())  # 3 / 4, of 2 / 3 of the proposals
+    >>> abs(share - 0.75) < 0.05, abs(sampler.report.acceptance - 2 / 3) < 0.05
+    (True, True)
     """
 
     name = "drs"
@@ -168,6 +175,12 @@ class Thresholding(RejectionSampler):
         keep: share of the proposals that is kept, in (0, 1].
         burn_in: as for `RejectionSampler`.
         seed: of the burn-in.
+
+    >>> def proposal(n, generator):
+    ...     return torch.rand(n, generator=generator)
+    >>> sampler = Thresholding(proposal, lambda x: x, keep=0.2, burn_in=1000)
+    >>> bool((sampler.sample(100, progress=False) > 0.75).all()), round(sampler.report.acceptance, 1)
+    (True, 0.2)
     """
 
     name = "threshold"

@@ -30,6 +30,11 @@ class Truncation(LatentSampler):
 
     Raises:
         ValueError: for settings out of range, a module without a generator, and a generator without styles in w.
+
+    >>> from types import SimpleNamespace
+    >>> module = SimpleNamespace(generator=nn.Identity(), latent_dim=2)
+    >>> bool((Truncation(module, threshold=0.5).sample(100, progress=False).abs() <= 0.5).all())
+    True
     """
 
     name = "truncated"

@@ -98,6 +98,11 @@ class AdaptiveAugment(DiffAugment):
 
     Raises:
         ValueError: for settings out of range, and as `DiffAugment`.
+
+    >>> net = AdaptiveAugment(nn.Flatten(), "color", p=0.0)
+    >>> x = torch.rand(2, 3, 4, 4)
+    >>> bool(torch.equal(net(x), x.flatten(1)))  # p is 0: nothing is changed
+    True
     """
 
     p: Tensor

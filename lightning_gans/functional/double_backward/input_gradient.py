@@ -39,6 +39,12 @@ def double_backward(method: DoubleBackward) -> Iterator[None]:
                recompilations (8) is also that of the number of networks and shapes
     "plain"    torch's own
     ========== ====================================================================================================
+
+    >>> net, x = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1)), torch.ones(3, 2)
+    >>> with double_backward("linear"):
+    ...     gradient = input_gradient(net, x)
+    >>> torch.allclose(gradient, input_gradient(net, x))
+    True
     """
     if method not in get_args(DoubleBackward):
         raise ValueError(f"double_backward must be one of {', '.join(get_args(DoubleBackward))}, got {method!r}.")
@@ -56,6 +62,9 @@ def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool =
     With `create_graph` the result can itself be differentiated with respect to the discriminator's parameters, by the
     method of `double_backward`; and with `through` with respect to what `x` was computed from too, by "sparse" where
     the method is neither that nor "plain". Without it `x` is detached.
+
+    >>> input_gradient(lambda x: x.square().sum(1), torch.tensor([[1.0, 2.0]])).tolist()
+    [[2.0, 4.0]]
     """
     method = _method.get() if create_graph else "plain"
     if through and method != "plain":
