@@ -107,7 +107,8 @@ class WandbSetup(pl.Callback):
         module: Any = require(pl_module, Played, self)
         datamodule = getattr(trainer, "datamodule", None)
         seed = os.environ.get("PL_GLOBAL_SEED")  # what seed_everything leaves
-        decays = [c.decay for c in trainer.callbacks if isinstance(c, EMA)]  # type: ignore[attr-defined]
+        emas = [c for c in trainer.callbacks if isinstance(c, EMA)]  # type: ignore[attr-defined]
+        ema = next(iter(emas), None)
         names = [name for player in reversed(module.players.values()) for name in player.networks]
         networks = {name: getattr(module, name) for name in names}
         return {
@@ -118,7 +119,8 @@ class WandbSetup(pl.Callback):
             "seed": None if seed is None else int(seed),
             "batch_size": getattr(datamodule, "batch_size", None),
             "max_steps": trainer.max_steps,
-            "ema_decay": next(iter(decays), None),
+            "ema_decay": None if ema is None or ema.half_life is not None else ema.decay,
+            "ema_half_life": None if ema is None else ema.half_life,
             "regularizer_weights": {r.name: r.weight for r in getattr(module, "regularizers", ())},
             "networks": {name: type(net).__name__ for name, net in networks.items()},
             "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in networks.items()},

@@ -29,7 +29,7 @@ from lightning_gans.compat.lightning import pl, utilities
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.functional.boosting import BOOSTS
-from lightning_gans.runs.atomic import alone, sweep
+from lightning_gans.runs.atomic import alone
 from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
 from lightning_gans.runs.folder import finished, newest_run, remove_empty
 from lightning_gans.runs.load import load, resolve_class
@@ -100,7 +100,6 @@ def boost(args: list[str]) -> None:
             with told():
                 folder.mkdir(parents=True, exist_ok=True)
                 held.enter_context(alone(folder))
-            sweep(folder)
         for k in range(0 if base is None else 1, own.rounds):
             if (run := newest_run(folder, k)) is None:
                 options = ["--config", own.first] if k == 0 and own.first else rest

@@ -89,7 +89,10 @@ class Interruption(callbacks.Checkpoint):
                     signal.signal(number, to or self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:
+        if os.getpid() != self._process:  # a child, which Ctrl-C reaches too: it ends when this process lets it
+            if number != signal.SIGINT:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
             return
         if not self._training or number == self.received == signal.SIGINT:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
@@ -118,7 +121,8 @@ def exit_status() -> Iterator[None]:
         raise SystemExit(128 + signal.SIGINT) from None
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that Python did not set
+                signal.signal(number, handler)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from lightning_gans import checks
 from lightning_gans.compat.lightning import utilities
+from lightning_gans.engine.first_batch import out_of_memory
 from lightning_gans.engine.logbook import NonFiniteError
 
 
@@ -18,7 +19,7 @@ def sentence_of(error: Exception) -> str | None:
     known = (utilities.exceptions.MisconfigurationException, NonFiniteError)
     if isinstance(error, known) or "stateful callback" in str(error):
         return str(error)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocat" in str(error)):
+    if out_of_memory(error):
         reason = next(iter(str(error).strip().splitlines()), "").partition(" If reserved")[0].rstrip(".")
         return (
             f"The memory must hold a batch and its gradients, got: {reason or 'not enough'}. Lower --data.batch_size."

@@ -96,7 +96,7 @@ def tried(name: str, network: nn.Module, what: str, x: Tensor, labels: Tensor | 
     try:
         return conditional_call(network, x, labels)
     except (RuntimeError, IndexError, ValueError) as error:
-        if "allocat" in str(error):  # out of memory, which is nobody's mistake
+        if out_of_memory(error):  # which is nobody's mistake
             raise
         if LONELY in str(error) or not re.search(r"shape|size|dimension|channel|match", str(error)):
             hint = ""
@@ -105,11 +105,18 @@ def tried(name: str, network: nn.Module, what: str, x: Tensor, labels: Tensor | 
         raise ValueError(f"The {name} failed on {what} of shape {tuple(x.shape)}{known}{hint} ({told}).") from error
 
 
-def check_company(networks: Iterable[tuple[str, nn.Module]], batch: Batch, loader: Any) -> str | None:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of a device or of the machine was too small."""
+    words = "out of memory|can't allocate memory|DefaultCPUAllocator"
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(re.search(words, str(error))))
+
+
+def check_company(networks: Iterable[tuple[str, nn.Module]], batch: Batch, trainer: Any) -> str | None:
     """Name of a network whose BatchNorm cannot be trained on one sample, if there is any.
 
-    ValueError if the loader is known to end in a batch of one.
+    ValueError if training is known to come to a batch of one: at the end of the loader's first epoch.
     """
+    loader = trainer.train_dataloader
     for name, network in networks:
         if not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules()):
             continue
@@ -120,10 +127,16 @@ def check_company(networks: Iterable[tuple[str, nn.Module]], batch: Batch, loade
                 except Exception as error:  # it may take neither
                     if LONELY in str(error):
                         size, rows = getattr(loader, "batch_size", None), getattr(loader, "sampler", None)
-                        if size and isinstance(rows, Sized) and not loader.drop_last and len(rows) % size == 1:
-                            raise ValueError(lonely(name, f"a last one of 1 ({len(rows)} items by {size})")) from None
+                        n = len(rows) if isinstance(rows, Sized) and not getattr(loader, "drop_last", True) else 0
+                        if size and n % size == 1 and _whole_epoch(trainer, n // size + 1):
+                            raise ValueError(lonely(name, f"a last one of 1 ({n} items by {size})")) from None
                         return name
     return None
+
+
+def _whole_epoch(trainer: Any, batches: int) -> bool:
+    """Whether a fit is sure to see this many batches: each update takes one at least."""
+    return bool(trainer.num_training_batches >= batches and not 0 <= trainer.max_steps < batches)
 
 
 def lonely(name: str, got: str) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
-from weakref import WeakSet
 
 from lightning_gans.compat.lightning import utilities
 
 _METHODS = ("log_metrics", "log_hyperparams", "log_graph", "log_image", "log_text", "log_table", "save",
             "after_save_checkpoint", "finalize")  # fmt: skip
-_TOLD: WeakSet[Any] = WeakSet()
+_TOLD = "_has_failed"
 
 
 def attempt(logger: Any, call: Callable[[], Any]) -> Any:
@@ -19,8 +18,8 @@ def attempt(logger: Any, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:  # of network, disk, server: whatever the logger's package raises
-        if logger not in _TOLD:
-            _TOLD.add(logger)
+        if not vars(logger).get(_TOLD):
+            vars(logger)[_TOLD] = True
             reason, who = " ".join(f"{type(error).__name__}, {error}".split()), type(logger).__name__
             utilities.rank_zero_warn(f"{who} has failed and may miss values, training goes on ({reason}).")
         return None

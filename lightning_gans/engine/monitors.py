@@ -95,7 +95,7 @@ class Monitors:
 
     def _is_among_best(self, saving: Any, values: Mapping[str, Any], trainer: Any, current: Any = None) -> bool:
         """Its answer, unless it has seen this measurement: later weights are not to be saved under an old score."""
-        known = current is not None and saving.monitor in {*self.measured, *values}
+        known = saving.save_top_k != -1 and current is not None and saving.monitor in {*self.measured, *values}
         if known and not self.is_new(saving.state_key, saving.monitor, trainer.global_step):
             return False
         return bool(type(saving).check_monitor_top_k(saving, trainer, current))

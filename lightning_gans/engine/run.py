@@ -148,7 +148,7 @@ class Run:
     def look(self, networks: Mapping[str, nn.Module], batch: Batch) -> None:
         """Remember of the first batch what later ones are looked at for."""
         self.looked, self.labelled = True, {name: net for name, net in networks.items() if takes_labels(net)}
-        self.needs_two = check_company(networks.items(), batch, self.trainer.train_dataloader)
+        self.needs_two = check_company(networks.items(), batch, self.trainer)
 
     def check_later(self, parts: Sequence[Any], n: int) -> None:
         """Labels and weights of a batch behind the first, where looking costs no wait: as they come, on the CPU."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8}|\d+)\.\w+")
+_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8}\.\w+|\d+\.tmp)")  # the second by version 0.1
 
 
 class NoSpaceError(OSError):
@@ -127,8 +127,7 @@ def alone(folder: str | Path) -> Iterator[None]:
                         break
             stack.callback(path.unlink, missing_ok=True)
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {os.uname().nodename}")
-            file.flush()
+            os.write(file.fileno(), f"process {os.getpid()} on {os.uname().nodename}".encode())
         yield
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from lightning_gans import checks
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.runs.card import card
-from lightning_gans.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
 from lightning_gans.runs.load import load
 
 CHECKPOINT = "checkpoints/last.ckpt"  # in the repository, which is laid out like a run
@@ -62,7 +62,7 @@ def push_to_hub(path: str | Path, repo_id: str, private: bool = False, folder: s
         checks.installed("huggingface_hub")
     elif Path(folder).exists():
         raise ValueError(f"folder must be a new one, got {folder}, which is there already.")
-    path = Path(path) / CHECKPOINT if Path(path).is_dir() else Path(path)
+    path = newest_checkpoint(path) if Path(path).is_dir() else Path(path)
     checkpoint = read_checkpoint(path)
     if "class_path" not in checkpoint:
         raise ValueError(f"path: {path} is no checkpoint of a GenerativeModule: it does not tell its class.")
