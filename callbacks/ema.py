@@ -93,5 +93,7 @@ class EMA(Asks):
         """How much of the average stays after update ``step``, when so many real samples have been seen."""
         if self.half_life is None:
             return self.decay**self.every_n_steps
+        if images == 0:
+            return 0.0
         half_life = self.half_life if self.ramp_up is None else min(self.half_life, self.ramp_up * images)
         return float(0.5 ** (self.every_n_steps * images / step / half_life))

@@ -549,3 +549,30 @@ def test_networks_and_regularizers_refuse_in_one_sentence(make_it: Any, message:
     with pytest.raises(ValueError, match=message) as error:
         make_it()
     assert "\n" not in str(error.value)
+
+
+# -- mixed precision ---------------------------------------------------------------------------------------------------
+
+
+def test_large_styles_and_equal_samples_do_in_float16() -> None:
+    """Sums of squares beyond 65,504 are taken in float32, and so is a root of 1e-8."""
+    torch.manual_seed(0)
+    layer = ModulatedConv2d(64, 64, 1)
+    x, s = torch.randn(4, 64, 4, 4), 40 * torch.randn(4, 64)
+    with torch.autocast("cpu", torch.float16):
+        y = layer(x, s)
+    torch.testing.assert_close(y.float(), layer(x, s), rtol=0.02, atol=0.02)
+    same = torch.ones(4, 2, 4, 4, dtype=torch.float16, requires_grad=True)
+    MinibatchStd()(same).float().sum().backward()
+    assert same.grad is not None and bool(same.grad.isfinite().all())
+
+
+def test_accumulated_batches_count_in_adaptive_augmentation() -> None:
+    moved = []
+    for accumulate in (1, 2):
+        torch.manual_seed(0)
+        module = small(accumulate_d=accumulate)
+        module.discriminator = AdaptiveAugment(module.discriminator, "color", p=0.5, speed=1000, interval=1)
+        trainer(max_steps=1).fit(module, plain(400, 4, shape=SIDE))
+        moved.append(abs(float(module.discriminator.p) - 0.5))
+    assert moved == pytest.approx([0.004, 0.008], abs=1e-6)

@@ -39,6 +39,11 @@ def pixel_norm(x: Tensor) -> Tensor:
     return x * (x.square().mean(1, keepdim=True) + _EPS).rsqrt()
 
 
+def _full(x: Tensor) -> Tensor:
+    """In float32, or in float64 if it came so."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def _activated(x: Tensor) -> Tensor:
     """LeakyReLU(0.2) times sqrt(2), which keeps the scale."""
     return F.leaky_relu(x, 0.2) * math.sqrt(2)
@@ -124,8 +129,10 @@ class ModulatedConv2d(nn.Module):
             y = F.conv2d(y, weight, padding=self.kernel // 2)
         if not self.demodulate:
             return y
-        norm = (style.square() @ weight.square().sum((2, 3)).t() + _EPS).rsqrt()
-        return y * norm[:, :, None, None]
+        with torch.autocast(x.device.type, enabled=False):  # these sums go beyond float16
+            s, w = _full(style), _full(weight)
+            norm = (s.square() @ w.square().sum((2, 3)).t() + _EPS).rsqrt()
+        return y * norm.to(y.dtype)[:, :, None, None]
 
 
 class StyleLayer(nn.Module):
@@ -330,7 +337,7 @@ class MinibatchStd(nn.Module):
         """(N, C, H, W) to (N, C + 1, H, W)."""
         size = next(g for g in range(min(self.group, len(x)), 0, -1) if len(x) % g == 0)
         groups = x.unflatten(0, (size, -1))
-        std = (groups.var(0, correction=0) + _EPS).sqrt().mean((1, 2, 3))
+        std = (_full(groups).var(0, correction=0) + _EPS).sqrt().mean((1, 2, 3)).to(x.dtype)  # float16 has no 1e-8
         return torch.cat([x, std.repeat(size)[:, None, None, None].expand(-1, 1, *x.shape[2:])], 1)
 
 

@@ -122,5 +122,6 @@ class StyleGAN2(GAN):
         """Moves the probability of an adaptive augmentation."""
         if isinstance(self.discriminator, AdaptiveAugment):
             assert self.last_batch is not None
-            self.discriminator.see(self.values["d/sign"], len(self.last_batch.real), self.progress.updates["d"])
+            images = len(self.last_batch.real) * self.players["d"].accumulate  # of which the last batch tells the sign
+            self.discriminator.see(self.values["d/sign"], images, self.progress.updates["d"])
             self.note(d_augment=self.discriminator.p.clone())
