@@ -20,7 +20,7 @@ import yaml
 from common import equal
 
 from lightning_gans.cli import main
-from lightning_gans.cli.interruption import remember_job, requeued
+from lightning_gans.cli.interruption import Interruption, remember_job, requeued
 from lightning_gans.compat.lightning import pl
 
 ROOT = Path(__file__).parents[1]
@@ -168,6 +168,22 @@ def test_a_run_in_use_is_refused(run: Path) -> None:
             fit("--ckpt_path=runs/mine", "--trainer.max_steps=8")
         assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
         other.kill()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_can_be_ended(tmp_path: Path) -> None:
+    """As a pool's workers are: the request to save is for the process that trains."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        watching = Interruption(tmp_path / "last.ckpt", "resume")
+        watching._handle(signal.SIGTERM)
+        if (child := os.fork()) == 0:
+            time.sleep(20)
+            os._exit(0)
+        os.kill(child, signal.SIGTERM)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM and watching.received is None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_what_a_killed_process_left_is_swept(run: Path) -> None:
