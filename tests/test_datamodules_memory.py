@@ -134,7 +134,6 @@ def work(rank: int, folder: Path) -> None:
     torch.save({"images": epoch(make_loader(3)), "toy": toy}, folder / f"{rank}.pt")
 
 
-@pytest.mark.xdist_group("processes")
 def test_two_gloo_processes_interleave_to_the_batches_of_one(tmp_path: Path) -> None:
     two_ranks(work, tmp_path)
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]

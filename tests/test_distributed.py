@@ -12,8 +12,6 @@ from ranks_worker import IN_FLOAT32, REPEATED, SGD, STEPS, loader, main, train, 
 
 from lightning_gans import NONADVERSARIAL
 
-pytestmark = pytest.mark.xdist_group("processes")
-
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

@@ -65,7 +65,6 @@ def work(rank: int, folder: Path) -> None:
     torch.save(everything(rank, 2), folder / f"{rank}.pt")
 
 
-@pytest.mark.xdist_group("processes")
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     two_ranks(work, tmp_path)
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]

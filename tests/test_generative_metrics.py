@@ -443,7 +443,6 @@ def _rank(rank: int, folder: Path) -> None:
     torch.save([metrics.history, classifier.history], folder / f"rank{rank}.pt")
 
 
-@pytest.mark.xdist_group("processes")
 def test_two_ranks_score_as_one_process(tmp_path: Path) -> None:
     metrics = flat(num_fake=330, metrics=("fid", "prdc"))
     classifier = flat(num_fake=330, extractor="lenet", metrics=("is",))

@@ -21,7 +21,6 @@ from benchmarks import gpu, gpu_report
 from benchmarks.gpu import STAGES, Setting, Stage
 from benchmarks.parts import Row, Send, plain_numbers, together
 
-pytestmark = pytest.mark.xdist_group("processes")
 ROOT = Path(__file__).parents[1]
 BLOCKED = """  # the checkout as it is, not installed, and two packages fewer
 import importlib.metadata as metadata, runpy, sys

@@ -177,9 +177,12 @@ def test_a_forked_child_can_be_ended(tmp_path: Path) -> None:
     try:
         watching = Interruption(tmp_path / "last.ckpt", "resume")
         watching._handle(signal.SIGTERM)
+        ready, started = os.pipe()
         if (child := os.fork()) == 0:
+            os.write(started, b"!")
             time.sleep(20)
             os._exit(0)
+        os.read(ready, 1)  # Python drops signals that come while it forks
         os.kill(child, signal.SIGTERM)
         assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM and watching.received is None
     finally:

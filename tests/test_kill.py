@@ -16,7 +16,6 @@ import torch
 from common import equal
 
 KILLS, SAVE_EVERY, STEPS = 20, 25, 4000
-pytestmark = pytest.mark.xdist_group("processes")
 ROOT = Path(__file__).parents[1]
 CONFIG = f"""
 seed_everything: 3

@@ -303,7 +303,6 @@ def build_slowly(images: Tensor, labels: Tensor, folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no lock")
-@pytest.mark.xdist_group("processes")
 def test_two_processes_train_one_classifier(digits: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     arguments = (digits[0][:64], digits[1][:64], tmp_path)
     children = [get_context("fork").Process(target=build_slowly, args=arguments) for _ in range(2)]

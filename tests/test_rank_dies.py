@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytestmark = pytest.mark.xdist_group("processes")
 ROOT = Path(__file__).parents[1]
 
 

@@ -725,7 +725,6 @@ def _rank(rank: int, folder: Path) -> None:
     torch.save((found, metrics.protocol["sampler"]["samples"]), folder / f"rank{rank}.pt")
 
 
-@pytest.mark.xdist_group("processes")
 def test_two_ranks_score_as_one_process(tmp_path: Path) -> None:
     (one,) = pl.Trainer(**(QUIET | {"callbacks": [flat(sampler=DRS)]})).test(
         digits(), Digits(batch_size=8), verbose=False
