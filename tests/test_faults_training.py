@@ -14,12 +14,13 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader
 
-from lightning_gans import GAN, WGANGP, GANModule, load
+from lightning_gans import GAN, WGANGP, GANModule, UnrolledGAN, load
 from lightning_gans.callbacks import EMA
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.functional.double_backward.input_gradient import double_backward
-from lightning_gans.functional.penalties import gradient_norm
+from lightning_gans.functional.lipschitz import adversarial_lipschitz_penalty
+from lightning_gans.functional.penalties import finite_difference_penalty, gradient_norm
 from lightning_gans.functional.robust import softplus_weights
 from lightning_gans.metrics.generative import GenerativeScores
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
@@ -223,6 +224,15 @@ def test_callbacks_without_ours_are_told() -> None:
         trainer(max_steps=1).fit(own(Mine), plain())
 
 
+def test_a_training_step_that_asks_for_batches_is_told() -> None:
+    class Mine(GAN):
+        def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+            super().training_step(batch)
+
+    with pytest.raises(ValueError, match="training_step must have one argument of the name dataloader_iter"):
+        trainer(max_steps=1).fit(own(Mine), plain())
+
+
 def test_a_training_step_without_ours_is_told() -> None:
     class Mine(GAN):
         def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -263,6 +273,10 @@ def test_load_of_a_class_with_arguments_of_its_own(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------- penalties
+def finite_difference(discriminator: Any, x: torch.Tensor) -> torch.Tensor:
+    return finite_difference_penalty(discriminator, x[:8], x[8:])
+
+
 @pytest.mark.parametrize("technique", sorted(PENALISED))
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
 def test_penalties_of_networks_in_half_precision(technique: str, precision: Any) -> None:
@@ -270,6 +284,23 @@ def test_penalties_of_networks_in_half_precision(technique: str, precision: Any)
     trainer(max_steps=1, precision=precision).fit(module, plain())
     assert next(module.discriminator.parameters()).dtype == {"b": torch.bfloat16, "1": torch.half}[precision[0]]
     assert all(value.isfinite().all() for value in module.values.values())
+
+
+def test_unrolled_steps_of_any_network_in_half_precision() -> None:
+    nets = nn.Sequential(nn.Linear(3, 2)), nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))
+    trainer(max_steps=1, precision="bf16-true").fit(UnrolledGAN(*nets, 3), DataLoader(torch.randn(8, 2), 4))
+
+
+@pytest.mark.parametrize("penalty", [adversarial_lipschitz_penalty, finite_difference])
+def test_slopes_of_any_network_in_half_precision(penalty: Any) -> None:
+    """Ours cast what they are given, others do not."""
+    net = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))
+    nn.init.constant_(net[0].weight, 2.0)
+    x = torch.rand(16, 2)
+    torch.manual_seed(0)
+    right = float(penalty(net, x))
+    torch.manual_seed(0)
+    assert float(penalty(net.bfloat16(), x.bfloat16())) == pytest.approx(right, rel=0.2) and right > 0.5
 
 
 class Attentive(nn.Module):
@@ -387,7 +418,7 @@ def resumed(path: Path, module: GANModule, steps: int = 8, used: Any = (), data:
         warnings.simplefilter("always")
         given = {"datamodule": data} if data is not None else {"train_dataloaders": plain(400, 4)}
         t.fit(module, ckpt_path=path, **given)
-    return t, [text for text in told(record) if "goes on with" in text or "anew" in text]
+    return t, [text for text in told(record) if "goes on with" in text or "when the checkpoint" in text]
 
 
 def test_a_resume_with_the_same_settings_is_silent(tmp_path: Path) -> None:
@@ -406,7 +437,6 @@ def test_other_rates_and_betas_are_applied_and_told(tmp_path: Path) -> None:
     (text,) = words
     for part in ("d_steps 2 (was 1)", "lr of 'g' 0.05 (was 0.001)", "betas of 'd' [0.1, 0.9] (was [0.5, 0.999])"):
         assert part in text
-    t.save_checkpoint(tmp_path / "b.ckpt")
     known = torch.load(tmp_path / "b.ckpt", weights_only=True)["hyper_parameters"]
     assert known["lr_g"] == 0.05 and tuple(known["betas"]) == (0.1, 0.9)
     assert resumed(tmp_path / "b.ckpt", module, 9)[1] == []
@@ -463,6 +493,14 @@ def test_averages_that_begin_or_end_are_told(tmp_path: Path) -> None:
     assert "no averaged weights" in words[0] and module.ema is None
 
 
+def test_data_that_have_grown_between_two_epochs_are_told(tmp_path: Path) -> None:
+    t = trainer(max_steps=4)
+    t.fit(make("gan"), plain(16, 4))
+    t.save_checkpoint(tmp_path / "a.ckpt")
+    t, found = resumed(tmp_path / "a.ckpt", make("gan"), data=Named("", 20))
+    assert "The data have 20 items, and had 16 when the checkpoint was written." in found and t.global_step == 8
+
+
 class Named(pl.LightningDataModule):
     def __init__(self, name: str, items: int) -> None:
         super().__init__()
@@ -483,5 +521,6 @@ def test_other_data_are_told(name: str, items: int, words: list[str], tmp_path: 
     t.save_checkpoint(tmp_path / "a.ckpt")
     t, found = resumed(tmp_path / "a.ckpt", make("gan"), data=Named(name, items))
     assert found == words and t.global_step == 8
+    t.save_checkpoint(tmp_path / "b.ckpt")
     assert torch.equal(t.lightning_module.last_batch.real, plain(items, 4).dataset[28:32] if not words else  # type: ignore[union-attr,index]
                        plain(items, 4).dataset[12:16])  # type: ignore[index]  # fmt: skip

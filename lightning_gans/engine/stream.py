@@ -117,16 +117,21 @@ class DataStream:
                 set_epoch(epoch)
 
     def _open(self, iterator: Any) -> None:
+        if not hasattr(iterator, "data_fetcher"):
+            raise ValueError(
+                "training_step must have one argument of the name dataloader_iter, and hand it on, got another: "
+                "Lightning gives batches to those."
+            )
         loaders = iterator.data_fetcher.combined_loader.flattened
         self._seeded_once = all(getattr(loader, "seeded_once", False) for loader in loaders)
         self.epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
         self._seed_epoch(self.epoch, loaders)
         skip, self._replay = self._replay, 0
         was, self._items = self._items, _count(loaders)
-        if skip and was is not None and self._items not in (None, was):
+        if (skip or self._first) and was is not None and self._items not in (None, was):
+            anew = ": the epoch begins anew" if skip else ""
             utilities.rank_zero_warn(
-                f"The data have {self._items} items, and had {was} when the checkpoint was written: the epoch begins "
-                "anew."
+                f"The data have {self._items} items, and had {was} when the checkpoint was written{anew}."
             )
             skip = 0
         if any(hasattr(loader, "load_state_dict") for loader in loaders):  # Lightning has brought it to its place

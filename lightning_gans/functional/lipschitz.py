@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lightning_gans.functional.double_backward.input_gradient import Discriminator, no_autocast
+from lightning_gans.functional.double_backward.input_gradient import Discriminator, in_full_precision, no_autocast
 from lightning_gans.functional.draw import uniform
 from lightning_gans.functional.numerics import full_precision, row_norm
 
@@ -46,7 +46,7 @@ def adversarial_lipschitz_penalty(
     >>> round(float(adversarial_lipschitz_penalty(lambda x: 3 * x[:, 0], torch.zeros(4, 1))), 4)  # (3 - 1)^2
     4.0
     """
-    x, f = full_precision(x.detach()), discriminator
+    x, f = full_precision(x.detach()), in_full_precision(discriminator)
     draw = partial(uniform, len(x), generator=generator, device=x.device, dtype=x.dtype)
     with no_autocast(x.device.type):
         d = _unit(draw(*x.shape[1:]) - 0.5)

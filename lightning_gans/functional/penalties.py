@@ -13,7 +13,12 @@ import torch
 from torch import Tensor
 
 from lightning_gans.functional.conditional import check_scores
-from lightning_gans.functional.double_backward.input_gradient import Discriminator, input_gradient, no_autocast
+from lightning_gans.functional.double_backward.input_gradient import (
+    Discriminator,
+    in_full_precision,
+    input_gradient,
+    no_autocast,
+)
 from lightning_gans.functional.draw import uniform
 from lightning_gans.functional.numerics import full_precision, row_norm
 from lightning_gans.functional.ranks import mean_over_ranks
@@ -80,8 +85,9 @@ def finite_difference_penalty(discriminator: Discriminator, x1: Tensor, x2: Tens
     if x1.shape != x2.shape:
         raise ValueError(f"x2 must have the shape of x1, {tuple(x1.shape)}, got {tuple(x2.shape)}.")
     x1, x2 = full_precision(x1.detach()), full_precision(x2.detach())
+    f = in_full_precision(discriminator)
     with no_autocast(x1.device.type):
-        rise = (check_scores(discriminator(x1), len(x1)) - check_scores(discriminator(x2), len(x2))).abs()
+        rise = (check_scores(f(x1), len(x1)) - check_scores(f(x2), len(x2))).abs()
     distance = row_norm((x1 - x2).flatten(1), p)
     near = distance <= 32 * torch.finfo(distance.dtype).eps * row_norm(x1.flatten(1), p)
     slope = rise / distance.masked_fill(near, 1)

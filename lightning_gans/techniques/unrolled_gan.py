@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from lightning_gans import checks
 from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
-from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.unroll import Moments, Rule, score_with, unroll
 from lightning_gans.gan import real_in_generator_step
 from lightning_gans.techniques.gan import GAN
@@ -89,7 +88,7 @@ class UnrolledGAN(GAN):
         if not self.unroll_steps:
             return super().generator_terms(batch, fake)
 
-        fake = full_precision(fake)
+        fake = fake.to(batch.real.dtype)  # which is full under autocast, and half where the networks are
 
         def minus_value(phi: dict[str, Tensor]) -> Tensor:
             on_real, on_fake = (score_with(self.discriminator, phi, x, batch.labels) for x in (batch.real, fake))

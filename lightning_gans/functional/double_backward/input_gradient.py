@@ -111,6 +111,16 @@ def _as_taken(x: Tensor, network: nn.Module | None) -> Tensor:
     return x.to(weight.dtype) if weight is not None and half else full_precision(x)
 
 
+def in_full_precision(discriminator: Discriminator) -> Discriminator:
+    """The same for samples and scores in full precision, whatever its weights are in.
+
+    >>> in_full_precision(nn.Linear(2, 1).bfloat16())(torch.zeros(3, 2)).dtype
+    torch.float32
+    """
+    network = _network(discriminator)
+    return lambda x: full_precision(discriminator(_as_taken(x, network)))
+
+
 @contextmanager
 def twice_differentiable(network: nn.Module | None = None) -> Iterator[None]:
     """Run what is to be differentiated twice in forms that can be: attention by plain operations, no compiled code."""
