@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -198,7 +199,7 @@ def test_auto_is_fused_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> 
 def test_fused_by_name_is_refused_under_a_penalty(method: Any) -> None:
     critic = Scored(Attention(WIDTH, 2, kernel="fused"))
     module = WGANGP(ToyGenerator((2,), 3, width=8, depth=1), critic, 3, double_backward=method)
-    with pytest.raises(ValueError, match="kernel must be auto, explicit or favor .* got 'fused'"):
+    with pytest.raises(ValueError, match=r"kernel must be auto, explicit or favor .* got 'fused'"):
         trainer(max_steps=1).fit(module, plain())
     WGANGP(ToyGenerator((2,), 3, width=8, depth=1), critic, 3, gp_weight=0)  # which takes it
     gradient_penalty(Scored(Attention(WIDTH, 2, kernel="auto")), torch.randn(2, 2))
@@ -405,7 +406,7 @@ def test_features_are_drawn_anew_in_training_only() -> None:
     for _ in range(6):
         layer(*given)
         drawn.append(layer.projection.clone())
-    assert [torch.equal(a, b) for a, b in zip(drawn, drawn[1:])] == [True, True, False, True, True, False]
+    assert [torch.equal(a, b) for a, b in itertools.pairwise(drawn)] == [True, True, False, True, True, False]
     assert torch.equal(torch.get_rng_state(), random)
     other = RandomFeatures(4, 6, redraw_every=3)
     other.load_state_dict(layer.state_dict())

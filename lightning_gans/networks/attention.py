@@ -189,8 +189,8 @@ class Attention(nn.Module):
                 f"Attention takes {math.prod(self.grid)} tokens, one for each place of its grid, got {length}."
             )
         if self.table is not None:
-            places = displaced(self.table, self.grid or (0, 0))
-            bias = places if bias is None else places + bias
+            learned = displaced(self.table, self.grid or (0, 0))
+            bias = learned if bias is None else learned + bias
         if self.reach is not None:
             far = self.distance(length, self.reach.device) > self.reach
             start = self.reach.new_zeros((), dtype=self.project.weight.dtype) if bias is None else bias

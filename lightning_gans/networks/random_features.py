@@ -17,9 +17,9 @@ class RandomFeatures(nn.Module):
               E\,\varphi(q)^\top \varphi(k) = e^{q^\top k}, \qquad
               y = \frac{\varphi(q)\,(\varphi(k)^\top v)}{\varphi(q)\,(\varphi(k)^\top 1)}
 
-    The m rows of W are normal vectors, orthogonal in blocks of d. They are a buffer, drawn anew in training, after every
-    so many calls, by a hash of a seed and the number of the draw: the same on all ranks, in a CUDA graph and after a
-    resume. In evaluation mode they stay.
+    The m rows of W are normal vectors, orthogonal in blocks of d. They are a buffer, drawn anew in training, after
+    every so many calls, by a hash of a seed and the number of the draw: the same on all ranks, in a CUDA graph and
+    after a resume. In evaluation mode they stay.
 
     The largest exponent of each feature over the keys goes to the queries, and of these the largest of each query is
     taken away. Both cancel exactly, and the denominator is at least 1: no epsilon, which would bias.
@@ -66,7 +66,7 @@ class RandomFeatures(nn.Module):
         """The rows for this call, drawn anew if it is time; a copy, since others may still be in use."""
         self.calls += 1
         due = self.calls % self.redraw_every == 0
-        drawn = orthogonal(*self.projection.shape, self.seed + self.calls)
+        drawn = orthogonal(len(self.projection), self.projection.shape[1], self.seed + self.calls)
         self.projection.copy_(torch.where(due, drawn.to(self.projection.dtype), self.projection))
         return self.projection.clone()
 
@@ -92,7 +92,7 @@ def normal(n: int, seed: Tensor) -> Tensor:
     """n standard normal numbers in float64, a function of an integer seed, on its device.
 
     >>> bool(torch.equal(normal(3, torch.tensor(5)), normal(4, torch.tensor(5))[:3]))
-    False
+    True
     """
     pairs = torch.arange(2 * (-(-n // 2)), device=seed.device) + _mixed(seed)
     u = (_mixed(pairs) >> 11 & 2**52 - 1).double().add_(0.5).mul_(2.0**-52).view(2, -1)

@@ -121,8 +121,8 @@ def twice_differentiable(network: nn.Module | None = None, eager: bool = True) -
     compiled, refuses = (False, False) if network is None else _holds(network)
     if refuses:
         raise ValueError(
-            "kernel must be auto, explicit or favor in the attention of a critic whose gradient is penalised, since the "
-            "fused one has no second derivative, got 'fused'."
+            "kernel must be auto, explicit or favor in the attention of a critic whose gradient is penalised, since "
+            "the fused one has no second derivative, got 'fused'."
         )
     flags = torch.backends.cuda  # of the CPU too
     was = flags.flash_sdp_enabled(), flags.mem_efficient_sdp_enabled(), flags.cudnn_sdp_enabled()
