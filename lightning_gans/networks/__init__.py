@@ -20,6 +20,7 @@ from lightning_gans.networks.r3 import R3Discriminator, R3Generator
 from lightning_gans.networks.reconstructors import Reconstructor
 from lightning_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from lightning_gans.networks.style import ModulatedConv2d, StyleDiscriminator, StyleGenerator
+from lightning_gans.networks.transformer import TransformerBlock, TransGANDiscriminator, TransGANGenerator
 from lightning_gans.networks.vae import VAEDecoder, VAEEncoder
 
 __all__ = [
@@ -51,6 +52,9 @@ __all__ = [
     "TaperedResNetGenerator",
     "ToyDiscriminator",
     "ToyGenerator",
+    "TransGANDiscriminator",
+    "TransGANGenerator",
+    "TransformerBlock",
     "VAEDecoder",
     "VAEEncoder",
     "make_norm",
