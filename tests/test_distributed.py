@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from common import VARIANTS, make, state
+from common import OTHERS, VARIANTS, make, state
 from ranks import two_ranks
 from ranks_worker import IN_FLOAT32, REPEATED, SGD, STEPS, loader, main, train, weighs_samples, with_batch_norm
-
-from lightning_gans import NONADVERSARIAL
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +23,7 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
     return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
 
 
-@pytest.mark.parametrize("name", [*VARIANTS, *NONADVERSARIAL])
+@pytest.mark.parametrize("name", [*VARIANTS, *OTHERS])
 def test_two_ranks_equal_one_process(found: dict[str, Any], name: str) -> None:
     start, one = make(name).double(), train(make(name).double(), loader(8), STEPS, strategy="auto")
     parameters = [{k: p.detach() for k, p in module.named_parameters()} for module in (start, one)]
