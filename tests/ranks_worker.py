@@ -130,8 +130,7 @@ def main(rank: int, folder: Path) -> None:
     """Train in every way; called on both ranks."""
     found: dict[str, Any] = {}
     for name in VARIANTS:
-        found[name] = state(train(make(name).double(), loader(4), STEPS))
-        found[f"{name} batch norm"] = state(train(with_batch_norm(name), loader(4), STEPS))
+        found[name] = state(train(with_batch_norm(name), loader(4), STEPS))
     for name in IN_FLOAT32:
         found[f"{name} float32"] = state(train(make(name, **SGD), loader(4, torch.float32), STEPS))
     for name in OTHERS:
