@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 
 # Options of each technique; the learning rate of D (that of G is the same, a fifth of it for PRC-GAN as in its code);
 # how many times the generator updates that the others have it is given: its cycle is that much cheaper.
@@ -30,14 +30,14 @@ BATCH_NORM = ("dcgan", "wgan")  # in the discriminator, as in their papers
 DROPOUT = ("ct_gan", "prc_gan")
 
 
-def game(technique: str, rate: float, arguments: Any) -> common.Game:
+def game(technique: str, rate: float, arguments: Any) -> playing.Game:
     """One technique by its paper's rules."""
     options, _, times = PAPERS[technique]
     norm = "batch" if technique in BATCH_NORM else "none"
     rates = {"lr_d": rate, "lr_g": rate / 5 if technique == "prc_gan" else rate}
     if technique == "prc_gan":
         rates["lr_c"] = rate / 5
-    made = common.image_game(
+    made = playing.image_game(
         arguments.data, times * arguments.updates, arguments.width, norm, arguments.batch_size,
         technique=technique, options=options | rates,
     )  # fmt: skip
@@ -51,31 +51,31 @@ def game(technique: str, rate: float, arguments: Any) -> common.Game:
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(
+    p = page.parser(
         __doc__, data="MNIST", updates=800, width=16, batch_size=32, dropout=0.2, only=list(PAPERS), seconds=0.0
     )
     p.add_argument("--rates", nargs="*", type=float, default=None, help="compare learning rates instead")
     arguments = p.parse_args()
-    fid = common.score_of(arguments.data)
+    fid = playing.score_of(arguments.data)
     if arguments.rates is not None:
         games = {f"{t} {r:g}": game(t, r, arguments) for t in arguments.only for r in arguments.rates or [2e-4, 1e-3]}
     else:
         games = {t: game(t, PAPERS[t][1], arguments) for t in arguments.only}
-    found = common.sweep(games, arguments.seeds, arguments)
+    found = playing.sweep(games, arguments.seeds, arguments)
     lengths = [r["rows"][-1]["seconds"] for results in found.values() for r in results if not r["failed"]]
     seconds = arguments.seconds or math.floor(min(lengths))
     columns = {
         f"FID after {arguments.updates} G updates": lambda r: next(
             (row[fid] for row in r["rows"] if row["step"] == arguments.updates and fid in row), float("nan")
         ),
-        f"FID after {seconds:.0f} s": lambda r: common.at_time(r, fid, seconds),
-        "FID, last": lambda r: common.last(r, fid),
-        "FID, best": lambda r: common.best(r, fid),
+        f"FID after {seconds:.0f} s": lambda r: measures.at_time(r, fid, seconds),
+        "FID, last": lambda r: measures.last(r, fid),
+        "FID, best": lambda r: measures.best(r, fid),
         "G updates": lambda r: r["rows"][-1]["step"],
-        "ms per G update": common.milliseconds,
+        "ms per G update": measures.milliseconds,
         "seconds": lambda r: r["rows"][-1]["seconds"],
     }
-    tables = common.table(found, columns, "technique")
+    tables = measures.table(found, columns, "technique")
     figure = figures.stack(
         figures.curves({arguments.data: found}, fid, "FID", log=True),
         figures.curves({arguments.data: found}, fid, "FID", log=True, x="seconds"),
@@ -91,7 +91,7 @@ def main() -> None:
         f"FID/{fid.rsplit('/', 1)[1]}: 2,000 samples of the EMA generator (0.99)",
         "seconds: of the processor, one thread, training steps alone",
     ]
-    common.publish(arguments, "Convergence of the Lipschitz family", found, protocol, tables, figure)
+    page.publish(arguments, "Convergence of the Lipschitz family", found, protocol, tables, figure)
 
 
 if __name__ == "__main__":
