@@ -19,6 +19,7 @@ class Drift(Regularizer):
     Args:
         weight: epsilon of epsilon (mean f)^2.
 
+    >>> import torch
     >>> from types import SimpleNamespace
     >>> batch = SimpleNamespace(real=torch.tensor([[3.0], [-1.0]]), labels=None, generator=None)
     >>> float(Drift()(lambda x: x[:, 0], batch, fake=torch.zeros(2, 1)))
