@@ -111,6 +111,14 @@ OWN: dict[str, dict[str, Any]] = {
         "style_mixing": 0.0,
         "loss": "non_saturating",
     },
+    "trans_gan": {
+        "drift_weight": 0.5,
+        "super_resolution": 0.0,
+        "locality": (),
+        "loss": "wasserstein",
+        "gp_weight": 10.0,
+        "g_batch_factor": 2,
+    },
     "ada_gan": {"beta": "uniform", "loss": "non_saturating"},
 }
 OBJECTS = {"regularizers", "optimizer_g", "optimizer_d", "scheduler_g", "scheduler_d", "scheduler_c"}
