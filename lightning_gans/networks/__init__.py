@@ -12,6 +12,7 @@ from lightning_gans.networks.deep_resnet import (
     TaperedResNetDiscriminator,
     TaperedResNetGenerator,
 )
+from lightning_gans.networks.diffusion import DiffusionMLP, DiffusionUNet, TimedClassifier
 from lightning_gans.networks.layers import ConditionalBatchNorm2d, LayerNorm, ProjectionHead, make_norm
 from lightning_gans.networks.mlp import ToyDiscriminator, ToyGenerator
 from lightning_gans.networks.mnist import MNISTCritic, MNISTGenerator
@@ -33,6 +34,8 @@ __all__ = [
     "ConditionalBatchNorm2d",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "DiffusionMLP",
+    "DiffusionUNet",
     "LayerNorm",
     "LeNet",
     "MNISTCritic",
@@ -52,6 +55,7 @@ __all__ = [
     "StyleGenerator",
     "TaperedResNetDiscriminator",
     "TaperedResNetGenerator",
+    "TimedClassifier",
     "ToyDiscriminator",
     "ToyGenerator",
     "TransGANDiscriminator",
