@@ -2,9 +2,9 @@
 
     python -m experiments.linear_attention --out docs/results/linear-attention.md
 
-One game on digits, whose critic has a token for each of the 64 pixels: attention proper, FAVOR+ with d ln d features, or
-latents that read the pixels. Then what a penalised update of each critic takes at 64, 256 and 1,024
-tokens: seconds of the processor, and bytes that the forward pass keeps for the backward ones.
+One game on digits, whose critic has a token for each of the 64 pixels: attention proper, FAVOR+ with d ln d features,
+or latents that read the pixels. Then what a penalised update of each critic takes at 64, 256 and 1,024 tokens: seconds
+of the processor, and bytes that the forward pass keeps for the backward ones.
 """
 
 from __future__ import annotations
