@@ -11,7 +11,9 @@ import pytest
 
 LIBRARY = Path(__file__).parent.parent / "lightning_gans"
 TECHNIQUES = sorted(p for p in (LIBRARY / "techniques").glob("*.py") if p.name != "__init__.py")
-GRANTED: dict[str, int] = {}  # techniques that need more than 80 lines, with their limits of at most 110
+GRANTED: dict[str, int] = {
+    "gan_control": 110
+}  # techniques that need more than 80 lines, with their limits of at most 110
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
            tokenize.ENCODING}  # fmt: skip
 

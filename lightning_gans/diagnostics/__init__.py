@@ -1,5 +1,6 @@
 """What one learns about a trained model."""
 
+from lightning_gans.diagnostics.control_measures import ControlTable, control_table, requested_errors
 from lightning_gans.diagnostics.direction_measures import (
     attribute_correlations,
     match_directions,
@@ -8,4 +9,13 @@ from lightning_gans.diagnostics.direction_measures import (
 )
 from lightning_gans.diagnostics.latent_directions import LatentDirections
 
-__all__ = ["LatentDirections", "attribute_correlations", "match_directions", "name_directions", "sign_accuracy"]
+__all__ = [
+    "ControlTable",
+    "LatentDirections",
+    "attribute_correlations",
+    "control_table",
+    "match_directions",
+    "name_directions",
+    "requested_errors",
+    "sign_accuracy",
+]

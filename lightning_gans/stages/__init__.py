@@ -2,6 +2,7 @@
 
 from lightning_gans.stages.ada_gan import density_ratio, reweight
 from lightning_gans.stages.boost import boost
+from lightning_gans.stages.control import fit_control
 from lightning_gans.stages.start import fit_vae, match_moments
 
-__all__ = ["boost", "density_ratio", "fit_vae", "match_moments", "reweight"]
+__all__ = ["boost", "density_ratio", "fit_control", "fit_vae", "match_moments", "reweight"]
