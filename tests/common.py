@@ -45,6 +45,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 # Beside the techniques: one with its classifier, in cycles of several generator updates; one by another rule; one
 # with a mixture weight that trains.
 VARIANTS = [*TECHNIQUES, "prc_gan_clip", "unrolled_adam", "boosted_learned"]
+# Models without an adversary, and variants of them, with their settings.
+OTHERS: dict[str, dict[str, Any]] = {
+    **{name: {} for name in NONADVERSARIAL},
+    "exemplar_vae_near": {"exemplars": 20, "neighbours": 2},
+}
 GROWN = {"boosted", "boosted_learned", "ada_gan"}  # on top of a frozen generator
 
 QUIET: dict[str, Any] = {
@@ -61,8 +66,8 @@ QUIET: dict[str, Any] = {
 def make(technique: str, **options: Any) -> Any:
     """A technique, or another model, with tiny MLPs on (2,)-shaped data, the same weights each time."""
     torch.manual_seed(1)
-    if technique in NONADVERSARIAL:
-        return NONADVERSARIAL[technique](*autoencoder((2,)), 3, **options)  # type: ignore[call-arg]
+    if technique in OTHERS:
+        return other(technique, (2,), **options)
     generator = ToyGenerator(shape=(2,), latent_dim=3, width=8, depth=1)
     discriminator = ToyDiscriminator(shape=(2,), width=8, depth=1)
     return build(technique, generator, discriminator, ToyDiscriminator(shape=(2,), width=8, depth=1), **options)
@@ -71,13 +76,19 @@ def make(technique: str, **options: Any) -> Any:
 def make_images(technique: str, **options: Any) -> Any:
     """A technique with tiny DCGAN nets on 1x8x8 images; BatchNorm in both where the technique allows it."""
     torch.manual_seed(1)
-    if technique in NONADVERSARIAL:
-        return NONADVERSARIAL[technique](*autoencoder((1, 8, 8)), 3, **options)  # type: ignore[call-arg]
+    if technique in OTHERS:
+        return other(technique, (1, 8, 8), **options)
     norm = "none" if technique in PENALISED else "batch"
     generator = DCGANGenerator(shape=(1, 8, 8), latent_dim=3, width=4)
     discriminator = DCGANDiscriminator(shape=(1, 8, 8), width=4, norm=norm)
     classifier = DCGANDiscriminator(shape=(1, 8, 8), width=4)
     return build(technique, generator, discriminator, classifier, **options)
+
+
+def other(name: str, shape: tuple[int, ...], **options: Any) -> Any:
+    """A model without an adversary, or a variant of one."""
+    options = OTHERS[name] | options
+    return NONADVERSARIAL[name.removesuffix("_near")](*autoencoder(shape), 3, **options)  # type: ignore[call-arg]
 
 
 def autoencoder(shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
@@ -114,6 +125,7 @@ def networks(module: GANModule) -> dict[str, nn.Module]:
     taken = inspect.signature(type(module)).parameters
     names = [name for player in module.players.values() for name in player.networks]
     names += [name for name in ("measure",) if hasattr(module, name)]  # which no player has
+    names = [name for name in names if name != "log_variances"]  # which a model makes itself
     return {name: getattr(module, name) for name in names if name in taken or "kwargs" in taken or "options" in taken}
 
 
@@ -133,7 +145,7 @@ def plain(
 def data_for(name: str, shape: tuple[int, ...] = (2,)) -> Any:
     """:func:`plain` data in the loader that a model needs."""
     loader = plain(shape=shape)
-    return MemoryLoader(loader.dataset, None, 4, shuffle=False) if name in NONADVERSARIAL else loader  # type: ignore[arg-type]
+    return MemoryLoader(loader.dataset, None, 4, shuffle=False) if name in OTHERS else loader  # type: ignore[arg-type]
 
 
 class Noisy(Dataset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lightning_gans.networks.attention import Attention
 from lightning_gans.networks.cifar import CIFARCritic, CIFARGenerator
 from lightning_gans.networks.classifiers import LeNet, ResNetClassifier
 from lightning_gans.networks.dcgan import DCGANDiscriminator, DCGANGenerator
@@ -22,6 +23,7 @@ from lightning_gans.networks.style import ModulatedConv2d, StyleDiscriminator, S
 from lightning_gans.networks.vae import VAEDecoder, VAEEncoder
 
 __all__ = [
+    "Attention",
     "BottleneckDiscriminator",
     "BottleneckGenerator",
     "CIFARCritic",

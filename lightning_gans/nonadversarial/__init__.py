@@ -2,7 +2,8 @@
 
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.nonadversarial.exemplar_vae import ExemplarVAE
+from lightning_gans.nonadversarial.vae import VAE
 
-NONADVERSARIAL: dict[str, type[GenerativeModule]] = {"exemplar_vae": ExemplarVAE}
+NONADVERSARIAL: dict[str, type[GenerativeModule]] = {"vae": VAE, "exemplar_vae": ExemplarVAE}
 
-__all__ = ["NONADVERSARIAL", "ExemplarVAE"]
+__all__ = ["NONADVERSARIAL", "VAE", "ExemplarVAE"]
