@@ -179,6 +179,39 @@ class ShapeMeasure(nn.Module):
         return nn.functional.one_hot(values[:, 0].long(), len(SHAPES)).to(values) if name == "shape" else values
 
 
+class ShapeRule(nn.Module):
+    """A classifier whose rule is known: is an attribute of a shape above a value? Its logit, a formula.
+
+    Args:
+        attribute: one of `shape_attributes`.
+        above: the value.
+        scale: of the attribute that is a logit of 1, > 0; negative turns the classes round.
+        value_range: black and white.
+
+    >>> rule = ShapeRule("size", above=0.15, scale=0.01)
+    >>> rule(torch.full((2, 3, 16, 16), -0.7)).shape
+    torch.Size([2])
+    """
+
+    def __init__(
+        self,
+        attribute: str = "size",
+        above: float = 0.15,
+        scale: float = 0.01,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+    ) -> None:
+        super().__init__()
+        known = shape_attributes(torch.zeros(1, 3, 8, 8))
+        checks.one_of("attribute", attribute, known)
+        if not scale:
+            raise ValueError(f"scale must not be 0, got {scale!r}.")
+        self.attribute, self.above, self.scale, self.value_range = attribute, above, scale, value_range
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N,) of images (N, 3, H, W)."""
+        return (shape_attributes(images, self.value_range)[self.attribute] - self.above) / self.scale
+
+
 def _harmonics(share: Tensor, right: Tensor, up: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
     """How much of each shape there is, (N,) by name, and by how many degrees each would be turned."""
     spread = (share * (right.square() + up.square())).sum((1, 2)).clamp(min=_EMPTY)
