@@ -5,18 +5,22 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_gans import NONADVERSARIAL, TECHNIQUES, GANModule
+from lightning_gans import MLE, NONADVERSARIAL, TECHNIQUES, GANModule
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import MemoryLoader
+from lightning_gans.engine.batch import Batch
 from lightning_gans.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
+    LanguageModel,
     ToyDiscriminator,
     ToyGenerator,
     VAEDecoder,
@@ -52,6 +56,8 @@ QUIET: dict[str, Any] = {
 def make(technique: str, **options: Any) -> Any:
     """A technique, or another model, with tiny MLPs on (2,)-shaped data, the same weights each time."""
     torch.manual_seed(1)
+    if technique == "mle":
+        return ReadsNumbers(LanguageModel((3, 5), 4, 4), **options)
     if technique in NONADVERSARIAL:
         return NONADVERSARIAL[technique](*autoencoder((2,)), 3, **options)  # type: ignore[call-arg]
     generator = ToyGenerator(shape=(2,), latent_dim=3, width=8, depth=1)
@@ -62,6 +68,8 @@ def make(technique: str, **options: Any) -> Any:
 def make_images(technique: str, **options: Any) -> Any:
     """A technique with tiny DCGAN nets on 1x8x8 images; BatchNorm in both where the technique allows it."""
     torch.manual_seed(1)
+    if technique == "mle":
+        return make(technique, **options)
     if technique in NONADVERSARIAL:
         return NONADVERSARIAL[technique](*autoencoder((1, 8, 8)), 3, **options)  # type: ignore[call-arg]
     norm = "none" if technique in PENALISED else "batch"
@@ -69,6 +77,19 @@ def make_images(technique: str, **options: Any) -> Any:
     discriminator = DCGANDiscriminator(shape=(1, 8, 8), width=4, norm=norm)
     classifier = DCGANDiscriminator(shape=(1, 8, 8), width=4)
     return build(technique, generator, discriminator, classifier, **options)
+
+
+class ReadsNumbers(MLE):
+    """A language model that reads what the tests train on: the first three numbers, in about [-1, 1], as tokens."""
+
+    def terms(self, player: str, batch: Batch) -> Any:
+        return super().terms(player, replace(batch, real=self.read(batch.real)))
+
+    def check_first_batch(self, batch: Batch) -> None:
+        super().check_first_batch(replace(batch, real=self.read(batch.real)))
+
+    def read(self, x: Tensor) -> Tensor:
+        return F.pad(((x.flatten(1)[:, :3] + 1) * 2.5).long().clamp(0, 4), (0, max(0, 3 - x[0].numel())))
 
 
 def autoencoder(shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:

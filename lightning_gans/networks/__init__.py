@@ -11,6 +11,7 @@ from lightning_gans.networks.deep_resnet import (
     TaperedResNetDiscriminator,
     TaperedResNetGenerator,
 )
+from lightning_gans.networks.language import LanguageModel
 from lightning_gans.networks.layers import ConditionalBatchNorm2d, LayerNorm, ProjectionHead, make_norm
 from lightning_gans.networks.mlp import ToyDiscriminator, ToyGenerator
 from lightning_gans.networks.mnist import MNISTCritic, MNISTGenerator
@@ -29,6 +30,7 @@ __all__ = [
     "ConditionalBatchNorm2d",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "LanguageModel",
     "LayerNorm",
     "LeNet",
     "MNISTCritic",

@@ -2,7 +2,8 @@
 
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.nonadversarial.exemplar_vae import ExemplarVAE
+from lightning_gans.nonadversarial.mle import MLE
 
-NONADVERSARIAL: dict[str, type[GenerativeModule]] = {"exemplar_vae": ExemplarVAE}
+NONADVERSARIAL: dict[str, type[GenerativeModule]] = {"exemplar_vae": ExemplarVAE, "mle": MLE}
 
-__all__ = ["NONADVERSARIAL", "ExemplarVAE"]
+__all__ = ["MLE", "NONADVERSARIAL", "ExemplarVAE"]
