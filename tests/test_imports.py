@@ -37,6 +37,7 @@ RULES: dict[str, set[str]] = {
     **{key: {"compat", "version"} for key in FLOOR},
     "functional": set(),
     "networks": set(),
+    "networks.text": {"functional.text"},
     "networks.language": {"functional.text"},  # one draw of tokens for all that make them
     "wrappers": {"functional"},
     "regularizers": {"functional"},

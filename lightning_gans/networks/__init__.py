@@ -20,6 +20,7 @@ from lightning_gans.networks.r3 import R3Discriminator, R3Generator
 from lightning_gans.networks.reconstructors import Reconstructor
 from lightning_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from lightning_gans.networks.style import ModulatedConv2d, StyleDiscriminator, StyleGenerator
+from lightning_gans.networks.text import CharCritic, CharGenerator
 from lightning_gans.networks.vae import VAEDecoder, VAEEncoder
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "BottleneckGenerator",
     "CIFARCritic",
     "CIFARGenerator",
+    "CharCritic",
+    "CharGenerator",
     "ConditionalBatchNorm2d",
     "DCGANDiscriminator",
     "DCGANGenerator",
