@@ -237,6 +237,7 @@ EXPERIMENTS: dict[str, list[str]] = {
     "learned_width": ["--batch_sizes", "16", "--rates", "1e-4", "1e-3"],
     "boosted_start": ["--width", "8", "--long_updates", "8", "--shares", "0.05", "--ps", "0.9", "--batch_size", "128"],
     "weight_producers": ["--width", "8", "--updates", "2"],
+    "sampling_cost": ["--ring_seconds", "0.1", "--data", "Ring", "--calls", "2", "--classifier_steps", "2"],
 }
 
 
