@@ -104,8 +104,8 @@ def play(data_name: str, method: str, seed: int, a: argparse.Namespace, judge: J
     pl.seed_everything(seed, verbose=False)
     module, ring = models(data_name)[method](), data_name == "Ring"
     seconds = a.ring_seconds if ring else a.digits_seconds
-    trainer = pl.Trainer(max_steps=a.updates, max_epochs=-1, logger=False, enable_checkpointing=False, accelerator="cpu",
-                         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+    trainer = pl.Trainer(max_steps=a.updates, max_epochs=-1, logger=False, enable_checkpointing=False,
+                         accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
                          callbacks=[Budget(seconds), EMA(0.99)])  # fmt: skip
     trainer.fit(module, datamodule=judge.data)
     result: dict[str, Any] = {"updates": trainer.global_step, "failed": None, "ways": {}}
@@ -161,8 +161,8 @@ def figure(found: dict[str, dict[str, list[dict[str, Any]]]]) -> Image.Image:
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, data=["Ring", "Digits"], updates=100_000, ring_seconds=10.0, digits_seconds=20.0, samples=1000,
-                    classifier_steps=600, calls=[5, 10, 25, 50, 200], scales=[1.0, 4.0])  # fmt: skip
+    p = page.parser(__doc__, data=["Ring", "Digits"], updates=100_000, ring_seconds=10.0, digits_seconds=20.0,
+                    samples=1000, classifier_steps=600, calls=[5, 10, 25, 50, 200], scales=[1.0, 4.0])  # fmt: skip
     a = p.parse_args()
     torch.set_num_threads(1)
     playing._quiet()

@@ -32,6 +32,9 @@ from lightning_gans.metrics.generative import (
     knn_radii,
     precision_recall,
 )
+from lightning_gans.metrics.otdd import DatasetDistance, otdd, otdd_report
+from lightning_gans.metrics.spectrum import spectrum_bands, spectrum_gap
+from lightning_gans.metrics.uniformity import UniformityGap, alignment, uniformity, uniformity_gap
 
 __all__ = [
     "FID",
@@ -39,12 +42,15 @@ __all__ = [
     "PRDC",
     "ClassifierExtractor",
     "Coverage",
+    "DatasetDistance",
     "DensityCoverage",
     "FeatureExtractor",
     "GenerativeScores",
     "InceptionExtractor",
     "ModuleExtractor",
     "PrecisionRecall",
+    "UniformityGap",
+    "alignment",
     "as_extractor",
     "class_coverage",
     "content_hash",
@@ -53,12 +59,18 @@ __all__ = [
     "kde_coverage",
     "knn_radii",
     "mode_coverage",
+    "otdd",
+    "otdd_report",
     "precision_recall",
     "reverse_kl",
     "shape_attributes",
+    "spectrum_bands",
+    "spectrum_gap",
     "stroke_attributes",
     "tail_mass",
     "to_uint8",
+    "uniformity",
+    "uniformity_gap",
     "wasserstein1",
     "weights_hash",
 ]
