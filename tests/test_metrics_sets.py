@@ -54,6 +54,8 @@ def test_a_planted_collapse_raises_uniformity_with_every_mode_lost() -> None:
     order = torch.tensor([0, 4, 2, 6, 1, 5, 3, 7])  # opposite ones first: what is left is spread as far as it can be
     gaps = [uniformity_gap(x[torch.isin(which, order[:k])][:400], x).gap for k in (8, 6, 4, 2, 1)]
     assert abs(gaps[0]) < 0.05 and gaps[-1] > 1
+    neighbouring = [uniformity_gap(x[which < k][:400], x).gap for k in range(8, 0, -1)]
+    assert all(b > a + 0.05 for a, b in pairwise(neighbouring))
     assert all(b > a for a, b in pairwise(gaps[2:])) and gaps[1] > -0.05
 
 

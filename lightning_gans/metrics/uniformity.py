@@ -14,7 +14,9 @@ from lightning_gans import checks
 class UniformityGap(NamedTuple):
     """Uniformity of fakes, of as many reals, and the first minus the second.
 
-    A gap well above 0 says that the fakes crowd where reals do not.
+    A gap well above 0 says that the fakes crowd where reals do not. It grows with every mode that is lost, if what is
+    lost lies together (on the ring of eight 0.08, 0.21, 0.38, 0.58, 0.83, 1.15, 1.58 for 7 modes down to 1); not always
+    if what is left is spread out evenly: four of eight at right angles are as uniform as five (0.23 and 0.24).
     """
 
     fake: float
@@ -29,7 +31,7 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> float:
         x: (N, F); y alike, row i being of another view of what row i of x is of.
         alpha: > 0.
 
-    >>> alignment(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    >>> round(alignment(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]])), 9)
     2.0
     """
     checks.positive(alpha=alpha)
