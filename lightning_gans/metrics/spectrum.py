@@ -35,8 +35,8 @@ def spectrum_bands(images: Tensor, bands: int = 8) -> Tensor:
         images: (N, C, H, W), floats, or uint8 that is taken for [-1, 1].
         bands: B >= 1.
 
-    >>> [round(v, 9) for v in spectrum_bands(torch.ones(1, 1, 4, 4), 3).tolist()]  # all is in one of 6 coefficients
-    [2.666666667, 0.0, 0.0]
+    >>> [round(v, 9) for v in spectrum_bands(torch.ones(1, 1, 4, 4), 3).tolist()]  # 16, of one in 4 coefficients
+    [4.0, 0.0, 0.0]
     """
     checks.at_least_one(bands=bands)
     if images.dim() != 4 or len(images) == 0:
