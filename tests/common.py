@@ -31,6 +31,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "unrolled_adam": {"unroll_steps": 2},
     "robust_wgan": {"w_start": 0},
     "style_gan2": {"r1_every": 1, "path_length_weight": 0.0, "style_mixing": 0.0},  # for want of styles
+    "gan_control": {
+        "path_length_weight": 0.0,
+        "r1_every": 1,
+        "groups": {"mean": 1, "other": 2},
+        "pairs": 1,
+        "ramp": 2,
+        "lr_g": 2e-4,
+        "lr_d": 2e-4,
+    },
     "boosted": {"p": 0.7},
     "boosted_learned": {"p": 0.7, "learn_p": True},
 }
@@ -93,6 +102,11 @@ def autoencoder(shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
     return VAEEncoder(shape, 3, width=8, depth=1), VAEDecoder(shape, 3, width=8, depth=1)
 
 
+def brightness(x: Tensor) -> dict[str, Tensor]:
+    """An attribute of anything."""
+    return {"mean": x.flatten(1).mean(1)}
+
+
 def build(
     technique: str, generator: nn.Module, discriminator: nn.Module, classifier: nn.Module, /, **options: Any
 ) -> GANModule:
@@ -101,6 +115,7 @@ def build(
         own: dict[str, Any] = {"classifier": classifier, "ct_weight": 0.0, "d_steps": 2, "g_steps": 3}
         return TECHNIQUES["prc_gan"](generator, discriminator, 3, **(own | options))
     third = {"weight_network": classifier} if technique == "robust_wgan" else {}
+    third |= {"measure": brightness} if technique == "gan_control" else {}
     settings = SETTINGS.get(technique, {}) | third | options
     if technique in GROWN:
         settings["base"] = copy.deepcopy(generator)
@@ -115,6 +130,7 @@ def networks(module: GANModule) -> dict[str, nn.Module]:
     """The networks of a module by the names of its arguments."""
     taken = inspect.signature(type(module)).parameters
     names = [name for player in module.players.values() for name in player.networks]
+    names += [name for name in ("measure",) if hasattr(module, name)]  # which no player has
     names = [name for name in names if name != "log_variances"]  # which a model makes itself
     return {name: getattr(module, name) for name in names if name in taken or "kwargs" in taken or "options" in taken}
 

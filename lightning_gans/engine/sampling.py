@@ -32,6 +32,7 @@ class Sampling(pl.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
+        self.sample_options: dict[str, Any] = {}  # of `sample`, in predictions
         self._slot: dict[str, nn.Module] = {}  # the averaged network: a dict, so that it is no submodule
 
     @property
@@ -157,7 +158,7 @@ class Sampling(pl.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """As many samples as ``batch`` says or holds; batch ``i`` always gets the same noise."""
         n = batch if isinstance(batch, int) else len(columns(batch, getattr(self, "columns", None))[0])
-        return self.sample(n, generator=torch.Generator().manual_seed(batch_idx))
+        return self.sample(n, generator=torch.Generator().manual_seed(batch_idx), **self.sample_options)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing to do per batch: scores are computed by callbacks (``GenerativeMetrics``)."""

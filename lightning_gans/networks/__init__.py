@@ -16,11 +16,13 @@ from lightning_gans.networks.diffusion import DiffusionMLP, DiffusionUNet, Timed
 from lightning_gans.networks.layers import ConditionalBatchNorm2d, LayerNorm, ProjectionHead, make_norm
 from lightning_gans.networks.mlp import ToyDiscriminator, ToyGenerator
 from lightning_gans.networks.mnist import MNISTCritic, MNISTGenerator
+from lightning_gans.networks.perceiver import PerceiverCritic
 from lightning_gans.networks.primal_dual import PrimalDualDiscriminator, PrimalDualGenerator
 from lightning_gans.networks.r3 import R3Discriminator, R3Generator
 from lightning_gans.networks.reconstructors import Reconstructor
 from lightning_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from lightning_gans.networks.style import ModulatedConv2d, StyleDiscriminator, StyleGenerator
+from lightning_gans.networks.transformer import TransformerBlock, TransGANDiscriminator, TransGANGenerator
 from lightning_gans.networks.vae import VAEDecoder, VAEEncoder
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "MNISTCritic",
     "MNISTGenerator",
     "ModulatedConv2d",
+    "PerceiverCritic",
     "PrimalDualDiscriminator",
     "PrimalDualGenerator",
     "ProjectionHead",
@@ -55,6 +58,9 @@ __all__ = [
     "TimedClassifier",
     "ToyDiscriminator",
     "ToyGenerator",
+    "TransGANDiscriminator",
+    "TransGANGenerator",
+    "TransformerBlock",
     "VAEDecoder",
     "VAEEncoder",
     "make_norm",
