@@ -32,6 +32,8 @@ from lightning_gans.metrics.generative import (
     knn_radii,
     precision_recall,
 )
+from lightning_gans.metrics.otdd import DatasetDistance, otdd, otdd_report
+from lightning_gans.metrics.spectrum import spectrum_bands, spectrum_gap
 from lightning_gans.metrics.text import (
     TEXT_METRICS,
     Bleu,
@@ -45,6 +47,7 @@ from lightning_gans.metrics.text import (
     ngrams,
     self_bleu,
 )
+from lightning_gans.metrics.uniformity import UniformityGap, alignment, uniformity, uniformity_gap
 
 __all__ = [
     "FID",
@@ -54,6 +57,7 @@ __all__ = [
     "Bleu",
     "ClassifierExtractor",
     "Coverage",
+    "DatasetDistance",
     "DensityCoverage",
     "FeatureExtractor",
     "GenerativeScores",
@@ -63,6 +67,8 @@ __all__ = [
     "ShapeMeasure",
     "ShapeRule",
     "TextScores",
+    "UniformityGap",
+    "alignment",
     "as_extractor",
     "bleu",
     "class_coverage",
@@ -78,13 +84,19 @@ __all__ = [
     "ngram_js",
     "ngram_js_to_law",
     "ngrams",
+    "otdd",
+    "otdd_report",
     "precision_recall",
     "reverse_kl",
     "self_bleu",
     "shape_attributes",
+    "spectrum_bands",
+    "spectrum_gap",
     "stroke_attributes",
     "tail_mass",
     "to_uint8",
+    "uniformity",
+    "uniformity_gap",
     "wasserstein1",
     "weights_hash",
 ]
