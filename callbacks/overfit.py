@@ -90,7 +90,9 @@ class OverfitAlarm(EveryNSteps):
             if loader is None:
                 raise ValueError("OverfitAlarm needs held-out samples: give a datamodule with a val_dataloader.")
             self.held_out = _collect(loader, self.num_samples, getattr(pl_module, "columns", None))
-            if hasattr(datamodule, "reference"):
+            if getattr(datamodule, "vocabulary", None) is not None:  # whose items are tokens
+                self.train = _collect([datamodule.fixed_loader("train")], self.num_samples, None)
+            elif hasattr(datamodule, "reference"):
                 items, labels = datamodule.reference("train")
                 low, high = getattr(datamodule, "value_range", None) or (-1.0, 1.0)
                 items = items[: self.num_samples]

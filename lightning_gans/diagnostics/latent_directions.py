@@ -113,6 +113,8 @@ class LatentDirections(pl.LightningModule):
         super().__init__()
         if not isinstance(module, nn.Module):
             raise ValueError(f"module must be a GANModule or a generator, got a {type(module).__name__}.")
+        if getattr(module, "vocabulary_size", None) is not None:
+            raise ValueError("module must make images or points for LatentDirections, got one that makes text.")
         generator = component(module)
         told = getattr(module, "latent_dim", getattr(generator, "latent_dim", None))
         d = told if latent_dim is None else latent_dim

@@ -32,6 +32,15 @@ class Guided(Sampler):
     Raises:
         ValueError: for a scale out of range, a module that is no diffusion; in sampling, without labels where the
             classifier does not tell its ``num_classes``, of which they would be drawn.
+
+    >>> from lightning_gans import DDPM
+    >>> from lightning_gans.networks import DiffusionMLP
+    >>> model = DDPM(DiffusionMLP((2,), 16, 1), (2,), steps=20, sampling_steps=5)
+    >>> class Side(nn.Module):
+    ...     def forward(self, x, t):
+    ...         return torch.stack([x[:, 0], -x[:, 0]], 1)
+    >>> Guided(model, Side(), scale=2.0).sample(3, labels=torch.zeros(3, dtype=torch.int64)).shape
+    torch.Size([3, 2])
     """
 
     name = "guided"
