@@ -17,6 +17,9 @@ class UniformityGap(NamedTuple):
     A gap well above 0 says that the fakes crowd where reals do not. It grows with every mode that is lost, if what is
     lost lies together (on the ring of eight 0.08, 0.21, 0.38, 0.58, 0.83, 1.15, 1.58 for 7 modes down to 1); not always
     if what is left is spread out evenly: four of eight at right angles are as uniform as five (0.23 and 0.24).
+
+    >>> UniformityGap(fake=-1.5, real=-2.0, gap=0.5).gap
+    0.5
     """
 
     fake: float

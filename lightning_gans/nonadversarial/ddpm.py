@@ -181,8 +181,10 @@ class DDPM(GenerativeModule):
         return self.reverse(z, labels, torch.Generator().manual_seed(0))
 
     def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None,
-               seed: int | None = None) -> Tensor:  # fmt: skip
+               seed: int | None = None, temperature: float | None = None) -> Tensor:  # fmt: skip
         """``n`` samples (n, *shape); see `Sampling.sample`."""
+        if temperature is not None:
+            return super().sample(n, labels, generator, seed, temperature)  # which refuses it
         z, labels = self.latents(n, labels, generator, seed)
         source = torch.Generator().manual_seed(seed + 1) if seed is not None else generator
         return self.reverse(z, labels, source)

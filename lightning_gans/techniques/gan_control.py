@@ -160,7 +160,7 @@ class GANControl(StyleGAN2):
         measured(self.measure, batch.real, self.attributes)
 
     def sample(self, n: int, labels: Tensor | None = None, generator: Generator | None = None, seed: int | None = None,
-               attributes: Mapping[str, Any] | None = None) -> Tensor:  # fmt: skip
+               temperature: float | None = None, attributes: Mapping[str, Any] | None = None) -> Tensor:  # fmt: skip
         """``n`` samples; ``attributes`` asks for values by name, once `stages.fit_control` has learned to give them.
 
         A value is that of all samples, or as a tensor (n,) or (n, V) that of each. Those not asked for are random.
@@ -168,8 +168,10 @@ class GANControl(StyleGAN2):
         Raises:
             ValueError: for names that are not controlled, values out of range, and before that stage.
         """
+        if not attributes or temperature is not None:  # which is refused
+            return super().sample(n, labels, generator, seed, temperature)
         z, labels = self.latents(n, labels, generator, seed)
-        return self.decode(z, labels) if not attributes else self.controlled(z, attributes, labels)
+        return self.controlled(z, attributes, labels)
 
     @torch.no_grad()
     def controlled(self, z: Tensor, attributes: Mapping[str, Any], labels: Tensor | None = None) -> Tensor:
