@@ -184,6 +184,8 @@ def main(arguments: list[str] | None = None, stages: Mapping[str, Stage] = STAGE
     with tempfile.TemporaryDirectory() as scratch:
         setting = replace(setting, scratch=Path(scratch))
         rows = run({name: stages[name] for name in stages if name in chosen}, setting, begun + options.seconds)
+    for lock in setting.out.glob("classifiers/*.lock"):  # all processes have ended; few files are to come back
+        lock.unlink()
     print(f"\n{setting.card}, {setting.source}; results in {setting.out}")
     for name, row in rows.items():
         print(f"| {name} | {row['seconds']:.0f} s | {told(row)} |")

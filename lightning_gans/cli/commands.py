@@ -1,14 +1,17 @@
-"""Commands that train no GAN: ``score``, ``sweep``, ``export`` and ``directions``."""
+"""Commands that train no GAN: ``score``, ``sweep``, ``export``, ``directions``, ``explain`` and ``guide``."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
 from lightning_gans import checks, tools
 from lightning_gans.callbacks.direction_charts import DirectionCharts
@@ -18,6 +21,7 @@ from lightning_gans.cli.parsing import Parser, prepared
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.datamodules.text import TextDataModule
+from lightning_gans.diagnostics.att_find import AttFind
 from lightning_gans.diagnostics.latent_directions import LatentDirections
 from lightning_gans.engine import contract
 from lightning_gans.metrics import METRICS, TEXT_METRICS
@@ -25,8 +29,10 @@ from lightning_gans.runs.atomic import check_writable, write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
 from lightning_gans.runs.folder import claim, configs, run_of
 from lightning_gans.runs.metrics_csv import MetricsCSV
+from lightning_gans.stages.guidance import guided_scores
 from lightning_gans.tools.score import score_samples
 from lightning_gans.tools.text import TEMPERATURES, score_text, temperature_sweep
+from lightning_gans.visualization.images import save_image_atomic
 
 
 def score(args: list[str]) -> None:
@@ -155,3 +161,80 @@ def directions(args: list[str]) -> None:
     chance = 1 / found.num_directions
     print(f"RCA          {seen['directions/rca']:.3f} (chance {chance:.3f})")
     print(f"Shift error  {seen['directions/shift_error']:.3f}\nCharts       {folder}")
+
+
+def guide(args: list[str]) -> None:
+    """``guide``: draw samples of a trained diffusion to classes, by a classifier of noised samples trained for it.
+
+    Writes into ``guidance/`` of the run: the classifier (a call that was stopped goes on), for each scale a grid with a
+    class per column, and ``scores.jsonl``.
+    """
+    parser = Parser("guide", description=guide.__doc__ or "")
+    parser.add_argument("--ckpt_path", required=True, help="Folder of a run of a diffusion, or a checkpoint.")
+    parser.add_subclass_arguments(GANDataModule, "data", required=True)
+    parser.add_function_arguments(guided_scores, skip={"path", "data", "folder"})
+    parsed = parser.parse_args(prepared(args))
+    with told():
+        given = parser.instantiate_classes(parsed)
+        path = Path(given.ckpt_path)
+        place = (run_of(path) or path.parent if path.is_file() else path) / "guidance"
+        check_writable("--ckpt_path", place / "last.ckpt")
+        silence()
+        options = {k: v for k, v in vars(given).items() if k not in ("config", "ckpt_path", "data")}
+        rows = guided_scores(path, given.data, place, **options)
+    for row in rows:
+        print(f"scale {row['scale']:<6g} fid/lenet {row['fid/lenet']:<9.4g} right class {row['right_class']:<7.3f} "
+              f"{row['network_calls']:g} network calls")  # fmt: skip
+    print(f"Guidance     {place}")
+
+
+def explain(args: list[str]) -> None:
+    """``explain``: which coordinates of a trained generator drive a classifier, as charts and a table of its run."""
+    parser = Parser("explain", description=explain.__doc__ or "")
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="A checkpoint or the folder of a run.")
+    parser.add_subclass_arguments(nn.Module, "classifier", required=True, help="Images to logits (N, K), or (N,).")
+    parser.add_argument("--weights", type=Path | None, default=None, help="The classifier's state_dict, by torch.save.")
+    parser.add_argument("--target", type=int, default=1, help="The class that is explained.")
+    parser.add_argument("--space", type=str | None, default=None, help="styles, w or z.")
+    parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--picks", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    silence()
+    parsed = parser.parse_args(prepared(args))
+    try:
+        own = parser.instantiate_classes(parsed)
+        path = newest_checkpoint(own.ckpt_path) if own.ckpt_path.is_dir() else own.ckpt_path
+        place = (run_of(path) or path.parent) / "explained"
+        check_writable("--ckpt_path", place / "table.md")
+        classifier = own.classifier.eval()
+        if own.weights is not None:
+            with given_weights(own.weights):
+                classifier.load_state_dict(torch.load(own.weights, weights_only=True))
+        value_range = read_checkpoint(path).get("datamodule_hyper_parameters", {}).get("value_range") or (-1.0, 1.0)
+        found = AttFind(tools.load(path), classifier, space=own.space, n=own.samples, seed=own.seed)
+        picks = found.picks(own.target, picks=own.picks)
+        charts = [found.chart(pick, own.target, value_range=value_range) for pick in picks]
+    except Exception as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        raise SystemExit(f"error: {sentence}") from error
+    folder, lines = claim(place), list[str]()
+    for i, (picture, probabilities) in enumerate(charts):
+        save_image_atomic(picture, folder / f"{i}.png")
+        before, after = probabilities.mean(0).tolist()
+        lines.append(f"{i}.png: {found.name(picks[i].coordinate)}, probability {before:.2f} to {after:.2f}")
+    text = "\n".join([found.table(picks), "", *lines, ""])
+    write_text(folder / "table.md", text)
+    print(f"{text}\nExplained    {folder}")
+
+
+@contextmanager
+def given_weights(path: Path) -> Iterator[None]:
+    """A ValueError for a file of weights that cannot be read, or is another network's."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise ValueError(
+            f"--weights must be a file with the classifier's state_dict, got {path} ({reason})."
+        ) from error

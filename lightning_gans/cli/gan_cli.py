@@ -19,8 +19,9 @@ import yaml
 import lightning_gans.callbacks as gan_callbacks
 from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback
+from lightning_gans.cli.attributes import AskedAttributes
 from lightning_gans.cli.configuration import fit_networks_to_data
-from lightning_gans.cli.interruption import Interruption, remember_job, requeued
+from lightning_gans.cli.interruption import Interruption, handlers_kept, remember_job, requeued
 from lightning_gans.cli.parsing import Parser
 from lightning_gans.cli.plan import plan
 from lightning_gans.compat.lightning import callbacks, loggers, pl_cli, utilities
@@ -48,7 +49,7 @@ class GANCLI(pl_cli.LightningCLI):
             self.subcommands = lambda: {asked: known[asked]}  # type: ignore[method-assign]
         self.command: list[str] = kwargs.get("args") or sys.argv[1:]
         try:
-            with ExitStack() as self.held:
+            with ExitStack() as self.held, handlers_kept():
                 super().__init__(*args, **kwargs)
         except BaseException:
             if self.claimed is not None:
@@ -87,6 +88,12 @@ class GANCLI(pl_cli.LightningCLI):
         )
         parser.add_argument("--samples", type=int, default=64, help="How many samples predict writes.")
         parser.add_argument("--npz", action="store_true", help="predict writes one array in place of many files.")
+        parser.add_argument(
+            "--attributes",
+            type=dict | None,
+            default=None,
+            help="predict: values that samples of GANControl are to have.",
+        )
         parser.add_lightning_class_args(callbacks.ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(gan_callbacks.SampleGrid, "grid")
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.filename": _BEST})
@@ -202,6 +209,8 @@ class GANCLI(pl_cli.LightningCLI):
         """Feed sample counts instead of data, and write what comes back."""
         checks.at_least_one(samples=(n := self.options["samples"]))
         self.datamodule.predict_dataloader = lambda: [min(64, n - done) for done in range(0, n, 64)]
+        if (asked := self.options["attributes"]) is not None:
+            self.trainer.callbacks.append(AskedAttributes(self.model, asked, self.run_dir / "control"))
         folder = unused(self.run_dir / "predictions")
         self.trainer.callbacks.append(SampleWriter(folder, self.datamodule.value_range, self.options["npz"]))
 

@@ -1,5 +1,7 @@
 """What one learns about a trained model."""
 
+from lightning_gans.diagnostics.att_find import AttFind, coordinate_effects, merge_picks, pick_coordinates
+from lightning_gans.diagnostics.control_measures import ControlTable, control_table, requested_errors
 from lightning_gans.diagnostics.direction_measures import (
     attribute_correlations,
     match_directions,
@@ -8,4 +10,17 @@ from lightning_gans.diagnostics.direction_measures import (
 )
 from lightning_gans.diagnostics.latent_directions import LatentDirections
 
-__all__ = ["LatentDirections", "attribute_correlations", "match_directions", "name_directions", "sign_accuracy"]
+__all__ = [
+    "AttFind",
+    "ControlTable",
+    "LatentDirections",
+    "attribute_correlations",
+    "control_table",
+    "coordinate_effects",
+    "match_directions",
+    "merge_picks",
+    "name_directions",
+    "pick_coordinates",
+    "requested_errors",
+    "sign_accuracy",
+]

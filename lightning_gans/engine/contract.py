@@ -76,6 +76,10 @@ class Samples(Protocol):
         """Symbols of samples that are text; None where they are not."""
 
     @property
+    def network_calls(self) -> int:
+        """Calls of networks that a sample takes."""
+
+    @property
     def trained_network(self) -> nn.Module:
         """The network that makes samples, as it is trained."""
 

@@ -35,6 +35,7 @@ class Sampling(pl.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
+        self.sample_options: dict[str, Any] = {}  # of `sample`, in predictions
         self._slot: dict[str, nn.Module] = {}  # the averaged network: a dict, so that it is no submodule
 
     @property
@@ -62,6 +63,11 @@ class Sampling(pl.LightningModule):
     def vocabulary_size(self) -> int | None:
         """Number of symbols where samples are text, tokens (n, T) int64; None where they are not."""
         return getattr(self.trained_network, "vocabulary_size", None)
+
+    @property
+    def network_calls(self) -> int:
+        """Calls of networks that a sample takes."""
+        return 1
 
     @property
     def ema(self) -> nn.Module | None:
@@ -176,7 +182,7 @@ class Sampling(pl.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """As many samples as ``batch`` says or holds; batch ``i`` always gets the same noise."""
         n = batch if isinstance(batch, int) else len(columns(batch, getattr(self, "columns", None))[0])
-        return self.sample(n, generator=torch.Generator().manual_seed(batch_idx))
+        return self.sample(n, generator=torch.Generator().manual_seed(batch_idx), **self.sample_options)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing to do per batch: scores are computed by callbacks (``GenerativeMetrics``)."""

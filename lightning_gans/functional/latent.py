@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_gans.functional.conditional import conditional_call
+
 
 def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     r"""Spherical interpolation (arXiv:1609.04468), which keeps the length of Gaussian noise where a chord would not.
@@ -33,6 +35,25 @@ def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     safe = sine.masked_fill(straight, 1)
     round_ = (((1 - t) * omega).sin() * a + (t * omega).sin() * b) / safe
     return torch.where(straight, (1 - t) * a + t * b, round_)
+
+
+def in_w(generator: Any) -> bool:
+    """Whether a generator has a space w between its noise and its samples (`networks.StyleGenerator`)."""
+    return all(hasattr(generator, name) for name in ("map", "spread", "synthesis"))
+
+
+def to_w(generator: Any, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    """w (N, w_dim) of noise (N, latent_dim); the noise itself where a generator has no w."""
+    return generator.map(z, labels) if in_w(generator) else z
+
+
+def from_w(generator: Any, w: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Samples of :func:`to_w`; a generator with a w has taken its labels already.
+
+    >>> tuple(from_w(torch.nn.Identity(), to_w(torch.nn.Identity(), torch.zeros(3, 2))).shape)
+    (3, 2)
+    """
+    return generator.synthesis(generator.spread(w)) if in_w(generator) else conditional_call(generator, w, labels)
 
 
 def nearest(queries: Tensor, items: Tensor, chunk: int = 4096) -> Tensor:

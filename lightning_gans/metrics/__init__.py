@@ -1,7 +1,7 @@
 """Scores of generated samples: FID, IS, KID, precision/recall/density/coverage, and exact ones for known data."""
 
 from lightning_gans.functional.pixels import to_uint8
-from lightning_gans.metrics.attributes import shape_attributes, stroke_attributes
+from lightning_gans.metrics.attributes import ShapeMeasure, ShapeRule, shape_attributes, stroke_attributes
 from lightning_gans.metrics.coverage import (
     Coverage,
     class_coverage,
@@ -60,6 +60,8 @@ __all__ = [
     "InceptionExtractor",
     "ModuleExtractor",
     "PrecisionRecall",
+    "ShapeMeasure",
+    "ShapeRule",
     "TextScores",
     "as_extractor",
     "bleu",
