@@ -226,7 +226,7 @@ def test_it_learns_the_toy_language() -> None:
     unigram = (one[:, None] * one).flatten()
     from lightning_gans.metrics import jensen_shannon
 
-    assert float(jensen_shannon(unigram, data.law(2))) == pytest.approx(0.384, abs=2e-3)
+    assert float(jensen_shannon(unigram, data.law(2))) == pytest.approx(0.389, abs=1e-3)  # exactly, not of samples
     trainer(max_steps=500).fit(model, datamodule=data)
     assert js2(model, data) < 0.15
 
