@@ -171,6 +171,7 @@ class GenerativeMetrics(ScoreCallback):
         self._finite.clear()
         fake, logits = self._extract(trainer, extractor, self.num_fake, self._fake_images(trainer, pl_module))
         self.protocol = self._describe(pl_module, extractor)
+        self.protocol["network_calls"] = (self._sampler or pl_module).network_calls
         if self._sampler is not None:
             self.protocol["sampler"] = {"name": self._sampler.name, **self._sampler.report.as_dict()}
             self._sampler = None

@@ -95,12 +95,14 @@ class ModeCoverage(ScoreCallback):
         known = None if pl_module.num_classes is None else data.reference("train")[1]
         labels, law = labels_as_in(known, self.num_samples, pl_module.num_classes, self.seed)
         self.protocol = {"samples": self.num_samples, "labels": law, "seed": self.seed, "weights": weights}
+        self.protocol["network_calls"] = pl_module.network_calls
         if self.sampler is None:
             parts = [None] * len(sizes) if labels is None else labels.split(_BLOCK)
             samples = [pl_module.sample(size, some, own) for size, some in zip(sizes, parts)]
             return self._values(data, samples, own, pl_module.device)
         sampler = self.sampler(pl_module)
         samples = list(sampler.sample(self.num_samples, labels, self.seed, progress=False).split(_BLOCK))
+        self.protocol["network_calls"] = sampler.network_calls
         self.protocol["sampler"] = {"name": sampler.name, **sampler.report.as_dict()}
         values = self._values(data, samples, own, pl_module.device)
         return {f"{name}/{name_of(self.sampler)}": value for name, value in values.items()}

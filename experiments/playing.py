@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from benchmarks.recipes import header
 from lightning_gans import TECHNIQUES, callbacks, datamodules, networks, regularizers, wrappers
+from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.gan import GANModule
@@ -42,8 +43,8 @@ class Rows(loggers.Logger):
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
-        self.rows: dict[int, dict[str, float]] = {}
         self.clock = clock
+        self.rows = clock.rows
 
     name = version = ""
 
@@ -60,11 +61,22 @@ class Rows(loggers.Logger):
 class Clock(pl.Callback):
     """Seconds spent in training steps alone, scores and diagnostics left out: of the processor, or of the GPU's host.
 
-    Processor time, since several games share the machine; on a GPU the wall's clock, after the device is done.
+    Processor time, since several games share the machine; on a GPU the wall's clock, after the device is done. It is
+    kept in checkpoints, with the rows that were logged by then.
     """
 
     def __init__(self) -> None:
         self.seconds, self.start = 0.0, 0.0
+        self.rows: dict[int, dict[str, float]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"seconds": self.seconds, "rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Of a checkpoint."""
+        self.seconds = state_dict["seconds"]
+        self.rows |= state_dict["rows"]
 
     def _now(self) -> float:
         if torch.cuda.is_available():
@@ -213,7 +225,8 @@ def play(game: Game) -> Result:
             options], ...] for the discriminator; perhaps ``optimizers`` as {"g": [class path, options], "d": ...},
             ``decay`` (of both learning rates, to 0), ``uniform_noise``; ``latent_dim``, ``batch_size``, ``updates``,
             ``seed``, ``ema`` (decay), ``every`` (updates between scores), ``log_every``, ``score`` (its options),
-            ``watch`` as [[callback, options], ...], a callback of ours or the path of a class.
+            ``watch`` as [[callback, options], ...], a callback of ours or the path of a class, ``save_every`` (updates
+            between checkpoints, from which a game that was broken off goes on).
 
     Returns:
         ``rows``: what was logged, by generator update, scores and ``seconds`` of training among it; ``weights``: 201
@@ -229,17 +242,23 @@ def play(game: Game) -> Result:
     if scored(game) in (*TOYS, *LINES, "StackedMNIST"):
         score: Any = callbacks.ModeCoverage(game["every"], **game.get("score", {}))
     else:
-        score = callbacks.GenerativeMetrics(game["every"], metrics=["fid"], **game["score"])
+        score = callbacks.GenerativeMetrics(game["every"], **{"metrics": ["fid"], **game["score"]})
     averaging = [callbacks.EMA(game["ema"])] if game.get("ema") else []
-    folder = Path(game["folder"])
+    folder, saving = Path(game["folder"]), []
+    if game.get("save_every"):
+        every = game["save_every"]
+        saving = [
+            lightning_callbacks.ModelCheckpoint(folder, "last", every_n_train_steps=every, enable_version_counter=False)
+        ]
     trainer = pl.Trainer(
         max_steps=game["updates"], max_epochs=-1, logger=rows, log_every_n_steps=game["log_every"], devices=1,
-        callbacks=[clock, memory, *averaging, *watching, score], enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, limit_val_batches=0, default_root_dir=str(folder),
+        callbacks=[clock, memory, *averaging, *watching, score, *saving], enable_checkpointing=bool(saving),
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, default_root_dir=str(folder),
     )  # fmt: skip
     failed = None
     try:
-        trainer.fit(module, datamodule=data)
+        last = folder / "last.ckpt"
+        trainer.fit(module, datamodule=data, ckpt_path=str(last) if saving and last.exists() else None)
         if not all(bool(p.isfinite().all()) for p in module.parameters()):
             failed = "not finite"
     except NonFiniteError:

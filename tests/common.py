@@ -17,6 +17,7 @@ from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
+    DiffusionMLP,
     ToyDiscriminator,
     ToyGenerator,
     VAEDecoder,
@@ -49,6 +50,8 @@ VARIANTS = [*TECHNIQUES, "prc_gan_clip", "unrolled_adam", "boosted_learned"]
 # Models without an adversary, and variants of them, with their settings.
 OTHERS: dict[str, dict[str, Any]] = {
     **{name: {} for name in NONADVERSARIAL},
+    "ddpm": {"steps": 20, "sampling_steps": 4},
+    "ddpm_learned": {"steps": 20, "sampling_steps": 4, "variance": "learned", "loss_aware": True},
     "exemplar_vae_near": {"exemplars": 20, "neighbours": 2},
 }
 GROWN = {"boosted", "boosted_learned", "ada_gan"}  # on top of a frozen generator
@@ -89,6 +92,9 @@ def make_images(technique: str, **options: Any) -> Any:
 def other(name: str, shape: tuple[int, ...], **options: Any) -> Any:
     """A model without an adversary, or a variant of one."""
     options = OTHERS[name] | options
+    if name.startswith("ddpm"):
+        net = DiffusionMLP(shape, 16, 1, learned_variance=options.get("variance") == "learned")
+        return NONADVERSARIAL["ddpm"](net, shape, **options)
     return NONADVERSARIAL[name.removesuffix("_near")](*autoencoder(shape), 3, **options)  # type: ignore[call-arg]
 
 

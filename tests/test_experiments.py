@@ -13,7 +13,7 @@ import pytest
 import torch
 from common import trainer
 
-from experiments import measures, page, playing, robust, samplers
+from experiments import convergence, measures, page, playing, robust, samplers
 from lightning_gans import RobustWGAN
 from lightning_gans.datamodules import Blob, Contaminated, Ring
 from lightning_gans.datamodules.downloaded import default_root
@@ -182,7 +182,6 @@ TINY = ["--seeds", "1", "--jobs", "1", "--updates", "8"]
 LONG = (
     "boosted_start",
     "critic_normalisation",
-    "convergence",
     "architectures",
     "primal_dual_mnist",
     "samplers",
@@ -194,7 +193,6 @@ EXPERIMENTS: dict[str, list[str]] = {
     "clipping_band": ["--thresholds", "0.1", "--depth", "3", "--width", "8"],
     "reweight_and_clip": ["--data", "Ring", "--updates", "10"],
     "critic_normalisation": ["--data", "Digits", "--width", "4"],
-    "convergence": ["--data", "Digits", "--width", "4", "--batch_size", "8"],
     "primal_dual_gaussian": [
         "--deviations",
         "0",
@@ -258,11 +256,48 @@ def test_from_beginning_to_end(name: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_all_experiments_are_tested() -> None:
-    scripts = {p.stem for p in (ROOT / "experiments").glob("*.py")} - {
-        "__init__",
-        "playing",
-        "measures",
-        "page",
-        "figures",
-    }
-    assert scripts == set(EXPERIMENTS)
+    scripts = {p.stem for p in (ROOT / "experiments").glob("*.py")}
+    assert scripts - {"__init__", "playing", "measures", "page", "figures"} == {*EXPERIMENTS, "convergence"}
+
+
+# ---------------------------------------------------------------------- games in a queue
+def test_a_broken_off_game_goes_on(tmp_path: Path) -> None:
+    game = playing.toy_game("Ring", 4, width=4, technique="gan", seed=1, save_every=2) | {"every": 2, "log_every": 1}
+    whole = playing.play(game | {"updates": 6, "folder": str(tmp_path / "whole")})
+    playing.play(game | {"folder": str(tmp_path / "broken")})
+    rest = playing.play(game | {"updates": 6, "folder": str(tmp_path / "broken")})
+    assert [row["step"] for row in rest["rows"]] == [row["step"] for row in whole["rows"]]
+    assert rest["sample"] == whole["sample"]
+    assert measures.series(rest, "metrics/high_quality") == measures.series(whole, "metrics/high_quality")
+
+
+def test_convergence_plays_what_is_missing_and_ranks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates first, then the seeds by the best one; a second call plays nothing; ties share a rank."""
+    played: list[tuple[str, int, float]] = []
+
+    def play(game: playing.Game) -> playing.Result:
+        rate = game["options"]["lr_d"]
+        played.append((game["technique"], game["seed"], rate))
+        fid = {"wgan": 50.0, "dcgan": 10.0, "sn_gan": 10.5}[game["technique"]] + game["seed"] % 5
+        scores = {"kid": 1.0, "precision": 0.5, "recall": 0.5, "fid": fid + abs(rate - convergence.RATES[1]) * 1e4}
+        row = {"step": game["updates"], "seconds": 1.0} | {f"metrics/{k}/lenet": v for k, v in scores.items()}
+        return {"rows": [row], "failed": None, "sample": torch.zeros(20, 1, 8, 8).tolist()}
+
+    monkeypatch.setattr(playing, "play", play)
+    monkeypatch.setattr(convergence, "updates_in", lambda technique, minutes, arguments: 300)
+    real = {f"{name}/lenet": 1.0 for name in ("fid", "kid", "precision", "recall")}
+    monkeypatch.setattr(convergence, "floor", lambda arguments: real)
+    out = tmp_path / "page.md"
+    command = ["convergence", "--data", "Digits", "--only", "wgan", "dcgan", "sn_gan", "--runs", str(tmp_path / "runs")]
+    monkeypatch.setattr(sys, "argv", [*command, "--out", str(out)])
+    convergence.main()
+    best = convergence.RATES[1]
+    assert played[:4] == [*(("wgan", convergence.CHOOSING, rate) for rate in convergence.RATES), ("wgan", 1, best)]
+    assert len(played) == 3 * (3 + 3) and {rate for _, seed, rate in played if seed < 4} == {best}
+    lines = [json.loads(line) for line in out.with_suffix(".jsonl").read_text().splitlines()]
+    assert {line["updates"] for line in lines if line["seed"] == convergence.CHOOSING} == {100}
+    text = out.read_text()
+    assert all(row in text for row in ("| 1. dcgan | 12 ± 1 |", "| 1. sn_gan | 12.5 ± 1 |", "| 3. wgan | 52 ± 1 |"))
+    assert "0 of 9 games are missing" in text and (tmp_path / "page" / "dcgan.png").exists()
+    convergence.main()
+    assert len(played) == 18

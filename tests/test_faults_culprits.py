@@ -211,13 +211,23 @@ def test_score_and_export_look_at_out_first(tmp_path: Path, monkeypatch: pytest.
         export(GAN(generator(), critic(), 3), "folder.pt2")
 
 
+def test_data_in_double_precision_name_their_cure() -> None:
+    """As NumPy makes them."""
+    words = "failed on real samples .* of torch.float64, while its parameters are torch.float32: have the data in that"
+    with pytest.raises(ValueError, match=words):
+        trainer(max_steps=1).fit(GAN(generator(), critic(), 3), DataLoader(torch.randn(8, 2).double(), 4))
+
+
 @pytest.mark.parametrize(
     ("samples", "options", "words"),
     [
         ("cut", [], r"samples cut: b\.png cannot be read \(no picture of a known kind\)"),
         ("empty", [], r"samples empty: b\.png cannot be read \(no picture of a known kind\)"),
-        ("broken.npz", [], r"samples broken\.npz must be a sound \.npz file"),
+        ("broken.npz", [], r"samples broken\.npz must be a sound \.npz file of numbers, got another or a truncated"),
         ("cut", ["--batch_size=0"], "batch_size must be an integer >= 1, got 0"),
+        ("cut", ["--metrics=[fad]"], "metrics must be some of fid, is, kid, prdc, got fad"),
+        ("cut", ["--kid_subset_size=1"], "kid_subset_size must be an integer >= 2, got 1"),
+        ("cut", ["--device=abacus"], r"device must be one that torch has here, got 'abacus' \(Expected one of cpu"),
         ("cut", ["--device=cuda"], "device must be 'cpu' where there is no CUDA, got 'cuda'"),
     ],
 )

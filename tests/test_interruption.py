@@ -19,9 +19,11 @@ import torch
 import yaml
 from common import equal
 
-from lightning_gans.cli import main
+from lightning_gans.cli import GANCLI, SaveConfig, main
 from lightning_gans.cli.interruption import Interruption, remember_job, requeued
 from lightning_gans.compat.lightning import pl
+from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.engine.module import GenerativeModule
 
 ROOT = Path(__file__).parents[1]
 CONFIG: dict[str, Any] = {
@@ -137,6 +139,23 @@ def test_a_second_interrupt_ends_at_once(capfd: pytest.CaptureFixture[str]) -> N
     assert caught.value.code == 130 and handlers() == before
     assert capfd.readouterr().err.strip().endswith("Stopped by Ctrl-C; what was written before is intact.")
     assert not Path("runs/a/checkpoints/last.ckpt").exists() and not Path("runs/a/.lock").exists()
+
+
+def test_the_handlers_of_who_calls_from_python_stay() -> None:
+    """`GANCLI` without `main`: a fit that goes well, and one that is stopped."""
+    Path("a.yaml").write_text(yaml.safe_dump(CONFIG))
+
+    def fit_without_main(*args: str) -> None:
+        GANCLI(GenerativeModule, GANDataModule, subclass_mode_model=True, subclass_mode_data=True,
+               save_config_callback=SaveConfig, args=["fit", "--config=a.yaml", "--name=a", *args])  # fmt: skip
+
+    before = handlers()
+    fit_without_main()
+    assert handlers() == before
+    sending = [{"class_path": f"{__name__}.Send", "init_args": {"signals": [signal.SIGINT]}}]
+    with pytest.raises(SystemExit):
+        fit_without_main(f"--trainer.callbacks={json.dumps(sending)}")
+    assert handlers() == before
 
 
 @SIGNALS

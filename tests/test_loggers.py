@@ -178,6 +178,9 @@ def test_a_logger_that_fails_does_not_end_the_training(tmp_path: Path) -> None:
     asked = {"experiment", "log_metrics", "log_hyperparams", "save", "after_save_checkpoint", "finalize"}
     assert broken.asked.keys() == asked and broken.asked["log_metrics"] >= 6
     assert len(told(caught)) == 1 and t.global_step == 4
+    with pytest.raises(ConnectionError):  # again, for whoever uses it next
+        broken.log_metrics({})
+    assert "log_metrics" not in vars(csv)
     assert [row["step"] for row in rows(tmp_path) if row["g/loss"]] == ["1", "2", "3", "4"]
 
 

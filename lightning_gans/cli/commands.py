@@ -1,4 +1,4 @@
-"""Commands that train no GAN: ``score``, ``export``, ``directions`` and ``explain``."""
+"""Commands that train no GAN: ``score``, ``export``, ``directions``, ``explain`` and ``guide``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from lightning_gans.runs.atomic import check_writable, write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
 from lightning_gans.runs.folder import claim, run_of
 from lightning_gans.runs.metrics_csv import MetricsCSV
+from lightning_gans.stages.guidance import guided_scores
 from lightning_gans.tools.score import score_samples
 from lightning_gans.visualization.images import save_image_atomic
 
@@ -104,6 +105,31 @@ def directions(args: list[str]) -> None:
     chance = 1 / found.num_directions
     print(f"RCA          {seen['directions/rca']:.3f} (chance {chance:.3f})")
     print(f"Shift error  {seen['directions/shift_error']:.3f}\nCharts       {folder}")
+
+
+def guide(args: list[str]) -> None:
+    """``guide``: draw samples of a trained diffusion to classes, by a classifier of noised samples trained for it.
+
+    Writes into ``guidance/`` of the run: the classifier (a call that was stopped goes on), for each scale a grid with a
+    class per column, and ``scores.jsonl``.
+    """
+    parser = Parser("guide", description=guide.__doc__ or "")
+    parser.add_argument("--ckpt_path", required=True, help="Folder of a run of a diffusion, or a checkpoint.")
+    parser.add_subclass_arguments(GANDataModule, "data", required=True)
+    parser.add_function_arguments(guided_scores, skip={"path", "data", "folder"})
+    parsed = parser.parse_args(prepared(args))
+    with told():
+        given = parser.instantiate_classes(parsed)
+        path = Path(given.ckpt_path)
+        place = (run_of(path) or path.parent if path.is_file() else path) / "guidance"
+        check_writable("--ckpt_path", place / "last.ckpt")
+        silence()
+        options = {k: v for k, v in vars(given).items() if k not in ("config", "ckpt_path", "data")}
+        rows = guided_scores(path, given.data, place, **options)
+    for row in rows:
+        print(f"scale {row['scale']:<6g} fid/lenet {row['fid/lenet']:<9.4g} right class {row['right_class']:<7.3f} "
+              f"{row['network_calls']:g} network calls")  # fmt: skip
+    print(f"Guidance     {place}")
 
 
 def explain(args: list[str]) -> None:

@@ -21,7 +21,7 @@ from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.cli.attributes import AskedAttributes
 from lightning_gans.cli.configuration import fit_networks_to_data
-from lightning_gans.cli.interruption import Interruption, remember_job, requeued
+from lightning_gans.cli.interruption import Interruption, handlers_kept, remember_job, requeued
 from lightning_gans.cli.parsing import Parser
 from lightning_gans.cli.plan import plan
 from lightning_gans.compat.lightning import callbacks, loggers, pl_cli, utilities
@@ -49,7 +49,7 @@ class GANCLI(pl_cli.LightningCLI):
             self.subcommands = lambda: {asked: known[asked]}  # type: ignore[method-assign]
         self.command: list[str] = kwargs.get("args") or sys.argv[1:]
         try:
-            with ExitStack() as self.held:
+            with ExitStack() as self.held, handlers_kept():
                 super().__init__(*args, **kwargs)
         except BaseException:
             if self.claimed is not None:

@@ -20,6 +20,7 @@ from lightning_gans.runs.atomic import write_text
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 if hasattr(signal, "SIGHUP"):
     _NAMES[signal.SIGHUP] = "SIGHUP"  # the terminal was closed
+_HANDLED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 class Interruption(callbacks.Checkpoint):
@@ -27,7 +28,7 @@ class Interruption(callbacks.Checkpoint):
 
     A second Ctrl-C ends at once. SLURM's signal before the time is up is answered between two updates too, where a
     checkpoint is exact. It is a ``Checkpoint`` so that it comes behind all callbacks whose state is to be saved. Who
-    calls for the fit puts the handlers back (:func:`exit_status`).
+    calls for the fit puts the handlers back (:func:`handlers_kept`).
 
     Args:
         path: the checkpoint to write.
@@ -102,27 +103,35 @@ class Interruption(callbacks.Checkpoint):
 
 
 @contextmanager
-def exit_status() -> Iterator[None]:
-    """One sentence for Ctrl-C, the status that a shell expects, and at the end all handlers as they were."""
+def handlers_kept() -> Iterator[None]:
+    """At the end all handlers of signals are as they were."""
     main = threading.current_thread() is threading.main_thread()
-    numbers = [
-        getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if main and hasattr(signal, name)
-    ]
+    numbers = [getattr(signal, name) for name in _HANDLED if main and hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
-    if before.get(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _stop)
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as error:
-        interrupts = (error, error.__context__)  # Lightning turns one into a status of 1
-        if not any(isinstance(e, KeyboardInterrupt) for e in interrupts) or getattr(error, "code", 1) != 1:
-            raise
-        print("Stopped by Ctrl-C; what was written before is intact.", file=sys.stderr, flush=True)
-        raise SystemExit(128 + signal.SIGINT) from None
     finally:
         for number, handler in before.items():
             if handler is not None:  # one that Python did not set
                 signal.signal(number, handler)
+
+
+@contextmanager
+def exit_status() -> Iterator[None]:
+    """One sentence for Ctrl-C, and the status that a shell expects; also while no fit is under way."""
+    with handlers_kept():
+        if threading.current_thread() is threading.main_thread():
+            for number in _NAMES:
+                if signal.getsignal(number) == signal.SIG_DFL:
+                    signal.signal(number, _stop)
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit) as error:
+            interrupts = (error, error.__context__)  # Lightning turns one into a status of 1
+            if not any(isinstance(e, KeyboardInterrupt) for e in interrupts) or getattr(error, "code", 1) != 1:
+                raise
+            print("Stopped by Ctrl-C; what was written before is intact.", file=sys.stderr, flush=True)
+            raise SystemExit(128 + signal.SIGINT) from None
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -13,6 +13,16 @@ from lightning_gans.compat.lightning import utilities
 from lightning_gans.engine.first_batch import out_of_memory
 from lightning_gans.engine.logbook import NonFiniteError
 
+_LIGHTNINGS = tuple(  # what it asks of options that we hand on to it
+    f"{home}.{part}"
+    for home, part in (
+        ("pytorch_lightning", "trainer.connectors."),
+        ("lightning.pytorch", "trainer.connectors."),
+        ("lightning_fabric", "utilities.seed"),
+        ("lightning.fabric", "utilities.seed"),
+    )
+)
+
 
 def sentence_of(error: Exception) -> str | None:
     """What a user is told instead of a traceback if the mistake is theirs: what our own code, or Lightning, refuses."""
@@ -27,13 +37,15 @@ def sentence_of(error: Exception) -> str | None:
     if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
         detail = " ".join(str(error).splitlines()[1:2]).strip().rstrip(".")
         return f"The checkpoint does not fit the networks that the configuration asks for ({detail})."
+    if isinstance(error, RuntimeError) and "negative dimension" in str(error):
+        return f"Networks must have sizes >= 1, got another ({str(error).splitlines()[0].rstrip('.')})."
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     raised_by = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
     if raised_by.startswith("jsonargparse.") and isinstance(error.__cause__, Exception):
         return sentence_of(error.__cause__)  # raised by a constructor
-    refused = raised_by.startswith("lightning_gans.") and isinstance(error, (ValueError, OSError))
+    refused = raised_by.startswith(("lightning_gans.", *_LIGHTNINGS)) and isinstance(error, (ValueError, OSError))
     return (
         str(error)
         if refused or (raised_by == checks.__name__ and isinstance(error, (TypeError, ImportError)))

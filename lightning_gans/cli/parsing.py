@@ -219,7 +219,7 @@ def _own_defaults(parser_or_action: Any, prev_val: Any, value: Any) -> None:
         return
     module, name = str(value["class_path"]).rsplit(".", 1)
     needed = _required(getattr(importlib.import_module(module), name)) | {"num_classes"}
-    for key in list(prev_val["init_args"].keys(branches=True, nested=False)):
+    for key in list(vars(prev_val["init_args"])):
         if key not in needed:
             prev_val["init_args"].pop(key)
 

@@ -72,6 +72,10 @@ class Samples(Protocol):
         """Classes that samples can be asked for."""
 
     @property
+    def network_calls(self) -> int:
+        """Calls of networks that a sample takes."""
+
+    @property
     def trained_network(self) -> nn.Module:
         """The network that makes samples, as it is trained."""
 

@@ -98,7 +98,10 @@ def tried(name: str, network: nn.Module, what: str, x: Tensor, labels: Tensor | 
     except (RuntimeError, IndexError, ValueError) as error:
         if out_of_memory(error):  # which is nobody's mistake
             raise
-        if LONELY in str(error) or not re.search(r"shape|size|dimension|channel|match", str(error)):
+        own = next((p.dtype for p in network.parameters()), x.dtype) if isinstance(network, nn.Module) else x.dtype
+        if own != x.dtype and "dtype" in str(error):
+            hint = f" of {x.dtype}, while its parameters are {own}: have the data in that type"
+        elif LONELY in str(error) or not re.search(r"shape|size|dimension|channel|match", str(error)):
             hint = ""
         told = str(error).rstrip(".")
         known = "" if labels is None else f" and labels {int(labels.min())}..{int(labels.max())}"

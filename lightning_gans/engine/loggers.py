@@ -26,7 +26,7 @@ def attempt(logger: Any, call: Callable[[], Any]) -> Any:
 
 
 def let_fail(loggers: Iterable[Any]) -> None:
-    """From here on, whoever calls these loggers, an error of theirs is a warning."""
+    """Until the end of the fit, whoever calls these loggers, an error of theirs is a warning."""
     for logger in loggers:
         for name in _METHODS:
             if hasattr(type(logger), name) and name not in vars(logger):
@@ -34,4 +34,9 @@ def let_fail(loggers: Iterable[Any]) -> None:
 
 
 def _attempted(logger: Any, name: str, *args: Any, **kwargs: Any) -> Any:
-    return attempt(logger, partial(getattr(type(logger), name), logger, *args, **kwargs))
+    try:
+        return attempt(logger, partial(getattr(type(logger), name), logger, *args, **kwargs))
+    finally:
+        if name == "finalize":  # by which Lightning ends, whatever happened
+            for method in _METHODS:
+                vars(logger).pop(method, None)

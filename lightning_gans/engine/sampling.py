@@ -57,6 +57,11 @@ class Sampling(pl.LightningModule):
         return getattr(network, "num_classes", None) if takes_labels(network) else None
 
     @property
+    def network_calls(self) -> int:
+        """Calls of networks that a sample takes."""
+        return 1
+
+    @property
     def ema(self) -> nn.Module | None:
         """The network with averaged weights, if :meth:`start_ema` was called; no submodule of this module."""
         return self._slot.get("ema")

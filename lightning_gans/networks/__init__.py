@@ -12,9 +12,11 @@ from lightning_gans.networks.deep_resnet import (
     TaperedResNetDiscriminator,
     TaperedResNetGenerator,
 )
+from lightning_gans.networks.diffusion import DiffusionMLP, DiffusionUNet, TimedClassifier
 from lightning_gans.networks.layers import ConditionalBatchNorm2d, LayerNorm, ProjectionHead, make_norm
 from lightning_gans.networks.mlp import ToyDiscriminator, ToyGenerator
 from lightning_gans.networks.mnist import MNISTCritic, MNISTGenerator
+from lightning_gans.networks.perceiver import PerceiverCritic
 from lightning_gans.networks.primal_dual import PrimalDualDiscriminator, PrimalDualGenerator
 from lightning_gans.networks.r3 import R3Discriminator, R3Generator
 from lightning_gans.networks.reconstructors import Reconstructor
@@ -26,6 +28,7 @@ from lightning_gans.networks.style import (
     StyleEncoder,
     StyleGenerator,
 )
+from lightning_gans.networks.transformer import TransformerBlock, TransGANDiscriminator, TransGANGenerator
 from lightning_gans.networks.vae import VAEDecoder, VAEEncoder
 
 __all__ = [
@@ -37,11 +40,14 @@ __all__ = [
     "ConditionalBatchNorm2d",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "DiffusionMLP",
+    "DiffusionUNet",
     "LayerNorm",
     "LeNet",
     "MNISTCritic",
     "MNISTGenerator",
     "ModulatedConv2d",
+    "PerceiverCritic",
     "PrimalDualDiscriminator",
     "PrimalDualGenerator",
     "ProjectionHead",
@@ -57,8 +63,12 @@ __all__ = [
     "StyleGenerator",
     "TaperedResNetDiscriminator",
     "TaperedResNetGenerator",
+    "TimedClassifier",
     "ToyDiscriminator",
     "ToyGenerator",
+    "TransGANDiscriminator",
+    "TransGANGenerator",
+    "TransformerBlock",
     "VAEDecoder",
     "VAEEncoder",
     "make_norm",

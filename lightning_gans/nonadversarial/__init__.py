@@ -1,9 +1,10 @@
 """Models without an adversary, on the same engine. ``NONADVERSARIAL`` maps the name used in tests to the class."""
 
 from lightning_gans.engine.module import GenerativeModule
+from lightning_gans.nonadversarial.ddpm import DDPM
 from lightning_gans.nonadversarial.exemplar_vae import ExemplarVAE
 from lightning_gans.nonadversarial.vae import VAE
 
-NONADVERSARIAL: dict[str, type[GenerativeModule]] = {"vae": VAE, "exemplar_vae": ExemplarVAE}
+NONADVERSARIAL: dict[str, type[GenerativeModule]] = {"vae": VAE, "exemplar_vae": ExemplarVAE, "ddpm": DDPM}
 
-__all__ = ["NONADVERSARIAL", "VAE", "ExemplarVAE"]
+__all__ = ["DDPM", "NONADVERSARIAL", "VAE", "ExemplarVAE"]

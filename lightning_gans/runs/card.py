@@ -37,6 +37,7 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
         *([f"- data: {data}"] if data else []),
         f"- {counted}: {checkpoint.get('global_step', 0):,}{seen}",
         f"- weights: {'averaged over training (EMA), and raw' if 'ema' in checkpoint else 'raw'}",
+        *([f"- network calls for a sample: {calls:,}"] if (calls := checkpoint.get("network_calls")) else []),
         f"- written by: lightning_gans {__version__}, torch {torch.__version__}, "
         f"Lightning {checkpoint.get('pytorch-lightning_version', 'unknown')}",
     ]

@@ -87,6 +87,11 @@ class Sampler(ABC):
         self.module, self.log_ratio = module, log_ratio or ratio_of(module)
         self.report = Report()
 
+    @property
+    def network_calls(self) -> float:
+        """Calls of the module's network that a sample took so far, those of the log ratio left out."""
+        return self.report.cost * getattr(self.module, "network_calls", 1)
+
     @abstractmethod
     def draw(self, n: int, generator: Generator, labels: Tensor | None = None) -> Tensor:
         """``n`` samples whose every random number comes from ``generator`` (CPU), with ``labels`` if they are given."""
@@ -176,6 +181,9 @@ class LatentSampler(Sampler):
         for name in ("generator", "latent_dim"):
             if not hasattr(module, name) and not (name == "generator" and hasattr(module, "network")):
                 raise ValueError(f"module must have a {name} for {type(self).__name__}, got {type(module).__name__}.")
+        if (calls := getattr(module, "network_calls", 1)) != 1:
+            who = f"{type(self).__name__} needs a module whose samples take one network call"
+            raise ValueError(f"{who}, got {type(module).__name__}, whose samples take {calls}.")
         super().__init__(module, log_ratio)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from lightning_gans.metrics import (
     as_extractor,
     content_hash,
 )
+from lightning_gans.metrics.generative import check_metrics
 
 
 def score_samples(
@@ -69,8 +71,14 @@ def score_samples(
     """
     checks.one_of("split", split, ("train", "test", "all"))
     checks.at_least_one(batch_size=batch_size, is_splits=is_splits, kid_subsets=kid_subsets)
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+    checks.at_least(2, kid_subset_size=kid_subset_size)
+    metrics = check_metrics(metrics)
+    if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device must be 'cpu' where there is no CUDA, got {device!r}.")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the second where torch was built without it
+        raise ValueError(f"device must be one that torch has here, got {device!r} ({told(error)}).") from error
     data.prepare_data()
     data.setup("test")
     splits: tuple[Split, ...] = ("train", "test") if split == "all" or getattr(data, "test_share", 0) > 0 else (split,)
@@ -121,6 +129,8 @@ def read_samples(path: str | Path, channels: int) -> Tensor:
     if path.suffix == ".npz":
         if not path.is_file():
             raise FileNotFoundError(f"samples {path} does not exist.")
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"samples {path} must be a sound .npz file of numbers, got another or a truncated file.")
         try:
             with np.load(path, allow_pickle=False) as file:
                 names = list(file)

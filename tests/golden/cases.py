@@ -111,6 +111,14 @@ OWN: dict[str, dict[str, Any]] = {
         "style_mixing": 0.0,
         "loss": "non_saturating",
     },
+    "trans_gan": {
+        "drift_weight": 0.5,
+        "super_resolution": 0.0,
+        "locality": (),
+        "loss": "wasserstein",
+        "gp_weight": 10.0,
+        "g_batch_factor": 2,
+    },
     "gan_control": {
         "r1_gamma": 0.5,
         "r1_every": 3,

@@ -118,7 +118,7 @@ def twice_differentiable(network: nn.Module | None = None, eager: bool = True) -
     Raises:
         ValueError: for a layer of the network that says of itself that it cannot (``once_differentiable``).
     """
-    compiled, refuses = (False, False) if network is None else _holds(network)
+    compiled, refuses = (False, False) if network is None else _held.get(network) or _holds(network)
     if refuses:
         raise ValueError(
             "kernel must be auto, explicit or favor in the attention of a critic whose gradient is penalised, since "
@@ -139,13 +139,10 @@ def twice_differentiable(network: nn.Module | None = None, eager: bool = True) -
 
 def _holds(network: nn.Module) -> tuple[bool, bool]:
     """Whether ``torch.compile`` was applied to a network or to a part of it, and whether a layer refuses."""
-    if network not in _held:
-        modules = [*network.modules()]
-        compiled = any(
-            type(m).__name__ == "OptimizedModule" or getattr(m, "_compiled_call_impl", None) for m in modules
-        )
-        _held[network] = compiled, any(getattr(m, "once_differentiable", False) for m in modules)
-    return _held[network]
+    modules = [*network.modules()]
+    compiled = any(type(m).__name__ == "OptimizedModule" or getattr(m, "_compiled_call_impl", None) for m in modules)
+    _held[network] = found = compiled, any(getattr(m, "once_differentiable", False) for m in modules)
+    return found
 
 
 def _network(discriminator: Discriminator) -> nn.Module | None:
