@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback, labels_as_in
 from lightning_gans.compat.lightning import pl
-from lightning_gans.engine.contract import Samples
+from lightning_gans.engine.contract import Pictures, Samples
 from lightning_gans.metrics import (
     ClassifierExtractor,
     class_coverage,
@@ -50,6 +50,7 @@ class ModeCoverage(ScoreCallback):
         ValueError: for settings out of range, and for data of which nothing is known exactly.
     """
 
+    needs = Pictures
     higher_is_better = ("modes", "high_quality")
     in_progress_bar = ("modes", "high_quality", "w1")
 

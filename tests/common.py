@@ -5,19 +5,23 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_gans import NONADVERSARIAL, TECHNIQUES, GANModule
+from lightning_gans import MLE, NONADVERSARIAL, TECHNIQUES, GANModule
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import MemoryLoader
+from lightning_gans.engine.batch import Batch
 from lightning_gans.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
     DiffusionMLP,
+    LanguageModel,
     ToyDiscriminator,
     ToyGenerator,
     VAEDecoder,
@@ -92,10 +96,25 @@ def make_images(technique: str, **options: Any) -> Any:
 def other(name: str, shape: tuple[int, ...], **options: Any) -> Any:
     """A model without an adversary, or a variant of one."""
     options = OTHERS[name] | options
+    if name == "mle":
+        return ReadsNumbers(LanguageModel((3, 5), 4, 4), **options)
     if name.startswith("ddpm"):
         net = DiffusionMLP(shape, 16, 1, learned_variance=options.get("variance") == "learned")
         return NONADVERSARIAL["ddpm"](net, shape, **options)
     return NONADVERSARIAL[name.removesuffix("_near")](*autoencoder(shape), 3, **options)  # type: ignore[call-arg]
+
+
+class ReadsNumbers(MLE):
+    """A language model that reads what the tests train on: the first three numbers, in about [-1, 1], as tokens."""
+
+    def terms(self, player: str, batch: Batch) -> Any:
+        return super().terms(player, replace(batch, real=self.read(batch.real)))
+
+    def check_first_batch(self, batch: Batch) -> None:
+        super().check_first_batch(replace(batch, real=self.read(batch.real)))
+
+    def read(self, x: Tensor) -> Tensor:
+        return F.pad(((x.flatten(1)[:, :3] + 1) * 2.5).long().clamp(0, 4), (0, max(0, 3 - x[0].numel())))
 
 
 def autoencoder(shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:

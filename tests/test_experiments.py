@@ -186,6 +186,8 @@ LONG = (
     "primal_dual_mnist",
     "samplers",
     "latent_directions",
+    "transformers",
+    "linear_attention",
 )  # scores of 2,000 images take their time, and so do two dozen games
 EXPERIMENTS: dict[str, list[str]] = {
     "one_or_two_sided": ["--data", "Ring", "--weights", "0.1"],
@@ -235,6 +237,9 @@ EXPERIMENTS: dict[str, list[str]] = {
     "learned_width": ["--batch_sizes", "16", "--rates", "1e-4", "1e-3"],
     "boosted_start": ["--width", "8", "--long_updates", "8", "--shares", "0.05", "--ps", "0.9", "--batch_size", "128"],
     "weight_producers": ["--width", "8", "--updates", "2"],
+    "transformers": ["--width", "4", "--updates", "2"],
+    "linear_attention": ["--width", "4", "--updates", "2", "--sides", "4", "8"],
+    "sampling_cost": ["--ring_seconds", "0.1", "--data", "Ring", "--calls", "2", "--classifier_steps", "2"],
 }
 
 

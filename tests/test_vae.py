@@ -231,6 +231,7 @@ def test_it_learns_digits() -> None:
     assert float(module.log_density_bound(test).mean()) > float(independent) + 8
 
 
+@pytest.mark.slow  # ExemplarVAE's, by the same code, is among the default tests
 def test_its_life_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """Trained by its YAML, scored, carded, loaded, exported; and its plan."""
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Commands that train no GAN: ``score``, ``export``, ``directions``, ``explain`` and ``guide``."""
+"""Commands that train no GAN: ``score``, ``sweep``, ``export``, ``directions``, ``explain`` and ``guide``."""
 
 from __future__ import annotations
 
@@ -7,31 +7,38 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from lightning_gans import checks, tools
 from lightning_gans.callbacks.direction_charts import DirectionCharts
+from lightning_gans.cli.configuration import built
 from lightning_gans.cli.mistakes import sentence_of, silence, told
 from lightning_gans.cli.parsing import Parser, prepared
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.datamodules.text import TextDataModule
 from lightning_gans.diagnostics.att_find import AttFind
 from lightning_gans.diagnostics.latent_directions import LatentDirections
+from lightning_gans.engine import contract
+from lightning_gans.metrics import METRICS, TEXT_METRICS
 from lightning_gans.runs.atomic import check_writable, write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
-from lightning_gans.runs.folder import claim, run_of
+from lightning_gans.runs.folder import claim, configs, run_of
 from lightning_gans.runs.metrics_csv import MetricsCSV
 from lightning_gans.stages.guidance import guided_scores
 from lightning_gans.tools.score import score_samples
+from lightning_gans.tools.text import TEMPERATURES, score_text, temperature_sweep
 from lightning_gans.visualization.images import save_image_atomic
 
 
 def score(args: list[str]) -> None:
-    """``score``: a folder, .zip or .npz file of images, whoever made them, against a data set."""
+    """``score``: images in a folder, .zip or .npz file, or a file of text, whoever made them, against a data set."""
     parser = Parser("score", description=score.__doc__ or "")
-    parser.add_argument("--samples", required=True, help="Folder or .zip of images, or .npz with samples (N, H, W, C).")
+    parser.add_argument("--samples", required=True, help="Folder, .zip or .npz of images, or a text file.")
     parser.add_subclass_arguments(GANDataModule, "data", required=True)
     parser.add_function_arguments(score_samples, skip={"samples", "data"})
     parser.add_argument("--out", type=str | None, default=None, help="JSON file for the scores and their protocol.")
@@ -43,6 +50,9 @@ def score(args: list[str]) -> None:
             check_writable("--out", parsed.out)
         given = parser.instantiate_classes(parsed)
         options = {k: v for k, v in vars(given).items() if k not in ("config", "samples", "data", "out")}
+        if isinstance(given.data, TextDataModule):
+            _score_text(given)
+            return
         found = score_samples(given.samples, given.data, **options)
     told_by = found["protocol"]
     left_out = f", {told_by['reference_left_out']:,} others left out (--split)" if told_by["reference_left_out"] else ""
@@ -52,6 +62,53 @@ def score(args: list[str]) -> None:
         print(f"{name:<24} {value:.6g}")
     if given.out:
         write_text(given.out, json.dumps(found, indent=2) + "\n")
+
+
+def _score_text(given: Any) -> None:
+    chosen = {} if tuple(given.metrics) == METRICS else {"metrics": given.metrics}
+    found = score_text(given.samples, given.data, **chosen)
+    told_by = found["protocol"]
+    print(f"{given.samples}: {told_by['samples']:,} texts against {told_by['data']}")
+    for name, value in found["scores"].items():
+        print(f"{name:<24} {value:.6g}")
+    if given.out:
+        write_text(given.out, json.dumps(found, indent=2) + "\n")
+
+
+def sweep(args: list[str]) -> None:
+    """``sweep``: a trained model of text at several temperatures of sampling, as sweep.csv in the folder of its run."""
+    parser = argparse.ArgumentParser("sweep", description=sweep.__doc__)
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="Folder of a run, or a checkpoint in one.")
+    parser.add_argument("--which", choices=("last", "best"), default="last", help="Which checkpoint of a folder.")
+    parser.add_argument("--temperatures", type=float, nargs="+", default=TEMPERATURES)
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--metrics", nargs="+", choices=TEXT_METRICS, default=None)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default=None, help="CSV file; by default sweep.csv in the folder of the run.")
+    own = parser.parse_args(args)
+    with told():
+        folder = own.ckpt_path if own.ckpt_path.is_dir() else run_of(own.ckpt_path)
+        if folder is None or not (known := configs(folder)):
+            raise SystemExit(
+                f"error: --ckpt_path must be a run or lie in one, which tells its data, got {own.ckpt_path}."
+            )
+        out = Path(own.out or folder / "sweep.csv")
+        check_writable("--out", out)
+        model = tools.load(own.ckpt_path, own.which)
+        try:
+            contract.require(model, contract.Text, "sweep")
+        except TypeError as error:
+            raise SystemExit(f"error: {error}") from error
+        data = built(yaml.safe_load(known[-1].read_text())["data"])
+        found = temperature_sweep(model, data, own.temperatures, own.samples, own.metrics, own.seed)
+    names = [*found["curve"][0]]
+    print(" ".join(f"{name:>12}" for name in names))
+    for point in found["curve"]:
+        print(" ".join(f"{point[name]:>12.4g}" for name in names))
+    rows = [",".join(names), *(",".join(f"{point[name]:.8g}" for name in names) for point in found["curve"])]
+    write_text(out, "\n".join(rows) + "\n")
+    write_text(out.with_suffix(".json"), json.dumps(found, indent=2) + "\n")
+    print(f"Sweep        {out}")
 
 
 def export(args: list[str]) -> None:

@@ -159,6 +159,8 @@ class GANCLI(pl_cli.LightningCLI):
         if bars or config.get("enable_progress_bar") is False:  # Lightning allows one bar, and none if it is off
             self.trainer_defaults = {k: v for k, v in self.trainer_defaults.items() if k != "callbacks"}
         trainer: Any = super().instantiate_trainer(**kwargs)
+        if getattr(self.datamodule, "vocabulary", None) is not None:
+            trainer.callbacks = [_for_text(callback) for callback in trainer.callbacks]
         if self.subcommand == "fit":
             resume = f"python {shlex.join([sys.argv[0], 'fit', f'--ckpt_path={self.run_dir}'])}"
             trainer.callbacks.append(Interruption(self.run_dir / "checkpoints" / "last.ckpt", resume))
@@ -252,6 +254,7 @@ class GANCLI(pl_cli.LightningCLI):
         best = Path((getattr(saved, "monitor", None) and saved.best_model_path) or last)
         files = {
             "Sample grid": self.run_dir / "samples" / "latest.png",
+            "Samples": self.run_dir / "samples" / "latest.txt",
             "Metrics": self.run_dir / "metrics.csv",
             **({"Best": best} if best != last else {}),
             "Checkpoint": last,
@@ -321,6 +324,14 @@ def go_fast(model: Any, device: torch.device, benchmark: bool = True) -> None:
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark |= benchmark and not torch.are_deterministic_algorithms_enabled()
     model.cuda_graphs = True
+
+
+def _for_text(callback: Any) -> Any:
+    """The one in place of a grid of images, where the data are text."""
+    if not isinstance(callback, gan_callbacks.SampleGrid):
+        return callback
+    every = None if callback.off else callback.every_n_steps
+    return gan_callbacks.SampleText(every, seed=callback.seed, dirpath=callback.dirpath)
 
 
 def _several_devices(config: Any) -> bool:

@@ -130,6 +130,8 @@ class LatentDirections(pl.LightningModule):
         checks.one_of("space", space, ("z", "w"))
         if not isinstance(module, nn.Module):
             raise ValueError(f"module must be a GANModule or a generator, got a {type(module).__name__}.")
+        if getattr(module, "vocabulary_size", None) is not None:
+            raise ValueError("module must make images or points for LatentDirections, got one that makes text.")
         generator = component(module)
         told = getattr(module, "latent_dim", getattr(generator, "latent_dim", None))
         self.noise_length: int | None = None

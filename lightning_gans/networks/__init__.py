@@ -13,6 +13,7 @@ from lightning_gans.networks.deep_resnet import (
     TaperedResNetGenerator,
 )
 from lightning_gans.networks.diffusion import DiffusionMLP, DiffusionUNet, TimedClassifier
+from lightning_gans.networks.language import LanguageModel
 from lightning_gans.networks.layers import ConditionalBatchNorm2d, LayerNorm, ProjectionHead, make_norm
 from lightning_gans.networks.mlp import ToyDiscriminator, ToyGenerator
 from lightning_gans.networks.mnist import MNISTCritic, MNISTGenerator
@@ -28,6 +29,7 @@ from lightning_gans.networks.style import (
     StyleEncoder,
     StyleGenerator,
 )
+from lightning_gans.networks.text import CharCritic, CharGenerator
 from lightning_gans.networks.transformer import TransformerBlock, TransGANDiscriminator, TransGANGenerator
 from lightning_gans.networks.vae import VAEDecoder, VAEEncoder
 
@@ -37,11 +39,14 @@ __all__ = [
     "BottleneckGenerator",
     "CIFARCritic",
     "CIFARGenerator",
+    "CharCritic",
+    "CharGenerator",
     "ConditionalBatchNorm2d",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "DiffusionMLP",
     "DiffusionUNet",
+    "LanguageModel",
     "LayerNorm",
     "LeNet",
     "MNISTCritic",

@@ -18,21 +18,28 @@ class _Reader(nn.Module):
 
     def __init__(self, width: int, pixel: int, blocks: int, heads: int, kernel: Kernel) -> None:
         super().__init__()
+        near = kernel == "favor"  # queries and keys normalised, which keeps the error small
         self.norm, self.norm_pixels = nn.LayerNorm(width), nn.LayerNorm(pixel)
-        self.cross = Attention(width, 1, kernel=kernel, context=pixel, inner=64)
+        self.cross = Attention(width, 1, kernel=kernel, context=pixel, inner=64, qk_norm=near)
         self.feed = _Gated(width)
-        self.inner = nn.ModuleList(
-            nn.ModuleList([nn.LayerNorm(width), Attention(width, heads, kernel=kernel), _Gated(width)])
-            for _ in range(blocks)
-        )
+        self.inner = nn.Sequential(*(_Inner(width, heads, kernel, near) for _ in range(blocks)))
 
     def forward(self, latents: Tensor, pixels: Tensor) -> Tensor:
         latents = latents + self.cross(self.norm(latents), self.norm_pixels(pixels))
-        latents = latents + self.feed(latents)
-        for norm, attention, feed in self.inner:  # type: ignore[misc]
-            latents = latents + attention(norm(latents))
-            latents = latents + feed(latents)
-        return latents
+        return self.inner(latents + self.feed(latents))
+
+
+class _Inner(nn.Module):
+    """Latents + attention among them, + feed-forward."""
+
+    def __init__(self, width: int, heads: int, kernel: Kernel, near: bool) -> None:
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(width), Attention(width, heads, kernel=kernel, qk_norm=near)
+        self.feed = _Gated(width)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        latents = latents + self.attention(self.norm(latents))
+        return latents + self.feed(latents)
 
 
 class _Gated(nn.Module):
@@ -73,7 +80,7 @@ class PerceiverCritic(nn.Module):
         blocks: of attention among latents behind each reading.
         heads: of these; reading has one head of width 64.
         shared: readings from the second on have the same weights.
-        kernel: of attention, see `Attention`.
+        kernel: of attention, see `Attention`; with "favor" queries and keys are normalised.
         num_classes: makes it conditional, by a projection (`ProjectionHead`).
 
     >>> critic = PerceiverCritic((1, 8, 8), latents=4, width=8)

@@ -3,8 +3,14 @@
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.nonadversarial.ddpm import DDPM
 from lightning_gans.nonadversarial.exemplar_vae import ExemplarVAE
+from lightning_gans.nonadversarial.mle import MLE
 from lightning_gans.nonadversarial.vae import VAE
 
-NONADVERSARIAL: dict[str, type[GenerativeModule]] = {"vae": VAE, "exemplar_vae": ExemplarVAE, "ddpm": DDPM}
+NONADVERSARIAL: dict[str, type[GenerativeModule]] = {
+    "vae": VAE,
+    "exemplar_vae": ExemplarVAE,
+    "ddpm": DDPM,
+    "mle": MLE,
+}
 
-__all__ = ["DDPM", "NONADVERSARIAL", "VAE", "ExemplarVAE"]
+__all__ = ["DDPM", "MLE", "NONADVERSARIAL", "VAE", "ExemplarVAE"]

@@ -16,8 +16,8 @@ class LossAwareTimes(nn.Module):
 
     >>> times = LossAwareTimes(2)
     >>> times.update(torch.tensor([0] * 10 + [1] * 10), torch.tensor([1.0] * 10 + [3.0] * 10))
-    >>> [round(p, 4) for p in times.probabilities().tolist()]
-    [0.2502, 0.7498]
+    >>> [round(p, 3) for p in times.probabilities().tolist()]
+    [0.25, 0.75]
     """
 
     losses: Tensor

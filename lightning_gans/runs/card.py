@@ -50,6 +50,11 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
         for state in states:
             if protocol := state.get("protocol"):
                 lines += ["", "Protocol: " + ", ".join(f"{k} {v}" for k, v in protocol.items()) + "."]
+    for state in checkpoint.get("callbacks", {}).values():
+        if isinstance(state, Mapping) and state.get("texts"):  # of `SampleText`
+            shown = [str(line)[:200] for line in state["texts"][:10]]
+            lines += ["", "## Samples", "", "```text", *shown, "```"]
+            break
     code = ["from lightning_gans import load", "", f'samples = load("{name}").sample(64, seed=0)']
     lines += ["", "## Use", "", "```python", *code, "```"]
     config = {"model": options, "data": dict(checkpoint.get("datamodule_hyper_parameters", {}))}

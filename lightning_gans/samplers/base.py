@@ -84,6 +84,8 @@ class Sampler(ABC):
     name = "sampler"
 
     def __init__(self, module: Any, log_ratio: LogRatio | None = None) -> None:
+        if getattr(module, "vocabulary_size", None) is not None:
+            raise ValueError(f"module must make images or points for {type(self).__name__}, got one that makes text.")
         self.module, self.log_ratio = module, log_ratio or ratio_of(module)
         self.report = Report()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -118,5 +118,5 @@ class TransGAN(WGANGP):
         if self.locality:
             reach = next((reach for reach, until in self.locality if self.global_step < until), float("inf"))
             for layer in self.limited:
-                layer.reach.fill_(reach)
+                cast(Tensor, layer.reach).fill_(reach)
         super().cycle()

@@ -98,7 +98,8 @@ def export(module: Any, path: str | Path) -> Path:
             except Exception as error:  # torch, onnx and onnxruntime raise many kinds
                 raise ValueError(f"{_named(net)} cannot be exported to {format}: {_reason(error)}") from error
         for n, right, got in zip(_TRIED, wanted, made):
-            allowed = torch.finfo(right.dtype).eps ** 0.5 * float(right.abs().max())
+            eps = torch.finfo(right.dtype).eps if right.is_floating_point() else 0.0
+            allowed = eps**0.5 * float(right.abs().max())
             off = float((got - right).abs().max()) if got.shape == right.shape else float("nan")
             if not off <= allowed:
                 raise ValueError(

@@ -17,6 +17,7 @@ from lightning_gans.engine.contract import Critic, Latents, Samples, has
 from lightning_gans.engine.distributed import world_size
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.latent import between, in_w, slerp, walk
+from lightning_gans.functional.text import Vocabulary
 from lightning_gans.metrics import to_uint8
 from lightning_gans.runs.atomic import replacing, write_text
 from lightning_gans.visualization.images import grid_image, save_film, save_image_atomic
@@ -31,7 +32,7 @@ class SampleWriter(callbacks.BasePredictionWriter):
     ``npz`` an array of their own type. Of images there are ``grid.png``; ``interpolation.png``, rows of samples on the
     great circle between two noises; and ``walk.gif``, on which 16 noises move along such circles and back to where they
     began. Those of a generator by styles are there again with straight ways in w (``-w``). Of points there is
-    ``samples.png``.
+    ``samples.png``. Text becomes ``samples.txt``, a line each.
 
     Args:
         folder: where to; it is made.
@@ -52,6 +53,9 @@ class SampleWriter(callbacks.BasePredictionWriter):
             known = getattr(pl_module, "label_counts", None) is not None
             print(f"Classes      {'as frequent as in the training data' if known else 'equally frequent'}")
         samples = torch.cat(made).cpu()
+        if pl_module.vocabulary_size is not None:
+            self._write_text(samples, pl_module.vocabulary)
+            return
         images = samples.dim() == 4 and samples.shape[1] in CHANNELS.values()
         if self.npz:
             self._write_npz(samples, _labels(pl_module, made), images)
@@ -70,6 +74,15 @@ class SampleWriter(callbacks.BasePredictionWriter):
             image = _points_picture(pl_module, None if reference is None else reference("train")[0])
             save_image_atomic(image, self.folder / "samples.png")
             print(f"Picture      {self.folder / 'samples.png'}")
+
+    def _write_text(self, tokens: Tensor, vocabulary: Vocabulary | None) -> None:
+        """A line each: the text, or the tokens where their symbols are not known."""
+        lines = [" ".join(map(str, row)) for row in tokens.tolist()]
+        lines = lines if vocabulary is None else vocabulary.decode(tokens)
+        if self.npz:
+            self._write_npz(tokens, None, False)
+        write_text(self.folder / "samples.txt", "\n".join(lines) + "\n")
+        print(f"Samples      {self.folder / 'samples.txt'}")
 
     def _write_npz(self, samples: Tensor, labels: Tensor | None, images: bool) -> None:
         if images:
