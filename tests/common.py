@@ -44,6 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "lr_g": 2e-4,
         "lr_d": 2e-4,
     },
+    "stylex": {"path_length_weight": 0.0, "r1_every": 1, "lr_g": 2e-4, "lr_d": 2e-4},
     "boosted": {"p": 0.7},
     "boosted_learned": {"p": 0.7, "learn_p": True},
 }
@@ -126,6 +127,11 @@ def brightness(x: Tensor) -> dict[str, Tensor]:
     return {"mean": x.flatten(1).mean(1)}
 
 
+def bright(x: Tensor) -> Tensor:
+    """The logit of another."""
+    return 3 * x.flatten(1).mean(1)
+
+
 def build(
     technique: str, generator: nn.Module, discriminator: nn.Module, classifier: nn.Module, /, **options: Any
 ) -> GANModule:
@@ -134,6 +140,9 @@ def build(
         own: dict[str, Any] = {"classifier": classifier, "ct_weight": 0.0, "d_steps": 2, "g_steps": 3}
         return TECHNIQUES["prc_gan"](generator, discriminator, 3, **(own | options))
     third = {"weight_network": classifier} if technique == "robust_wgan" else {}
+    if technique == "stylex":
+        size = 64 if isinstance(generator, DCGANGenerator) else 2
+        third |= {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(size, 1)), "classifier": bright}
     third |= {"measure": brightness} if technique == "gan_control" else {}
     settings = SETTINGS.get(technique, {}) | third | options
     if technique in GROWN:
@@ -149,7 +158,7 @@ def networks(module: GANModule) -> dict[str, nn.Module]:
     """The networks of a module by the names of its arguments."""
     taken = inspect.signature(type(module)).parameters
     names = [name for player in module.players.values() for name in player.networks]
-    names += [name for name in ("measure",) if hasattr(module, name)]  # which no player has
+    names += [name for name in ("measure", "classifier") if hasattr(module, name)]  # which no player has
     names = [name for name in names if name != "log_variances"]  # which a model makes itself
     return {name: getattr(module, name) for name in names if name in taken or "kwargs" in taken or "options" in taken}
 

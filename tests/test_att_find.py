@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_gans import StyleGAN2
 from lightning_gans.cli import main
 from lightning_gans.diagnostics import AttFind, coordinate_effects, merge_picks, pick_coordinates
-from lightning_gans.diagnostics.att_find import as_logits
+from lightning_gans.functional.conditional import as_logits
 from lightning_gans.functional.shapes import draw_shapes
 from lightning_gans.metrics import ShapeRule
 from lightning_gans.networks import StyleDiscriminator, StyleGenerator

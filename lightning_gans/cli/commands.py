@@ -131,6 +131,7 @@ def directions(args: list[str]) -> None:
     parser.add_argument("--num_directions", type=int, default=None, help="By default the length of z.")
     parser.add_argument("--kind", default="orthonormal", help="orthonormal, unit or free.")
     parser.add_argument("--init", default="random", help="random or axes.")
+    parser.add_argument("--space", default="z", help="z, or w of a generator by styles.")
     parser.add_argument("--max_steps", type=int, default=20_000)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-4)

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.functional.conditional import conditional_call
+from lightning_gans.functional.conditional import as_logits, conditional_call
 from lightning_gans.functional.latent import from_w, in_w, to_w
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.visualization.images import grid_image
@@ -154,6 +154,7 @@ class AttFind:
         n: samples.
         shift: see :func:`coordinate_effects`, as for ``trim``.
         trim: quantiles in place of minimum and maximum.
+        codes: w (N, w_dim) of samples to look at, of real ones, say (`StylEx.encode`), in place of ``n`` drawn ones.
         seed: of the samples.
 
     Attributes:
@@ -182,8 +183,10 @@ class AttFind:
         n: int = 100,
         shift: float = 1.0,
         trim: float = 0.02,
+        codes: Tensor | None = None,
         seed: int = 0,
     ) -> None:
+        n = n if codes is None else len(codes)
         checks.at_least(2, n=n)
         self.network, self.classifier = module.network, classifier
         styled, between = hasattr(self.network, "styles"), in_w(self.network)
@@ -193,7 +196,7 @@ class AttFind:
             raise ValueError(f"space must be one that a {type(self.network).__name__} has, got {self.space!r}.")
         self.z, self.labels = module.latents(n, seed=seed)
         with evaluating(self.network):
-            s = self.z if self.space == "z" else to_w(self.network, self.z, self.labels)
+            s = self.z if self.space == "z" else to_w(self.network, self.z, self.labels) if codes is None else codes
             self._images: list[Tensor] = []  # the styles of images, which stay
             if self.space == "styles":
                 styles, layers = self.network.styles(self.network.spread(s)), len(self.network.layers)
@@ -260,19 +263,3 @@ class AttFind:
         low, high = value_range
         shown = torch.stack([before, after, (low + high) / 2 + (after - before) / 2], 1).flatten(0, 1)
         return grid_image(shown.float().cpu(), 3, value_range), torch.stack(told, 1).cpu()
-
-
-def as_logits(told: Tensor, n: int) -> Tensor:
-    """Logits (n, K); of (n,) or (n, 1), those of classes 0 and 1, of which the first is 0.
-
-    Raises:
-        ValueError: for anything else.
-
-    >>> as_logits(torch.tensor([2.0, -1.0]), 2).tolist()
-    [[0.0, 2.0], [0.0, -1.0]]
-    """
-    if not isinstance(told, Tensor) or told.shape[:1] != (n,) or told.ndim > 2:
-        got = tuple(told.shape) if isinstance(told, Tensor) else type(told).__name__
-        raise ValueError(f"classifier must return logits (N, K) for {n} samples, got {got}.")
-    one = told.reshape(n, -1)
-    return torch.cat([torch.zeros_like(one), one], 1) if one.shape[1] == 1 else one

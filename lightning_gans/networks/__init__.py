@@ -22,7 +22,13 @@ from lightning_gans.networks.primal_dual import PrimalDualDiscriminator, PrimalD
 from lightning_gans.networks.r3 import R3Discriminator, R3Generator
 from lightning_gans.networks.reconstructors import Reconstructor
 from lightning_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
-from lightning_gans.networks.style import ModulatedConv2d, StyleDiscriminator, StyleGenerator
+from lightning_gans.networks.style import (
+    ModulatedConv2d,
+    SoftDiscriminator,
+    StyleDiscriminator,
+    StyleEncoder,
+    StyleGenerator,
+)
 from lightning_gans.networks.text import CharCritic, CharGenerator
 from lightning_gans.networks.transformer import TransformerBlock, TransGANDiscriminator, TransGANGenerator
 from lightning_gans.networks.vae import VAEDecoder, VAEEncoder
@@ -56,7 +62,9 @@ __all__ = [
     "ResNetClassifier",
     "ResNetDiscriminator",
     "ResNetGenerator",
+    "SoftDiscriminator",
     "StyleDiscriminator",
+    "StyleEncoder",
     "StyleGenerator",
     "TaperedResNetDiscriminator",
     "TaperedResNetGenerator",

@@ -449,6 +449,58 @@ class StyleDiscriminator(nn.Module):
         return (y * along).sum(1) / math.sqrt(y.shape[1])
 
 
+class SoftDiscriminator(StyleDiscriminator):
+    """A `StyleDiscriminator` with a score for each class, and the mean of these by soft labels: probabilities (N, K).
+
+    Args:
+        shape: see `StyleDiscriminator`, as for ``widths`` and ``group``.
+        classes: K; without probabilities all count alike.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...] = (3, 32, 32),
+        widths: int | Sequence[int] = 64,
+        group: int = 4,
+        classes: int = 2,
+    ) -> None:
+        super().__init__(shape, widths, group)
+        del self.num_classes  # it takes labels that are no classes
+        self.layers[-1] = EqualLinear(cast(EqualLinear, self.layers[-1]).weight.shape[1], classes)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``(N, C, H, H)`` and probabilities (N, K) to scores ``(N,)``."""
+        check_input(x, self.shape, "SoftDiscriminator")
+        scores = self.layers(x)
+        return scores.mean(1) if labels is None else (scores * labels).sum(1)
+
+
+class StyleEncoder(StyleDiscriminator):
+    """Images to codes (N, latent_dim - classes): the part of w that `StylEx` does not take from its classifier.
+
+    Args:
+        shape: see `StyleDiscriminator`, as for ``widths``.
+        latent_dim: length of z.
+        classes: of the classifier.
+        widths: of the channels.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...] = (3, 32, 32),
+        latent_dim: int = 64,
+        classes: int = 2,
+        widths: int | Sequence[int] = 64,
+    ) -> None:
+        super().__init__(shape, widths, group=1)
+        self.layers[-1] = EqualLinear(cast(EqualLinear, self.layers[-1]).weight.shape[1], latent_dim - classes)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``(N, C, H, H)`` to codes."""
+        check_input(x, self.shape, "StyleEncoder")
+        return cast(Tensor, self.layers(x))
+
+
 def _doubled(image: Tensor) -> Tensor:
     """Twice the size: zeros between the pixels, and a blur."""
     n, c, height, width = image.shape
