@@ -185,9 +185,8 @@ class DDPM(GenerativeModule):
         """``n`` samples (n, *shape); see `Sampling.sample`."""
         if temperature is not None:
             return super().sample(n, labels, generator, seed, temperature)  # which refuses it
-        z, labels = self.latents(n, labels, generator, seed)
         source = torch.Generator().manual_seed(seed + 1) if seed is not None else generator
-        return self.reverse(z, labels, source)
+        return self.reverse(*self.latents(n, labels, generator, seed), source)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """As :meth:`decode`."""
