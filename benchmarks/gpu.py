@@ -7,10 +7,11 @@ Run from the repository's root::
     python -m benchmarks.gpu --report OUT                         # docs/results/gpu.md of what lies in OUT
 
 Stages: environment, extractor (the classifier that scores), exactness (CUDA graphs, resuming, bf16-mixed, the compiled
-double backward pass), speed (beside plain loops), training (four techniques against the clock), results (generators and
-samples). Each runs in a process of its own, within its own seconds and before the end of all, and leaves
-``OUT/<stage>.json`` as soon as there is anything to say, so that one that fails, hangs or is cut off loses nothing of
-the others. A classifier that lies in ``OUT/classifiers`` is used again, so that scores of several runs can be compared.
+double backward pass), speed (beside plain loops), transformer (TransGAN), training (four techniques against the clock),
+results (generators and samples), styles (StyleGAN2, if there is time left). Each runs in a process of its own, within
+its own seconds and before the end of all, and leaves ``OUT/<stage>.json`` as soon as there is anything to say, so that
+one that fails, hangs or is cut off loses nothing of the others. A classifier that lies in ``OUT/classifiers`` is used
+again, so that scores of several runs can be compared.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from torch import Tensor
 
-from benchmarks import gpu_report, gpu_stages, gpu_training
+from benchmarks import gpu_report, gpu_stages, gpu_training, gpu_transformer
 from benchmarks.gpu_games import Setting
 from benchmarks.parts import Job, Row, Send, together, write_json
 
@@ -60,8 +61,10 @@ STAGES = {
     "extractor": Stage(gpu_stages.extractor, 30, 10),
     "exactness": Stage(gpu_stages.exactness, 70, 20),
     "speed": Stage(gpu_stages.speeds, 140, 30),
+    "transformer": Stage(gpu_transformer.transformer, 40, 15),
     "training": Stage(gpu_training.training, 300, 60),
     "results": Stage(gpu_training.results, 40, 20),
+    "styles": Stage(gpu_training.styles, 90, 20),
 }
 
 
@@ -184,6 +187,8 @@ def main(arguments: list[str] | None = None, stages: Mapping[str, Stage] = STAGE
     with tempfile.TemporaryDirectory() as scratch:
         setting = replace(setting, scratch=Path(scratch))
         rows = run({name: stages[name] for name in stages if name in chosen}, setting, begun + options.seconds)
+    for lock in setting.out.glob("classifiers/*.lock"):  # all processes have ended; few files are to come back
+        lock.unlink()
     print(f"\n{setting.card}, {setting.source}; results in {setting.out}")
     for name, row in rows.items():
         print(f"| {name} | {row['seconds']:.0f} s | {told(row)} |")

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from benchmarks import speed
-from lightning_gans import PRCGAN, SNGAN, WGANGP, GANModule, RobustWGAN
+from lightning_gans import PRCGAN, SNGAN, WGANGP, GANModule, RobustWGAN, StyleGAN2
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import ImageDataModule, Split
 from lightning_gans.metrics import ClassifierExtractor
-from lightning_gans.networks import ResNetDiscriminator, ResNetGenerator
+from lightning_gans.networks import ResNetDiscriminator, ResNetGenerator, StyleDiscriminator, StyleGenerator
 
 LATENT = 128
 
@@ -99,6 +99,9 @@ def scorer(setting: Setting) -> ClassifierExtractor:
 def make(name: str, width: int, **options: Any) -> GANModule:
     """A technique of the tables with its networks, always from the same seed."""
     torch.manual_seed(0)
+    if name == "style_gan2":
+        nets = StyleGenerator(latent_dim=LATENT, widths=2 * width), StyleDiscriminator(widths=2 * width, group=4)
+        return StyleGAN2(*nets, LATENT, path_length_weight=0.0, style_mixing=0.0, **options)
     generator, critic = ResNetGenerator(width=width), partial(ResNetDiscriminator, width=width)
     if name.startswith("prc"):
         generator = ResNetGenerator(width=width, skip="identity")

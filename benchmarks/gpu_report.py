@@ -67,6 +67,8 @@ def part(name: str, found: Row) -> str:
         lines.append("Largest difference of weights beside the largest weight, against a second eager run; TF32 off.")
         lines.append(table({n: r for n, r in rows.items() if "dtype" not in r}, EXACT))
         lines.append(table({n: r for n, r in rows.items() if "dtype" in r}, PENALTY))
+    elif name == "transformer":
+        lines.append(table(rows, ["ms", "updates_per_second", "updates", "batch"]))
     elif name == "training":
         lines.append(f"{found.get('at_once', 1)} at once; graphs, bf16-mixed, width 128, averaged weights, scored by "
                      "our classifier `resnet`.")  # fmt: skip

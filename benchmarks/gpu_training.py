@@ -91,6 +91,17 @@ def training(setting: Setting, send: Send) -> Row:
     return {"rows": rows, "at_once": at_once, "told": told or "nothing was scored"}
 
 
+def styles(setting: Setting, send: Send) -> Row:
+    """75 seconds of StyleGAN2, of the widths of configs/cifar10/style_gan2.yaml without classes and augmentation."""
+    seconds = min(max(75 * setting.scale, 3.0), setting.left - 3)
+    jobs = {"style_gan2": partial(train, setting, "style_gan2", seconds)}
+    row = together(jobs, setting.end, 1, lambda rows: send({"rows": rows}))["style_gan2"]
+    told = f"{1000 / row['ms']:.3g} updates/s" if row.get("ms") else "no update"
+    if row.get("scores"):
+        told += f", FID {row['scores'][-1]['metrics/fid/resnet']:.4g}"
+    return {"rows": {"style_gan2": row}, "told": told}
+
+
 @torch.no_grad()
 def results(setting: Setting, send: Send) -> Row:
     """The averaged generators in fp16 and their samples in one file, and what rounding to fp16 costs."""

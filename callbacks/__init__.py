@@ -12,8 +12,10 @@ from lightning_gans.callbacks.progress import GANProgressBar
 from lightning_gans.callbacks.rank_consistency import RankConsistency
 from lightning_gans.callbacks.sample_grid import SampleGrid
 from lightning_gans.callbacks.sample_ranking import SampleRanking
+from lightning_gans.callbacks.sample_text import SampleText
 from lightning_gans.callbacks.stationarity_gap import StationarityGap
 from lightning_gans.callbacks.surrogate_objective import SurrogateObjective
+from lightning_gans.callbacks.text_metrics import TextMetrics
 from lightning_gans.callbacks.wandb_setup import WandbSetup
 from lightning_gans.callbacks.weight_histogram import WeightHistogram
 from lightning_gans.visualization.images import grid_image, save_image_atomic
@@ -32,8 +34,10 @@ __all__ = [
     "RankConsistency",
     "SampleGrid",
     "SampleRanking",
+    "SampleText",
     "StationarityGap",
     "SurrogateObjective",
+    "TextMetrics",
     "WandbSetup",
     "WeightHistogram",
     "grid_image",

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gans.callbacks.score import ScoreCallback, labels_as_in
 from lightning_gans.compat.lightning import pl
-from lightning_gans.engine.contract import Latents, Samples, has
+from lightning_gans.engine.contract import Latents, Pictures, Samples, has
 from lightning_gans.engine.sampling import Sampling
 from lightning_gans.functional.columns import Names, columns
 from lightning_gans.metrics import (
@@ -69,6 +69,7 @@ class GenerativeMetrics(ScoreCallback):
         ValueError: for settings out of range, data that are no images, and too few samples.
     """
 
+    needs = Pictures
     higher_is_better = ("is", "precision", "recall", "density", "coverage")
     in_progress_bar = ("fid",)
 
@@ -171,6 +172,7 @@ class GenerativeMetrics(ScoreCallback):
         self._finite.clear()
         fake, logits = self._extract(trainer, extractor, self.num_fake, self._fake_images(trainer, pl_module))
         self.protocol = self._describe(pl_module, extractor)
+        self.protocol["network_calls"] = (self._sampler or pl_module).network_calls
         if self._sampler is not None:
             self.protocol["sampler"] = {"name": self._sampler.name, **self._sampler.report.as_dict()}
             self._sampler = None

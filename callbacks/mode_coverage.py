@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback, labels_as_in
 from lightning_gans.compat.lightning import pl
-from lightning_gans.engine.contract import Samples
+from lightning_gans.engine.contract import Pictures, Samples
 from lightning_gans.metrics import (
     ClassifierExtractor,
     class_coverage,
@@ -50,6 +50,7 @@ class ModeCoverage(ScoreCallback):
         ValueError: for settings out of range, and for data of which nothing is known exactly.
     """
 
+    needs = Pictures
     higher_is_better = ("modes", "high_quality")
     in_progress_bar = ("modes", "high_quality", "w1")
 
@@ -95,12 +96,14 @@ class ModeCoverage(ScoreCallback):
         known = None if pl_module.num_classes is None else data.reference("train")[1]
         labels, law = labels_as_in(known, self.num_samples, pl_module.num_classes, self.seed)
         self.protocol = {"samples": self.num_samples, "labels": law, "seed": self.seed, "weights": weights}
+        self.protocol["network_calls"] = pl_module.network_calls
         if self.sampler is None:
             parts = [None] * len(sizes) if labels is None else labels.split(_BLOCK)
             samples = [pl_module.sample(size, some, own) for size, some in zip(sizes, parts)]
             return self._values(data, samples, own, pl_module.device)
         sampler = self.sampler(pl_module)
         samples = list(sampler.sample(self.num_samples, labels, self.seed, progress=False).split(_BLOCK))
+        self.protocol["network_calls"] = sampler.network_calls
         self.protocol["sampler"] = {"name": sampler.name, **sampler.report.as_dict()}
         values = self._values(data, samples, own, pl_module.device)
         return {f"{name}/{name_of(self.sampler)}": value for name, value in values.items()}

@@ -37,7 +37,9 @@ class OverfitAlarm(EveryNSteps):
 
     Logged, and there for ``ModelCheckpoint`` and ``EarlyStopping`` to monitor: ``d/accuracy_train``,
     ``d/accuracy_heldout``: share of training and of held-out reals taken for real; ``d/accuracy_fake``: share of the
-    last batch's fakes taken for fake; ``d/overfit_gap``: the first minus the second. A discriminator that has memorised
+    last batch's fakes taken for fake; ``d/overfit_gap``: the first minus the second; ``d/distance``: how far D's
+    weights are from where training began, |w - w_0| / |w_0|, since to learn noise by heart takes a long way
+    (arXiv:1903.11680), for which checkpoints keep w_0. A discriminator that has memorised
     its data tells training samples from equally real held-out ones, and what it teaches is to copy. D is in evaluation
     mode. Training samples are the first of ``datamodule.reference("train")``, without augmentation; without a
     ``reference``, the last batch. Held-out ones come from ``datamodule.val_dataloader()``.
@@ -75,17 +77,22 @@ class OverfitAlarm(EveryNSteps):
         self.held_out: Samples | None = None
         self.checks_above = 0
         self.warned = False
+        self.start: list[Tensor] = []  # D's weights where training began
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Collect the samples to compare."""
         super().on_train_start(trainer, pl_module)
+        if pl_module.global_step == 0 or not self.start:
+            self.start = [p.detach().clone() for p in _weights(pl_module)]
         datamodule: Any = getattr(trainer, "datamodule", None)
         with untouched(pl_module):
             loader = trainer.val_dataloaders if datamodule is None else datamodule.val_dataloader()
             if loader is None:
                 raise ValueError("OverfitAlarm needs held-out samples: give a datamodule with a val_dataloader.")
             self.held_out = _collect(loader, self.num_samples, getattr(pl_module, "columns", None))
-            if hasattr(datamodule, "reference"):
+            if getattr(datamodule, "vocabulary", None) is not None:  # whose items are tokens
+                self.train = _collect([datamodule.fixed_loader("train")], self.num_samples, None)
+            elif hasattr(datamodule, "reference"):
                 items, labels = datamodule.reference("train")
                 low, high = getattr(datamodule, "value_range", None) or (-1.0, 1.0)
                 items = items[: self.num_samples]
@@ -108,6 +115,7 @@ class OverfitAlarm(EveryNSteps):
             "d/accuracy_heldout": on_held_out,
             "d/accuracy_fake": on_fake,
             "d/overfit_gap": gap,
+            "d/distance": self.distance(module),
         }
         trainer.lightning_module.log_dict(values, logger=False, batch_size=1)
         log_metrics(trainer, values, step)
@@ -120,13 +128,24 @@ class OverfitAlarm(EveryNSteps):
                 f"{self.patience} checks in a row): it memorises; more data, augmentation or an earlier stop help."
             )
 
+    def distance(self, module: Any) -> float:
+        """|w - w_0| / |w_0|."""
+        begun = [w.to(p.device) for w, p in zip(self.start, _weights(module), strict=True)]
+        moved = torch.cat([(p.double() - w.double()).flatten() for p, w in zip(_weights(module), begun)]).norm()
+        return float(moved / torch.cat([w.double().flatten() for w in begun]).norm().clamp_min(1e-12))
+
     def state_dict(self) -> dict[str, Any]:
-        """So that a resumed training does not begin to count again, nor warn twice."""
-        return {"checks_above": self.checks_above, "warned": self.warned}
+        """So that a resumed training does not begin to count again, nor warn twice, and knows where it began."""
+        return {"checks_above": self.checks_above, "warned": self.warned, "start": self.start}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.checks_above, self.warned = state_dict["checks_above"], state_dict["warned"]
+        self.start = list(state_dict.get("start", ()))
+
+
+def _weights(module: Any) -> list[Tensor]:
+    return list(module.discriminator.parameters())
 
 
 def _collect(loader: Iterable[Any], n: int, names: Names | None) -> Samples:

@@ -21,7 +21,7 @@ from lightning_gans.callbacks.probe import (
     untouched,
 )
 from lightning_gans.compat.lightning import pl
-from lightning_gans.engine.contract import Critic, Latents, Samples, has
+from lightning_gans.engine.contract import Critic, Latents, Pictures, Samples, has
 from lightning_gans.engine.distributed import world_size
 from lightning_gans.functional.latent import nearest, walk
 from lightning_gans.visualization.images import (
@@ -70,7 +70,7 @@ class SampleGrid(EveryNSteps, Draws):
     """
 
     place = "samples"
-    needs = Samples
+    needs = Pictures
 
     def __init__(
         self,
@@ -98,6 +98,11 @@ class SampleGrid(EveryNSteps, Draws):
         self.drawn_step = -1
 
     # ------------------------------------------------------------------ when
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse text, unless no picture is asked for."""
+        if not self.off:
+            super().on_fit_start(trainer, pl_module)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw what the untrained generator makes."""
         super().on_train_start(trainer, pl_module)

@@ -49,7 +49,7 @@ class ScoreCallback(Asks):
         protocol: how the numbers are made; complete after the first measurement.
     """
 
-    needs = Samples
+    needs: type[Samples] = Samples
     higher_is_better: tuple[str, ...] = ()
     in_progress_bar: tuple[str, ...] = ()
 
@@ -105,7 +105,7 @@ class ScoreCallback(Asks):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure at step 0; after a resume, publish what was measured last."""
         with rng.untouched():
-            self.check(trainer, require(pl_module, Samples, self))
+            self.check(trainer, require(pl_module, self.needs, self))
         step = pl_module.global_step
         self.history = [entry for entry in self.history if entry["step"] <= step] if step else []
         if step == 0 and self.at_start:
@@ -130,7 +130,7 @@ class ScoreCallback(Asks):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fail before the first batch, if at all."""
         with rng.untouched():
-            self.check(trainer, require(pl_module, Samples, self))
+            self.check(trainer, require(pl_module, self.needs, self))
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure once; the values are among those that ``trainer.test`` prints and returns."""

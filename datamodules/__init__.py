@@ -23,9 +23,11 @@ from lightning_gans.datamodules.tail import (
     Threshold,
     tail_loader,
 )
+from lightning_gans.datamodules.text import OneHot, PyDocText, TextDataModule, TextFile
 from lightning_gans.datamodules.toy import Mixture, ToyDataModule
 from lightning_gans.datamodules.toy1d import Gaussian1D, PointMass, RareTail1D
 from lightning_gans.datamodules.toy2d import Blob, Grid, Ring, SwissRoll
+from lightning_gans.datamodules.toy_text import MarkovText, OracleText
 
 __all__ = [
     "CIFAR10",
@@ -44,9 +46,13 @@ __all__ = [
     "ImageDataModule",
     "Images",
     "LowDensity",
+    "MarkovText",
     "MemoryLoader",
     "Mixture",
+    "OneHot",
+    "OracleText",
     "PointMass",
+    "PyDocText",
     "Quantile",
     "RareTail1D",
     "Resampled",
@@ -57,6 +63,8 @@ __all__ = [
     "Tail",
     "TailSampled",
     "TailSampler",
+    "TextDataModule",
+    "TextFile",
     "Threshold",
     "ToyDataModule",
     "tail_loader",

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 from lightning_gans.visualization.images import figure_image, new_figure
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -65,17 +65,17 @@ ARCHITECTURES: dict[str, Callable[[int, str], dict[str, Any]]] = {
 DEEP = "101-layer ResNet"
 
 
-def fid(result: common.Result) -> float:
+def fid(result: playing.Result) -> float:
     """The last FID; NaN if the game failed."""
-    return common.last(result, common.score_of(result["game"]["data"]))
+    return measures.last(result, playing.score_of(result["game"]["data"]))
 
 
-def success(result: common.Result, below: float) -> bool:
+def success(result: playing.Result, below: float) -> bool:
     """Whether the last FID is below a bound: not, if the game failed."""
     return fid(result) < below
 
 
-def map_of(found: dict[str, list[common.Result]], rows: list[str], columns: list[str], below: float) -> Image.Image:
+def map_of(found: dict[str, list[playing.Result]], rows: list[str], columns: list[str], below: float) -> Image.Image:
     """Last FID of every pair on a logarithmic colour scale, with the number of successes."""
     figure = new_figure(2.6 + 1.35 * len(columns), 0.8 + 0.5 * len(rows))
     axes = figure.subplots()
@@ -87,7 +87,7 @@ def map_of(found: dict[str, list[common.Result]], rows: list[str], columns: list
     for i, a in enumerate(rows):
         for j, o in enumerate(columns):
             results = found[f"{a} | {o}"]
-            text = f"{common.spread(cells[i][j])}\n{sum(success(r, below) for r in results)} of {len(results)}"
+            text = f"{measures.spread(cells[i][j])}\n{sum(success(r, below) for r in results)} of {len(results)}"
             dark = not heat[i][j] < 2
             axes.text(j, i, text, ha="center", va="center", fontsize=7.5, color="white" if dark else "#202020")
     axes.set_xticks(range(len(columns)), columns, fontsize=9)
@@ -98,12 +98,12 @@ def map_of(found: dict[str, list[common.Result]], rows: list[str], columns: list
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(
+    p = page.parser(
         __doc__, data="Digits", updates=1000, deep_updates=300, width=16, rate=1e-3, deep_rate=1e-3, success=100.0,
         architectures=list(ARCHITECTURES), objectives=list(OBJECTIVES),
     )  # fmt: skip
     arguments = p.parse_args()
-    score, games = common.score_of(arguments.data), {}
+    score, games = playing.score_of(arguments.data), {}
     for architecture in arguments.architectures:
         for objective in arguments.objectives:
             chosen = OBJECTIVES[objective]
@@ -113,14 +113,16 @@ def main() -> None:
             options = chosen["options"] | {"lr_g": rate, "lr_d": rate, "d_steps": 5}
             nets = ARCHITECTURES[architecture](arguments.width, "layer" if objective == "WGAN-GP" else "batch")
             play = {"technique": chosen["technique"], "options": options, **nets}
-            games[f"{architecture} | {objective}"] = common.image_game(arguments.data, updates, arguments.width, **play)
-    found = common.sweep(games, arguments.seeds, arguments)
+            games[f"{architecture} | {objective}"] = playing.image_game(
+                arguments.data, updates, arguments.width, **play
+            )
+    found = playing.sweep(games, arguments.seeds, arguments)
     rows = [f"| architecture | {' | '.join(arguments.objectives)} |", "|---" * (1 + len(arguments.objectives)) + "|"]
     for a in arguments.architectures:
         cells = []
         for o in arguments.objectives:
             results = found[f"{a} | {o}"]
-            last, best = common.spread(map(fid, results)), common.spread(common.best(r, score) for r in results)
+            last, best = measures.spread(map(fid, results)), measures.spread(measures.best(r, score) for r in results)
             cells.append(f"{sum(success(r, arguments.success) for r in results)}/{len(results)}: {last} (best {best})")
         rows.append(f"| {a} | {' | '.join(cells)} |")
     counts = {a: found[f"{a} | {arguments.objectives[0]}"][0]["parameters"] for a in arguments.architectures}
@@ -137,7 +139,7 @@ def main() -> None:
         f"FID/{score.rsplit('/', 1)[1]}: 2,000 samples of the EMA generator",
     ]
     picture = map_of(found, arguments.architectures, arguments.objectives, arguments.success)
-    common.publish(arguments, "Architecture against objective", found, protocol, rows, picture)
+    page.publish(arguments, "Architecture against objective", found, protocol, rows, picture)
 
 
 if __name__ == "__main__":

@@ -11,32 +11,32 @@ from __future__ import annotations
 
 from PIL import Image
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 from experiments.tail_gradients import STARTS, boosted_game, plain_game, tail_sampled
 
 
-def relative(name: str, share: float) -> common.Columns:
+def relative(name: str, share: float) -> measures.Columns:
     """A logged mass, last and over the second half, relative to the share."""
     return {
-        "tail mass / truth, last": lambda r: common.last(r, name) / share,
-        "mean of the second half": lambda r: common.late_mean(r, name) / share,
+        "tail mass / truth, last": lambda r: measures.last(r, name) / share,
+        "mean of the second half": lambda r: measures.late_mean(r, name) / share,
     }
 
 
-def over_time(found: dict[str, list[common.Result]], title: str, name: str, label: str) -> Image.Image:
+def over_time(found: dict[str, list[playing.Result]], title: str, name: str, label: str) -> Image.Image:
     """Curves of some games."""
     return figures.curves({title: found}, name, label)
 
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(
+    p = page.parser(
         __doc__, updates=2000, long_updates=6000, shares=[0.01, 0.05], ps=[0.5, 0.9, 0.99], batch_size=64, width=64,
         rate=1e-3,
     )  # fmt: skip
     arguments = p.parse_args()
     tables: list[str] = []
-    everything: dict[str, list[common.Result]] = {}
+    everything: dict[str, list[playing.Result]] = {}
     pictures: list[Image.Image] = []
 
     share = arguments.shares[0]
@@ -50,19 +50,19 @@ def main() -> None:
             ("p learned from 0.9", {"p": 0.9, "learn_p": True}),
         ):
             games[f"{start}, {name}"] = boosted_game(base, start, arguments.updates, share, **options)
-    found = common.sweep(games, arguments.seeds, arguments)
+    found = playing.sweep(games, arguments.seeds, arguments)
     everything |= found
     columns = relative("metrics/tail_mass", share) | {
-        "W1, last": lambda r: common.last(r, "metrics/w1"),
-        "best": lambda r: common.best(r, "metrics/w1"),
-        "p, last": lambda r: common.last(r, "g/p"),
-        "ms per update": common.milliseconds,
+        "W1, last": lambda r: measures.last(r, "metrics/w1"),
+        "best": lambda r: measures.best(r, "metrics/w1"),
+        "p, last": lambda r: measures.last(r, "g/p"),
+        "ms per update": measures.milliseconds,
     }
-    tables += ["", f"## How G_1 begins (true tail mass {share:g})", "", *common.table(found, columns, "G_1 begins")]
+    tables += ["", f"## How G_1 begins (true tail mass {share:g})", "", *measures.table(found, columns, "G_1 begins")]
     shown = {s: found[f"{s}, p = {1 - share:g}"] for s in STARTS}
     pictures.append(over_time(shown, f"p = {1 - share:g}, fixed", "metrics/tail_mass", "tail mass of the samples"))
 
-    learned: dict[str, list[common.Result]] = {}
+    learned: dict[str, list[playing.Result]] = {}
     for share in arguments.shares:
         base = plain_game(share, arguments.updates, arguments)
         games = {
@@ -71,12 +71,12 @@ def main() -> None:
             )
             for start in arguments.ps
         }
-        played = common.sweep(games, arguments.seeds, arguments)
+        played = playing.sweep(games, arguments.seeds, arguments)
         learned |= played
-        columns = {"p, last": lambda r: common.last(r, "g/p"), "p, halfway": lambda r: middle(r, "g/p")}
-        columns |= relative("metrics/tail_mass", share) | {"W1, last": lambda r: common.last(r, "metrics/w1")}
+        columns = {"p, last": lambda r: measures.last(r, "g/p"), "p, halfway": lambda r: middle(r, "g/p")}
+        columns |= relative("metrics/tail_mass", share) | {"W1, last": lambda r: measures.last(r, "metrics/w1")}
         tables += ["", f"## Learned p (p = {1 - share:g} if G has none of the tail and G_1 nothing else)", ""]
-        tables += common.table(played, columns, "tail mass, start")
+        tables += measures.table(played, columns, "tail mass, start")
         pictures.append(over_time(played, f"tail mass {share:g}", "g/p", "p"))
     everything |= learned
     protocol = [
@@ -89,12 +89,12 @@ def main() -> None:
         "moments, vae: G_1 is first trained on the data beyond 2; learned p: after moments",
         "10,000 samples, 20 times; the share of the tail among 10,000 true draws is known to 10 % (4 % for a = 0.05)",
     ]
-    common.publish(arguments, "How a mixture grows", everything, protocol, tables, figures.stack(*pictures))
+    page.publish(arguments, "How a mixture grows", everything, protocol, tables, figures.stack(*pictures))
 
 
-def middle(result: common.Result, name: str) -> float:
+def middle(result: playing.Result, name: str) -> float:
     """The value half-way through."""
-    found = common.series(result, name)
+    found = measures.series(result, name)
     return found[len(found) // 2][1] if found and not result["failed"] else float("nan")
 
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from PIL import Image
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 from lightning_gans.visualization.images import figure_image, new_figure
 
 
-def layers(result: common.Result) -> list[float]:
+def layers(result: playing.Result) -> list[float]:
     """Gradient norm by layer of the critic, from input to output; geometric mean over the second half of the run."""
     late = result["rows"][len(result["rows"]) // 2 :]
     names = list(dict.fromkeys(name for row in late for name in row if name.startswith("grad/d/")))
@@ -27,7 +27,7 @@ def layers(result: common.Result) -> list[float]:
     return [10 ** statistics.fmean(math.log10(max(r[n], floor)) for r in late if n in r) for n in names]
 
 
-def decades(result: common.Result) -> float:
+def decades(result: playing.Result) -> float:
     """How many decades the gradient gains from the output to the input: below 0 it vanishes, above 0 it explodes.
 
     Of the hidden layers of equal shape, so that a difference in size is not taken for one in gradient.
@@ -36,13 +36,13 @@ def decades(result: common.Result) -> float:
     return math.log10(found[0] / found[-1]) if found else math.nan
 
 
-def at_ends(result: common.Result, c: float) -> float:
+def at_ends(result: playing.Result, c: float) -> float:
     """Share of the critic's parameters within 0.1 % of -c or c."""
     weights = result["weights"]
     return sum(abs(w) >= (1 - 1e-3) * c for w in weights) / len(weights) if weights else math.nan
 
 
-def draw(found: Mapping[str, Sequence[common.Result]]) -> Image.Image:
+def draw(found: Mapping[str, Sequence[playing.Result]]) -> Image.Image:
     """Left: gradient norm by layer. Right: the first seed's histogram of the parameters, in units of the largest."""
     from matplotlib import colormaps
 
@@ -78,7 +78,7 @@ def draw(found: Mapping[str, Sequence[common.Result]]) -> Image.Image:
 def main() -> None:
     """Play, print, write."""
     thresholds = [0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0]
-    p = common.parser(__doc__, thresholds=thresholds, data="Ring", depth=12, width=64, updates=600)
+    p = page.parser(__doc__, thresholds=thresholds, data="Ring", depth=12, width=64, updates=600)
     arguments = p.parse_args()
     play: dict[str, Any] = {
         "watch": [["GradientNorms", {"every_n_steps": 20, "inputs": False}]],
@@ -87,12 +87,12 @@ def main() -> None:
     }
     rates = {"lr_g": 5e-4, "lr_d": 5e-4}
 
-    def game(technique: str, **options: Any) -> common.Game:
-        return common.toy_game(arguments.data, arguments.updates, technique=technique, options=rates | options, **play)
+    def game(technique: str, **options: Any) -> playing.Game:
+        return playing.toy_game(arguments.data, arguments.updates, technique=technique, options=rates | options, **play)
 
     games = {f"c = {c:g}": game("wgan", c=c) for c in arguments.thresholds}
     games["gradient penalty"] = game("wgan_gp", gp_weight=0.1, betas=[0.5, 0.9])
-    found = common.sweep(games, arguments.seeds, arguments)
+    found = playing.sweep(games, arguments.seeds, arguments)
     for name, results in found.items():
         for r in results:
             r["c"] = float(name.split(" = ")[1]) if "=" in name else math.nan
@@ -101,12 +101,12 @@ def main() -> None:
         "smallest layer norm": lambda r: min(layers(r), default=math.nan),
         "largest": lambda r: max(layers(r), default=math.nan),
         "parameters at ±c": lambda r: at_ends(r, r["c"]),
-        "modes": lambda r: common.last(r, "metrics/modes"),
-        "high quality, last": lambda r: common.last(r, "metrics/high_quality"),
-        "best": lambda r: common.best(r, "metrics/high_quality"),
-        "reverse KL, last": lambda r: common.last(r, "metrics/reverse_kl"),
+        "modes": lambda r: measures.last(r, "metrics/modes"),
+        "high quality, last": lambda r: measures.last(r, "metrics/high_quality"),
+        "best": lambda r: measures.best(r, "metrics/high_quality"),
+        "reverse KL, last": lambda r: measures.last(r, "metrics/reverse_kl"),
     }
-    tables = common.table(found, columns, "critic")
+    tables = measures.table(found, columns, "critic")
     protocol = [
         f"data: {arguments.data}; critic of {arguments.depth} x {arguments.width} ReLU units, generator 3 x "
         f"{arguments.width}; batch 256; {arguments.updates} generator updates of 5 critic updates",
@@ -114,7 +114,7 @@ def main() -> None:
         "decades: log10 of the ratio of first to last hidden layer of equal shape; parameters: of 201 quantiles",
     ]
     title = "How narrow is the usable clipping band?"
-    common.publish(arguments, title, found, protocol, tables, draw(found))
+    page.publish(arguments, title, found, protocol, tables, draw(found))
 
 
 if __name__ == "__main__":

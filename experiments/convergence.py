@@ -1,97 +1,236 @@
-"""Convergence of the Lipschitz family: the same networks at equal numbers of updates and at equal time.
+"""Convergence: every technique that plays images, at equal time, long enough to choose one by it.
 
-    python -m experiments.convergence --out docs/results/convergence.md
+    python -m experiments.convergence --minutes 15 --hours 8
 
-DCGAN, WGAN, WGAN-GP, SN-GAN, CT-GAN, WGAN-ALP, SRN-GAN and PRC-GAN, each with its paper's steps, betas and penalties,
-on MNIST (downloaded to ``$LIGHTNING_GANS_DATA``; ``--data Digits`` needs no files, ``--data CIFAR10 --width 64`` is
-the same at scale). Learning rates: the better of 2e-4 and 1e-3 on seed 0 (``--seeds 0 --rates`` plays that choice).
+The unit is one game of a technique and a seed on narrow DCGAN networks: a third of the time for each of three learning
+rates on a seed that is not reported, then the whole of it by the best one. Time is that of one thread's processor in
+training steps, scores left out; a technique gets as many updates as fit into it by its first ones. Games are taken from
+a queue, seed by seed; each that ends adds a line to ``docs/results/mnist.jsonl``, of which the page is written anew,
+and one that is broken off goes on from its last checkpoint. The data are looked for in ``$LIGHTNING_GANS_DATA``.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from experiments import common, figures
+import torch
+from tqdm import tqdm
 
-# Options of each technique; the learning rate of D (that of G is the same, a fifth of it for PRC-GAN as in its code);
-# how many times the generator updates that the others have it is given: its cycle is that much cheaper.
-PAPERS: dict[str, tuple[dict[str, Any], float, int]] = {
-    "dcgan": ({}, 1e-3, 5),
-    "wgan": ({"c": 0.01}, 1e-3, 1),
-    "wgan_gp": ({"betas": [0.5, 0.9]}, 1e-3, 1),
-    "sn_gan": ({}, 1e-3, 1),
-    "ct_gan": ({"betas": [0.5, 0.9]}, 1e-3, 1),
-    "wgan_alp": ({}, 1e-3, 1),
-    "srn_gan": ({}, 1e-3, 1),
-    "prc_gan": ({}, 1e-3, 5),
+from benchmarks.recipes import header
+from experiments import figures, measures, page, playing
+from lightning_gans import datamodules
+from lightning_gans.runs.atomic import write_text
+from lightning_gans.tools.score import score_samples
+from lightning_gans.visualization.images import grid_image, save_image_atomic
+
+Line = dict[str, Any]
+# Of each technique the options of its paper, whether D has BatchNorm or dropout, and whether the rates fall to nothing.
+WASSERSTEIN: dict[str, Any] = {"betas": [0.5, 0.9]}
+TECHNIQUES: dict[str, dict[str, Any]] = {
+    "dcgan": {"norm": "batch"},
+    "wgan_gp": {"options": WASSERSTEIN, "decay": True},
+    "sn_gan": {"decay": True},
+    "prc_gan": {"decay": True, "dropout": True, "classifier": True},
+    "r3_gan": {},
+    "ct_gan": {"options": WASSERSTEIN, "decay": True, "dropout": True},
+    "wgan": {"norm": "batch"},
+    "srn_gan": {"decay": True},
+    "wgan_alp": {"decay": True},
+    "unrolled": {},
+    "robust_wgan": {"options": WASSERSTEIN},
+    "gan": {},
 }
-BATCH_NORM = ("dcgan", "wgan")  # in the discriminator, as in their papers
-DROPOUT = ("ct_gan", "prc_gan")
+RATES = (2e-4, 6e-4, 2e-3)  # of D, and of G except for PRC-GAN, whose G and C have a fifth of it, as in its code
+CHOOSING = 100  # the seed by which rates are chosen, which is not reported
+FIRST = 60  # updates by which the time of one is measured
 
 
-def game(technique: str, rate: float, arguments: Any) -> common.Game:
-    """One technique by its paper's rules."""
-    options, _, times = PAPERS[technique]
-    norm = "batch" if technique in BATCH_NORM else "none"
+def game(technique: str, rate: float, updates: int, seed: int, arguments: Any) -> playing.Game:
+    """One game, whose ``seed`` is set."""
+    own = TECHNIQUES[technique]
     rates = {"lr_d": rate, "lr_g": rate / 5 if technique == "prc_gan" else rate}
-    if technique == "prc_gan":
-        rates["lr_c"] = rate / 5
-    made = common.image_game(
-        arguments.data, times * arguments.updates, arguments.width, norm, arguments.batch_size,
-        technique=technique, options=options | rates,
+    rates |= {"lr_c": rate / 5} if technique == "prc_gan" else {}
+    rates |= {"anneal_steps": max(1, 2 * updates // 3)} if technique == "r3_gan" else {}
+    made = playing.image_game(
+        arguments.data, updates, arguments.width, own.get("norm", "none"), arguments.batch_size, technique=technique,
+        options=own.get("options", {}) | rates, decay=own.get("decay", False), seed=seed,
+        save_every=max(1, updates // 20),
     )  # fmt: skip
-    made["every"] = max(1, arguments.updates // 4)
-    if technique in DROPOUT:
-        made["discriminator"][1]["dropout"] = arguments.dropout
-    if technique == "prc_gan":
+    made |= {"every": max(1, updates // 10), "log_every": max(1, updates // 50), "ema": 0.999}
+    made["score"] |= {"metrics": ["fid", "kid", "prdc"], "num_fake": arguments.num_fake, "at_start": False}
+    if own.get("dropout"):
+        made["discriminator"][1]["dropout"] = 0.2
+    if own.get("classifier"):
         made["classifier"] = ["DCGANDiscriminator", {"width": arguments.width, "norm": "batch"}]
     return made
 
 
-def main() -> None:
-    """Play, print, write."""
-    p = common.parser(
-        __doc__, data="MNIST", updates=800, width=16, batch_size=32, dropout=0.2, only=list(PAPERS), seconds=0.0
-    )
-    p.add_argument("--rates", nargs="*", type=float, default=None, help="compare learning rates instead")
-    arguments = p.parse_args()
-    fid = common.score_of(arguments.data)
-    if arguments.rates is not None:
-        games = {f"{t} {r:g}": game(t, r, arguments) for t in arguments.only for r in arguments.rates or [2e-4, 1e-3]}
-    else:
-        games = {t: game(t, PAPERS[t][1], arguments) for t in arguments.only}
-    found = common.sweep(games, arguments.seeds, arguments)
-    lengths = [r["rows"][-1]["seconds"] for results in found.values() for r in results if not r["failed"]]
-    seconds = arguments.seconds or math.floor(min(lengths))
-    columns = {
-        f"FID after {arguments.updates} G updates": lambda r: next(
-            (row[fid] for row in r["rows"] if row["step"] == arguments.updates and fid in row), float("nan")
-        ),
-        f"FID after {seconds:.0f} s": lambda r: common.at_time(r, fid, seconds),
-        "FID, last": lambda r: common.last(r, fid),
-        "FID, best": lambda r: common.best(r, fid),
-        "G updates": lambda r: r["rows"][-1]["step"],
-        "ms per G update": common.milliseconds,
-        "seconds": lambda r: r["rows"][-1]["seconds"],
+def updates_in(technique: str, minutes: float, arguments: Any) -> int:
+    """Updates that fit into the time, by a few first ones, of which those before the third are left out."""
+    tried = game(technique, RATES[0], FIRST, CHOOSING, arguments)
+    tried |= {"every": FIRST + 1, "log_every": 2, "save_every": 0, "folder": str(Path(arguments.runs) / "first")}
+    rows = playing.play(tried)["rows"]
+    seconds, updates = rows[-1]["seconds"] - rows[0]["seconds"], rows[-1]["step"] - rows[0]["step"]
+    return max(20, int(60 * minutes / (seconds / updates)))
+
+
+def queue(lines: list[Line], arguments: Any) -> Iterator[tuple[str, int, float]]:
+    """(technique, seed, rate) of the games that are missing; ``lines`` grows meanwhile."""
+    for seed in arguments.seeds:
+        for technique in arguments.only:
+            for rate in RATES:
+                if not of(lines, technique, CHOOSING, rate):
+                    yield technique, CHOOSING, rate
+            rate = best_rate(lines, technique)
+            if not of(lines, technique, seed, rate):
+                yield technique, seed, rate
+
+
+def of(lines: list[Line], technique: str, seed: int, rate: float) -> list[Line]:
+    """The lines of one game."""
+    return [n for n in lines if (n["technique"], n["seed"], n["rate"]) == (technique, seed, rate)]
+
+
+def best_rate(lines: list[Line], technique: str) -> float:
+    """The rate of the lowest FID at the end of a third of the time; one that failed comes last."""
+    ends = {line["rate"]: score(line) for rate in RATES for line in of(lines, technique, CHOOSING, rate)}
+    return min(ends, key=lambda rate: (math.isnan(ends[rate]), ends[rate]))
+
+
+def score(line: Line, name: str = "fid") -> float:
+    """The last value of a score, NaN if the game failed."""
+    return measures.last(line, f"metrics/{name}/{line['extractor']}")
+
+
+def pictures(arguments: Any) -> Path:
+    """The folder of sample rows, beside the page."""
+    return Path(arguments.out.with_suffix(""))
+
+
+def floor(arguments: Any) -> dict[str, float]:
+    """The scores of as many test images as a generator makes: what it is not asked to go below."""
+    data = getattr(datamodules, arguments.data)(**({} if arguments.data == "Digits" else {"download": False}))
+    data.prepare_data()
+    data.setup("test")
+    images = data.reference("test")[0][: arguments.num_fake]
+    extractor: Any = playing.score_of(arguments.data).rsplit("/", 1)[1]
+    real = None if arguments.data == "Digits" else 10_000
+    scores: dict[str, float] = score_samples(images, data, extractor, ["fid", "kid", "prdc"], num_real=real)["scores"]
+    return scores
+
+
+def ranked(played: dict[str, list[Line]]) -> dict[str, str]:
+    """Techniques by their mean last FID, with their rank; one within the spread of the one before shares its rank."""
+    means = {t: statistics.fmean(map(score, found)) for t, found in played.items()}
+    spreads = {t: statistics.stdev(map(score, found)) if len(found) > 1 else 0.0 for t, found in played.items()}
+    order = sorted(played, key=lambda t: (math.isnan(means[t]), means[t]))
+    ranks: dict[str, str] = {}
+    for i, technique in enumerate(order):
+        before = order[i - 1] if i else technique
+        tied = means[technique] - means[before] <= max(spreads[technique], spreads[before])
+        ranks[technique] = ranks[before] if i and tied else str(i + 1)
+    return ranks
+
+
+def write_page(lines: list[Line], arguments: Any) -> None:
+    """The table of the lines that are there, sorted by their last FID, and how many are missing."""
+    played = {t: [n for n in lines if n["technique"] == t and n["seed"] in arguments.seeds] for t in arguments.only}
+    played = {t: found for t, found in played.items() if found}
+    if not played:
+        return
+    ranks = ranked(played)
+    played = {f"{ranks[t]}. {t}" + (f", {n} of {len(arguments.seeds)} seeds" if (n := len(played[t])) <
+              len(arguments.seeds) else ""): played[t] for t in ranks}  # fmt: skip
+    missing = len(arguments.only) * len(arguments.seeds) - sum(map(len, played.values()))
+    extractor = lines[0]["extractor"]
+    name = f"metrics/fid/{extractor}"
+    columns: measures.Columns = {
+        f"FID/{extractor}, last": score,
+        "best": lambda line: measures.best(line, name),
+        "KID": lambda line: score(line, "kid"),
+        "precision": lambda line: score(line, "precision"),
+        "recall": lambda line: score(line, "recall"),
+        "G updates": lambda line: line["updates"],
+        "rate": lambda line: line["rate"],
     }
-    tables = common.table(found, columns, "technique")
-    figure = figures.stack(
-        figures.curves({arguments.data: found}, fid, "FID", log=True),
-        figures.curves({arguments.data: found}, fid, "FID", log=True, x="seconds"),
-        figures.samples(found),
-    )
-    protocol = [
-        f"data: {arguments.data}; DCGAN networks of width {arguments.width}, batch {arguments.batch_size}; BatchNorm "
-        f"in the discriminators of {' and '.join(BATCH_NORM)}, dropout of {arguments.dropout:g} in those of "
-        f"{' and '.join(DROPOUT)}",
-        f"learning rates: {', '.join(f'{t} {PAPERS[t][1]:g}' for t in arguments.only)}; by time: between two "
-        "measurements, on the line of the logarithm",
-        "each technique has the discriminator steps, betas, clipping and penalty weights of its paper's code",
-        f"FID/{fid.rsplit('/', 1)[1]}: 2,000 samples of the EMA generator (0.99)",
-        "seconds: of the processor, one thread, training steps alone",
+    tables = measures.table(played, columns, "technique")
+    real = {key.partition("/")[0]: value for key, value in floor(arguments).items()}
+    tables += [
+        "",
+        f"Test images against training images: FID {real['fid']:.3g}, KID {real['kid']:.2g}, precision "
+        f"{real['precision']:.2g}, recall {real['recall']:.2g}.",
+        *("", "## Learning rates", "", f"FID/{extractor} after a third of the time, seed {CHOOSING}.", ""),
+        f"| technique | {' | '.join(f'{rate:g}' for rate in RATES)} |",
+        "|---" * (1 + len(RATES)) + "|",
     ]
-    common.publish(arguments, "Convergence of the Lipschitz family", found, protocol, tables, figure)
+    for t in ranks:
+        cells = [measures.spread(map(score, of(lines, t, CHOOSING, rate))) for rate in RATES]
+        tables.append(f"| {t} | {' | '.join(cells)} |")
+    tables += ["", f"## Samples, seed {arguments.seeds[0]}", ""]
+    for t in ranks:
+        tables += [f"{t}: ![samples of {t}]({pictures(arguments).name}/{t}.png)", ""]
+    own = {key: " and ".join(t for t in TECHNIQUES if key in TECHNIQUES[t]) for key in ("norm", "dropout", "decay")}
+    protocol = [
+        f"{missing} of {len(arguments.only) * len(arguments.seeds)} games are missing",
+        f"data: {arguments.data}; DCGAN networks of width {arguments.width}, batch {arguments.batch_size}, EMA 0.999; "
+        f"BatchNorm in D of {own['norm']}, dropout of 0.2 in D of {own['dropout']}; rates that fall to nothing: "
+        f"{own['decay']}",
+        f"{arguments.minutes:g} minutes of one thread's processor time per game, in training steps; as many updates as "
+        f"fit into it by the first {FIRST}",
+        f"scores of {arguments.num_fake:,} samples against 10,000 training images; ranks by the mean last FID, the "
+        "same where two differ by no more than the larger of their deviations",
+    ]
+    curves = {arguments.data: played}
+    figure = figures.stack(
+        figures.curves(curves, name, "FID", log=True), figures.curves(curves, name, "FID", log=True, x="seconds")
+    )
+    page.publish(arguments, f"{arguments.data}, {arguments.minutes:g} minutes", played, protocol, tables, figure)
+
+
+def main() -> None:
+    """Play until the hours are over or nothing is missing; write the page."""
+    p = page.parser(__doc__, data="MNIST", minutes=15.0, hours=8.0, width=16, batch_size=32, num_fake=5000)
+    p.add_argument("--only", nargs="+", default=list(TECHNIQUES), choices=list(TECHNIQUES))
+    p.set_defaults(out=Path("docs/results/mnist.md"), jobs=1)
+    arguments = p.parse_args()
+    kept = arguments.out.with_suffix(".jsonl")
+    lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    end, updates = time.monotonic() + 3600 * arguments.hours, dict[str, int]()
+    for technique, seed, rate in tqdm(queue(lines, arguments), desc="games", unit="game"):
+        if time.monotonic() > end:
+            break
+        share = arguments.minutes / (3 if seed == CHOOSING else 1)
+        if technique not in updates:
+            known = [line for line in lines if line["technique"] == technique]
+            per_minute = known[0]["updates"] / known[0]["minutes"] if known else None
+            updates[technique] = int(per_minute * arguments.minutes) if per_minute else updates_in(
+                technique, arguments.minutes, arguments)  # fmt: skip
+        made = game(technique, rate, int(updates[technique] * share / arguments.minutes), seed, arguments)
+        folder = Path(arguments.runs) / f"convergence-{technique}-{rate:g}-{seed}"
+        result = playing.play(made | {"folder": str(folder)})
+        told = header("")
+        lines.append({
+            "technique": technique, "seed": seed, "rate": rate, "data": arguments.data, "minutes": share,
+            "updates": made["updates"], "extractor": playing.score_of(arguments.data).rsplit("/", 1)[1],
+            "commit": told[1].removeprefix("- commit: "), "date": told[2].removeprefix("- date: "),
+            "hardware": told[3].removeprefix("- hardware: "), "failed": result["failed"],
+            "rows": [{k: float(f"{v:.5g}") for k, v in row.items() if k.startswith(("step", "seconds", "metrics/"))}
+                     for row in result["rows"] if any(k.startswith("metrics/") for k in row)],
+        })  # fmt: skip
+        if seed == arguments.seeds[0]:
+            samples = grid_image(torch.tensor(result["sample"][:20]).nan_to_num(), 20, cell=40)
+            save_image_atomic(samples, pictures(arguments) / f"{technique}.png")
+        write_text(kept, "".join(json.dumps(line) + "\n" for line in lines))
+        shutil.rmtree(folder, ignore_errors=True)
+        write_page(lines, arguments)
+    write_page(lines, arguments)
 
 
 if __name__ == "__main__":

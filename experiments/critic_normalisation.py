@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 from experiments.one_or_two_sided import NORMS, quality
 
 KINDS = ("none", "layer", "instance", "group", "weight", "batch")
 
 
-def game(norm: str, arguments: Any) -> common.Game:
+def game(norm: str, arguments: Any) -> playing.Game:
     """WGAN-GP with one normalisation in its critic."""
-    made = common.image_game(
+    made = playing.image_game(
         arguments.data, arguments.updates, arguments.width, "none" if norm == "weight" else norm,
         technique="wgan_gp", options={"lr_g": arguments.rate, "lr_d": arguments.rate, "betas": [0.5, 0.9]},
         watch=[["GradientNorms", {"every_n_steps": 50, "per_layer": False}]],
@@ -30,7 +30,7 @@ def game(norm: str, arguments: Any) -> common.Game:
 def refusal(norm: str, arguments: Any) -> str | None:
     """What is said of a critic with this normalisation before anything is trained, if it is refused."""
     try:
-        common.build(game(norm, arguments) | {"seed": 0})
+        playing.build(game(norm, arguments) | {"seed": 0})
     except ValueError as error:
         return str(error)
     return None
@@ -38,21 +38,21 @@ def refusal(norm: str, arguments: Any) -> str | None:
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(__doc__, data="MNIST", updates=800, width=16, rate=1e-3)
+    p = page.parser(__doc__, data="MNIST", updates=800, width=16, rate=1e-3)
     arguments = p.parse_args()
     refused = {norm: said for norm in KINDS if (said := refusal(norm, arguments)) is not None}
     games = {norm: game(norm, arguments) for norm in KINDS if norm not in refused}
-    found = common.sweep(games, arguments.seeds, arguments)
-    tables = common.table(found, quality(arguments.data) | NORMS, "normalisation")
+    found = playing.sweep(games, arguments.seeds, arguments)
+    tables = measures.table(found, quality(arguments.data) | NORMS, "normalisation")
     tables += ["", *(f"{norm}: refused. *{said}*" for norm, said in refused.items())]
-    figure = figures.stack(figures.curves({arguments.data: found}, common.score_of(arguments.data), "FID", log=True),
+    figure = figures.stack(figures.curves({arguments.data: found}, playing.score_of(arguments.data), "FID", log=True),
                            figures.samples(found))  # fmt: skip
     protocol = [
         f"WGAN-GP on {arguments.data}, DCGAN networks of width {arguments.width}, batch 32; {arguments.updates} "
         f"generator updates of 5 critic updates; Adam({arguments.rate:g}; 0.5, 0.9), weight 10; EMA generator (0.99)",
         "FID/lenet: 2,000 samples against 10,000 training images; time: of the processor, one thread",
     ]
-    common.publish(arguments, "Normalisation in a penalised critic", found, protocol, tables, figure)
+    page.publish(arguments, "Normalisation in a penalised critic", found, protocol, tables, figure)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from experiments.common import Result, series
+from experiments.measures import series
+from experiments.playing import Result
 from lightning_gans.visualization.images import INK, figure_image, grid_image, new_figure
 
 COLOURS = ("#1f6fa8", "#d1601f", "#3b8f4e", "#8a4fa3", "#b0912b", "#4bb0b5", "#a34a56", "#5b6470",

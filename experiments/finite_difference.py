@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 from experiments.one_or_two_sided import NORMS, game, quality
 
 PENALTIES = {"gradient": "GradientPenalty", "finite difference": "FiniteDifferencePenalty"}
@@ -23,27 +23,27 @@ MLP: dict[str, Any] = {
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(__doc__, data=["Ring", "Grid", "MNIST", "MNIST, MLP"], updates=800)
+    p = page.parser(__doc__, data=["Ring", "Grid", "MNIST", "MNIST, MLP"], updates=800)
     arguments = p.parse_args()
     tables: list[str] = []
-    panels: dict[str, dict[str, list[common.Result]]] = {}
+    panels: dict[str, dict[str, list[playing.Result]]] = {}
     for data in arguments.data:
-        weight = 0.1 if data in common.TOYS else 10.0
+        weight = 0.1 if data in playing.TOYS else 10.0
         more = MLP if data.endswith("MLP") else {}
         games = {
             name: game(data.split(",")[0], [penalty, {"weight": weight}], arguments.updates, **more)
             for name, penalty in PENALTIES.items()
         }
-        panels[data] = common.sweep(games, arguments.seeds, arguments)
+        panels[data] = playing.sweep(games, arguments.seeds, arguments)
         columns = quality(data.split(",")[0]) | NORMS
-        tables += ["", f"## {data}", "", *common.table(panels[data], columns, "penalty")]
+        tables += ["", f"## {data}", "", *measures.table(panels[data], columns, "penalty")]
     figure = figures.curves(panels, "grad/input/interpolated", "mean gradient norm on interpolates")
     results = {f"{data}: {name}": found for data, lines in panels.items() for name, found in lines.items()}
     protocol = [
         "as in one-or-two-sided.md; weight 0.1 on toys, 10 on images; MLP: 3 x 128 units in both networks",
         "norms: of the true gradient, whatever was penalised; mean over the second half of a run",
     ]
-    common.publish(arguments, "Is the finite-difference penalty equivalent?", results, protocol, tables, figure)
+    page.publish(arguments, "Is the finite-difference penalty equivalent?", results, protocol, tables, figure)
 
 
 if __name__ == "__main__":

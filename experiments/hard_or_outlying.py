@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 from experiments.robust import FORMS, GROUPS, contaminated, last, robust
 from lightning_gans.functional.robust import rho_for_share
 from lightning_gans.visualization.images import figure_image, new_figure
@@ -23,11 +23,11 @@ PAIRS = {"hard from ordinary": "ordinary/hard", "outlying from ordinary": "ordin
          "outlying from hard": "hard/outlying"}  # fmt: skip
 
 
-def methods(place: float, arguments: Any) -> dict[str, common.Game]:
+def methods(place: float, arguments: Any) -> dict[str, playing.Game]:
     """WGAN-GP, and both forms with what drops one group, and what drops two."""
     share = arguments.share
     options = {"gp_weight": 0.1, "lr_d": arguments.rate, "lr_g": arguments.rate, "betas": [0.5, 0.9]}
-    made = common.toy_game("Ring", arguments.updates, arguments.width, technique="wgan_gp", options=options)
+    made = playing.toy_game("Ring", arguments.updates, arguments.width, technique="wgan_gp", options=options)
     made["data_options"] = {"rare_share": share}
     plain = contaminated(made, ["Blob", {"centre": [place, place]}], share)
     games = {"WGANGP": plain}
@@ -38,14 +38,14 @@ def methods(place: float, arguments: Any) -> dict[str, common.Game]:
     return games
 
 
-def by_group(panels: Mapping[str, Sequence[common.Result]], what: str) -> Image.Image:
+def by_group(panels: Mapping[str, Sequence[playing.Result]], what: str) -> Image.Image:
     """One panel per game: the mean of a group over training, its mean over seeds and the range of the seeds."""
     figure = new_figure(1.0 + 3.8 * len(panels), 3.6)
     for i, (axes, (title, results)) in enumerate(
         zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items())
     ):
         for colour, group in zip(figures.COLOURS, GROUPS):
-            seeds = [common.series(r, f"{what}/{group}") for r in results if not r["failed"]]
+            seeds = [measures.series(r, f"{what}/{group}") for r in results if not r["failed"]]
             columns = [[value for _, value in at] for at in zip(*seeds)]
             steps = [step for step, _ in seeds[0][: len(columns)]] if seeds else []
             axes.plot(steps, [sum(c) / len(c) for c in columns], color=colour, linewidth=1.5, label=group)
@@ -57,18 +57,18 @@ def by_group(panels: Mapping[str, Sequence[common.Result]], what: str) -> Image.
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(__doc__, places=[4.0, 2.0], share=0.02, updates=1500, width=64, rate=1e-3, w_every=20)
+    p = page.parser(__doc__, places=[4.0, 2.0], share=0.02, updates=1500, width=64, rate=1e-3, w_every=20)
     arguments = p.parse_args()
     tables: list[str] = []
-    found: dict[str, dict[str, list[common.Result]]] = {}
-    columns: common.Columns = {f"weight, {group}": last(f"weight/{group}") for group in GROUPS}
+    found: dict[str, dict[str, list[playing.Result]]] = {}
+    columns: measures.Columns = {f"weight, {group}": last(f"weight/{group}") for group in GROUPS}
     for what in ("weight", "margin"):
         columns |= {f"AUROC of {what}s, {name}": last(f"auroc/{what}/{pair}") for name, pair in PAIRS.items()}
     columns |= {f"samples, {group}": last(f"samples/{group}") for group in GROUPS[1:]}
     for place in arguments.places:
         title = f"Blob at ({place:g}, {place:g})"
-        found[title] = common.sweep(methods(place, arguments), arguments.seeds, arguments)
-        tables += ["", f"## {title}", "", *common.table(found[title], columns, "technique")]
+        found[title] = playing.sweep(methods(place, arguments), arguments.seeds, arguments)
+        tables += ["", f"## {title}", "", *measures.table(found[title], columns, "technique")]
     pictures = []
     for title, games in found.items():
         weighted = {name: results for name, results in games.items() if name != "WGANGP"}
@@ -96,7 +96,7 @@ def main() -> None:
         "figure: mean over seeds, and the range from the lowest to the highest",
     ]
     everything = {f"{title}: {name}": results for title, games in found.items() for name, results in games.items()}
-    common.publish(arguments, "Hard or outlying?", everything, protocol, tables, figures.stack(*pictures))
+    page.publish(arguments, "Hard or outlying?", everything, protocol, tables, figures.stack(*pictures))
 
 
 if __name__ == "__main__":

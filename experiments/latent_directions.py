@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments import common, convergence, figures
+from experiments import convergence, figures, measures, page, playing
 from lightning_gans.compat.lightning import pl
 from lightning_gans.diagnostics.direction_measures import (
     attribute_correlations,
@@ -189,14 +189,14 @@ def pictures(
 
 
 # ---------------------------------------------------------------------------------------------- games
-def games(data: str, shift: float, arguments: Any) -> dict[str, common.Game]:
+def games(data: str, shift: float, arguments: Any) -> dict[str, playing.Game]:
     """A GAN by each technique, or the fixed generator, with `Directions` watching."""
     options = {"num_directions": arguments.directions, "steps": arguments.steps, "rate": arguments.rate}
     options |= {} if shift == 6 else {"max_shift": shift}
     watch = [["experiments.latent_directions.Directions", options]]
     if data == "Factors":  # one update at rate 0, only so that it is played as the others are
         still = {"technique": "gan", "options": {"lr_g": 0.0, "lr_d": 0.0}, "ema": None, "latent_dim": 8}
-        made = common.image_game("Digits", 1, arguments.width, watch=watch)
+        made = playing.image_game("Digits", 1, arguments.width, watch=watch)
         options["num_directions"] = KNOWN
         return {"fixed generator": made | still | {"generator": ["experiments.latent_directions.Factors", {}]}}
     own = argparse.Namespace(**(vars(arguments) | {"data": data}))
@@ -204,15 +204,15 @@ def games(data: str, shift: float, arguments: Any) -> dict[str, common.Game]:
     return {name: game | {"latent_dim": arguments.latent_dim, "watch": watch} for name, game in plain.items()}
 
 
-def number(key: str) -> Callable[[common.Result], float]:
+def number(key: str) -> Callable[[playing.Result], float]:
     """A column: the mean over directions (or true axes) of what was kept under a name."""
     return lambda r: statistics.fmean(r["found"][key]) if r["found"].get(key) else math.nan
 
 
-def correlation(rank: int) -> Callable[[common.Result], float]:
+def correlation(rank: int) -> Callable[[playing.Result], float]:
     """A column: the mean over directions of the largest correlation, or of the second."""
 
-    def column(result: common.Result) -> float:
+    def column(result: playing.Result) -> float:
         found = result["found"]
         if not found:
             return math.nan
@@ -221,20 +221,20 @@ def correlation(rank: int) -> Callable[[common.Result], float]:
     return column
 
 
-def names(result: common.Result, at_least: float = 0.0) -> list[str | None]:
+def names(result: playing.Result, at_least: float = 0.0) -> list[str | None]:
     """The names of the directions of which R tells this share of their shifts, or more."""
     found = result["found"]
     given = name_directions({name: torch.tensor(values) for name, values in found["correlations"].items()})
     return [name for name, told in zip(given, found["told"]) if told >= at_least]
 
 
-def share_named(result: common.Result, at_least: float = 0.0) -> float:
+def share_named(result: playing.Result, at_least: float = 0.0) -> float:
     """The share of them that have a name."""
     given = names(result, at_least) if result["found"] else []
     return statistics.fmean(float(name is not None) for name in given) if given else math.nan
 
 
-def columns(arguments: Any) -> common.Columns:
+def columns(arguments: Any) -> measures.Columns:
     """The numbers of a table."""
     return {
         "RCA": number("told"),
@@ -251,7 +251,7 @@ def columns(arguments: Any) -> common.Columns:
     }
 
 
-def scatter(panels: Mapping[str, Mapping[str, list[common.Result]]]) -> Image.Image:
+def scatter(panels: Mapping[str, Mapping[str, list[playing.Result]]]) -> Image.Image:
     """One panel per game: each direction's accuracy and the gap of its correlations, all seeds together."""
     across = min(4, len(panels))
     down = math.ceil(len(panels) / across)
@@ -277,7 +277,7 @@ def scatter(panels: Mapping[str, Mapping[str, list[common.Result]]]) -> Image.Im
     return figure_image(figure)
 
 
-def rows_of(title: str, results: list[common.Result], method: str) -> dict[str, list[common.Result]]:
+def rows_of(title: str, results: list[playing.Result], method: str) -> dict[str, list[playing.Result]]:
     """The pictures of the first seed that did not fail, for `figures.samples`."""
     for r in results:
         if (kept := found_by(r, method)) and kept["pictures"]:
@@ -287,7 +287,7 @@ def rows_of(title: str, results: list[common.Result], method: str) -> dict[str, 
     return {}
 
 
-def found_by(result: common.Result, method: str) -> dict[str, Any]:
+def found_by(result: playing.Result, method: str) -> dict[str, Any]:
     """What was kept of a method; empty if the game failed."""
     kept = result["kept"].get("Directions", {})
     return {} if result["failed"] else kept.get(method, {})
@@ -295,23 +295,23 @@ def found_by(result: common.Result, method: str) -> dict[str, Any]:
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(
+    p = page.parser(
         __doc__, data=["Factors", "Digits"], techniques=["dcgan", "sn_gan", "wgan_gp"], updates=400, width=16,
         batch_size=32, latent_dim=16, directions=16, steps=800, rate=1e-3, told=0.9, dropout=0.2, shifts=[6.0, 2.0],
     )  # fmt: skip
     arguments = p.parse_args()
     tables: list[str] = []
-    everything: dict[str, list[common.Result]] = {}
-    panels: dict[str, dict[str, list[common.Result]]] = {}
+    everything: dict[str, list[playing.Result]] = {}
+    panels: dict[str, dict[str, list[playing.Result]]] = {}
     shown: list[Image.Image] = []
     for data, shift in itertools.product(arguments.data, arguments.shifts):
-        found = common.sweep(games(data, shift, arguments), arguments.seeds, arguments)
+        found = playing.sweep(games(data, shift, arguments), arguments.seeds, arguments)
         for name, results in found.items():
             title = f"{data}, {name}, shifts to {shift:g}"
             everything[title] = results
             used = [m for m in METHODS if m != "true axes" or data == "Factors"]
             panels[title] = {m: [{**r, "found": found_by(r, m)} for r in results] for m in used}
-            tables += ["", f"## {title}", "", *common.table(panels[title], columns(arguments), "directions")]
+            tables += ["", f"## {title}", "", *measures.table(panels[title], columns(arguments), "directions")]
             if rows := rows_of(title, results, "unit"):
                 shown.append(figures.samples(rows, SHIFTS))
     protocol = [
@@ -331,7 +331,7 @@ def main() -> None:
         "figure: each direction a point; below, what the two most selective unit directions of a seed do to a sample",
     ]
     figure = figures.stack(scatter(panels), *shown)
-    common.publish(arguments, "Latent directions", everything, protocol, tables, figure)
+    page.publish(arguments, "Latent directions", everything, protocol, tables, figure)
 
 
 if __name__ == "__main__":

@@ -12,19 +12,19 @@ from typing import Any
 
 from PIL import Image
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 from lightning_gans.visualization.images import figure_image, new_figure
 
 TAIL = 0.02275  # of N(0, 1), beyond 2
 
 
-def game(size: int, optimizer: str, rate: float, decay: bool, arguments: Any) -> common.Game:
+def game(size: int, optimizer: str, rate: float, decay: bool, arguments: Any) -> playing.Game:
     """One batch size with one optimizer."""
     kinds = {
         "Adam": ["torch.optim.Adam", {"lr": rate, "betas": [0.5, 0.999]}],
         "SGD": ["torch.optim.SGD", {"lr": rate}],
     }
-    made = common.line_game(
+    made = playing.line_game(
         "Gaussian1D", arguments.updates, arguments.width, technique="gan", options={},
         optimizers={"g": kinds[optimizer], "d": kinds[optimizer]}, data_options={"mean": 0.0, "std": 1.0},
     )  # fmt: skip
@@ -38,22 +38,22 @@ def settings(arguments: Any) -> dict[str, tuple[str, float, bool]]:
     return made | {f"Adam {rate:g}, falling to 0": ("Adam", rate, True) for rate in arguments.rates[1:2]}
 
 
-def width(result: common.Result) -> float:
+def width(result: playing.Result) -> float:
     """Mean standard deviation over the second half."""
-    return common.late_mean(result, "metrics/std")
+    return measures.late_mean(result, "metrics/std")
 
 
-def swing(result: common.Result) -> float:
+def swing(result: playing.Result) -> float:
     """How the standard deviation goes up and down in the second half."""
-    return common.late_deviation(result, "metrics/std")
+    return measures.late_deviation(result, "metrics/std")
 
 
-def tail(result: common.Result) -> float:
+def tail(result: playing.Result) -> float:
     """Mean tail mass over the second half, relative to the truth."""
-    return common.late_mean(result, "metrics/tail_mass") / TAIL
+    return measures.late_mean(result, "metrics/tail_mass") / TAIL
 
 
-def picture(found: dict[str, list[common.Result]], names: list[str], sizes: list[int]) -> Image.Image:
+def picture(found: dict[str, list[playing.Result]], names: list[str], sizes: list[int]) -> Image.Image:
     """Width, its swing and the tail over the batch size, a line per optimizer, a point per seed."""
     figure = new_figure(13.0, 4.2)
     panels = {"standard deviation": width, "its swing over time": swing, "tail mass / truth": tail}
@@ -75,7 +75,7 @@ def picture(found: dict[str, list[common.Result]], names: list[str], sizes: list
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(
+    p = page.parser(
         __doc__, updates=4000, width=32, batch_sizes=[16, 64, 256, 1024], rates=[1e-4, 1e-3, 5e-3], sgd_rates=[0.1]
     )
     arguments = p.parse_args()
@@ -85,14 +85,14 @@ def main() -> None:
         for name, how in chosen.items()
         for size in arguments.batch_sizes
     }
-    found = common.sweep(games, arguments.seeds, arguments)
-    columns: common.Columns = {
+    found = playing.sweep(games, arguments.seeds, arguments)
+    columns: measures.Columns = {
         "standard deviation": width,
         "its swing": swing,
         "tail mass / truth": tail,
-        "W1": lambda r: common.late_mean(r, "metrics/w1"),
-        "std, last": lambda r: common.last(r, "metrics/std"),
-        "W1, best": lambda r: common.best(r, "metrics/w1"),
+        "W1": lambda r: measures.late_mean(r, "metrics/w1"),
+        "std, last": lambda r: measures.last(r, "metrics/std"),
+        "W1, best": lambda r: measures.best(r, "metrics/w1"),
     }
     protocol = [
         f"plain GAN, non-saturating, on N(0, 1); nets 1-{arguments.width}-1; {arguments.updates} updates of each "
@@ -101,9 +101,9 @@ def main() -> None:
         "about a line of least squares; two standard errors of a standard deviation of 10,000 samples are 0.014",
         f"tail mass: of samples beyond 2, relative to {TAIL}",
     ]
-    table = common.table(found, columns, "optimizer, batch size")
+    table = measures.table(found, columns, "optimizer, batch size")
     figure = picture(found, list(chosen), arguments.batch_sizes)
-    common.publish(arguments, "The learned width", found, protocol, table, figure)
+    page.publish(arguments, "The learned width", found, protocol, table, figure)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 
 DATA = ["Ring", "Grid", "StackedMNIST"]
 MODES = {"Ring": 8, "Grid": 25, "StackedMNIST": 1000}
@@ -42,9 +42,9 @@ def methods(arguments: Any) -> dict[str, dict[str, Any]]:
     return made
 
 
-def game(data: str, method: dict[str, Any], arguments: Any) -> common.Game:
+def game(data: str, method: dict[str, Any], arguments: Any) -> playing.Game:
     """One technique on one data set."""
-    toy = data in common.TOYS
+    toy = data in playing.TOYS
     options = dict(method["options"])
     if method["technique"] == "primal_dual" and not toy:
         options["sigma"] = 1.0
@@ -52,52 +52,52 @@ def game(data: str, method: dict[str, Any], arguments: Any) -> common.Game:
         options["gp_weight"] = 0.1 if toy else 10.0
     play = {"technique": method["technique"], "options": options}
     if toy:
-        return common.toy_game(data, arguments.updates, arguments.width, **play)
-    made = common.image_game(data, arguments.image_updates, arguments.image_width, **play)
+        return playing.toy_game(data, arguments.updates, arguments.width, **play)
+    made = playing.image_game(data, arguments.image_updates, arguments.image_width, **play)
     return made | {"score": {"num_samples": arguments.image_samples}}
 
 
-def success(result: common.Result, below: float) -> float:
+def success(result: playing.Result, below: float) -> float:
     """1 if all modes are covered, and evenly enough, 0 otherwise."""
-    modes, divergence = common.last(result, "metrics/modes"), common.last(result, "metrics/reverse_kl")
+    modes, divergence = measures.last(result, "metrics/modes"), measures.last(result, "metrics/reverse_kl")
     return float(modes == MODES[result["game"]["data"]] and divergence <= below)
 
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(
+    p = page.parser(
         __doc__, data=DATA, updates=2000, width=64, ks=[1, 5, 10], rate=1e-3, rate_d=1e-4, alpha=1.0, success=0.1,
         image_updates=1000, image_width=8, image_samples=5000,
     )  # fmt: skip
     p.set_defaults(seeds=[1, 2, 3, 4, 5])
     arguments = p.parse_args()
     tables: list[str] = []
-    panels: dict[str, dict[str, list[common.Result]]] = {}
+    panels: dict[str, dict[str, list[playing.Result]]] = {}
     for data in arguments.data:
         games = {n: game(data, m, arguments) for n, m in methods(arguments).items()}
-        panels[data] = found = common.sweep(games, arguments.seeds, arguments)
-        if data in common.TOYS:
-            columns: common.Columns = {
+        panels[data] = found = playing.sweep(games, arguments.seeds, arguments)
+        if data in playing.TOYS:
+            columns: measures.Columns = {
                 "seeds that succeed": lambda r: success(r, arguments.success),
-                "modes": lambda r: common.last(r, "metrics/modes"),
-                "high quality, last": lambda r: common.last(r, "metrics/high_quality"),
-                "best": lambda r: common.best(r, "metrics/high_quality"),
-                "reverse KL, last": lambda r: common.last(r, "metrics/reverse_kl"),
+                "modes": lambda r: measures.last(r, "metrics/modes"),
+                "high quality, last": lambda r: measures.last(r, "metrics/high_quality"),
+                "best": lambda r: measures.best(r, "metrics/high_quality"),
+                "reverse KL, last": lambda r: measures.last(r, "metrics/reverse_kl"),
             }
         else:
             columns = {
-                "modes, last": lambda r: common.last(r, "metrics/modes/lenet"),
-                "best": lambda r: common.best(r, "metrics/modes/lenet"),
-                "reverse KL, last": lambda r: common.last(r, "metrics/reverse_kl/lenet"),
+                "modes, last": lambda r: measures.last(r, "metrics/modes/lenet"),
+                "best": lambda r: measures.best(r, "metrics/modes/lenet"),
+                "reverse KL, last": lambda r: measures.last(r, "metrics/reverse_kl/lenet"),
             }
-        rows = common.table(
-            found, columns | {"ms per update": common.milliseconds, "MB held": common.megabytes}, "technique"
+        rows = measures.table(
+            found, columns | {"ms per update": measures.milliseconds, "MB held": measures.megabytes}, "technique"
         )
         tables += ["", f"## {data}", "", *(count(row, found) for row in rows)]
     everything = {f"{data}: {name}": results for data, lines in panels.items() for name, results in lines.items()}
-    names = {d: "metrics/modes" if d in common.TOYS else "metrics/modes/lenet" for d in arguments.data}
+    names = {d: "metrics/modes" if d in playing.TOYS else "metrics/modes/lenet" for d in arguments.data}
     figure = figures.bars(
-        {data: {n: [common.last(r, names[data]) / MODES[data] for r in rs] for n, rs in lines.items()}
+        {data: {n: [measures.last(r, names[data]) / MODES[data] for r in rs] for n, rs in lines.items()}
          for data, lines in panels.items()},
         "share of the modes covered, last, each seed",
     )  # fmt: skip
@@ -114,14 +114,14 @@ def main() -> None:
         f"quality within 4 standard deviations of a mode; StackedMNIST: {arguments.image_samples:,} samples",
         "time: of the processor, one thread; MB held: the most at once that autograd keeps for backward passes",
     ]
-    common.publish(arguments, "Mode collapse", everything, protocol, tables, figure)
+    page.publish(arguments, "Mode collapse", everything, protocol, tables, figure)
 
 
-def count(row: str, found: dict[str, list[common.Result]]) -> str:
+def count(row: str, found: dict[str, list[playing.Result]]) -> str:
     """The row with its mean of successes as a count."""
     cells = row.split(" | ")
     results = found.get(cells[0].removeprefix("| "))
-    if results and results[0]["game"]["data"] in common.TOYS:
+    if results and results[0]["game"]["data"] in playing.TOYS:
         share = cells[1].split(" ")[0]
         cells[1] = f"{0 if math.isnan(float(share)) else round(float(share) * len(results))} of {len(results)}"
     return " | ".join(cells)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 
 FORMS: dict[str, dict[str, Any]] = {
     "two-sided": {},
@@ -26,60 +26,60 @@ PLAY: dict[str, Any] = {
 }
 
 
-def game(data: str, penalty: Sequence[Any], updates: int, **more: Any) -> common.Game:
+def game(data: str, penalty: Sequence[Any], updates: int, **more: Any) -> playing.Game:
     """A Wasserstein game with one penalty; the toys play for twice as many updates on the grid as on the ring."""
     play = PLAY | {"regularizers": [penalty]}
     if data == "Ring":
-        return common.toy_game(data, updates, **play, **more)
+        return playing.toy_game(data, updates, **play, **more)
     if data == "Grid":
-        return common.toy_game(data, 2 * updates, **play, **more)
-    return common.image_game(data, updates, **play, **more)
+        return playing.toy_game(data, 2 * updates, **play, **more)
+    return playing.image_game(data, updates, **play, **more)
 
 
-def estimate(result: common.Result) -> float:
+def estimate(result: playing.Result) -> float:
     """Mean of E f(x) - E f(G(z)) over the second half of a run."""
-    if common.series(result, "d/wasserstein"):
-        return common.late_mean(result, "d/wasserstein")
-    return common.late_mean(result, "d/real") - common.late_mean(result, "d/fake")
+    if measures.series(result, "d/wasserstein"):
+        return measures.late_mean(result, "d/wasserstein")
+    return measures.late_mean(result, "d/real") - measures.late_mean(result, "d/fake")
 
 
-NORMS: common.Columns = {
-    "norm on interpolates": lambda r: common.late_mean(r, "grad/input/interpolated"),
-    "on real": lambda r: common.late_mean(r, "grad/input/real"),
-    "on fake": lambda r: common.late_mean(r, "grad/input/fake"),
+NORMS: measures.Columns = {
+    "norm on interpolates": lambda r: measures.late_mean(r, "grad/input/interpolated"),
+    "on real": lambda r: measures.late_mean(r, "grad/input/real"),
+    "on fake": lambda r: measures.late_mean(r, "grad/input/fake"),
     "E f(x) - E f(G(z))": estimate,
-    "ms per update": common.milliseconds,
+    "ms per update": measures.milliseconds,
 }
 
 
-def quality(data: str) -> common.Columns:
+def quality(data: str) -> measures.Columns:
     """The columns of sample quality."""
-    if data in common.TOYS:
+    if data in playing.TOYS:
         return {
-            "modes": lambda r: common.last(r, "metrics/modes"),
-            "high quality, last": lambda r: common.last(r, "metrics/high_quality"),
-            "best": lambda r: common.best(r, "metrics/high_quality"),
-            "reverse KL, last": lambda r: common.last(r, "metrics/reverse_kl"),
+            "modes": lambda r: measures.last(r, "metrics/modes"),
+            "high quality, last": lambda r: measures.last(r, "metrics/high_quality"),
+            "best": lambda r: measures.best(r, "metrics/high_quality"),
+            "reverse KL, last": lambda r: measures.last(r, "metrics/reverse_kl"),
         }
-    name = common.score_of(data)
-    return {"FID, last": lambda r: common.last(r, name), "FID, best": lambda r: common.best(r, name)}
+    name = playing.score_of(data)
+    return {"FID, last": lambda r: measures.last(r, name), "FID, best": lambda r: measures.best(r, name)}
 
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(__doc__, data=["Ring", "Grid", "MNIST"], updates=800, weights=[0.1, 10.0])
+    p = page.parser(__doc__, data=["Ring", "Grid", "MNIST"], updates=800, weights=[0.1, 10.0])
     arguments = p.parse_args()
     tables: list[str] = []
-    everything: dict[str, list[common.Result]] = {}
+    everything: dict[str, list[playing.Result]] = {}
     for data in arguments.data:
-        weights = arguments.weights if data in common.TOYS else [10.0]
+        weights = arguments.weights if data in playing.TOYS else [10.0]
         games = {
             f"{form}, weight {weight:g}": game(data, ["GradientPenalty", {"weight": weight, **o}], arguments.updates)
             for weight in weights
             for form, o in FORMS.items()
         }
-        found = common.sweep(games, arguments.seeds, arguments)
-        tables += ["", f"## {data}", "", *common.table(found, quality(data) | NORMS, "penalty")]
+        found = playing.sweep(games, arguments.seeds, arguments)
+        tables += ["", f"## {data}", "", *measures.table(found, quality(data) | NORMS, "penalty")]
         everything |= {f"{data}: {name}": results for name, results in found.items()}
     figure = figures.curves(
         {data: {n.split(": ")[1]: r for n, r in everything.items() if n.startswith(data)} for data in arguments.data},
@@ -94,7 +94,7 @@ def main() -> None:
         "toys: 10,000 samples, within 4 standard deviations of a mode; MNIST: FID/lenet, 2,000 samples against 10,000",
         "norms and estimate: mean over the second half of a run; time: of the processor, one thread",
     ]
-    common.publish(arguments, "One-sided or two-sided penalty?", everything, protocol, tables, figure)
+    page.publish(arguments, "One-sided or two-sided penalty?", everything, protocol, tables, figure)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 from lightning_gans.visualization.images import figure_image, new_figure
 
 OPTIMIZERS: dict[str, list[Any]] = {
@@ -33,7 +33,7 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
 SIGMA = {"Ring": 0.3, "Grid": 0.3, "Gaussian1D": 1.0}  # in units of the median distance between two real samples
 
 
-def game(data: str, technique: str, optimizer: list[Any], arguments: Any) -> common.Game:
+def game(data: str, technique: str, optimizer: list[Any], arguments: Any) -> playing.Game:
     """One technique with one optimizer."""
     chosen = TECHNIQUES[technique]
     options = dict(chosen["options"])
@@ -44,15 +44,15 @@ def game(data: str, technique: str, optimizer: list[Any], arguments: Any) -> com
     play = {"technique": chosen["technique"], "options": options, "optimizers": {"g": optimizer, "d": optimizer}}
     if data == "Gaussian1D":
         law = {"data_options": {"mean": 1.0, "std": arguments.std}}
-        return common.line_game(data, arguments.updates, **law, **play)
-    return common.toy_game(data, arguments.updates, arguments.width, **play)
+        return playing.line_game(data, arguments.updates, **law, **play)
+    return playing.toy_game(data, arguments.updates, arguments.width, **play)
 
 
-def value(data: str, result: common.Result, arguments: Any) -> float:
+def value(data: str, result: playing.Result, arguments: Any) -> float:
     """W1 in units of the data's deviation, over the second half; or the last share of high quality."""
     if data == "Gaussian1D":
-        return common.late_mean(result, "metrics/w1") / arguments.std
-    return common.last(result, "metrics/high_quality")
+        return measures.late_mean(result, "metrics/w1") / arguments.std
+    return measures.last(result, "metrics/high_quality")
 
 
 def panel(found: dict[str, dict[str, list[float]]], optimizers: list[str]) -> Image.Image:
@@ -75,12 +75,12 @@ def panel(found: dict[str, dict[str, list[float]]], optimizers: list[str]) -> Im
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(
+    p = page.parser(
         __doc__, data=["Gaussian1D", "Ring"], updates=1000, width=64, std=0.0316228, optimizers=list(OPTIMIZERS)
     )
     arguments = p.parse_args()
     tables: list[str] = []
-    everything: dict[str, list[common.Result]] = {}
+    everything: dict[str, list[playing.Result]] = {}
     drawn: dict[str, dict[str, list[float]]] = {}
     for data in arguments.data:
         games = {
@@ -88,7 +88,7 @@ def main() -> None:
             for technique in TECHNIQUES
             for name in arguments.optimizers
         }
-        found = common.sweep(games, arguments.seeds, arguments)
+        found = playing.sweep(games, arguments.seeds, arguments)
         everything |= {f"{data}: {name}": results for name, results in found.items()}
         drawn[data] = {name: [value(data, r, arguments) for r in results] for name, results in found.items()}
         tables += [
@@ -103,13 +103,15 @@ def main() -> None:
             for technique in TECHNIQUES:
                 results = found[f"{technique} | {name}"]
                 if data == "Gaussian1D":
-                    best = common.middle(common.best(r, "metrics/w1") / arguments.std for r in results)
-                    width = common.middle(common.late_mean(r, "metrics/std") / arguments.std for r in results)
+                    best = measures.middle(measures.best(r, "metrics/w1") / arguments.std for r in results)
+                    width = measures.middle(measures.late_mean(r, "metrics/std") / arguments.std for r in results)
                     more = f"best {best}; std {width}"
                 else:
-                    best = common.spread(common.best(r, "metrics/high_quality") for r in results)
-                    more = f"best {best}; modes {common.spread(common.last(r, 'metrics/modes') for r in results)}"
-                told = (common.middle if data == "Gaussian1D" else common.spread)(drawn[data][f"{technique} | {name}"])
+                    best = measures.spread(measures.best(r, "metrics/high_quality") for r in results)
+                    more = f"best {best}; modes {measures.spread(measures.last(r, 'metrics/modes') for r in results)}"
+                told = (measures.middle if data == "Gaussian1D" else measures.spread)(
+                    drawn[data][f"{technique} | {name}"]
+                )
                 cells.append(f"{told}; {more}")
             tables.append(f"| {name} | {' | '.join(cells)} |")
     protocol = [
@@ -123,7 +125,7 @@ def main() -> None:
         "1, sigma 0.3 (1D: from 30 to 1) times the median distance of two real samples; WGANGP with weight 0.1",
         "two updates of extra-Adam make one step: at equal updates it has made half as many",
     ]
-    common.publish(
+    page.publish(
         arguments, "What does the optimizer do?", everything, protocol, tables, panel(drawn, arguments.optimizers)
     )
 

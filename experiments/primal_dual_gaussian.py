@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 from lightning_gans.functional.losses import PAIRS
 from lightning_gans.visualization.images import figure_image, new_figure
 
@@ -152,7 +152,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def game(method: str, std: float, updates: int, more: dict[str, Any] | None = None, **options: Any) -> common.Game:
+def game(method: str, std: float, updates: int, more: dict[str, Any] | None = None, **options: Any) -> playing.Game:
     """One of `METHODS` on N(1, std^2), a point mass for 0."""
     data = {"data": "PointMass"} if std == 0 else {"data": "Gaussian1D", "data_options": {"mean": MEAN, "std": std}}
     own: dict[str, Any] = {"loss": "minimax"}
@@ -163,7 +163,7 @@ def game(method: str, std: float, updates: int, more: dict[str, Any] | None = No
     if method == "narrow":  # sigma: from where all samples see the data to the data's deviation
         own |= {"alpha": 1.0, "sigma_end": max(std, 1e-3), "sigma_steps": max(1, updates // 2)}
     play = {"technique": "gan" if method == "GAN" else "primal_dual", "options": RATES | own | options}
-    return {**common.line_game("Gaussian1D", updates), **play, **data, **(more or {})}
+    return {**playing.line_game("Gaussian1D", updates), **play, **data, **(more or {})}
 
 
 METHODS = {
@@ -171,10 +171,10 @@ METHODS = {
 }  # fmt: skip
 
 
-def groups(arguments: Any) -> dict[str, dict[str, common.Game]]:
+def groups(arguments: Any) -> dict[str, dict[str, playing.Game]]:
     """The games, by what differs."""
     n, std = arguments.updates, arguments.std
-    made: dict[str, dict[str, common.Game]] = {"data's deviation": {}, "sigma and alpha": {}, "what else": {}}
+    made: dict[str, dict[str, playing.Game]] = {"data's deviation": {}, "sigma and alpha": {}, "what else": {}}
     for value in arguments.deviations:
         for name, method in METHODS.items():
             made["data's deviation"][f"{value:g}: {name}"] = game(method, value, n)
@@ -189,48 +189,48 @@ def groups(arguments: Any) -> dict[str, dict[str, common.Game]]:
     return made
 
 
-def unit(result: common.Result) -> float:
+def unit(result: playing.Result) -> float:
     """The data's deviation; 1 for a point mass."""
     return float(result["game"].get("data_options", {}).get("std", 1.0))
 
 
-def share(result: common.Result, name: str) -> float:
+def share(result: playing.Result, name: str) -> float:
     """Late mean of a score, in units of the data's deviation."""
-    return common.late_mean(result, name) / unit(result)
+    return measures.late_mean(result, name) / unit(result)
 
 
-def off_centre(result: common.Result) -> float:
+def off_centre(result: playing.Result) -> float:
     """Late mean of |mean - 1|, in units of the data's deviation."""
-    found = [abs(value - MEAN) for _, value in common.series(result, "metrics/mean")]
+    found = [abs(value - MEAN) for _, value in measures.series(result, "metrics/mean")]
     late = found[len(found) // 2 :]
     return statistics.fmean(late) / unit(result) if late and not result["failed"] else math.nan
 
 
-def kernel_ratio(result: common.Result) -> float:
+def kernel_ratio(result: playing.Result) -> float:
     """Late mean of p_g at the data, over what it would be for the right law, (1 + 4 tau^2 / sigma^2)^(-1/2)."""
     options = result["game"]["options"]
     if "sigma" not in options or result["failed"]:
         return math.nan
     std = result["game"].get("data_options", {}).get("std", 0.0)
     sigma = options.get("sigma_end") or options["sigma"]
-    return common.late_mean(result, "g/p_g") * math.sqrt(1 + 4 * std**2 / sigma**2)
+    return measures.late_mean(result, "g/p_g") * math.sqrt(1 + 4 * std**2 / sigma**2)
 
 
-COLUMNS: common.Columns = {
+COLUMNS: measures.Columns = {
     "W1 / tau": lambda r: share(r, "metrics/w1"),
-    "best": lambda r: common.best(r, "metrics/w1") / unit(r),
+    "best": lambda r: measures.best(r, "metrics/w1") / unit(r),
     "std / tau": lambda r: share(r, "metrics/std"),
     "off centre / tau": off_centre,
     "p_g / true": kernel_ratio,
-    "D(x)": lambda r: common.late_mean(r, "g/d_real"),
-    "gradient, first term": lambda r: common.late_mean(r, "g/adversarial_gradient"),
-    "kernel term": lambda r: common.late_mean(r, "g/kernel_gradient"),
-    "cosine": lambda r: common.late_mean(r, "g/gradient_cosine"),
-    "ms per update": common.milliseconds,
+    "D(x)": lambda r: measures.late_mean(r, "g/d_real"),
+    "gradient, first term": lambda r: measures.late_mean(r, "g/adversarial_gradient"),
+    "kernel term": lambda r: measures.late_mean(r, "g/kernel_gradient"),
+    "cosine": lambda r: measures.late_mean(r, "g/gradient_cosine"),
+    "ms per update": measures.milliseconds,
 }
 
 
-def picture(found: dict[str, dict[str, list[common.Result]]], arguments: Any) -> Image.Image:
+def picture(found: dict[str, dict[str, list[playing.Result]]], arguments: Any) -> Image.Image:
     """The gains over sigma; the learned deviation over sigma, and over the data's; the deviation over training."""
     figure = new_figure(11.6, 7.6)
     (first, second), (third, fourth) = figure.subplots(2, 2)
@@ -243,7 +243,7 @@ def picture(found: dict[str, dict[str, list[common.Result]]], arguments: Any) ->
     figures.tidy(first, "what the kernel term adds to the pull (points: quadrature)", "sigma / tau", "kappa")
     first.legend(frameon=False, fontsize=8)
 
-    def band(axes: Any, at: Sequence[float], runs: Sequence[Sequence[common.Result]], colour: str, label: str) -> None:
+    def band(axes: Any, at: Sequence[float], runs: Sequence[Sequence[playing.Result]], colour: str, label: str) -> None:
         values = [[share(r, "metrics/std") for r in results] for results in runs]
         axes.plot(
             at, [statistics.median(v) for v in values], "o-", color=colour, markersize=3.5, linewidth=1.4, label=label
@@ -266,7 +266,7 @@ def picture(found: dict[str, dict[str, list[common.Result]]], arguments: Any) ->
     near = min(wide, key=lambda d: abs(math.log(d / arguments.std)))
     for colour, name in zip(figures.COLOURS[3:], METHODS):
         for result in found["data's deviation"][f"{near:g}: {name}"]:
-            points = common.series(result, "metrics/std")[1:]
+            points = measures.series(result, "metrics/std")[1:]
             fourth.plot([x for x, _ in points], [y / near for _, y in points], color=colour, linewidth=1, alpha=0.8)
     fourth.set_ylim(0, 3)
     fourth.axhline(1, color="#9aa0a8", linewidth=0.8, linestyle=(0, (4, 2)))
@@ -276,7 +276,7 @@ def picture(found: dict[str, dict[str, list[common.Result]]], arguments: Any) ->
 
 def main() -> None:
     """Compute, play, print, write."""
-    p = common.parser(
+    p = page.parser(
         __doc__, updates=2000, std=0.0316228, deviations=[0.0, 0.001, 0.01, 0.0316228, 0.1, 0.3, 1.0],
         sigmas=[0.01, 0.0316228, 0.1, 0.3, 1.0, 3.0, 10.0], alphas=[0.1, 1.0, 10.0, 100.0], changes=list(CHANGES),
         steps=800,
@@ -300,16 +300,16 @@ def main() -> None:
             for sigma, a in ((1.0, 0.0), (1.0, 1.0), (10.0, 1.0))
         ]
         tables.append(f"| {name} | {' | '.join(f'{m:.2f} and {s:.2f}' for m, s in places)} |")
-    found: dict[str, dict[str, list[common.Result]]] = {}
-    everything: dict[str, list[common.Result]] = {}
+    found: dict[str, dict[str, list[playing.Result]]] = {}
+    everything: dict[str, list[playing.Result]] = {}
     played = groups(arguments)
-    flat = common.sweep(
+    flat = playing.sweep(
         {f"{g}: {n}": v for g, lines in played.items() for n, v in lines.items()}, arguments.seeds, arguments
     )
     for group, lines in played.items():
         found[group] = {name: flat[f"{group}: {name}"] for name in lines}
         everything |= {f"{group}: {name}": results for name, results in found[group].items()}
-        tables += ["", f"## Learned: {group}", "", *common.table(found[group], COLUMNS, "game", common.middle)]
+        tables += ["", f"## Learned: {group}", "", *measures.table(found[group], COLUMNS, "game", measures.middle)]
     protocol = [
         "computed: G = m + s z with z ~ N(0, 1), by quadrature; s is stopped at 0.05; see the text",
         f"learned: {arguments.updates} generator updates; G and D 1-32-1 ReLU, batch 256, z ~ N(0, 1), Adam(0.5, "
@@ -323,7 +323,7 @@ def main() -> None:
         "last sigma",
     ]
     figure = picture(found, arguments)
-    common.publish(arguments, "Why does primal-dual learn the wrong law?", everything, protocol, tables, figure)
+    page.publish(arguments, "Why does primal-dual learn the wrong law?", everything, protocol, tables, figure)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 
 METHODS: dict[str, dict[str, Any]] = {
     "GAN, saturating": {"technique": "gan", "options": {"loss": "minimax"}},
@@ -22,28 +22,28 @@ METHODS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(__doc__, updates=1500, alpha=0.1, sigma=1.0, width=16)
+    p = page.parser(__doc__, updates=1500, alpha=0.1, sigma=1.0, width=16)
     arguments = p.parse_args()
-    games: dict[str, common.Game] = {}
+    games: dict[str, playing.Game] = {}
     for activations in (False, True):
         for name, method in METHODS.items():
             own = {"alpha": arguments.alpha, "sigma": arguments.sigma} if method["technique"] == "primal_dual" else {}
             play = method | {"options": method["options"] | own}
-            made = common.image_game("MNIST", arguments.updates, batch_size=64, **play)
+            made = playing.image_game("MNIST", arguments.updates, batch_size=64, **play)
             made["generator"] = ["PrimalDualGenerator", {"width": arguments.width, "activations": activations}]
             made["discriminator"] = ["PrimalDualDiscriminator", {"width": 2 * arguments.width}]
             games[f"{name}, G {'with ReLUs' if activations else 'as printed'}"] = made | {"latent_dim": 4}
-    found = common.sweep(games, arguments.seeds, arguments)
-    fid = common.score_of("MNIST")
-    columns: common.Columns = {
-        "FID, last": lambda r: common.last(r, fid),
-        "best": lambda r: common.best(r, fid),
-        "D(x)": lambda r: common.late_mean(r, "g/d_real"),
-        "log p_g": lambda r: common.late_mean(r, "g/log_p_g"),
-        "gradient, first term": lambda r: common.late_mean(r, "g/adversarial_gradient"),
-        "kernel term": lambda r: common.late_mean(r, "g/kernel_gradient"),
-        "cosine": lambda r: common.late_mean(r, "g/gradient_cosine"),
-        "ms per update": common.milliseconds,
+    found = playing.sweep(games, arguments.seeds, arguments)
+    fid = playing.score_of("MNIST")
+    columns: measures.Columns = {
+        "FID, last": lambda r: measures.last(r, fid),
+        "best": lambda r: measures.best(r, fid),
+        "D(x)": lambda r: measures.late_mean(r, "g/d_real"),
+        "log p_g": lambda r: measures.late_mean(r, "g/log_p_g"),
+        "gradient, first term": lambda r: measures.late_mean(r, "g/adversarial_gradient"),
+        "kernel term": lambda r: measures.late_mean(r, "g/kernel_gradient"),
+        "cosine": lambda r: measures.late_mean(r, "g/gradient_cosine"),
+        "ms per update": measures.milliseconds,
     }
     protocol = [
         f"width {arguments.width} (G), {2 * arguments.width} (D); the study's nets have 64 and 128",
@@ -52,8 +52,8 @@ def main() -> None:
         f"alpha {arguments.alpha:g}, sigma {arguments.sigma:g} times the median distance of two real images, in pixels",
         "FID/lenet: 2,000 samples against 10,000; the rest: means over the second half of a run",
     ]
-    table = common.table(found, columns, "method")
-    common.publish(arguments, "Primal-dual on MNIST", found, protocol, table, figures.samples(found))
+    table = measures.table(found, columns, "method")
+    page.publish(arguments, "Primal-dual on MNIST", found, protocol, table, figures.samples(found))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 from experiments.one_or_two_sided import quality
 from lightning_gans.visualization.images import figure_image, new_figure
 
@@ -27,9 +27,9 @@ SWITCHES: dict[str, dict[str, Any]] = {
 }
 
 
-def game(data: str, switches: dict[str, Any], arguments: Any) -> common.Game:
+def game(data: str, switches: dict[str, Any], arguments: Any) -> playing.Game:
     """PRC-GAN with its two switches; the classifier is built only where it is used."""
-    toy = data in common.TOYS
+    toy = data in playing.TOYS
     rate = arguments.rate
     options = {
         **switches, "d_steps": 5, "g_steps": 5, "gp_weight": 0.1 if toy else 5.0, "ct_weight": 0.0,
@@ -43,9 +43,9 @@ def game(data: str, switches: dict[str, Any], arguments: Any) -> common.Game:
         watch.append(["SurrogateObjective", {"every_n_steps": 5 * max(1, arguments.updates // 50)}])
     play = {"technique": "prc_gan", "options": options, "watch": watch}
     if toy:
-        made = common.toy_game(data, (2 if data == "Grid" else 1) * arguments.updates, **play)
+        made = playing.toy_game(data, (2 if data == "Grid" else 1) * arguments.updates, **play)
     else:
-        made = common.image_game(data, arguments.updates, **play)
+        made = playing.image_game(data, arguments.updates, **play)
     made["ema"] = 0.998
     if switches["ratio_clip"]:
         kind, shared = made["discriminator"]
@@ -53,13 +53,13 @@ def game(data: str, switches: dict[str, Any], arguments: Any) -> common.Game:
     return made
 
 
-def peaks(result: common.Result, which: str, low: float, high: float) -> float:
+def peaks(result: playing.Result, which: str, low: float, high: float) -> float:
     """Share of the cycles in which a curve is highest between two places on the way from theta_old, 0, to 2."""
-    found = [value for _, value in common.series(result, which)]
+    found = [value for _, value in measures.series(result, which)]
     return sum(low <= value <= high for value in found) / len(found) if found else float("nan")
 
 
-def objectives(panels: dict[str, Sequence[common.Result]]) -> Image.Image:
+def objectives(panels: dict[str, Sequence[playing.Result]]) -> Image.Image:
     """The paper's figure 1, left: median over cycles and seeds of both objectives on the way, scaled."""
     figure = new_figure(1.0 + 4.4 * len(panels), 3.8)
     for axes, (title, results) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
@@ -80,29 +80,29 @@ def objectives(panels: dict[str, Sequence[common.Result]]) -> Image.Image:
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(__doc__, data=["Ring", "Grid", "MNIST"], updates=3000, rate=1e-3)
+    p = page.parser(__doc__, data=["Ring", "Grid", "MNIST"], updates=3000, rate=1e-3)
     arguments = p.parse_args()
     tables: list[str] = []
-    panels: dict[str, dict[str, list[common.Result]]] = {}
+    panels: dict[str, dict[str, list[playing.Result]]] = {}
     for data in arguments.data:
         games = {name: game(data, switches, arguments) for name, switches in SWITCHES.items()}
-        panels[data] = found = common.sweep(games, arguments.seeds, arguments)
+        panels[data] = found = playing.sweep(games, arguments.seeds, arguments)
         columns = quality(data) | {
-            "deviation of D's loss": lambda r: common.late_mean(r, "variance/d/loss") ** 0.5,
-            "of G's loss": lambda r: common.late_mean(r, "variance/g/loss") ** 0.5,
-            "gradient of D on fakes": lambda r: common.late_mean(r, "grad/input/fake"),
-            "its deviation": lambda r: common.late_deviation(r, "grad/input/fake"),
-            "effective share": lambda r: common.late_mean(r, "d/effective_share"),
-            "accuracy of C": lambda r: common.late_mean(r, "c/accuracy"),
-            "clipped": lambda r: common.late_mean(r, "g/clipped"),
+            "deviation of D's loss": lambda r: measures.late_mean(r, "variance/d/loss") ** 0.5,
+            "of G's loss": lambda r: measures.late_mean(r, "variance/g/loss") ** 0.5,
+            "gradient of D on fakes": lambda r: measures.late_mean(r, "grad/input/fake"),
+            "its deviation": lambda r: measures.late_deviation(r, "grad/input/fake"),
+            "effective share": lambda r: measures.late_mean(r, "d/effective_share"),
+            "accuracy of C": lambda r: measures.late_mean(r, "c/accuracy"),
+            "clipped": lambda r: measures.late_mean(r, "g/clipped"),
             "surrogate highest at .5 to 1.5": lambda r: peaks(r, "surrogate/peak", 0.5, 1.5),
             "conventional there": lambda r: peaks(r, "surrogate/conventional_peak", 0.5, 1.5),
             "surrogate highest beyond": lambda r: peaks(r, "surrogate/peak", 1.51, 2),
             "conventional there, too": lambda r: peaks(r, "surrogate/conventional_peak", 1.51, 2),
-            "ms per update": common.milliseconds,
+            "ms per update": measures.milliseconds,
         }
-        tables += ["", f"## {data}", "", *common.table(found, columns, "switches")]
-    scores = {data: common.score_of(data) for data in arguments.data}
+        tables += ["", f"## {data}", "", *measures.table(found, columns, "switches")]
+    scores = {data: playing.score_of(data) for data in arguments.data}
     both = {data: [*found["clip"], *found["both"]] for data, found in panels.items()}
     figure = figures.stack(figures.curves(panels, scores, "high quality, or FID"), objectives(both))
     results = {f"{data}: {name}": found for data, lines in panels.items() for name, found in lines.items()}
@@ -116,7 +116,7 @@ def main() -> None:
         "highest: share of the looked-at cycles in which the maximum on theta_old + s (theta_new - theta_old), s in "
         "[0, 2], lies there",
     ]
-    common.publish(arguments, "Reweighting and clipping", results, protocol, tables, figure)
+    page.publish(arguments, "Reweighting and clipping", results, protocol, tables, figure)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 from experiments.one_or_two_sided import quality
 from lightning_gans.callbacks import SampleRanking
 from lightning_gans.callbacks.probe import log_metrics
@@ -118,14 +118,14 @@ def item_weights(module: GANModule, loader: MemoryLoader) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- games
-def contaminated(game: common.Game, outliers: Any, share: float) -> common.Game:
+def contaminated(game: playing.Game, outliers: Any, share: float) -> playing.Game:
     """The game on data of which a share is replaced by outliers, with `Planted` watching."""
     options = {"base": [game["data"], game.get("data_options", {})], "outliers": outliers, "share": share}
     watch = [["experiments.robust.Planted", {"every_n_steps": max(1, game["updates"] // 20)}]]
     return game | {"data": "Contaminated", "data_options": options, "watch": watch}
 
 
-def robust(game: common.Game, form: str, rho: float, w_every: int) -> common.Game:
+def robust(game: playing.Game, form: str, rho: float, w_every: int) -> playing.Game:
     """RobustWGAN in place of a WGAN-GP; the weight network is as the critic."""
     made = game | {"technique": "robust_wgan", "options": game["options"] | {"rho": rho}}
     if form == "network":
@@ -134,7 +134,7 @@ def robust(game: common.Game, form: str, rho: float, w_every: int) -> common.Gam
     return made
 
 
-def methods(plain: common.Game, fraction: float, arguments: Any) -> dict[str, common.Game]:
+def methods(plain: playing.Game, fraction: float, arguments: Any) -> dict[str, playing.Game]:
     """WGAN-GP, and both forms with the right rho; half and twice that for the presumed share and for clean data."""
     right = rho_for_share(fraction or arguments.presumed)
     made = {"WGANGP": plain}
@@ -145,27 +145,27 @@ def methods(plain: common.Game, fraction: float, arguments: Any) -> dict[str, co
     return made
 
 
-def plain_game(data: str, arguments: Any) -> common.Game:
+def plain_game(data: str, arguments: Any) -> playing.Game:
     """WGAN-GP on a clean data set."""
     rates = {"lr_d": arguments.rate, "lr_g": arguments.rate, "betas": [0.5, 0.9]}
-    if data in common.TOYS:
+    if data in playing.TOYS:
         options = {"gp_weight": 0.1, **rates}
-        return common.toy_game(data, arguments.updates, arguments.width, technique="wgan_gp", options=options)
+        return playing.toy_game(data, arguments.updates, arguments.width, technique="wgan_gp", options=options)
     options = {"gp_weight": 10.0, **rates}
     width, updates = arguments.image_width, arguments.image_updates
-    return common.image_game(data, updates, width, technique="wgan_gp", options=options)
+    return playing.image_game(data, updates, width, technique="wgan_gp", options=options)
 
 
 # ---------------------------------------------------------------------------------------------- figures
-def against_fractions(found: dict[str, dict[str, list[common.Result]]], arguments: Any) -> Image.Image:
+def against_fractions(found: dict[str, dict[str, list[playing.Result]]], arguments: Any) -> Image.Image:
     """Share of outliers among the samples, and the score, against their share in the data; each seed a point."""
     figure = new_figure(1.0 + 4.4 * len(found), 7.6)
     grid = figure.subplots(2, len(found), squeeze=False)
     for column, (data, results) in enumerate(found.items()):
-        wanted = common.score_of(data)
+        wanted = playing.score_of(data)
         for axes, name in zip(grid[:, column], ("samples/outlying", wanted)):
             for colour, method in zip(figures.COLOURS, ("WGANGP", *(f"{form}, rho right" for form in FORMS))):
-                values = [[common.last(r, name) for r in results[label(f, method)]] for f in arguments.fractions]
+                values = [[measures.last(r, name) for r in results[label(f, method)]] for f in arguments.fractions]
                 known = [[v for v in seeds if not math.isnan(v)] for seeds in values]
                 points = [(f, v) for f, seeds in zip(arguments.fractions, known) for v in seeds]
                 line = [(f, statistics.fmean(seeds)) for f, seeds in zip(arguments.fractions, known) if seeds]
@@ -179,7 +179,7 @@ def against_fractions(found: dict[str, dict[str, list[common.Result]]], argument
     return figure_image(figure)
 
 
-def histograms(panels: dict[str, list[common.Result]], bins: int = 40) -> Image.Image:
+def histograms(panels: dict[str, list[playing.Result]], bins: int = 40) -> Image.Image:
     """One panel per game: the weights of its training items by group, all seeds together, each group's area one."""
     figure = new_figure(1.0 + 3.8 * len(panels), 3.6)
     for axes, (title, results) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
@@ -195,9 +195,9 @@ def histograms(panels: dict[str, list[common.Result]], bins: int = 40) -> Image.
     return figure_image(figure)
 
 
-def last(name: str) -> Callable[[common.Result], float]:
+def last(name: str) -> Callable[[playing.Result], float]:
     """A column: the last value of a name."""
-    return partial(common.last, name=name)
+    return partial(measures.last, name=name)
 
 
 def label(fraction: float, method: str) -> str:
@@ -207,19 +207,19 @@ def label(fraction: float, method: str) -> str:
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(
+    p = page.parser(
         __doc__, data=["Ring", "Digits"], fractions=[0.0, 0.05, 0.2], presumed=0.05, updates=1000, width=64,
         image_updates=400, image_width=16, rate=1e-3, w_every=20,
     )  # fmt: skip
     arguments = p.parse_args()
     tables: list[str] = []
-    found: dict[str, dict[str, list[common.Result]]] = {}
+    found: dict[str, dict[str, list[playing.Result]]] = {}
     for data in arguments.data:
-        games: dict[str, common.Game] = {}
+        games: dict[str, playing.Game] = {}
         for fraction in arguments.fractions:
             plain = contaminated(plain_game(data, arguments), OUTLIERS[data], fraction)
             games |= {label(fraction, n): game for n, game in methods(plain, fraction, arguments).items()}
-        found[data] = common.sweep(games, arguments.seeds, arguments)
+        found[data] = playing.sweep(games, arguments.seeds, arguments)
         columns = quality(data) | {
             "outliers among samples": last("samples/outlying"),
             "weight of the others": last("weight/ordinary"),
@@ -227,9 +227,9 @@ def main() -> None:
             "divergence": last("divergence"),
             "AUROC of weights": last("auroc/weight/ordinary/outlying"),
             "of margins": last("auroc/margin/ordinary/outlying"),
-            "ms per update": common.milliseconds,
+            "ms per update": measures.milliseconds,
         }
-        tables += ["", f"## {data}", "", *common.table(found[data], columns, "outliers: technique")]
+        tables += ["", f"## {data}", "", *measures.table(found[data], columns, "outliers: technique")]
     shown = arguments.presumed if arguments.presumed in arguments.fractions else arguments.fractions[-1]
     figure = figures.stack(
         against_fractions(found, arguments),
@@ -254,7 +254,7 @@ def main() -> None:
         "another item; 0.5 is chance; divergence: E (w - 1)^2 / 2 over all training items",
         f"figure: each seed a point; weights with {100 * shown:g} % of outliers, all seeds together",
     ]
-    common.publish(arguments, "Outliers in the training data", everything, protocol, tables, figure)
+    page.publish(arguments, "Outliers in the training data", everything, protocol, tables, figure)
 
 
 if __name__ == "__main__":

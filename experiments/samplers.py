@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 from lightning_gans import samplers
 from lightning_gans.callbacks import GenerativeMetrics
 from lightning_gans.compat.lightning import pl
@@ -202,7 +202,7 @@ CRITIC = ("thresholding, best 20 %", "rejection, D trained on", "rejection, head
           "Langevin, D trained on", "collaborative, D trained on")  # fmt: skip
 
 
-def grid_games(updates: int, arguments: Any) -> dict[str, common.Game]:
+def grid_games(updates: int, arguments: Any) -> dict[str, playing.Game]:
     """The plain game, whose score is a logit, and a Wasserstein game, whose score is none."""
     tried = methods(arguments)
     rates = {"lr_g": arguments.rate, "lr_d": arguments.rate}
@@ -213,7 +213,7 @@ def grid_games(updates: int, arguments: Any) -> dict[str, common.Game]:
     made = {}
     for name, (technique, options, some) in plays.items():
         watching = {"methods": some, "num_samples": arguments.samples, "num_real": arguments.real}
-        made[name] = common.toy_game(
+        made[name] = playing.toy_game(
             "Grid", updates, arguments.width, technique=technique, options=options, ema=None, decay=True,
             data_options={"spacing": 1.0, "scale": 1.0},
             watch=[["experiments.samplers.Sampled", watching | {"keep": arguments.keep, "dearest": arguments.dearest}]],
@@ -251,13 +251,13 @@ def image_methods(arguments: Any) -> dict[str, Method]:
     }
 
 
-def image_games(data: str, arguments: Any) -> dict[str, common.Game]:
+def image_games(data: str, arguments: Any) -> dict[str, playing.Game]:
     """Each technique, its finished generator scored by all methods."""
     made = {}
     own = {} if data == "Digits" else {"split": "test"}  # where there are enough images that D was not trained on
     for name in arguments.techniques:
         norm, play = IMAGES[name]
-        game = common.image_game(data, arguments.image_updates, arguments.image_width, norm, **play)
+        game = playing.image_game(data, arguments.image_updates, arguments.image_width, norm, **play)
         if name == "CTGAN":
             game["discriminator"][1]["dropout"] = 0.2
         if name == "PRCGAN":
@@ -299,13 +299,13 @@ def tail_table(drawn: Mapping[str, Tensor]) -> list[str]:
     exact = [math.erfc(t / math.sqrt(2)) for t in (1, 2, 3)]
     rows.append(f"| exact | {' | '.join(f'{p:.3g}' for p in exact)} | 1 |")
     for name, x in drawn.items():
-        cells = [common.spread((x.abs() > t).double().mean(1).tolist()) for t in (1, 2, 3)]
-        rows.append(f"| {name} | {' | '.join(cells)} | {common.spread(x.std(1).tolist())} |")
+        cells = [measures.spread((x.abs() > t).double().mean(1).tolist()) for t in (1, 2, 3)]
+        rows.append(f"| {name} | {' | '.join(cells)} | {measures.spread(x.std(1).tolist())} |")
     return rows
 
 
 # ---------------------------------------------------------------------------------------------- tables and figures
-def number(name: str, what: str) -> Callable[[common.Result], float]:
+def number(name: str, what: str) -> Callable[[playing.Result], float]:
     """One number of a method in a grid game."""
     return lambda r: r["kept"]["Sampled"].get(name, {}).get(what, math.nan) if not r["failed"] else math.nan
 
@@ -313,27 +313,29 @@ def number(name: str, what: str) -> Callable[[common.Result], float]:
 COLUMNS = ("modes", "high quality", "deviation", "reverse KL", "proposals", "seconds")
 
 
-def method_table(results: Sequence[common.Result], names: Sequence[str], columns: Sequence[str] = COLUMNS) -> list[str]:
+def method_table(
+    results: Sequence[playing.Result], names: Sequence[str], columns: Sequence[str] = COLUMNS
+) -> list[str]:
     """A row per method, over seeds."""
     rows = [f"| method | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name in names:
-        rows.append(f"| {name} | {' | '.join(common.spread(map(number(name, c), results)) for c in columns)} |")
+        rows.append(f"| {name} | {' | '.join(measures.spread(map(number(name, c), results)) for c in columns)} |")
     return rows
 
 
-def image_table(found: Mapping[str, Sequence[common.Result]], names: Sequence[str]) -> list[str]:
+def image_table(found: Mapping[str, Sequence[playing.Result]], names: Sequence[str]) -> list[str]:
     """FID by technique and method."""
-    columns: common.Columns = {"plain": lambda r: common.last(r, common.score_of(r["game"]["data"]))}
+    columns: measures.Columns = {"plain": lambda r: measures.last(r, playing.score_of(r["game"]["data"]))}
     columns |= {name: partial(fid, method=name) for name in names}
-    return common.table(found, columns, "game")
+    return measures.table(found, columns, "game")
 
 
-def fid(result: common.Result, method: str) -> float:
+def fid(result: playing.Result, method: str) -> float:
     """FID of a method's samples."""
-    return common.last(result, f"{common.score_of(result['game']['data'])}/{method}")
+    return measures.last(result, f"{playing.score_of(result['game']['data'])}/{method}")
 
 
-def price(title: str, results: Sequence[common.Result], groups: Mapping[str, Sequence[str]]) -> Image.Image:
+def price(title: str, results: Sequence[playing.Result], groups: Mapping[str, Sequence[str]]) -> Image.Image:
     """High quality and divergence against proposals per sample, each method a point, means over seeds."""
     figure = new_figure(10.6, 4.4)
     for axes, what in zip(figure.subplots(1, 2), ("high quality", "reverse KL")):
@@ -369,7 +371,7 @@ def tail_figure(drawn: Mapping[str, Tensor]) -> Image.Image:
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(
+    p = page.parser(
         __doc__, data=["Digits"], techniques=list(IMAGES), updates=[3000, 20_000], width=64, rate=1e-3, samples=5_000,
         real=10_000, chain=100, chains=[10, 30, 300], langevin=200, gammas=[-4.0, -2.0, 2.0],
         percentiles=[50.0, 80.0, 95.0], burn_ins=[100, 1000], keep=4000, dearest=300.0,
@@ -378,12 +380,12 @@ def main() -> None:
     p.set_defaults(seeds=[1, 2, 3, 4, 5])
     arguments = p.parse_args()
     tables: list[str] = []
-    grids: dict[str, list[common.Result]] = {}
+    grids: dict[str, list[playing.Result]] = {}
     tried = list(methods(arguments))
     main_methods, sensitivity = tried[:12], tried[12:]
     base = ["rejection, D trained on"]
     for updates in arguments.updates:
-        grid = common.sweep(grid_games(updates, arguments), arguments.seeds, arguments)
+        grid = playing.sweep(grid_games(updates, arguments), arguments.seeds, arguments)
         titles = {name: f"Grid: {name}, {updates} updates" for name in grid}
         grids |= {titles[name]: results for name, results in grid.items()}
         plain = grid["GAN"]
@@ -395,9 +397,9 @@ def main() -> None:
         tables += method_table(plain, ["rejection, D calibrated"], ("Z before", "Z", "ratio seconds"))
     drawn = tails(arguments.seeds, arguments.samples)
     tables += ["", "## Tails", "", *tail_table(drawn)]
-    found: dict[str, list[common.Result]] = {}
+    found: dict[str, list[playing.Result]] = {}
     for data in arguments.data:
-        found |= common.sweep(image_games(data, arguments), arguments.seeds[:3], arguments)
+        found |= playing.sweep(image_games(data, arguments), arguments.seeds[:3], arguments)
     names = list(image_methods(arguments))
     tables += ["", "## FID", "", *image_table(found, names)]
     groups = {
@@ -411,7 +413,7 @@ def main() -> None:
         "Langevin": ["Langevin, D trained on"],
     }
     panels = {
-        name: {"plain": [common.last(r, common.score_of(r["game"]["data"])) for r in results]}
+        name: {"plain": [measures.last(r, playing.score_of(r["game"]["data"])) for r in results]}
         | {method: [fid(r, method) for r in results] for method in names}
         for name, results in found.items()
     }
@@ -439,7 +441,7 @@ def main() -> None:
         f"three seeds; chains of {a.image_chain}; {a.image_langevin} Langevin steps of 0.01; 80, 95: gamma by "
         "percentile",
     ]
-    common.publish(arguments, "Samplers", grids | found, protocol, tables, figures.stack(*pictures))
+    page.publish(arguments, "Samplers", grids | found, protocol, tables, figures.stack(*pictures))
 
 
 if __name__ == "__main__":

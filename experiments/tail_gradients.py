@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 from lightning_gans import BoostedGAN, stages
 from lightning_gans.callbacks.probe import untouched
 from lightning_gans.compat.lightning import pl
@@ -34,12 +34,12 @@ STARTS = ("copy", "scratch", "moments", "vae")
 
 # ---------------------------------------------------------------------------------------------- a boosted game
 def boosted(
-    generator: nn.Module, discriminator: nn.Module, latent_dim: int, *, base: common.Game, start: str, **options: Any
+    generator: nn.Module, discriminator: nn.Module, latent_dim: int, *, base: playing.Game, start: str, **options: Any
 ) -> GANModule:
     """A BoostedGAN on a GAN that is trained first, G_1 from scratch, copied, or pre-trained on the tail."""
     with rng.untouched(), tempfile.TemporaryDirectory() as folder:
-        first, data = common.build(base | {"seed": torch.initial_seed() % 2**32})
-        averaging = [common.callbacks.EMA(base["ema"])]
+        first, data = playing.build(base | {"seed": torch.initial_seed() % 2**32})
+        averaging = [playing.callbacks.EMA(base["ema"])]
         quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
         pl.Trainer(
             max_steps=base["updates"], max_epochs=-1, logger=False, devices=1, callbacks=averaging,
@@ -60,22 +60,22 @@ def in_the_tail(data: GANDataModule) -> Tensor:
     return items[items[:, 0] > data.tail_threshold]  # type: ignore[attr-defined]
 
 
-def plain_game(share: float, updates: int, arguments: Any) -> common.Game:
+def plain_game(share: float, updates: int, arguments: Any) -> playing.Game:
     """A GAN on a line with a tail of some share."""
     rates = {"lr_g": arguments.rate, "lr_d": arguments.rate}
-    made = common.line_game("RareTail1D", updates, technique="gan", options=rates, data_options={"tail_share": share})
+    made = playing.line_game("RareTail1D", updates, technique="gan", options=rates, data_options={"tail_share": share})
     nets = {"width": arguments.width, "depth": 2}
     made |= {"generator": ["ToyGenerator", nets], "discriminator": ["ToyDiscriminator", nets]}
     return made | {"latent_dim": 2, "batch_size": arguments.batch_size, "ema": 0.995}
 
 
-def tail_sampled(game: common.Game, share: float, often: float = 0.5) -> common.Game:
+def tail_sampled(game: playing.Game, share: float, often: float = 0.5) -> playing.Game:
     """The game with the upper share of the data drawn often."""
     wrapped = {"data": [game["data"], game["data_options"]], "tail": ["Quantile", {"share": share}], "share": often}
     return game | {"data": "TailSampled", "data_options": wrapped}
 
 
-def boosted_game(base: common.Game, start: str, updates: int, share: float, **options: Any) -> common.Game:
+def boosted_game(base: playing.Game, start: str, updates: int, share: float, **options: Any) -> playing.Game:
     """A mixture on top of a base game; its real data are tail-sampled."""
     own = {"base": base, "start": start, **base["options"], **options}
     made = base | {"technique": "experiments.tail_gradients.boosted", "options": own, "updates": updates}
@@ -157,7 +157,7 @@ def gradient(loss: Tensor, net: nn.Module) -> Tensor:
     return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, parts)])
 
 
-def number(result: common.Result, way: str, stratum: str, what: str) -> float:
+def number(result: playing.Result, way: str, stratum: str, what: str) -> float:
     """What `Gradients` has kept of a stratum; also ``relative``, noise over mean, and ``variance``, over plain's."""
     if result["failed"]:
         return math.nan
@@ -168,7 +168,7 @@ def number(result: common.Result, way: str, stratum: str, what: str) -> float:
     return float(seen[what])
 
 
-def picture(results: list[common.Result], ways: list[str], strata: list[str]) -> Image.Image:
+def picture(results: list[playing.Result], ways: list[str], strata: list[str]) -> Image.Image:
     """Noise over size of the mean by way to draw, a line per stratum, a point per seed."""
     figure = new_figure(7.5, 4.2)
     axes = figure.subplots()
@@ -186,7 +186,7 @@ def picture(results: list[common.Result], ways: list[str], strata: list[str]) ->
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(
+    p = page.parser(
         __doc__, share=0.01, updates=2000, boosted_updates=500, batch_size=64, width=64, rate=1e-3,
         often=[0.1, 0.25, 0.5, 0.75], batches=1000,
     )  # fmt: skip
@@ -195,10 +195,10 @@ def main() -> None:
     plain = plain_game(share, arguments.updates, arguments)
     mixture = boosted_game(plain, "moments", arguments.boosted_updates, share, p=1 - share)
     watch = [["experiments.tail_gradients.Gradients", {"batches": arguments.batches, "often": arguments.often}]]
-    frozen = common.sweep({"mixture": mixture | {"watch": watch}}, arguments.seeds, arguments)
+    frozen = playing.sweep({"mixture": mixture | {"watch": watch}}, arguments.seeds, arguments)
     names = [f"tail drawn in a share of {s:g}" for s in arguments.often]
     sampled = {name: tail_sampled(plain, share, s) for name, s in zip(names, arguments.often)}
-    played = common.sweep({"plain": plain, **sampled}, arguments.seeds, arguments)
+    played = playing.sweep({"plain": plain, **sampled}, arguments.seeds, arguments)
 
     ways = ["plain", *(f"{s:g}" for s in arguments.often)]
     strata = ["D, tail", "D, body", "D, all real", "G_1, tail", "G_1, all"]
@@ -208,16 +208,16 @@ def main() -> None:
     tables.append("|---" * (len(cells) + 1) + "|")
     for stratum in strata:
         for way in ways:
-            told = [common.spread([number(r, way, stratum, what) for r in frozen["mixture"]]) for what in cells]
+            told = [measures.spread([number(r, way, stratum, what) for r in frozen["mixture"]]) for what in cells]
             tables.append(f"| {stratum}, {way} | {' | '.join(told)} |")
-    columns: common.Columns = {
-        "tail mass, last": lambda r: common.last(r, "metrics/tail_mass"),
-        "mean of the second half": lambda r: common.late_mean(r, "metrics/tail_mass"),
-        "W1, last": lambda r: common.last(r, "metrics/w1"),
-        "best": lambda r: common.best(r, "metrics/w1"),
+    columns: measures.Columns = {
+        "tail mass, last": lambda r: measures.last(r, "metrics/tail_mass"),
+        "mean of the second half": lambda r: measures.late_mean(r, "metrics/tail_mass"),
+        "W1, last": lambda r: measures.last(r, "metrics/w1"),
+        "best": lambda r: measures.best(r, "metrics/w1"),
     }
     tables += ["", f"## What a plain GAN learns (true tail mass {share:g})", ""]
-    tables += common.table(played, columns, "data")
+    tables += measures.table(played, columns, "data")
     protocol = [
         f"(1 - {share:g}) N(0, 0.5^2) + {share:g} N(3, 0.25^2), the tail beyond 2; batch {arguments.batch_size}; "
         f"2 x {arguments.width} units; Adam({arguments.rate:g}; 0.5, 0.999); EMA (0.995)",
@@ -232,7 +232,7 @@ def main() -> None:
     ]
     everything = {**frozen, **played}
     figure = picture(frozen["mixture"], ways, strata)
-    common.publish(arguments, "The noise of the tail's gradients", everything, protocol, tables, figure)
+    page.publish(arguments, "The noise of the tail's gradients", everything, protocol, tables, figure)
 
 
 if __name__ == "__main__":

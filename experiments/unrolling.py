@@ -10,50 +10,48 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 
 
-def within(result: common.Result, name: str, seconds: float) -> float:
+def within(result: playing.Result, name: str, seconds: float) -> float:
     """The last value of a score that was there after so many seconds of training."""
     found = [row[name] for row in result["rows"] if name in row and row["seconds"] <= seconds]
     return found[-1] if found and not result["failed"] else float("nan")
 
 
-def game(k: int, first_order: bool, arguments: Any, times: int = 1) -> common.Game:
+def game(k: int, first_order: bool, arguments: Any, times: int = 1) -> playing.Game:
     """One K, played for so many times the updates."""
     options = {
         "unroll_steps": k, "first_order": first_order, "unroll_lr": arguments.rate_d,
         "unroll_optimizer": "adam", "lr_g": arguments.rate_g, "lr_d": arguments.rate_d,
     }  # fmt: skip
     updates = times * arguments.updates
-    made = common.toy_game(arguments.data, updates, arguments.width, technique="unrolled", options=options)
+    made = playing.toy_game(arguments.data, updates, arguments.width, technique="unrolled", options=options)
     return made | {"every": max(1, updates // 30)}
 
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(
-        __doc__, data="Ring", updates=2000, width=64, ks=[1, 2, 5, 10], rate_g=1e-3, rate_d=1e-4, times=13
-    )
+    p = page.parser(__doc__, data="Ring", updates=2000, width=64, ks=[1, 2, 5, 10], rate_g=1e-3, rate_d=1e-4, times=13)
     arguments = p.parse_args()
     games = {"K = 0": game(0, False, arguments)}
     for first_order in (False, True):
         games |= {f"K = {k}{', first order' * first_order}": game(k, first_order, arguments) for k in arguments.ks}
     games[f"K = 0, {arguments.times} times as long"] = game(0, False, arguments, arguments.times)
-    found = common.sweep(games, arguments.seeds, arguments)
+    found = playing.sweep(games, arguments.seeds, arguments)
     budget = min(r["rows"][-1]["seconds"] for r in found["K = 0"])
     good, modes = "metrics/high_quality", "metrics/modes"
-    columns: common.Columns = {
-        "modes": lambda r: common.last(r, modes),
-        "high quality, last": lambda r: common.last(r, good),
-        "best": lambda r: common.best(r, good),
-        "reverse KL, last": lambda r: common.last(r, "metrics/reverse_kl"),
+    columns: measures.Columns = {
+        "modes": lambda r: measures.last(r, modes),
+        "high quality, last": lambda r: measures.last(r, good),
+        "best": lambda r: measures.best(r, good),
+        "reverse KL, last": lambda r: measures.last(r, "metrics/reverse_kl"),
         f"modes after {budget:.0f} s": lambda r: within(r, modes, budget),
         "high quality then": lambda r: within(r, good, budget),
-        "ms per update": common.milliseconds,
-        "MB held": common.megabytes,
+        "ms per update": measures.milliseconds,
+        "MB held": measures.megabytes,
     }
-    table = common.table(found, columns, "unrolling")
+    table = measures.table(found, columns, "unrolling")
     figure = figures.stack(
         figures.curves({"at equal updates": dict(list(found.items())[:-1])}, good, "share of high quality"),
         figures.curves({"at equal time": found}, good, "share of high quality", x="seconds"),
@@ -66,7 +64,7 @@ def main() -> None:
         f"after {budget:.0f} s: of training alone, what K = 0 takes for all its updates",
         "MB held: the most bytes at once that autograd keeps for backward passes in one cycle, storages counted once",
     ]
-    common.publish(arguments, "Cost and gain of unrolling", found, protocol, table, figure)
+    page.publish(arguments, "Cost and gain of unrolling", found, protocol, table, figure)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments import common, figures
+from experiments import figures, measures, page, playing
 from experiments.robust import contaminated, last, plain_game, robust
 from lightning_gans.functional.robust import rho_for_share
 
@@ -20,14 +20,14 @@ PROBLEMS = {"contaminated": "a far blob", "long-tailed": "a rare mode"}
 SPECIAL = {"contaminated": "samples/outlying", "long-tailed": "samples/hard"}
 
 
-def data_of(problem: str, share: float, game: common.Game) -> common.Game:
+def data_of(problem: str, share: float, game: playing.Game) -> playing.Game:
     """The game on one of the problems; both are a fixed set of 10,000 points."""
     if problem == "contaminated":
         return contaminated(game, ["Blob", {}], share)
     return contaminated(game | {"data_options": {"rare_share": share}}, ["Blob", {}], 0.0)
 
 
-def producers(plain: common.Game, arguments: Any) -> dict[str, common.Game]:
+def producers(plain: playing.Game, arguments: Any) -> dict[str, playing.Game]:
     """What needs one game."""
     share, options = arguments.share, plain["options"]
     reweighted = {**options, "reweight": True, "ratio_clip": None, "ct_weight": 0.0, "g_steps": 1, "d_steps": 5}
@@ -41,7 +41,7 @@ def producers(plain: common.Game, arguments: Any) -> dict[str, common.Game]:
     }
 
 
-def ranked(first: common.Result, share: float) -> common.Game:
+def ranked(first: playing.Result, share: float) -> playing.Game:
     """The first game again, without the share of items of highest margin."""
     game = {k: v for k, v in first["game"].items() if k not in ("seed", "folder")}
     margins = first["kept"]["Planted"]["margins"]
@@ -56,31 +56,31 @@ def ranked(first: common.Result, share: float) -> common.Game:
 
 def main() -> None:
     """Play, print, write."""
-    p = common.parser(__doc__, share=0.02, often=0.2, updates=1500, width=64, rate=1e-3)
+    p = page.parser(__doc__, share=0.02, often=0.2, updates=1500, width=64, rate=1e-3)
     arguments = p.parse_args()
     tables: list[str] = []
-    panels: dict[str, dict[str, list[common.Result]]] = {}
+    panels: dict[str, dict[str, list[playing.Result]]] = {}
     for problem in PROBLEMS:
         plain = data_of(problem, arguments.share, plain_game("Ring", arguments))
-        found = common.sweep(producers(plain, arguments), arguments.seeds, arguments)
+        found = playing.sweep(producers(plain, arguments), arguments.seeds, arguments)
         again = [
-            common.sweep({"conspicuous items left out": ranked(first, arguments.share)}, [seed], arguments)
+            playing.sweep({"conspicuous items left out": ranked(first, arguments.share)}, [seed], arguments)
             for seed, first in zip(arguments.seeds, found["none"])
         ]
         found["conspicuous items left out"] = [one["conspicuous items left out"][0] for one in again]
         panels[problem] = found
         rare = f"of the rare mode (wanted: {arguments.share:g})"
-        columns: common.Columns = {
+        columns: measures.Columns = {
             "outliers among samples (wanted: 0)" if problem == "contaminated" else rare: last(SPECIAL[problem]),
             "modes": last("metrics/modes"),
             "high quality": last("metrics/high_quality"),
             "reverse KL": last("metrics/reverse_kl"),
-            "ms per update": common.milliseconds,
+            "ms per update": measures.milliseconds,
         }
-        tables += ["", f"## {problem}: {PROBLEMS[problem]}", "", *common.table(found, columns, "weights")]
+        tables += ["", f"## {problem}: {PROBLEMS[problem]}", "", *measures.table(found, columns, "weights")]
     shares = {
         f"{problem}: {PROBLEMS[problem]}": {
-            name: [common.last(r, SPECIAL[problem]) for r in results] for name, results in found.items()
+            name: [measures.last(r, SPECIAL[problem]) for r in results] for name, results in found.items()
         }
         for problem, found in panels.items()
     }
@@ -100,7 +100,7 @@ def main() -> None:
         "shares: of 2,000 samples, by the nearest training item",
     ]
     everything = {f"{p}: {n}": rs for p, lines in panels.items() for n, rs in lines.items()}
-    common.publish(arguments, "Four producers of weights", everything, protocol, tables, figure)
+    page.publish(arguments, "Four producers of weights", everything, protocol, tables, figure)
 
 
 if __name__ == "__main__":

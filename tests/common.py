@@ -5,18 +5,23 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_gans import NONADVERSARIAL, TECHNIQUES, GANModule
+from lightning_gans import MLE, NONADVERSARIAL, TECHNIQUES, GANModule
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import MemoryLoader
+from lightning_gans.engine.batch import Batch
 from lightning_gans.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
+    DiffusionMLP,
+    LanguageModel,
     ToyDiscriminator,
     ToyGenerator,
     VAEDecoder,
@@ -30,12 +35,29 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "unrolled_adam": {"unroll_steps": 2},
     "robust_wgan": {"w_start": 0},
     "style_gan2": {"r1_every": 1, "path_length_weight": 0.0, "style_mixing": 0.0},  # for want of styles
+    "gan_control": {
+        "path_length_weight": 0.0,
+        "r1_every": 1,
+        "groups": {"mean": 1, "other": 2},
+        "pairs": 1,
+        "ramp": 2,
+        "lr_g": 2e-4,
+        "lr_d": 2e-4,
+    },
+    "stylex": {"path_length_weight": 0.0, "r1_every": 1, "lr_g": 2e-4, "lr_d": 2e-4},
     "boosted": {"p": 0.7},
     "boosted_learned": {"p": 0.7, "learn_p": True},
 }
 # Beside the techniques: one with its classifier, in cycles of several generator updates; one by another rule; one
 # with a mixture weight that trains.
 VARIANTS = [*TECHNIQUES, "prc_gan_clip", "unrolled_adam", "boosted_learned"]
+# Models without an adversary, and variants of them, with their settings.
+OTHERS: dict[str, dict[str, Any]] = {
+    **{name: {} for name in NONADVERSARIAL},
+    "ddpm": {"steps": 20, "sampling_steps": 4},
+    "ddpm_learned": {"steps": 20, "sampling_steps": 4, "variance": "learned", "loss_aware": True},
+    "exemplar_vae_near": {"exemplars": 20, "neighbours": 2},
+}
 GROWN = {"boosted", "boosted_learned", "ada_gan"}  # on top of a frozen generator
 
 QUIET: dict[str, Any] = {
@@ -52,8 +74,8 @@ QUIET: dict[str, Any] = {
 def make(technique: str, **options: Any) -> Any:
     """A technique, or another model, with tiny MLPs on (2,)-shaped data, the same weights each time."""
     torch.manual_seed(1)
-    if technique in NONADVERSARIAL:
-        return NONADVERSARIAL[technique](*autoencoder((2,)), 3, **options)  # type: ignore[call-arg]
+    if technique in OTHERS:
+        return other(technique, (2,), **options)
     generator = ToyGenerator(shape=(2,), latent_dim=3, width=8, depth=1)
     discriminator = ToyDiscriminator(shape=(2,), width=8, depth=1)
     return build(technique, generator, discriminator, ToyDiscriminator(shape=(2,), width=8, depth=1), **options)
@@ -62,8 +84,8 @@ def make(technique: str, **options: Any) -> Any:
 def make_images(technique: str, **options: Any) -> Any:
     """A technique with tiny DCGAN nets on 1x8x8 images; BatchNorm in both where the technique allows it."""
     torch.manual_seed(1)
-    if technique in NONADVERSARIAL:
-        return NONADVERSARIAL[technique](*autoencoder((1, 8, 8)), 3, **options)  # type: ignore[call-arg]
+    if technique in OTHERS:
+        return other(technique, (1, 8, 8), **options)
     norm = "none" if technique in PENALISED else "batch"
     generator = DCGANGenerator(shape=(1, 8, 8), latent_dim=3, width=4)
     discriminator = DCGANDiscriminator(shape=(1, 8, 8), width=4, norm=norm)
@@ -71,9 +93,43 @@ def make_images(technique: str, **options: Any) -> Any:
     return build(technique, generator, discriminator, classifier, **options)
 
 
+def other(name: str, shape: tuple[int, ...], **options: Any) -> Any:
+    """A model without an adversary, or a variant of one."""
+    options = OTHERS[name] | options
+    if name == "mle":
+        return ReadsNumbers(LanguageModel((3, 5), 4, 4), **options)
+    if name.startswith("ddpm"):
+        net = DiffusionMLP(shape, 16, 1, learned_variance=options.get("variance") == "learned")
+        return NONADVERSARIAL["ddpm"](net, shape, **options)
+    return NONADVERSARIAL[name.removesuffix("_near")](*autoencoder(shape), 3, **options)  # type: ignore[call-arg]
+
+
+class ReadsNumbers(MLE):
+    """A language model that reads what the tests train on: the first three numbers, in about [-1, 1], as tokens."""
+
+    def terms(self, player: str, batch: Batch) -> Any:
+        return super().terms(player, replace(batch, real=self.read(batch.real)))
+
+    def check_first_batch(self, batch: Batch) -> None:
+        super().check_first_batch(replace(batch, real=self.read(batch.real)))
+
+    def read(self, x: Tensor) -> Tensor:
+        return F.pad(((x.flatten(1)[:, :3] + 1) * 2.5).long().clamp(0, 4), (0, max(0, 3 - x[0].numel())))
+
+
 def autoencoder(shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
     """An encoder to codes of length 3 and its decoder."""
     return VAEEncoder(shape, 3, width=8, depth=1), VAEDecoder(shape, 3, width=8, depth=1)
+
+
+def brightness(x: Tensor) -> dict[str, Tensor]:
+    """An attribute of anything."""
+    return {"mean": x.flatten(1).mean(1)}
+
+
+def bright(x: Tensor) -> Tensor:
+    """The logit of another."""
+    return 3 * x.flatten(1).mean(1)
 
 
 def build(
@@ -84,6 +140,10 @@ def build(
         own: dict[str, Any] = {"classifier": classifier, "ct_weight": 0.0, "d_steps": 2, "g_steps": 3}
         return TECHNIQUES["prc_gan"](generator, discriminator, 3, **(own | options))
     third = {"weight_network": classifier} if technique == "robust_wgan" else {}
+    if technique == "stylex":
+        size = 64 if isinstance(generator, DCGANGenerator) else 2
+        third |= {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(size, 1)), "classifier": bright}
+    third |= {"measure": brightness} if technique == "gan_control" else {}
     settings = SETTINGS.get(technique, {}) | third | options
     if technique in GROWN:
         settings["base"] = copy.deepcopy(generator)
@@ -98,6 +158,8 @@ def networks(module: GANModule) -> dict[str, nn.Module]:
     """The networks of a module by the names of its arguments."""
     taken = inspect.signature(type(module)).parameters
     names = [name for player in module.players.values() for name in player.networks]
+    names += [name for name in ("measure", "classifier") if hasattr(module, name)]  # which no player has
+    names = [name for name in names if name != "log_variances"]  # which a model makes itself
     return {name: getattr(module, name) for name in names if name in taken or "kwargs" in taken or "options" in taken}
 
 
@@ -117,7 +179,7 @@ def plain(
 def data_for(name: str, shape: tuple[int, ...] = (2,)) -> Any:
     """:func:`plain` data in the loader that a model needs."""
     loader = plain(shape=shape)
-    return MemoryLoader(loader.dataset, None, 4, shuffle=False) if name in NONADVERSARIAL else loader  # type: ignore[arg-type]
+    return MemoryLoader(loader.dataset, None, 4, shuffle=False) if name in OTHERS else loader  # type: ignore[arg-type]
 
 
 class Noisy(Dataset):

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from common import PENALISED, VARIANTS, build, equal, make, noisy_loader, plain, state, trainer
+from common import OTHERS, PENALISED, VARIANTS, build, equal, make, noisy_loader, plain, state, trainer
 from torch import nn
 
-from lightning_gans import NONADVERSARIAL, GANModule
+from lightning_gans import GANModule
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.memory import MemoryLoader
 from lightning_gans.engine import distributed
@@ -133,7 +133,7 @@ def main(rank: int, folder: Path) -> None:
         found[name] = state(train(with_batch_norm(name), loader(4), STEPS))
     for name in IN_FLOAT32:
         found[f"{name} float32"] = state(train(make(name, **SGD), loader(4, torch.float32), STEPS))
-    for name in NONADVERSARIAL:
+    for name in OTHERS:
         found[name] = state(train(make(name).double(), loader(4), STEPS))
     for name, options in REPEATED.items():
         found[name] = state(train(make("wgan_gp", **options).double(), loader(4), STEPS))

@@ -648,6 +648,25 @@ def test_alarm_is_silent_on_equal_data_and_reads_uint8() -> None:
     torch.testing.assert_close(alarm.train[0], held_out)
 
 
+def test_alarm_tells_how_far_the_discriminator_is_from_its_start(tmp_path: Path) -> None:
+    """Also after a resume."""
+    data, ends = Data(torch.rand(32, 2), torch.rand(8, 2)), []
+    for stops in ([4], [2, 4]):
+        pl.seed_everything(0, verbose=False)
+        module, ckpt, path = make("gan", lr_d=0.01), None, tmp_path / f"{len(stops)}.ckpt"
+        begun = torch.cat([p.detach().flatten().clone() for p in module.discriminator.parameters()])
+        for stop in stops:
+            record = Record()
+            fit = trainer(max_steps=stop, logger=record, callbacks=[OverfitAlarm(every_n_steps=1)])
+            fit.fit(module, datamodule=data, ckpt_path=ckpt)
+            fit.save_checkpoint(ckpt := path)
+            module = module if stop == stops[-1] else make("gan", lr_d=0.01)
+        now = torch.cat([p.detach().flatten() for p in module.discriminator.parameters()])
+        ends.append(record.of("d/distance")[4])
+        assert ends[-1] == pytest.approx(float((now - begun).norm() / begun.norm()), rel=1e-5) and ends[-1] > 0.01
+    assert ends[0] == ends[1]
+
+
 def test_alarm_needs_held_out_samples() -> None:
     for data in ({"train_dataloaders": batches()}, {"datamodule": Data(torch.rand(16, 2))}):
         with pytest.raises(ValueError, match="needs held-out samples"):

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from common import VARIANTS, make, state
+from common import OTHERS, VARIANTS, make, state
 from ranks import two_ranks
 from ranks_worker import IN_FLOAT32, REPEATED, SGD, STEPS, loader, main, train, weighs_samples, with_batch_norm
 
-from lightning_gans import NONADVERSARIAL, GANModule
+from lightning_gans import GANModule
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_two_ranks_equal_one_process(found: dict[str, Any], name: str) -> None:
     assert largest_difference(state(one), found[name]) < 1e-10
 
 
-@pytest.mark.parametrize("name", NONADVERSARIAL)
+@pytest.mark.parametrize("name", OTHERS)
 def test_models_without_an_adversary(found: dict[str, Any], name: str) -> None:
     start, one = make(name).double(), train(make(name).double(), loader(8), STEPS, strategy="auto")
     assert largest_difference(parameters(start), parameters(one)) > 1e-4

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("functional", "metrics", "optim", "regularizers", "samplers", "wrappers")
+FOLDERS = ("functional", "metrics", "networks", "optim", "regularizers", "samplers", "wrappers")
 
 
 def examples() -> Iterator[tuple[str, str, str]]:

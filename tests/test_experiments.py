@@ -13,7 +13,7 @@ import pytest
 import torch
 from common import trainer
 
-from experiments import common, robust, samplers
+from experiments import convergence, measures, page, playing, robust, samplers
 from lightning_gans import RobustWGAN
 from lightning_gans.datamodules import Blob, Contaminated, Ring
 from lightning_gans.datamodules.downloaded import default_root
@@ -23,61 +23,61 @@ from lightning_gans.networks import ToyGenerator
 ROOT = Path(__file__).parent.parent
 
 
-def result(**columns: list[float]) -> common.Result:
+def result(**columns: list[float]) -> playing.Result:
     rows = [{"step": 10 * i, "seconds": float(i), **{k: v[i] for k, v in columns.items()}} for i in range(8)]
     return {"rows": rows, "failed": None}
 
 
 def test_numbers_of_a_run() -> None:
     run = result(**{"metrics/fid/lenet": [9, 8, 7, 2, 4, 5, 6, 3.0], "line": [1, 3, 5, 7, 9, 11, 13, 15.0]})
-    assert common.last(run, "metrics/fid/lenet") == 3 and common.best(run, "metrics/fid/lenet") == 2
-    assert common.best(run, "line") == 15
-    assert common.at_time(run, "metrics/fid/lenet", 3.5) == pytest.approx(8**0.5)  # between 2 and 4
-    assert common.late_mean(run, "line") == 12
-    assert common.late_deviation(run, "line") == pytest.approx(0, abs=1e-12)  # a trend is no noise
-    assert common.late_deviation(run, "metrics/fid/lenet", 1.0) > 1
-    assert common.milliseconds(run) == pytest.approx(100)
-    assert math.isnan(common.last({**run, "failed": "not finite"}, "line"))
+    assert measures.last(run, "metrics/fid/lenet") == 3 and measures.best(run, "metrics/fid/lenet") == 2
+    assert measures.best(run, "line") == 15
+    assert measures.at_time(run, "metrics/fid/lenet", 3.5) == pytest.approx(8**0.5)  # between 2 and 4
+    assert measures.late_mean(run, "line") == 12
+    assert measures.late_deviation(run, "line") == pytest.approx(0, abs=1e-12)  # a trend is no noise
+    assert measures.late_deviation(run, "metrics/fid/lenet", 1.0) > 1
+    assert measures.milliseconds(run) == pytest.approx(100)
+    assert math.isnan(measures.last({**run, "failed": "not finite"}, "line"))
 
 
 def test_spread_tells_of_failures() -> None:
-    assert common.spread([1.0, 3.0]) == "2 ± 1.4"
-    assert common.spread([1.0, math.nan]) == "1 (1 of 2)"
-    assert common.spread([math.nan]) == "none"
+    assert measures.spread([1.0, 3.0]) == "2 ± 1.4"
+    assert measures.spread([1.0, math.nan]) == "1 (1 of 2)"
+    assert measures.spread([math.nan]) == "none"
 
 
 def test_a_game_is_played_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A game is known by its values and seed, whatever it is called."""
     played: list[int] = []
 
-    def play(game: common.Game) -> common.Result:
+    def play(game: playing.Game) -> playing.Result:
         played.append(game["seed"])
         return result()
 
-    monkeypatch.setattr(common, "play", play)
-    arguments = common.parser(None).parse_args(["--runs", str(tmp_path), "--jobs", "1"])
-    game = common.toy_game("Ring", 4, technique="gan")
-    first = common.sweep({"a": game}, [1, 2], arguments)
-    again = common.sweep({"b": game, "c": game | {"updates": 5}}, [1, 2], arguments)
+    monkeypatch.setattr(playing, "play", play)
+    arguments = page.parser(None).parse_args(["--runs", str(tmp_path), "--jobs", "1"])
+    game = playing.toy_game("Ring", 4, technique="gan")
+    first = playing.sweep({"a": game}, [1, 2], arguments)
+    again = playing.sweep({"b": game, "c": game | {"updates": 5}}, [1, 2], arguments)
     assert played == [1, 2, 1, 2]
     assert first["a"] == again["b"] and [r["game"]["updates"] for r in again["c"]] == [5, 5]
 
 
 def test_a_diverged_game_is_a_result() -> None:
     """It is told as failed, with what it is about."""
-    game = common.toy_game("Ring", 6, width=8, technique="gan", options={"loss": "wasserstein", "lr_d": 1e30})
-    found = common.play(game | {"seed": 0, "folder": "."})
-    assert found["failed"] == "not finite" and math.isnan(common.last(found, "metrics/modes"))
+    game = playing.toy_game("Ring", 6, width=8, technique="gan", options={"loss": "wasserstein", "lr_d": 1e30})
+    found = playing.play(game | {"seed": 0, "folder": "."})
+    assert found["failed"] == "not finite" and math.isnan(measures.last(found, "metrics/modes"))
 
 
 def test_words_stay_when_a_table_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "a.md"
-    arguments = common.parser(None).parse_args(["--out", str(out)])
+    arguments = page.parser(None).parse_args(["--out", str(out)])
     monkeypatch.setattr(sys, "argv", ["experiments/a.py"])
     found = {"x": [{"commit": "abc"}]}
-    common.publish(arguments, "Title", found, ["p"], ["| old |"])
+    page.publish(arguments, "Title", found, ["p"], ["| old |"])
     out.write_text(out.read_text().replace("# Title\n", "# Title\n\nThe answer.\n"))
-    common.publish(arguments, "Title", found, ["p"], ["| new |"])
+    page.publish(arguments, "Title", found, ["p"], ["| new |"])
     text = out.read_text()
     assert text.startswith("# Title\n\nThe answer.\n") and "| new |" in text and "| old |" not in text
     assert "- commit: abc\n" in text and "- command: `python -m experiments.a " in text
@@ -85,14 +85,14 @@ def test_words_stay_when_a_table_is_written_anew(tmp_path: Path, monkeypatch: py
 
 def test_what_the_robust_games_differ_in() -> None:
     """rho is that of the true share, or of the presumed one on clean data; scores go by the clean data."""
-    arguments = common.parser(None, presumed=0.05, w_every=20, rate=1e-3, width=8, updates=40).parse_args([])
+    arguments = page.parser(None, presumed=0.05, w_every=20, rate=1e-3, width=8, updates=40).parse_args([])
     rho = {}
     for share in (0.0, 0.05, 0.2):
         plain = robust.contaminated(robust.plain_game("Ring", arguments), robust.OUTLIERS["Ring"], share)
         games = robust.methods(plain, share, arguments)
         rho[share] = {name: game["options"]["rho"] for name, game in games.items() if "rho" in game["options"]}
         assert all(("weight_network" in game) == name.startswith("network") for name, game in games.items())
-        assert all(common.scored(game) == "Ring" for game in games.values()) and "rho" not in plain["options"]
+        assert all(playing.scored(game) == "Ring" for game in games.values()) and "rho" not in plain["options"]
     found = [rho[0.2][f"{form}, rho right"] for form in robust.FORMS]
     assert found == pytest.approx([0.125, 0.125]) and len(rho[0.2]) == 2 and rho[0.0] == rho[0.05]
     assert list(rho[0.0].values()) == pytest.approx([0.05 / 0.95 / 4 * f for f in (1, 2, 4)] * 2)
@@ -102,9 +102,9 @@ def test_data_within_data() -> None:
     """Blobs in a ring with a rare mode, and who is who."""
     base = ["Ring", {"rare_share": 0.02}]
     options = {"base": base, "outliers": ["Blob", {"centre": [2, 2]}], "share": 0.02}
-    game = common.toy_game("Contaminated", 1, 8, technique="wgan_gp", data_options=options) | {"seed": 1}
-    module, data = common.build(game)
-    assert common.scored(game) == "Ring" and data.batch_size == 256 and data.outliers.modes.tolist() == [[2, 2]]
+    game = playing.toy_game("Contaminated", 1, 8, technique="wgan_gp", data_options=options) | {"seed": 1}
+    module, data = playing.build(game)
+    assert playing.scored(game) == "Ring" and data.batch_size == 256 and data.outliers.modes.tolist() == [[2, 2]]
     points, _, outlying = data.mixed()
     found = robust.groups(data, points, outlying)
     assert torch.equal(found == 2, outlying) and 140 < int((found == 1).sum()) < 260
@@ -128,7 +128,7 @@ def test_planted_groups_are_followed(tmp_path: Path) -> None:
     nets = ToyGenerator(width=8), First()
     module = RobustWGAN(*nets, 2, rho=0.05, w_start=0, w_every=1, lr_d=0.0, lr_g=0.0)
     planted = robust.Planted(1, num_samples=50)
-    rows = common.Rows(common.Clock())
+    rows = playing.Rows(playing.Clock())
     trainer(max_steps=1, limit_val_batches=0, callbacks=[planted], logger=rows, default_root_dir=tmp_path).fit(
         module, datamodule=data
     )
@@ -160,8 +160,8 @@ def test_a_finished_game_is_sampled() -> None:
             {"methods": tried, "num_samples": 2000, "num_real": 100, "keep": 3, "dearest": 50},
         ]
     ]
-    game = common.toy_game("Grid", 3, 8, technique="gan", ema=None, watch=watch)
-    found = common.play(game | {"seed": 0, "folder": "."})
+    game = playing.toy_game("Grid", 3, 8, technique="gan", ema=None, watch=watch)
+    found = playing.play(game | {"seed": 0, "folder": "."})
     kept = found["kept"]["Sampled"]
     assert found["failed"] is None and kept.keys() == {"the data", "plain", *tried}
     assert kept["the data"]["modes"] == 25 and kept["the data"]["deviation"] == pytest.approx(1, abs=0.05)
@@ -182,11 +182,12 @@ TINY = ["--seeds", "1", "--jobs", "1", "--updates", "8"]
 LONG = (
     "boosted_start",
     "critic_normalisation",
-    "convergence",
     "architectures",
     "primal_dual_mnist",
     "samplers",
     "latent_directions",
+    "transformers",
+    "linear_attention",
 )  # scores of 2,000 images take their time, and so do two dozen games
 EXPERIMENTS: dict[str, list[str]] = {
     "one_or_two_sided": ["--data", "Ring", "--weights", "0.1"],
@@ -194,7 +195,6 @@ EXPERIMENTS: dict[str, list[str]] = {
     "clipping_band": ["--thresholds", "0.1", "--depth", "3", "--width", "8"],
     "reweight_and_clip": ["--data", "Ring", "--updates", "10"],
     "critic_normalisation": ["--data", "Digits", "--width", "4"],
-    "convergence": ["--data", "Digits", "--width", "4", "--batch_size", "8"],
     "primal_dual_gaussian": [
         "--deviations",
         "0",
@@ -237,6 +237,9 @@ EXPERIMENTS: dict[str, list[str]] = {
     "learned_width": ["--batch_sizes", "16", "--rates", "1e-4", "1e-3"],
     "boosted_start": ["--width", "8", "--long_updates", "8", "--shares", "0.05", "--ps", "0.9", "--batch_size", "128"],
     "weight_producers": ["--width", "8", "--updates", "2"],
+    "transformers": ["--width", "4", "--updates", "2"],
+    "linear_attention": ["--width", "4", "--updates", "2", "--sides", "4", "8"],
+    "sampling_cost": ["--ring_seconds", "0.1", "--data", "Ring", "--calls", "2", "--classifier_steps", "2"],
 }
 
 
@@ -250,7 +253,7 @@ def test_from_beginning_to_end(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", *rest])
     importlib.import_module(f"experiments.{name}").main()
     text = out.read_text()
-    assert common.MARK in text and "- commit:" in text and "| " in text
+    assert page.MARK in text and "- commit:" in text and "| " in text
     assert out.with_suffix(".png").stat().st_size > 5000
     games = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")]
     assert games and all(game["failed"] is None for game in games)
@@ -258,5 +261,48 @@ def test_from_beginning_to_end(name: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_all_experiments_are_tested() -> None:
-    scripts = {p.stem for p in (ROOT / "experiments").glob("*.py")} - {"__init__", "common", "figures"}
-    assert scripts == set(EXPERIMENTS)
+    scripts = {p.stem for p in (ROOT / "experiments").glob("*.py")}
+    assert scripts - {"__init__", "playing", "measures", "page", "figures"} == {*EXPERIMENTS, "convergence"}
+
+
+# ---------------------------------------------------------------------- games in a queue
+def test_a_broken_off_game_goes_on(tmp_path: Path) -> None:
+    game = playing.toy_game("Ring", 4, width=4, technique="gan", seed=1, save_every=2) | {"every": 2, "log_every": 1}
+    whole = playing.play(game | {"updates": 6, "folder": str(tmp_path / "whole")})
+    playing.play(game | {"folder": str(tmp_path / "broken")})
+    rest = playing.play(game | {"updates": 6, "folder": str(tmp_path / "broken")})
+    assert [row["step"] for row in rest["rows"]] == [row["step"] for row in whole["rows"]]
+    assert rest["sample"] == whole["sample"]
+    assert measures.series(rest, "metrics/high_quality") == measures.series(whole, "metrics/high_quality")
+
+
+def test_convergence_plays_what_is_missing_and_ranks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates first, then the seeds by the best one; a second call plays nothing; ties share a rank."""
+    played: list[tuple[str, int, float]] = []
+
+    def play(game: playing.Game) -> playing.Result:
+        rate = game["options"]["lr_d"]
+        played.append((game["technique"], game["seed"], rate))
+        fid = {"wgan": 50.0, "dcgan": 10.0, "sn_gan": 10.5}[game["technique"]] + game["seed"] % 5
+        scores = {"kid": 1.0, "precision": 0.5, "recall": 0.5, "fid": fid + abs(rate - convergence.RATES[1]) * 1e4}
+        row = {"step": game["updates"], "seconds": 1.0} | {f"metrics/{k}/lenet": v for k, v in scores.items()}
+        return {"rows": [row], "failed": None, "sample": torch.zeros(20, 1, 8, 8).tolist()}
+
+    monkeypatch.setattr(playing, "play", play)
+    monkeypatch.setattr(convergence, "updates_in", lambda technique, minutes, arguments: 300)
+    real = {f"{name}/lenet": 1.0 for name in ("fid", "kid", "precision", "recall")}
+    monkeypatch.setattr(convergence, "floor", lambda arguments: real)
+    out = tmp_path / "page.md"
+    command = ["convergence", "--data", "Digits", "--only", "wgan", "dcgan", "sn_gan", "--runs", str(tmp_path / "runs")]
+    monkeypatch.setattr(sys, "argv", [*command, "--out", str(out)])
+    convergence.main()
+    best = convergence.RATES[1]
+    assert played[:4] == [*(("wgan", convergence.CHOOSING, rate) for rate in convergence.RATES), ("wgan", 1, best)]
+    assert len(played) == 3 * (3 + 3) and {rate for _, seed, rate in played if seed < 4} == {best}
+    lines = [json.loads(line) for line in out.with_suffix(".jsonl").read_text().splitlines()]
+    assert {line["updates"] for line in lines if line["seed"] == convergence.CHOOSING} == {100}
+    text = out.read_text()
+    assert all(row in text for row in ("| 1. dcgan | 12 ± 1 |", "| 1. sn_gan | 12.5 ± 1 |", "| 3. wgan | 52 ± 1 |"))
+    assert "0 of 9 games are missing" in text and (tmp_path / "page" / "dcgan.png").exists()
+    convergence.main()
+    assert len(played) == 18

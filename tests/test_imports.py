@@ -37,6 +37,8 @@ RULES: dict[str, set[str]] = {
     **{key: {"compat", "version"} for key in FLOOR},
     "functional": set(),
     "networks": set(),
+    "networks.text": {"functional.text"},
+    "networks.language": {"functional.text"},  # one draw of tokens for all that make them
     "wrappers": {"functional"},
     "regularizers": {"functional"},
     "optim": {"functional"},
@@ -51,6 +53,7 @@ RULES: dict[str, set[str]] = {
     "visualization": {"functional.pixels"},
     "runs": {"gan", "engine", "regularizers"},
     "datamodules": {"functional"},
+    "datamodules.toy_text": {"functional", "networks.language"},  # an oracle is a language model
     "stages": LIBRARY,
     "diagnostics": LIBRARY,
     "tools": LIBRARY | {"diagnostics"},

@@ -103,7 +103,7 @@ def test_killed_twenty_times_ends_at_the_same_weights(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "killed-2").exists()
     a, b = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (whole, killed))
     assert a["global_step"] == b["global_step"] == STEPS
-    for key in ("state_dict", "optimizer_states", "ema", "gan"):
+    for key in ("state_dict", "optimizer_states", "ema", "engine"):
         assert equal(a[key], b[key]), key
     assert rows(whole) == rows(killed)
 

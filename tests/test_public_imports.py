@@ -22,6 +22,7 @@ LINES = {
         "from lightning_gans.tools.latent_directions import DirectionCharts, LatentDirections",
         "from lightning_gans.callbacks import DirectionCharts",
         "from lightning_gans.diagnostics import LatentDirections",
+        "from lightning_gans.stages import fit_control",
     ],
     "README.md, text": [
         "from lightning_gans.optim import ExtraAdam, ExtraSGD, OptimisticAdam, OptimisticSGD",

@@ -26,7 +26,9 @@ def test_all_techniques_are_in_the_table() -> None:
     assert TABLE.keys() == {model.__name__ for model in [*TECHNIQUES.values(), *NONADVERSARIAL.values()]}
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES.values(), ids=TECHNIQUES)
+@pytest.mark.parametrize(
+    "technique", [*TECHNIQUES.values(), *NONADVERSARIAL.values()], ids=[*TECHNIQUES, *NONADVERSARIAL]
+)
 def test_a_row_tells_paper_and_recipes(technique: type) -> None:
     paper, told = TABLE[technique.__name__]
     doc = sys.modules[technique.__module__].__doc__ or ""

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from common import VARIANTS, equal, make, noisy_loader, trainer
+from common import OTHERS, VARIANTS, equal, make, noisy_loader, trainer
 
-from lightning_gans import NONADVERSARIAL, GANModule
+from lightning_gans import GANModule
 from lightning_gans.callbacks.ema import EMA
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.memory import MemoryLoader
@@ -53,7 +53,7 @@ class Dropout(torch.nn.Module):
 def run(
     folder: Path, name: str, loader: Any, steps: int, ckpt: Path | None = None, every: int = 0, **options: Any
 ) -> tuple[GANModule, pl.Trainer]:
-    adversarial = name not in NONADVERSARIAL
+    adversarial = name not in OTHERS
     module = make(name, **(({"d_steps": 3} if adversarial else {}) | options))
     if adversarial:
         module.discriminator = Dropout(module.discriminator)
@@ -98,7 +98,7 @@ def compare(tmp_path: Path, name: str, loader: str, stop: int, total: int, **opt
         assert equal(expected[key], got[key]), key
 
 
-@pytest.mark.parametrize("name", [*VARIANTS, *NONADVERSARIAL])
+@pytest.mark.parametrize("name", [*VARIANTS, *OTHERS])
 def test_resume_is_exact(tmp_path: Path, name: str) -> None:
     compare(tmp_path, name, "memory", stop=5, total=10)  # 15 batches: an epoch of 11, and 4 of the next
 

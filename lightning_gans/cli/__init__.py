@@ -1,7 +1,8 @@
 """The command line: ``fit``, ``test`` and ``predict`` of any model on any data, each run in a folder of its own.
 
-Beside them ``boost`` (rounds), ``score`` (images, whoever made them), ``export`` (the generator as a file) and
-``directions`` (in the latent space).
+Beside them ``boost`` (rounds), ``score`` (images or text, whoever made them), ``sweep`` (text over temperatures),
+``export`` (the generator as a file), ``directions`` (in the latent space), ``explain`` (what drives a classifier) and
+``guide`` (a diffusion, by one).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import jsonargparse
 import yaml
 
 import lightning_gans.callbacks as gan_callbacks
-from lightning_gans.cli.commands import directions, export, score
+from lightning_gans.cli.commands import directions, explain, export, guide, score, sweep
 from lightning_gans.cli.configuration import built, fit_networks_to_data, parameters, resolve
 from lightning_gans.cli.gan_cli import GANCLI, SaveConfig
 from lightning_gans.cli.interruption import exit_status
@@ -160,6 +161,9 @@ def reweighted(config: Mapping[str, Any], base: Path, folder: Path, weights: str
     return ["--data", json.dumps(drawn)]
 
 
-OTHERS = {"boost": boost, "directions": directions, "export": export, "score": score}
+OTHERS = {
+    "boost": boost, "directions": directions, "explain": explain, "export": export, "guide": guide, "score": score,
+    "sweep": sweep,
+}  # fmt: skip
 
 __all__ = ["GANCLI", "OTHERS", "SaveConfig", "main"]

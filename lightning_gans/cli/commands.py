@@ -1,31 +1,44 @@
-"""Commands that train no GAN: ``score``, ``export`` and ``directions``."""
+"""Commands that train no GAN: ``score``, ``sweep``, ``export``, ``directions``, ``explain`` and ``guide``."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
+from torch import nn
 
 from lightning_gans import checks, tools
 from lightning_gans.callbacks.direction_charts import DirectionCharts
+from lightning_gans.cli.configuration import built
 from lightning_gans.cli.mistakes import sentence_of, silence, told
 from lightning_gans.cli.parsing import Parser, prepared
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.datamodules.text import TextDataModule
+from lightning_gans.diagnostics.att_find import AttFind
 from lightning_gans.diagnostics.latent_directions import LatentDirections
+from lightning_gans.engine import contract
+from lightning_gans.metrics import METRICS, TEXT_METRICS
 from lightning_gans.runs.atomic import check_writable, write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
-from lightning_gans.runs.folder import claim, run_of
+from lightning_gans.runs.folder import claim, configs, run_of
 from lightning_gans.runs.metrics_csv import MetricsCSV
+from lightning_gans.stages.guidance import guided_scores
 from lightning_gans.tools.score import score_samples
+from lightning_gans.tools.text import TEMPERATURES, score_text, temperature_sweep
+from lightning_gans.visualization.images import save_image_atomic
 
 
 def score(args: list[str]) -> None:
-    """``score``: a folder, .zip or .npz file of images, whoever made them, against a data set."""
+    """``score``: images in a folder, .zip or .npz file, or a file of text, whoever made them, against a data set."""
     parser = Parser("score", description=score.__doc__ or "")
-    parser.add_argument("--samples", required=True, help="Folder or .zip of images, or .npz with samples (N, H, W, C).")
+    parser.add_argument("--samples", required=True, help="Folder, .zip or .npz of images, or a text file.")
     parser.add_subclass_arguments(GANDataModule, "data", required=True)
     parser.add_function_arguments(score_samples, skip={"samples", "data"})
     parser.add_argument("--out", type=str | None, default=None, help="JSON file for the scores and their protocol.")
@@ -37,6 +50,9 @@ def score(args: list[str]) -> None:
             check_writable("--out", parsed.out)
         given = parser.instantiate_classes(parsed)
         options = {k: v for k, v in vars(given).items() if k not in ("config", "samples", "data", "out")}
+        if isinstance(given.data, TextDataModule):
+            _score_text(given)
+            return
         found = score_samples(given.samples, given.data, **options)
     told_by = found["protocol"]
     left_out = f", {told_by['reference_left_out']:,} others left out (--split)" if told_by["reference_left_out"] else ""
@@ -46,6 +62,53 @@ def score(args: list[str]) -> None:
         print(f"{name:<24} {value:.6g}")
     if given.out:
         write_text(given.out, json.dumps(found, indent=2) + "\n")
+
+
+def _score_text(given: Any) -> None:
+    chosen = {} if tuple(given.metrics) == METRICS else {"metrics": given.metrics}
+    found = score_text(given.samples, given.data, **chosen)
+    told_by = found["protocol"]
+    print(f"{given.samples}: {told_by['samples']:,} texts against {told_by['data']}")
+    for name, value in found["scores"].items():
+        print(f"{name:<24} {value:.6g}")
+    if given.out:
+        write_text(given.out, json.dumps(found, indent=2) + "\n")
+
+
+def sweep(args: list[str]) -> None:
+    """``sweep``: a trained model of text at several temperatures of sampling, as sweep.csv in the folder of its run."""
+    parser = argparse.ArgumentParser("sweep", description=sweep.__doc__)
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="Folder of a run, or a checkpoint in one.")
+    parser.add_argument("--which", choices=("last", "best"), default="last", help="Which checkpoint of a folder.")
+    parser.add_argument("--temperatures", type=float, nargs="+", default=TEMPERATURES)
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--metrics", nargs="+", choices=TEXT_METRICS, default=None)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default=None, help="CSV file; by default sweep.csv in the folder of the run.")
+    own = parser.parse_args(args)
+    with told():
+        folder = own.ckpt_path if own.ckpt_path.is_dir() else run_of(own.ckpt_path)
+        if folder is None or not (known := configs(folder)):
+            raise SystemExit(
+                f"error: --ckpt_path must be a run or lie in one, which tells its data, got {own.ckpt_path}."
+            )
+        out = Path(own.out or folder / "sweep.csv")
+        check_writable("--out", out)
+        model = tools.load(own.ckpt_path, own.which)
+        try:
+            contract.require(model, contract.Text, "sweep")
+        except TypeError as error:
+            raise SystemExit(f"error: {error}") from error
+        data = built(yaml.safe_load(known[-1].read_text())["data"])
+        found = temperature_sweep(model, data, own.temperatures, own.samples, own.metrics, own.seed)
+    names = [*found["curve"][0]]
+    print(" ".join(f"{name:>12}" for name in names))
+    for point in found["curve"]:
+        print(" ".join(f"{point[name]:>12.4g}" for name in names))
+    rows = [",".join(names), *(",".join(f"{point[name]:.8g}" for name in names) for point in found["curve"])]
+    write_text(out, "\n".join(rows) + "\n")
+    write_text(out.with_suffix(".json"), json.dumps(found, indent=2) + "\n")
+    print(f"Sweep        {out}")
 
 
 def export(args: list[str]) -> None:
@@ -68,6 +131,7 @@ def directions(args: list[str]) -> None:
     parser.add_argument("--num_directions", type=int, default=None, help="By default the length of z.")
     parser.add_argument("--kind", default="orthonormal", help="orthonormal, unit or free.")
     parser.add_argument("--init", default="random", help="random or axes.")
+    parser.add_argument("--space", default="z", help="z, or w of a generator by styles.")
     parser.add_argument("--max_steps", type=int, default=20_000)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-4)
@@ -98,3 +162,80 @@ def directions(args: list[str]) -> None:
     chance = 1 / found.num_directions
     print(f"RCA          {seen['directions/rca']:.3f} (chance {chance:.3f})")
     print(f"Shift error  {seen['directions/shift_error']:.3f}\nCharts       {folder}")
+
+
+def guide(args: list[str]) -> None:
+    """``guide``: draw samples of a trained diffusion to classes, by a classifier of noised samples trained for it.
+
+    Writes into ``guidance/`` of the run: the classifier (a call that was stopped goes on), for each scale a grid with a
+    class per column, and ``scores.jsonl``.
+    """
+    parser = Parser("guide", description=guide.__doc__ or "")
+    parser.add_argument("--ckpt_path", required=True, help="Folder of a run of a diffusion, or a checkpoint.")
+    parser.add_subclass_arguments(GANDataModule, "data", required=True)
+    parser.add_function_arguments(guided_scores, skip={"path", "data", "folder"})
+    parsed = parser.parse_args(prepared(args))
+    with told():
+        given = parser.instantiate_classes(parsed)
+        path = Path(given.ckpt_path)
+        place = (run_of(path) or path.parent if path.is_file() else path) / "guidance"
+        check_writable("--ckpt_path", place / "last.ckpt")
+        silence()
+        options = {k: v for k, v in vars(given).items() if k not in ("config", "ckpt_path", "data")}
+        rows = guided_scores(path, given.data, place, **options)
+    for row in rows:
+        print(f"scale {row['scale']:<6g} fid/lenet {row['fid/lenet']:<9.4g} right class {row['right_class']:<7.3f} "
+              f"{row['network_calls']:g} network calls")  # fmt: skip
+    print(f"Guidance     {place}")
+
+
+def explain(args: list[str]) -> None:
+    """``explain``: which coordinates of a trained generator drive a classifier, as charts and a table of its run."""
+    parser = Parser("explain", description=explain.__doc__ or "")
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="A checkpoint or the folder of a run.")
+    parser.add_subclass_arguments(nn.Module, "classifier", required=True, help="Images to logits (N, K), or (N,).")
+    parser.add_argument("--weights", type=Path | None, default=None, help="The classifier's state_dict, by torch.save.")
+    parser.add_argument("--target", type=int, default=1, help="The class that is explained.")
+    parser.add_argument("--space", type=str | None, default=None, help="styles, w or z.")
+    parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--picks", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    silence()
+    parsed = parser.parse_args(prepared(args))
+    try:
+        own = parser.instantiate_classes(parsed)
+        path = newest_checkpoint(own.ckpt_path) if own.ckpt_path.is_dir() else own.ckpt_path
+        place = (run_of(path) or path.parent) / "explained"
+        check_writable("--ckpt_path", place / "table.md")
+        classifier = own.classifier.eval()
+        if own.weights is not None:
+            with given_weights(own.weights):
+                classifier.load_state_dict(torch.load(own.weights, weights_only=True))
+        value_range = read_checkpoint(path).get("datamodule_hyper_parameters", {}).get("value_range") or (-1.0, 1.0)
+        found = AttFind(tools.load(path), classifier, space=own.space, n=own.samples, seed=own.seed)
+        picks = found.picks(own.target, picks=own.picks)
+        charts = [found.chart(pick, own.target, value_range=value_range) for pick in picks]
+    except Exception as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        raise SystemExit(f"error: {sentence}") from error
+    folder, lines = claim(place), list[str]()
+    for i, (picture, probabilities) in enumerate(charts):
+        save_image_atomic(picture, folder / f"{i}.png")
+        before, after = probabilities.mean(0).tolist()
+        lines.append(f"{i}.png: {found.name(picks[i].coordinate)}, probability {before:.2f} to {after:.2f}")
+    text = "\n".join([found.table(picks), "", *lines, ""])
+    write_text(folder / "table.md", text)
+    print(f"{text}\nExplained    {folder}")
+
+
+@contextmanager
+def given_weights(path: Path) -> Iterator[None]:
+    """A ValueError for a file of weights that cannot be read, or is another network's."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise ValueError(
+            f"--weights must be a file with the classifier's state_dict, got {path} ({reason})."
+        ) from error

@@ -82,7 +82,8 @@ def _class_paths(config: Any) -> Iterator[str]:
 def fit_networks_to_data(options: Any) -> None:
     """Write what the data and latent_dim determine into networks that take it: no other value could work.
 
-    These are shape, latent_dim, and the number of classes of a network that is conditional (none for unlabelled data).
+    These are shape, latent_dim, groups of z, and the number of classes of a network that is conditional (none for
+    unlabelled data).
     """
     model, data = options.get("model"), options.get("data")
     if not model or not data:
@@ -100,6 +101,8 @@ def fit_networks_to_data(options: Any) -> None:
             config["init_args"]["shape"] = list(source.shape)
         if "latent_dim" in taken and "latent_dim" in model["init_args"]:
             config["init_args"]["latent_dim"] = model["init_args"]["latent_dim"]
+        if "groups" in taken and model["init_args"].get("groups"):
+            config["init_args"]["groups"] = list(dict(model["init_args"]["groups"]).values())
         if config["init_args"].get("num_classes") is not None:
             config["init_args"]["num_classes"] = source.num_classes
 

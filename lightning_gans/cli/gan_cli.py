@@ -19,6 +19,7 @@ import yaml
 import lightning_gans.callbacks as gan_callbacks
 from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback
+from lightning_gans.cli.attributes import AskedAttributes
 from lightning_gans.cli.configuration import fit_networks_to_data
 from lightning_gans.cli.interruption import Interruption, handlers_kept, remember_job, requeued
 from lightning_gans.cli.parsing import Parser
@@ -87,6 +88,12 @@ class GANCLI(pl_cli.LightningCLI):
         )
         parser.add_argument("--samples", type=int, default=64, help="How many samples predict writes.")
         parser.add_argument("--npz", action="store_true", help="predict writes one array in place of many files.")
+        parser.add_argument(
+            "--attributes",
+            type=dict | None,
+            default=None,
+            help="predict: values that samples of GANControl are to have.",
+        )
         parser.add_lightning_class_args(callbacks.ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(gan_callbacks.SampleGrid, "grid")
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.filename": _BEST})
@@ -152,6 +159,8 @@ class GANCLI(pl_cli.LightningCLI):
         if bars or config.get("enable_progress_bar") is False:  # Lightning allows one bar, and none if it is off
             self.trainer_defaults = {k: v for k, v in self.trainer_defaults.items() if k != "callbacks"}
         trainer: Any = super().instantiate_trainer(**kwargs)
+        if getattr(self.datamodule, "vocabulary", None) is not None:
+            trainer.callbacks = [_for_text(callback) for callback in trainer.callbacks]
         if self.subcommand == "fit":
             resume = f"python {shlex.join([sys.argv[0], 'fit', f'--ckpt_path={self.run_dir}'])}"
             trainer.callbacks.append(Interruption(self.run_dir / "checkpoints" / "last.ckpt", resume))
@@ -200,6 +209,8 @@ class GANCLI(pl_cli.LightningCLI):
         """Feed sample counts instead of data, and write what comes back."""
         checks.at_least_one(samples=(n := self.options["samples"]))
         self.datamodule.predict_dataloader = lambda: [min(64, n - done) for done in range(0, n, 64)]
+        if (asked := self.options["attributes"]) is not None:
+            self.trainer.callbacks.append(AskedAttributes(self.model, asked, self.run_dir / "control"))
         folder = unused(self.run_dir / "predictions")
         self.trainer.callbacks.append(SampleWriter(folder, self.datamodule.value_range, self.options["npz"]))
 
@@ -243,6 +254,7 @@ class GANCLI(pl_cli.LightningCLI):
         best = Path((getattr(saved, "monitor", None) and saved.best_model_path) or last)
         files = {
             "Sample grid": self.run_dir / "samples" / "latest.png",
+            "Samples": self.run_dir / "samples" / "latest.txt",
             "Metrics": self.run_dir / "metrics.csv",
             **({"Best": best} if best != last else {}),
             "Checkpoint": last,
@@ -312,6 +324,14 @@ def go_fast(model: Any, device: torch.device, benchmark: bool = True) -> None:
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark |= benchmark and not torch.are_deterministic_algorithms_enabled()
     model.cuda_graphs = True
+
+
+def _for_text(callback: Any) -> Any:
+    """The one in place of a grid of images, where the data are text."""
+    if not isinstance(callback, gan_callbacks.SampleGrid):
+        return callback
+    every = None if callback.off else callback.every_n_steps
+    return gan_callbacks.SampleText(every, seed=callback.seed, dirpath=callback.dirpath)
 
 
 def _several_devices(config: Any) -> bool:

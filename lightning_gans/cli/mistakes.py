@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from lightning_gans import checks
 from lightning_gans.compat.lightning import utilities
+from lightning_gans.engine import contract
 from lightning_gans.engine.first_batch import out_of_memory
 from lightning_gans.engine.logbook import NonFiniteError
 
@@ -48,7 +49,8 @@ def sentence_of(error: Exception) -> str | None:
     refused = raised_by.startswith(("lightning_gans.", *_LIGHTNINGS)) and isinstance(error, (ValueError, OSError))
     return (
         str(error)
-        if refused or (raised_by == checks.__name__ and isinstance(error, (TypeError, ImportError)))
+        if refused
+        or (raised_by in (checks.__name__, contract.__name__) and isinstance(error, (TypeError, ImportError)))
         else None
     )
 

@@ -16,6 +16,7 @@ from lightning_gans import checks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import conditional_call, takes_labels
+from lightning_gans.functional.latent import from_w, in_w, to_w
 from lightning_gans.functional.modes import copied
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.metrics.extractors import weights_hash
@@ -48,6 +49,19 @@ class UnitColumns(nn.Module):
     def right_inverse(self, matrix: Tensor) -> Tensor:
         """What is kept of an assigned matrix."""
         return matrix
+
+
+class FromW(nn.Module):
+    """A generator as a function of its w, which labels have gone into."""
+
+    def __init__(self, generator: Any) -> None:
+        super().__init__()
+        self.generator, self.latent_dim = generator, len(generator.w_mean)
+        self.num_classes: int | None = getattr(generator, "num_classes", None)
+
+    def forward(self, w: Tensor, labels: Tensor | None = None) -> Tensor:
+        """w (N, w_dim) to samples."""
+        return from_w(self.generator, w)
 
 
 class LatentDirections(pl.LightningModule):
@@ -89,6 +103,7 @@ class LatentDirections(pl.LightningModule):
         batch_size: pairs in a step.
         lr: of Adam, for A and R.
         seed: of the noise.
+        space: z, or w of a generator that has it (`networks.StyleGenerator`), whose coordinates they are then.
 
     Raises:
         ValueError: for settings out of range, and a generator or reconstructor that cannot be used.
@@ -109,12 +124,23 @@ class LatentDirections(pl.LightningModule):
         batch_size: int = 32,
         lr: float = 1e-4,
         seed: int = 0,
+        space: Literal["z", "w"] = "z",
     ) -> None:
         super().__init__()
+        checks.one_of("space", space, ("z", "w"))
         if not isinstance(module, nn.Module):
             raise ValueError(f"module must be a GANModule or a generator, got a {type(module).__name__}.")
+        if getattr(module, "vocabulary_size", None) is not None:
+            raise ValueError("module must make images or points for LatentDirections, got one that makes text.")
         generator = component(module)
         told = getattr(module, "latent_dim", getattr(generator, "latent_dim", None))
+        self.noise_length: int | None = None
+        if space == "w":
+            if not in_w(generator):
+                raise ValueError(f"space must be z for a {type(generator).__name__}, which has no w, got 'w'.")
+            self.noise_length = told
+            generator = FromW(generator)
+            told = generator.latent_dim
         d = told if latent_dim is None else latent_dim
         if d is None:
             raise ValueError(
@@ -167,11 +193,14 @@ class LatentDirections(pl.LightningModule):
         return conditional_call(self.generator, z + shift[:, None] * self.matrix.T[direction], labels)
 
     def noise(self, n: int, source: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Noise (n, d), and labels (n,) for a conditional generator, from a CPU generator."""
-        z = draw.normal(n, self.latent_dim, generator=source, device=self.device, dtype=self.noise_dtype)
-        if self.num_classes is None:
-            return z, None
-        return z, _whole(n, self.num_classes, source, self.device)
+        """Noise (n, d), or its w, and labels (n,) for a conditional generator, from a CPU generator."""
+        length = self.noise_length or self.latent_dim
+        z = draw.normal(n, length, generator=source, device=self.device, dtype=self.noise_dtype)
+        labels = None if self.num_classes is None else _whole(n, self.num_classes, source, self.device)
+        if self.noise_length is not None:
+            with torch.no_grad():
+                z = to_w(self.generator.generator, z, labels)
+        return z, labels
 
     def pairs(self, n: int, source: torch.Generator) -> Pairs:
         """``n`` fresh pairs; the gradient goes to A through the second samples only."""

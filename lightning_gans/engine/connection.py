@@ -92,8 +92,10 @@ class Connection(callbacks.Callback):
         """Have the loader number its items, if the module asks and the loader can; from here on values count."""
         if pl_module.needs_index and hasattr(trainer.train_dataloader, "with_index"):
             trainer.train_dataloader.with_index = True
+        data: Any = getattr(trainer, "datamodule", None)
+        if pl_module.vocabulary_size is not None:
+            pl_module.vocabulary = getattr(data, "vocabulary", None)
         if pl_module.num_classes is not None:
-            data: Any = getattr(trainer, "datamodule", None)
             known = data.reference("train")[1] if hasattr(data, "reference") else None
             pl_module.count_labels(getattr(trainer.train_dataloader, "labels", None) if known is None else known)
         run = pl_module.run

@@ -72,6 +72,14 @@ class Samples(Protocol):
         """Classes that samples can be asked for."""
 
     @property
+    def network_calls(self) -> int:
+        """Calls of networks that a sample takes."""
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """Symbols of samples that are text; None where they are not."""
+
+    @property
     def trained_network(self) -> nn.Module:
         """The network that makes samples, as it is trained."""
 
@@ -113,6 +121,14 @@ class Latents(Samples, Protocol):
         """Samples of noise."""
 
 
+class Pictures(Samples, Protocol):
+    """A model whose samples are images or points: no text."""
+
+
+class Text(Samples, Protocol):
+    """A model whose samples are tokens (n, T) int64."""
+
+
 class Critic(Samples, Protocol):
     """A model with a discriminator."""
 
@@ -146,11 +162,16 @@ class Likelihood(Samples, Protocol):
 _NEEDED: dict[type, tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     Played: ("is trained by players", ("networks",), ("players",), ()),
     Samples: ("makes samples", ("sample", "start_ema"), (), ()),
+    Pictures: ("makes images or points", ("sample", "start_ema"), (), ()),
+    Text: ("makes text", ("sample", "start_ema"), ("vocabulary_size",), ()),
     Latents: ("makes samples of noise that can be chosen", ("sample", "latents", "decode"), (), ()),
     Critic: ("has a discriminator", ("score",), (), ("discriminator",)),
     Ratio: ("estimates the ratio of densities", ("score",), ("log_ratio",), ("discriminator",)),
     Likelihood: ("bounds the density of data", ("log_density_bound",), (), ()),
 }
+
+
+_TEXT = "text"
 
 
 def require(model: Any, capability: type[Capability], who: object) -> Capability:
@@ -167,6 +188,8 @@ def require(model: Any, capability: type[Capability], who: object) -> Capability
     if missing := _missing(model, capability):
         name = who if isinstance(who, str) else type(who).__name__
         words = _NEEDED[capability][0]
+        if missing == [_TEXT]:
+            raise TypeError(f"{name} needs a model that {words}, got {type(model).__name__}, whose samples are text.")
         raise TypeError(f"{name} needs a model that {words}, got {type(model).__name__}, which has no {missing[0]}.")
     return cast(Capability, model)
 
@@ -179,5 +202,7 @@ def has(model: Any, capability: type[Capability]) -> bool:
 def _missing(model: Any, capability: type) -> list[str]:
     _, methods, values, networks = _NEEDED[capability]
     missing = [name for name in methods if not callable(getattr(type(model), name, None))]
+    if capability is Pictures and not missing and getattr(model, "vocabulary_size", None) is not None:
+        return [_TEXT]
     missing += [name for name in networks if not isinstance(getattr(model, name, None), nn.Module)]
     return missing or [name for name in values if getattr(model, name, None) is None]

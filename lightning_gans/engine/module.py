@@ -290,7 +290,7 @@ class GenerativeModule(Sampling):
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"  # for `load`
         if (data := resume.data_name(self.trainer)) is not None:
             checkpoint["data"] = data
-        checkpoint |= self.sampling_state()
+        checkpoint |= self.sampling_state() | {"network_calls": self.network_calls}  # for `card`
         if self.run is not None:
             checkpoint["engine"] = resume.save(self.progress, self.run.stream, self.run.noise) | self.run.state_dict()
 

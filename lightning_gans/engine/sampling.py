@@ -14,6 +14,7 @@ from lightning_gans.engine.first_batch import sample_labels
 from lightning_gans.functional.columns import columns
 from lightning_gans.functional.conditional import conditional_call, takes_labels
 from lightning_gans.functional.modes import copied, evaluating
+from lightning_gans.functional.text import Vocabulary
 
 
 class Sampling(pl.LightningModule):
@@ -24,14 +25,17 @@ class Sampling(pl.LightningModule):
         made_by: name of the attribute that holds the network which makes samples; averaged by ``callbacks.EMA``.
         label_counts: (num_classes,) how often each class is in the training data, as far as they tell (a data module
             with ``reference``, a ``MemoryLoader``); None otherwise. Part of the checkpoint.
+        vocabulary: of a model of text, the symbols of its tokens, if the training data tell; part of the checkpoint.
     """
 
     latent_dim: int
     made_by = "generator"
     label_counts: Tensor | None = None
+    vocabulary: Vocabulary | None = None
 
     def __init__(self) -> None:
         super().__init__()
+        self.sample_options: dict[str, Any] = {}  # of `sample`, in predictions
         self._slot: dict[str, nn.Module] = {}  # the averaged network: a dict, so that it is no submodule
 
     @property
@@ -54,6 +58,16 @@ class Sampling(pl.LightningModule):
         """Number of classes that samples can be asked for; None if the network takes no labels."""
         network = self.trained_network
         return getattr(network, "num_classes", None) if takes_labels(network) else None
+
+    @property
+    def network_calls(self) -> int:
+        """Calls of networks that a sample takes."""
+        return 1
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """Number of symbols where samples are text, tokens (n, T) int64; None where they are not."""
+        return getattr(self.trained_network, "vocabulary_size", None)
 
     @property
     def ema(self) -> nn.Module | None:
@@ -113,21 +127,26 @@ class Sampling(pl.LightningModule):
 
     def sampling_state(self) -> dict[str, Any]:
         """What a checkpoint holds of it beside the weights."""
-        averaged = {} if self.ema is None else {"ema": self.ema.state_dict()}
+        averaged: dict[str, Any] = {} if self.ema is None else {"ema": self.ema.state_dict()}
+        averaged |= {} if self.vocabulary is None else {"vocabulary": self.vocabulary.as_dict()}
         return averaged if self.label_counts is None else averaged | {"label_counts": self.label_counts}
 
     def load_sampling_state(self, checkpoint: Mapping[str, Any]) -> None:
         """Take it back."""
         self._slot.clear()
         self.label_counts = checkpoint.get("label_counts")
+        self.vocabulary = Vocabulary.of(checkpoint["vocabulary"]) if "vocabulary" in checkpoint else None
         if "ema" in checkpoint:
             self.start_ema().load_state_dict(checkpoint["ema"])
 
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Samples (N, ...) of noise ``z`` (N, *noise_shape) and labels (N,), in evaluation mode, by :attr:`network`."""
+        """Samples (N, ...) of noise ``z`` (N, *noise_shape) and labels (N,), in evaluation mode, by :attr:`network`.
+
+        A network of text has a method ``generate`` from noise to tokens, beside what it is trained by.
+        """
         with evaluating(network := self.network):
-            return conditional_call(network, z, labels)
+            return conditional_call(getattr(network, "generate", network), z, labels)
 
     def sample(
         self,
@@ -135,6 +154,7 @@ class Sampling(pl.LightningModule):
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
         seed: int | None = None,
+        temperature: float | None = None,
     ) -> Tensor:
         """``n`` samples (n, ...) in evaluation mode, by the averaged network if there is one.
 
@@ -143,16 +163,26 @@ class Sampling(pl.LightningModule):
             labels: (n,) classes; drawn by :meth:`draw_labels` for a conditional network if not given.
             generator: source of the noise (CPU); the global one if not given.
             seed: of a source of its own, in place of ``generator``: the same number, the same samples.
+            temperature: of text, > 0: below 1 the likely becomes likelier.
 
         Raises:
-            ValueError: if ``labels`` has another length than n, or the network takes none; for a seed and a source.
+            ValueError: if ``labels`` has another length than n, or the network takes none; for a seed and a source; for
+                a temperature where there is none.
         """
-        return self.decode(*self.latents(n, labels, generator, seed))
+        noise = self.latents(n, labels, generator, seed)
+        if temperature is None:
+            return self.decode(*noise)
+        if self.vocabulary_size is None:
+            raise ValueError(
+                f"temperature must be None for {type(self).__name__}, which makes no text, got {temperature}."
+            )
+        with torch.no_grad(), evaluating(network := self.network):
+            return cast(Any, network).generate(noise[0], temperature=temperature)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """As many samples as ``batch`` says or holds; batch ``i`` always gets the same noise."""
         n = batch if isinstance(batch, int) else len(columns(batch, getattr(self, "columns", None))[0])
-        return self.sample(n, generator=torch.Generator().manual_seed(batch_idx))
+        return self.sample(n, generator=torch.Generator().manual_seed(batch_idx), **self.sample_options)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing to do per batch: scores are computed by callbacks (``GenerativeMetrics``)."""

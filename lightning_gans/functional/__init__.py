@@ -9,6 +9,7 @@ from lightning_gans.functional.kernels import log_kernel_density, median_distanc
 from lightning_gans.functional.lipschitz import adversarial_lipschitz_penalty
 from lightning_gans.functional.losses import LOSSES, PAIRS, AdversarialLoss, SaddlePair
 from lightning_gans.functional.penalties import (
+    drift,
     finite_difference_penalty,
     gradient_norm,
     gradient_penalty,
@@ -32,6 +33,7 @@ __all__ = [
     "consistency_term",
     "double_backward",
     "draw_shapes",
+    "drift",
     "finite_difference_penalty",
     "gather_rows",
     "gradient_norm",

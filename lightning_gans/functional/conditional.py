@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, cat, zeros_like
 
 NAMES = ("labels", "label", "y", "class_labels")  # of the argument that takes them, ours first
 
@@ -56,6 +56,26 @@ def conditional_call(net: Callable[..., Tensor], x: Tensor, labels: Tensor | Non
     if len(labels) != len(x):
         raise ValueError(f"labels must be one per sample, {len(x)}, got {len(labels)}.")
     return net(x, **{name: labels})
+
+
+def as_logits(told: Any, n: int, classes: int | None = None) -> Tensor:
+    """Logits (n, K) of a classifier; of (n,) or (n, 1), those of classes 0 and 1, of which the first is 0.
+
+    Raises:
+        ValueError: for anything else, and for another number of ``classes``.
+
+    >>> import torch
+    >>> as_logits(torch.tensor([2.0, -1.0]), 2).tolist()
+    [[0.0, 2.0], [0.0, -1.0]]
+    """
+    if not isinstance(told, Tensor) or told.shape[:1] != (n,) or told.ndim > 2:
+        got = tuple(told.shape) if isinstance(told, Tensor) else type(told).__name__
+        raise ValueError(f"classifier must return logits (N, K) for {n} samples, got {got}.")
+    one = told.reshape(n, -1)
+    logits = cat([zeros_like(one), one], 1) if one.shape[1] == 1 else one
+    if classes not in (None, logits.shape[1]):
+        raise ValueError(f"classifier must tell num_classes = {classes} classes, got {logits.shape[1]}.")
+    return logits
 
 
 def score(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from lightning_gans.functional.conditional import conditional_call
+from lightning_gans.functional.modes import evaluating
 
 
 def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
@@ -35,6 +38,42 @@ def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     return torch.where(straight, (1 - t) * a + t * b, round_)
 
 
+def in_w(generator: Any) -> bool:
+    """Whether a generator has a space w between its noise and its samples (`networks.StyleGenerator`)."""
+    return all(hasattr(generator, name) for name in ("map", "spread", "synthesis"))
+
+
+def to_w(generator: Any, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    """w (N, w_dim) of noise (N, latent_dim); the noise itself where a generator has no w."""
+    return generator.map(z, labels) if in_w(generator) else z
+
+
+def from_w(generator: Any, w: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Samples of :func:`to_w`; a generator with a w has taken its labels already.
+
+    >>> tuple(from_w(torch.nn.Identity(), to_w(torch.nn.Identity(), torch.zeros(3, 2))).shape)
+    (3, 2)
+    """
+    return generator.synthesis(generator.spread(w)) if in_w(generator) else conditional_call(generator, w, labels)
+
+
+@torch.no_grad()
+def between(module: Any, start: Tensor, end: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Samples (N, T, ...) on the straight way in w from that of noise ``start`` to that of ``end`` (N, latent_dim).
+
+    Raises:
+        ValueError: for a generator without w.
+    """
+    network = module.network
+    if not in_w(network):
+        raise ValueError(f"space must be z for a {type(network).__name__}, which has no w, got 'w'.")
+    with evaluating(network):
+        labels = None if labels is None else labels.to(start.device)
+        a, b = (to_w(network, z, labels) for z in (start, end))
+        w = torch.lerp(a[:, None], b[:, None], t.to(a)[None, :, None])
+        return from_w(network, w.flatten(0, 1)).unflatten(0, w.shape[:2])
+
+
 def nearest(queries: Tensor, items: Tensor, chunk: int = 4096) -> Tensor:
     """Index (N,) of the item (M, ...) at the least Euclidean distance from each query (N, ...), in pixel values.
 
@@ -52,14 +91,17 @@ def nearest(queries: Tensor, items: Tensor, chunk: int = 4096) -> Tensor:
     return index
 
 
-def walk(module: Any, rows: int, columns: int, seed: int = 0) -> Tensor:
+def walk(module: Any, rows: int, columns: int, seed: int = 0, space: Literal["z", "w"] = "z") -> Tensor:
     """Samples (rows * columns, ...) along :func:`slerp` paths between random noises, one class per row.
+
+    In w, which is no Gaussian, paths are straight.
 
     Args:
         module: a model whose noise can be chosen: ``latents``, ``decode``, ``num_classes``.
         rows: paths.
         columns: places on each.
         seed: of the paths' ends.
+        space: where the paths are; w of a generator that has it.
 
     >>> from types import SimpleNamespace
     >>> ends = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -71,5 +113,8 @@ def walk(module: Any, rows: int, columns: int, seed: int = 0) -> Tensor:
     labels = None if classes is None else torch.arange(rows) % classes
     both = None if labels is None else labels.repeat(2)
     ends, _ = module.latents(2 * rows, both, seed=seed)
-    z = slerp(ends[:rows], ends[rows:], torch.linspace(0, 1, columns).to(ends)).flatten(0, 1)
+    t = torch.linspace(0, 1, columns).to(ends)
+    if space == "w":
+        return between(module, ends[:rows], ends[rows:], t, labels).flatten(0, 1).float()
+    z = slerp(ends[:rows], ends[rows:], t).flatten(0, 1)
     return module.decode(z, None if labels is None else labels.repeat_interleave(columns).to(z.device)).float()

@@ -24,6 +24,15 @@ from lightning_gans.functional.numerics import full_precision, row_norm
 from lightning_gans.functional.ranks import mean_over_ranks
 
 
+def drift(scores: Tensor) -> Tensor:
+    """The square of the mean of scores (N,) over the batches of all ranks.
+
+    >>> float(drift(torch.tensor([3.0, -1.0])))
+    1.0
+    """
+    return mean_over_ranks(full_precision(scores).mean()).square()
+
+
 def gradient_norm(discriminator: Discriminator, x: Tensor, p: float = 2.0, create_graph: bool = True) -> Tensor:
     """The p-norm of each sample's input gradient over all its dimensions: (N, ...) -> (N,).
 

@@ -31,7 +31,25 @@ def normal_log_density(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     return -terms.flatten(1).sum(1) / 2
 
 
-def mixture_log_density(z: Tensor, means: Tensor, log_variance: Tensor, left_out: Tensor | None = None) -> Tensor:
+def standard_normal_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    r"""Divergence (N,) of normal distributions of independent coordinates from the standard normal one, in nats.
+
+    .. math:: KL = \tfrac12 \sum_j \big( \mu_j^2 + e^{v_j} - 1 - v_j \big)
+
+    Args:
+        mean: (N, ...).
+        log_variance: v, of the same shape.
+
+    >>> standard_normal_kl(torch.ones(1, 2), torch.zeros(1, 2)).tolist()
+    [1.0]
+    """
+    mean, log_variance = full_precision(mean), full_precision(log_variance)
+    return (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1) / 2
+
+
+def mixture_log_density(
+    z: Tensor, means: Tensor, log_variance: Tensor, left_out: Tensor | None = None, count: Tensor | None = None
+) -> Tensor:
     r"""Log density (N,) of rows under an equal mixture of normal distributions of one variance.
 
     .. math:: \log \frac1{|S_i|} \sum_{n \in S_i} \mathcal N(z_i;\ \mu_n, e^v I)
@@ -43,6 +61,8 @@ def mixture_log_density(z: Tensor, means: Tensor, log_variance: Tensor, left_out
         means: (M, d), the components' means.
         log_variance: v, a number.
         left_out: (N, M), True where a component does not count for a row; each row must keep one.
+        count: (N,) by what the sum is divided in place of |S_i|: with more, components that are not among the means
+            have the density 0, and what is returned is a bound from below.
 
     >>> round(float(mixture_log_density(torch.zeros(1, 2), torch.zeros(3, 2), torch.tensor(0.0))), 4)  # -log 2 pi
     -1.8379
@@ -53,11 +73,11 @@ def mixture_log_density(z: Tensor, means: Tensor, log_variance: Tensor, left_out
         a, b = z - centre, means - centre
         distance = a.square().sum(1, keepdim=True) - 2 * a @ b.T + b.square().sum(1)
     logits = -distance / 2 * (-log_variance).exp()
-    count: Tensor | float = float(len(means))
+    total: Tensor | float = float(len(means)) if count is None else count
     if left_out is not None:
-        logits, count = logits.masked_fill(left_out, -math.inf), (~left_out).sum(1).to(logits.dtype)
+        logits, total = logits.masked_fill(left_out, -math.inf), (~left_out).sum(1) if count is None else count
     constant = z.shape[1] / 2 * (math.log(2 * math.pi) + log_variance)
-    return logits.logsumexp(1) - torch.as_tensor(count, dtype=logits.dtype, device=z.device).log() - constant
+    return logits.logsumexp(1) - torch.as_tensor(total, dtype=logits.dtype, device=z.device).log() - constant
 
 
 def importance_bound(

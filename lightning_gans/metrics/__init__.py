@@ -1,7 +1,7 @@
 """Scores of generated samples: FID, IS, KID, precision/recall/density/coverage, and exact ones for known data."""
 
 from lightning_gans.functional.pixels import to_uint8
-from lightning_gans.metrics.attributes import shape_attributes, stroke_attributes
+from lightning_gans.metrics.attributes import ShapeMeasure, ShapeRule, shape_attributes, stroke_attributes
 from lightning_gans.metrics.coverage import (
     Coverage,
     class_coverage,
@@ -32,33 +32,71 @@ from lightning_gans.metrics.generative import (
     knn_radii,
     precision_recall,
 )
+from lightning_gans.metrics.otdd import DatasetDistance, otdd, otdd_report
+from lightning_gans.metrics.spectrum import spectrum_bands, spectrum_gap
+from lightning_gans.metrics.text import (
+    TEXT_METRICS,
+    Bleu,
+    TextScores,
+    bleu,
+    copied,
+    distinct,
+    jensen_shannon,
+    ngram_js,
+    ngram_js_to_law,
+    ngrams,
+    self_bleu,
+)
+from lightning_gans.metrics.uniformity import UniformityGap, alignment, uniformity, uniformity_gap
 
 __all__ = [
     "FID",
     "METRICS",
     "PRDC",
+    "TEXT_METRICS",
+    "Bleu",
     "ClassifierExtractor",
     "Coverage",
+    "DatasetDistance",
     "DensityCoverage",
     "FeatureExtractor",
     "GenerativeScores",
     "InceptionExtractor",
     "ModuleExtractor",
     "PrecisionRecall",
+    "ShapeMeasure",
+    "ShapeRule",
+    "TextScores",
+    "UniformityGap",
+    "alignment",
     "as_extractor",
+    "bleu",
     "class_coverage",
     "content_hash",
+    "copied",
     "density_coverage",
+    "distinct",
     "frechet_distance",
+    "jensen_shannon",
     "kde_coverage",
     "knn_radii",
     "mode_coverage",
+    "ngram_js",
+    "ngram_js_to_law",
+    "ngrams",
+    "otdd",
+    "otdd_report",
     "precision_recall",
     "reverse_kl",
+    "self_bleu",
     "shape_attributes",
+    "spectrum_bands",
+    "spectrum_gap",
     "stroke_attributes",
     "tail_mass",
     "to_uint8",
+    "uniformity",
+    "uniformity_gap",
     "wasserstein1",
     "weights_hash",
 ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lightning_gans.functional.shapes import GROUND
+from lightning_gans import checks
+from lightning_gans.functional.shapes import GROUND, RANGES, SHAPES, colour
 
 _EMPTY = 1e-6
 # The k of E z^k that a shape's symmetry leaves, its value over (E |z|^2)^(k/2), and its phase when upright.
@@ -125,6 +126,90 @@ def shape_attributes(images: Tensor, value_range: tuple[float, float] = (-1.0, 1
     }
     ground_error = (bare * away.mean(1)).sum((1, 2)) / bare.sum((1, 2)).clamp(min=_EMPTY)
     return {**{name: value * (total > _EMPTY) for name, value in found.items()}, "ground_error": ground_error}
+
+
+class ShapeMeasure(nn.Module):
+    """`shape_attributes` as features of attributes that can be asked for (`GANControl`): a formula, without weights.
+
+    ========= ================================ ====================================
+    attribute features                         what is asked for
+    ========= ================================ ====================================
+    hue       red, green, blue                 in [0, 1]
+    size      size                             in [.1, .2], in units of the width
+    position  x, y                             two numbers in [.32, .68]
+    shape     square, triangle, ellipse        0, 1 or 2
+    ========= ================================ ====================================
+
+    Args:
+        value_range: black and white.
+
+    >>> measure = ShapeMeasure()
+    >>> [round(v, 4) for v in measure.features("hue", torch.tensor([[0.0]]))[0].tolist()]
+    [0.95, 0.1425, 0.1425]
+    """
+
+    parts = {"hue": ("red", "green", "blue"), "size": ("size",), "position": ("x", "y"), "shape": SHAPES}  # noqa: RUF012
+
+    def __init__(self, value_range: tuple[float, float] = (-1.0, 1.0)) -> None:
+        super().__init__()
+        self.value_range = value_range
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Features (N, F) by attribute of images (N, 3, H, W)."""
+        found = shape_attributes(images, self.value_range)
+        return {name: torch.stack([found[part] for part in parts], 1) for name, parts in self.parts.items()}
+
+    def features(self, name: str, values: Tensor) -> Tensor:
+        """Features (N, F) of values (N, V) of an attribute.
+
+        Raises:
+            ValueError: for an attribute that there is not, another number of values, and values out of range.
+        """
+        checks.one_of("name", name, self.parts)
+        wanted = 2 if name == "position" else 1
+        low, high = {"position": RANGES["x"], "shape": (0, len(SHAPES) - 1)}.get(name) or RANGES[name]
+        if values.shape[1] != wanted:
+            raise ValueError(f"{name} must be {wanted} number{'s' * (wanted > 1)}, got {values.shape[1]}.")
+        outside = values[~((values >= low) & (values <= high))]
+        if len(outside) or (name == "shape" and bool((values % 1 != 0).any())):
+            got = float(outside[0]) if len(outside) else values.flatten().tolist()[0]
+            raise ValueError(f"{name} must be in [{low}, {high}], got {got:g}.")
+        if name == "hue":
+            return colour(values[:, 0])
+        return nn.functional.one_hot(values[:, 0].long(), len(SHAPES)).to(values) if name == "shape" else values
+
+
+class ShapeRule(nn.Module):
+    """A classifier whose rule is known: is an attribute of a shape above a value? Its logit, a formula.
+
+    Args:
+        attribute: one of `shape_attributes`.
+        above: the value.
+        scale: of the attribute that is a logit of 1, > 0; negative turns the classes round.
+        value_range: black and white.
+
+    >>> rule = ShapeRule("size", above=0.15, scale=0.01)
+    >>> rule(torch.full((2, 3, 16, 16), -0.7)).shape
+    torch.Size([2])
+    """
+
+    def __init__(
+        self,
+        attribute: str = "size",
+        above: float = 0.15,
+        scale: float = 0.01,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+    ) -> None:
+        super().__init__()
+        known = shape_attributes(torch.zeros(1, 3, 8, 8))
+        checks.one_of("attribute", attribute, known)
+        if not scale:
+            raise ValueError(f"scale must not be 0, got {scale!r}.")
+        self.attribute, self.above, self.scale, self.value_range = attribute, above, scale, value_range
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N,) of images (N, 3, H, W)."""
+        return (shape_attributes(images, self.value_range)[self.attribute] - self.above) / self.scale
 
 
 def _harmonics(share: Tensor, right: Tensor, up: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -179,11 +180,14 @@ class Mapping(nn.Module):
         w_dim: length of w.
         layers: their number.
         num_classes: that a label may be.
+        width: of the layers before the last; that of w by default.
     """
 
-    def __init__(self, latent_dim: int, w_dim: int, layers: int, num_classes: int | None = None) -> None:
+    def __init__(
+        self, latent_dim: int, w_dim: int, layers: int, num_classes: int | None = None, width: int | None = None
+    ) -> None:
         super().__init__()
-        self.num_classes, widths = num_classes, [latent_dim, *[w_dim] * layers]
+        self.num_classes, widths = num_classes, [latent_dim, *[width or w_dim] * (layers - 1), w_dim]
         self.embed = None
         if num_classes is not None:
             self.embed = EqualLinear(num_classes, latent_dim or w_dim)
@@ -196,6 +200,27 @@ class Mapping(nn.Module):
         if self.embed is not None:
             parts.append(pixel_norm(self.embed(append_one_hot(z[:, :0], labels, self.num_classes))))
         return cast(Tensor, self.layers(torch.cat(parts, 1)))
+
+
+class GroupedMapping(nn.Module):
+    """w of z part by part: each group of z has a mapping of its own to the same place in w (arXiv:2101.02477).
+
+    Args:
+        groups: lengths of the groups; what is left of z is part of w as it is.
+        width: of the layers before the last of each.
+        layers: see `Mapping`, as for ``num_classes``.
+        num_classes: known to each of the mappings.
+    """
+
+    def __init__(self, groups: Sequence[int], width: int, layers: int, num_classes: int | None = None) -> None:
+        super().__init__()
+        self.groups = tuple(groups)
+        self.parts = nn.ModuleList(Mapping(n, n, layers, num_classes, width) for n in self.groups)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(N, latent_dim) and labels (N,) to w of the same length."""
+        *own, rest = z.split([*self.groups, z.shape[1] - sum(self.groups)], 1)
+        return torch.cat([*[part(x, labels) for part, x in zip(self.parts, own)], rest], 1)
 
 
 class StyleGenerator(nn.Module):
@@ -221,6 +246,8 @@ class StyleGenerator(nn.Module):
         widths: channels at each resolution, smallest first; one number for all of them.
         mapping_layers: of the mapping.
         num_classes: makes it conditional: ``forward(z, labels)``.
+        groups: lengths of parts of z, each of which has a mapping of its own to that part of w (`GANControl`).
+        passed: so many numbers at the end of z are part of w as they are (`StylEx`).
 
     Attributes:
         mapping: the network from z and labels to w.
@@ -236,6 +263,7 @@ class StyleGenerator(nn.Module):
     """
 
     num_classes: int | None
+    groups: tuple[int, ...] | None
     w_mean: Tensor
     path_length: Tensor
 
@@ -247,15 +275,28 @@ class StyleGenerator(nn.Module):
         widths: int | Sequence[int] = 64,
         mapping_layers: int = 2,
         num_classes: int | None = None,
+        groups: Sequence[int] | None = None,
+        passed: int = 0,
     ) -> None:
         super().__init__()
         self.shape = image_shape(shape, "StyleGenerator", _SIDES, _stages)
         self.latent_dim, self.num_classes = latent_dim, num_classes
+        parts = [latent_dim - passed] if groups is None else list(groups)
+        if passed < 0 or min(parts, default=0) < 1 or sum(parts) + passed != latent_dim:
+            raise ValueError(
+                f"StyleGenerator: groups and passed must be lengths whose sum is latent_dim={latent_dim}, "
+                f"got {parts} and {passed}."
+            )
+        self.groups, self.passed = None if groups is None else tuple(parts), passed
+        whole = groups is None and not passed
+        if not whole and w_dim not in (None, latent_dim):
+            raise ValueError(f"StyleGenerator: w_dim must be latent_dim={latent_dim} with groups, got {w_dim}.")
         w_dim = latent_dim if w_dim is None else w_dim
         channels = _channels(widths, self.shape[1], "StyleGenerator")
         if mapping_layers < 1:
             raise ValueError(f"StyleGenerator: mapping_layers must be at least 1, got {mapping_layers}.")
-        self.mapping = Mapping(latent_dim, w_dim, mapping_layers, num_classes)
+        mapping = partial(Mapping, latent_dim, w_dim) if whole else partial(GroupedMapping, parts, latent_dim)
+        self.mapping: nn.Module = mapping(mapping_layers, num_classes)
         self.constant = nn.Parameter(torch.randn(channels[0], 4, 4))
         self.layers = nn.ModuleList([StyleLayer(w_dim, channels[0], channels[0], 4)])
         self.images = nn.ModuleList([ToImage(w_dim, channels[0], self.shape[0])])
@@ -406,6 +447,58 @@ class StyleDiscriminator(nn.Module):
             return cast(Tensor, y.squeeze(1))
         along = pixel_norm(self.mapping(y[:, :0], labels))
         return (y * along).sum(1) / math.sqrt(y.shape[1])
+
+
+class SoftDiscriminator(StyleDiscriminator):
+    """A `StyleDiscriminator` with a score for each class, and the mean of these by soft labels: probabilities (N, K).
+
+    Args:
+        shape: see `StyleDiscriminator`, as for ``widths`` and ``group``.
+        classes: K; without probabilities all count alike.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...] = (3, 32, 32),
+        widths: int | Sequence[int] = 64,
+        group: int = 4,
+        classes: int = 2,
+    ) -> None:
+        super().__init__(shape, widths, group)
+        del self.num_classes  # it takes labels that are no classes
+        self.layers[-1] = EqualLinear(cast(EqualLinear, self.layers[-1]).weight.shape[1], classes)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``(N, C, H, H)`` and probabilities (N, K) to scores ``(N,)``."""
+        check_input(x, self.shape, "SoftDiscriminator")
+        scores = self.layers(x)
+        return scores.mean(1) if labels is None else (scores * labels).sum(1)
+
+
+class StyleEncoder(StyleDiscriminator):
+    """Images to codes (N, latent_dim - classes): the part of w that `StylEx` does not take from its classifier.
+
+    Args:
+        shape: see `StyleDiscriminator`, as for ``widths``.
+        latent_dim: length of z.
+        classes: of the classifier.
+        widths: of the channels.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...] = (3, 32, 32),
+        latent_dim: int = 64,
+        classes: int = 2,
+        widths: int | Sequence[int] = 64,
+    ) -> None:
+        super().__init__(shape, widths, group=1)
+        self.layers[-1] = EqualLinear(cast(EqualLinear, self.layers[-1]).weight.shape[1], latent_dim - classes)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """``(N, C, H, H)`` to codes."""
+        check_input(x, self.shape, "StyleEncoder")
+        return cast(Tensor, self.layers(x))
 
 
 def _doubled(image: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -10,16 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.engine.batch import Batch, Terms
-from lightning_gans.engine.module import GenerativeModule
-from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory
+from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.functional.ranks import gather_rows, rank_and_world
-from lightning_gans.functional.variational import importance_bound, mixture_log_density, normal_log_density
-from lightning_gans.nonadversarial.codes import check_codes
+from lightning_gans.functional.variational import mixture_log_density, normal_log_density
+from lightning_gans.nonadversarial.vae import VAE
 
 
-class ExemplarVAE(GenerativeModule):
+class ExemplarVAE(VAE):
     r"""A variational autoencoder whose prior lies around the codes of training samples, the exemplars.
 
     .. math::
@@ -34,10 +33,15 @@ class ExemplarVAE(GenerativeModule):
 
     A sample is f(z), z ~ p(z): of a training item's neighbourhood. For that all codes :math:`\mu(x_n)` are kept in the
     buffer ``means``, which is part of the checkpoint and brought up to date for samples, checkpoints and at the end.
+    :meth:`vary` makes samples of the neighbourhood of any x, by which a classifier's training data can be augmented.
+
+    With ``neighbours`` k, only those exemplars are encoded that are among the k nearest to a sample of the batch, by
+    codes that each item had when it was encoded last (the paper's retrieval). What they leave out is >= 0 and the sum
+    is still divided by the number of exemplars: a bound from below of log p(z).
 
     The training data must be in a ``datamodules.MemoryLoader``, as those of all our data modules, toys without end
     excepted. Labels are not used. Departures: a normal density of pixels in place of Bernoulli's; exemplars are drawn
-    without replacement; Adam. The paper's search for the nearest exemplars is not here: all of a step's are taken.
+    without replacement; Adam; old codes are of the item's last encoding, not of the epoch's start.
 
     Logged beside the terms: ``vae/bound``, the bound of log p(x) in nats, leave-one-out and with beta = 1.
 
@@ -46,20 +50,16 @@ class ExemplarVAE(GenerativeModule):
         decoder: codes (N, latent_dim) to samples; the network that ``callbacks.EMA`` averages and ``export`` writes.
         latent_dim: length of z.
         exemplars: drawn for each update, >= 2; None takes all training items.
-        warm_up: updates over which beta rises from 0 to 1, >= 0.
-        lr_vae: of Adam.
-        optimizer_vae: makes another optimizer of all parameters.
-        scheduler_vae: makes its learning rate scheduler.
-        clip_grad_vae: largest norm of the gradient.
-        accumulate_vae: batches whose mean gradient makes one update.
-        cuda_graphs: see `GenerativeModule`.
+        neighbours: k >= 1, of these exemplars; None takes them all.
+        kwargs: as for `VAE`.
 
     Raises:
         ValueError: for settings out of range, and when training starts on data that are in no ``MemoryLoader``.
     """
 
-    counted, made_by, needs_index = "vae", "decoder", True
+    needs_index, spreads = True, ("data", "prior")
     means: Tensor
+    codes: Tensor
 
     def __init__(
         self,
@@ -68,51 +68,60 @@ class ExemplarVAE(GenerativeModule):
         latent_dim: int,
         *,
         exemplars: int | None = None,
-        warm_up: int = 0,
-        lr_vae: float = 1e-3,
-        optimizer_vae: OptimizerFactory | None = None,
-        scheduler_vae: SchedulerFactory | None = None,
-        clip_grad_vae: float | None = None,
-        accumulate_vae: int = 1,
-        cuda_graphs: bool = False,
+        neighbours: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        checks.at_least_one(latent_dim=latent_dim)
-        checks.at_least(0, warm_up=warm_up)
         checks.at_least(2, **({} if exemplars is None else {"exemplars": exemplars}))
-        super().__init__(cuda_graphs=cuda_graphs)
-        self.encoder, self.decoder, self.latent_dim = encoder, decoder, latent_dim
-        self.exemplars, self.warm_up, self.means_of = exemplars, warm_up, -1  # means_of: the update that they are of
-        self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in ("data", "prior")})
+        checks.at_least_one(**({} if neighbours is None else {"neighbours": neighbours}))
+        if neighbours is not None:
+            checks.only("cuda_graphs", kwargs.get("cuda_graphs", False), False, "with neighbours")
+        super().__init__(encoder, decoder, latent_dim, **kwargs)
+        self.exemplars, self.neighbours, self.means_of = exemplars, neighbours, -1  # means_of: the update they are of
         self.register_buffer("means", torch.empty(0, latent_dim))
-        nets = ("encoder", "decoder", "log_variances")
-        self.play(Player("vae", nets, lr_vae, optimizer_vae, scheduler_vae, clip_grad_vae, accumulate_vae))
+        self.register_buffer("codes", torch.empty(0, latent_dim), persistent=neighbours is not None)
+        self._made: list[tuple[Tensor, Tensor]] = []  # items and their codes, of this cycle
 
     # ------------------------------------------------------------------ training
     def cycle(self) -> None:
-        """One update; beta is a tensor, since a CUDA graph would go on with a number."""
-        beta = min(1.0, self.progress.updates["vae"] / self.warm_up) if self.warm_up else 1.0
-        self.progress.kept["beta"] = torch.tensor(beta, device=self.device)
+        """One update, behind which the codes that were made in it are kept, to find neighbours by."""
+        if self.neighbours is not None and self.progress.updates["vae"] == 0:
+            with torch.no_grad():
+                self.codes = self._all(self._together)
         super().cycle()
+        for index, codes in self._made:
+            self.codes[index] = codes
+        self._made.clear()
 
-    def terms(self, player: str, batch: Batch) -> Terms:
-        """Both parts of the negative bound, each a mean over samples by their weights."""
-        mean, log_variance = self.encoder(batch.real)
-        z = mean + (log_variance / 2).exp() * batch.z
-        likelihood = normal_log_density(batch.real, self.decoder(z), self.log_variances["data"])
-        kl = normal_log_density(z, mean, log_variance) - self.log_prior(z, batch)
-        self.note(vae_bound=(likelihood - kl).mean())
-        weights, beta = 1.0 if batch.weights is None else batch.weights, self.progress.kept["beta"]
-        return {"reconstruction": -(weights * likelihood).mean(), "kl": beta * (weights * kl).mean()}
+    def divergence(self, z: Tensor, mean: Tensor, log_variance: Tensor, batch: Batch) -> Tensor:
+        """log q(z|x) - log p(z) (N,)."""
+        if self.neighbours is not None:
+            self._made.append((gather_rows(self.numbers(batch)), gather_rows(mean.detach())))
+        return normal_log_density(z, mean, log_variance) - self.log_prior(z, batch)
 
     def log_prior(self, z: Tensor, batch: Batch) -> Tensor:
         """log p(z) (N,) by this step's exemplars, each sample's own left out; the same exemplars on all ranks."""
-        n = self.run.num_items
-        assert batch.index is not None
+        n, own, count = self.run.num_items, self.numbers(batch)[:, None], None
         index = torch.arange(n, device=z.device)
         if self.exemplars is not None and self.exemplars < n:
             index = torch.randperm(n, generator=batch.generator, device=z.device)[: self.exemplars]
-        means, own = self._together(index, batch.generator), index == batch.index[:, None]
-        return mixture_log_density(z, means, self.log_variances["prior"], own)
+        if self.neighbours is not None:
+            count = (index != own).sum(1)
+            index = self.nearest(index, *self._made[-1])
+        means = self._together(index, batch.generator)
+        if self.neighbours is not None:
+            self._made.append((index, means.detach()))
+        return mixture_log_density(z, means, self.log_variances["prior"], index == own, count)
+
+    def numbers(self, batch: Batch) -> Tensor:
+        """Of the batch's items (N,)."""
+        assert batch.index is not None
+        return batch.index
+
+    def nearest(self, index: Tensor, own: Tensor, at: Tensor) -> Tensor:
+        """Of these items those that are among the k nearest of a code (N, d), the code's own item not counted."""
+        distance = torch.cdist(at, self.codes[index]).masked_fill(index == own[:, None], torch.inf)
+        nearest = distance.topk(min(self.neighbours or 1, len(index) - 1), largest=False).indices
+        return index[nearest.unique()]
 
     # ------------------------------------------------------------------ exemplars
     def _encoded(self, index: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -120,19 +129,25 @@ class ExemplarVAE(GenerativeModule):
         return self.encoder(self.run.items(index, generator).to(self.log_variances["prior"]))[0]
 
     def _together(self, index: Tensor, generator: torch.Generator | None) -> Tensor:
-        """The same, each rank encoding its share. A collective."""
+        """The same, each rank encoding its share. A collective.
+
+        As many rows on one rank as on several, for transforms that draw: a multiple of 24, of some items twice.
+        """
         (rank, world), n = rank_and_world(), len(index)
-        filled = torch.cat([index, index[: -n % world]])
+        filled = torch.cat([index, index[torch.arange(-n % math.lcm(24, world)) % n]])
         return gather_rows(self._encoded(filled[rank::world], generator))[:n]
 
     @torch.no_grad()
     def encode(self, by: Callable[..., Tensor]) -> None:
         """Bring ``means`` up to date while training is under way; after it they are what they were at its end."""
         if self.run is not None and self.run.trainer is not None and self.means_of != self.global_step:
-            index, own = torch.arange(self.run.num_items), torch.Generator().manual_seed(0)
-            with evaluating(self.encoder):
-                self.means = torch.cat([by(part, own) for part in index.split(1000)])
-            self.means_of = self.global_step
+            self.means, self.means_of = self._all(by), self.global_step
+
+    def _all(self, by: Callable[..., Tensor]) -> Tensor:
+        """Codes of all training items, the same each time."""
+        index, own = torch.arange(self.run.num_items), torch.Generator().manual_seed(0)
+        with evaluating(self.encoder):
+            return torch.cat([by(part, own) for part in index.split(1000)])
 
     def latents(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None,
                 seed: int | None = None) -> tuple[Tensor, Tensor | None]:  # fmt: skip
@@ -147,19 +162,28 @@ class ExemplarVAE(GenerativeModule):
         return self.means[which] + (self.log_variances["prior"].detach() / 2).exp() * noise, labels
 
     @torch.no_grad()
-    def log_density_bound(self, x: Tensor, samples: int = 16) -> Tensor:
-        """A bound (N,) of log p(x), all exemplars counting; tighter with more ``samples`` (see `importance_bound`)."""
+    def vary(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A sample of the neighbourhood of each x (N, ...): f(z), z ~ N(mu(x), sigma^2 I).
+
+        Args:
+            x: samples as in training, on this module's device.
+            generator: source of the noise (CPU); the global one if not given.
+        """
+        with evaluating(self.encoder):
+            mean = self.encoder(x)[0]
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
+        return self.decode(mean + (self.log_variances["prior"] / 2).exp() * noise)
+
+    def prior(self) -> Callable[[Tensor], Tensor]:
+        """log p(z) by all exemplars: what is not trained on is none."""
         self.encode(self._encoded)
-        prior = partial(mixture_log_density, means=self.means, log_variance=self.log_variances["prior"])
-        with evaluating(self.encoder), evaluating(self.network):
-            return importance_bound(x, self.encoder(x), self.network, prior, self.log_variances["data"], samples)
+        return partial(mixture_log_density, means=self.means, log_variance=self.log_variances["prior"])
 
     # ------------------------------------------------------------------ start, stop and resume
     def check_first_batch(self, batch: Batch) -> None:
         """Raise one sentence for networks that do not fit the data, or each other."""
         self.means_of = -1  # of this fit they are not known yet
         super().check_first_batch(batch)
-        check_codes(batch, self.encoder, self.decoder, self.latent_dim)
 
     def on_train_end(self) -> None:
         """Keep the codes of the trained encoder."""
@@ -173,5 +197,6 @@ class ExemplarVAE(GenerativeModule):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
         """Take as many exemplars as there are."""
-        self.means = self.means.new_empty(state_dict.get("means", self.means).shape)
+        for name in ("means", "codes"):
+            setattr(self, name, self.means.new_empty(state_dict.get(name, self.means[:0]).shape))
         return super().load_state_dict(state_dict, *args, **options)

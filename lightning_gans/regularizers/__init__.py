@@ -3,6 +3,7 @@
 from lightning_gans.regularizers.adversarial_lipschitz import AdversarialLipschitzPenalty
 from lightning_gans.regularizers.consistency import ConsistencyTerm
 from lightning_gans.regularizers.dragan import DRAGAN
+from lightning_gans.regularizers.drift import Drift
 from lightning_gans.regularizers.finite_difference import FiniteDifferencePenalty
 from lightning_gans.regularizers.gradient_penalty import R1, R2, GradientPenalty
 from lightning_gans.regularizers.regularizer import Regularizer
@@ -14,6 +15,7 @@ __all__ = [
     "R2",
     "AdversarialLipschitzPenalty",
     "ConsistencyTerm",
+    "Drift",
     "FiniteDifferencePenalty",
     "GradientPenalty",
     "Regularizer",

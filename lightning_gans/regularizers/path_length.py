@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.functional import draw
+from lightning_gans.functional.conditional import takes_labels
 from lightning_gans.functional.penalties import path_length
 from lightning_gans.functional.ranks import mean_over_ranks
 from lightning_gans.regularizers.regularizer import RegularizedBatch, Regularizer
@@ -51,7 +52,7 @@ class PathLength(Regularizer):
         """The term at fresh styles; what it is given as a discriminator is the player's network, the generator."""
         generator: Any = require_styles(discriminator, "PathLength")
         n = -(-len(batch.z) // self.shrink)
-        labels = None if batch.labels is None else batch.labels[:n]
+        labels = None if batch.labels is None or not takes_labels(generator) else batch.labels[:n]
         ws = generator.spread(generator.map(batch.z[:n], labels))
         normal = partial(draw.normal, n, generator=batch.generator, device=fake.device, dtype=ws.dtype)
         maps = [normal(*shape) for shape in generator.noise_shapes]

@@ -37,6 +37,7 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
         *([f"- data: {data}"] if data else []),
         f"- {counted}: {checkpoint.get('global_step', 0):,}{seen}",
         f"- weights: {'averaged over training (EMA), and raw' if 'ema' in checkpoint else 'raw'}",
+        *([f"- network calls for a sample: {calls:,}"] if (calls := checkpoint.get("network_calls")) else []),
         f"- written by: lightning_gans {__version__}, torch {torch.__version__}, "
         f"Lightning {checkpoint.get('pytorch-lightning_version', 'unknown')}",
     ]
@@ -49,6 +50,11 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
         for state in states:
             if protocol := state.get("protocol"):
                 lines += ["", "Protocol: " + ", ".join(f"{k} {v}" for k, v in protocol.items()) + "."]
+    for state in checkpoint.get("callbacks", {}).values():
+        if isinstance(state, Mapping) and state.get("texts"):  # of `SampleText`
+            shown = [str(line)[:200] for line in state["texts"][:10]]
+            lines += ["", "## Samples", "", "```text", *shown, "```"]
+            break
     code = ["from lightning_gans import load", "", f'samples = load("{name}").sample(64, seed=0)']
     lines += ["", "## Use", "", "```python", *code, "```"]
     config = {"model": options, "data": dict(checkpoint.get("datamodule_hyper_parameters", {}))}

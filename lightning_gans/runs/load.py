@@ -20,7 +20,7 @@ from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
 # Where classes are defined that do nothing when they are built but what a network or a term of a loss does. Others of
 # torch's and ours are not among them: some modules read files, download weights or start processes.
 _PARTS = ("networks", "nonadversarial", "regularizers", "techniques", "wrappers")
-HARMLESS = (*(f"lightning_gans.{part}." for part in _PARTS), "torch.nn.modules.")
+HARMLESS = (*(f"lightning_gans.{part}." for part in _PARTS), "lightning_gans.metrics.attributes", "torch.nn.modules.")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _TRAINING = ("optimizer_", "scheduler_")  # arguments that only a training needs
 

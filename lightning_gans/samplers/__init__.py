@@ -3,6 +3,7 @@
 from lightning_gans.samplers.base import LatentSampler, Report, Sampler
 from lightning_gans.samplers.calibration import Calibrated, calibrate, calibration_z
 from lightning_gans.samplers.collaborative import CollaborativeSampler
+from lightning_gans.samplers.guided import Guided
 from lightning_gans.samplers.latent_langevin import LatentLangevin
 from lightning_gans.samplers.latent_optimisation import LatentOptimisation
 from lightning_gans.samplers.metropolis_hastings import Chains, MetropolisHastings, pick
@@ -14,6 +15,7 @@ __all__ = [
     "Calibrated",
     "Chains",
     "CollaborativeSampler",
+    "Guided",
     "LatentLangevin",
     "LatentOptimisation",
     "LatentSampler",

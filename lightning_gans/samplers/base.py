@@ -84,8 +84,15 @@ class Sampler(ABC):
     name = "sampler"
 
     def __init__(self, module: Any, log_ratio: LogRatio | None = None) -> None:
+        if getattr(module, "vocabulary_size", None) is not None:
+            raise ValueError(f"module must make images or points for {type(self).__name__}, got one that makes text.")
         self.module, self.log_ratio = module, log_ratio or ratio_of(module)
         self.report = Report()
+
+    @property
+    def network_calls(self) -> float:
+        """Calls of the module's network that a sample took so far, those of the log ratio left out."""
+        return self.report.cost * getattr(self.module, "network_calls", 1)
 
     @abstractmethod
     def draw(self, n: int, generator: Generator, labels: Tensor | None = None) -> Tensor:
@@ -176,6 +183,9 @@ class LatentSampler(Sampler):
         for name in ("generator", "latent_dim"):
             if not hasattr(module, name) and not (name == "generator" and hasattr(module, "network")):
                 raise ValueError(f"module must have a {name} for {type(self).__name__}, got {type(module).__name__}.")
+        if (calls := getattr(module, "network_calls", 1)) != 1:
+            who = f"{type(self).__name__} needs a module whose samples take one network call"
+            raise ValueError(f"{who}, got {type(module).__name__}, whose samples take {calls}.")
         super().__init__(module, log_ratio)
 
     @property

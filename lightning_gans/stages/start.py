@@ -12,6 +12,7 @@ from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.engine.player import Player
 from lightning_gans.functional.conditional import conditional_call
+from lightning_gans.functional.variational import standard_normal_kl
 from lightning_gans.stages.fits import fit_items
 
 
@@ -126,9 +127,8 @@ class _VAE(GenerativeModule):
         x = batch.real.flatten(1)
         mu, log_std = self.encoder((x - self.mean) / self.spread).chunk(2, 1)
         fake = conditional_call(self.generator, mu + log_std.exp() * batch.z, batch.labels).flatten(1)
-        kl = (mu.square() + (2 * log_std).exp() - 1) / 2 - log_std
         error = (x - fake).square().sum(1) / (2 * (self.sigma * self.spread) ** 2)
-        return {"reconstruction": error.mean(), "kl": kl.sum(1).mean()}
+        return {"reconstruction": error.mean(), "kl": standard_normal_kl(mu, 2 * log_std).mean()}
 
 
 def _moments(items: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,9 @@ from lightning_gans.techniques.boosted_gan import BoostedGAN as BoostedGAN
 from lightning_gans.techniques.ada_gan import AdaGAN as AdaGAN
 from lightning_gans.techniques.r3_gan import R3GAN as R3GAN
 from lightning_gans.techniques.style_gan2 import StyleGAN2 as StyleGAN2
+from lightning_gans.techniques.trans_gan import TransGAN as TransGAN
+from lightning_gans.techniques.gan_control import GANControl as GANControl
+from lightning_gans.techniques.stylex import StylEx as StylEx
 
 # isort: on
 

@@ -71,7 +71,7 @@ class GAN(GANModule):
         if self.wasserstein:
             notes["d_wasserstein"] = -loss
         self.note(**notes)
-        return {"adversarial": loss}
+        return {"adversarial": loss, **self.score_terms(on_real, on_fake)}
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """E log(1 - D(G(z))) for minimax, -E log D(G(z)) for non_saturating."""
@@ -81,6 +81,10 @@ class GAN(GANModule):
     def told(self, on_real: Tensor, on_fake: Tensor) -> dict[str, Tensor]:
         """What is noted of the scores (see :meth:`note`)."""
         return {"d_real": on_real.mean(), "d_fake": on_fake.mean()}
+
+    def score_terms(self, on_real: Tensor, on_fake: Tensor) -> Terms:
+        """Further terms of D that are of its scores alone."""
+        return {}
 
     def fake_weights(self, on_real: Tensor, on_fake: Tensor) -> Tensor | None:
         """Weights of the fakes in D's loss, of the shape of their scores; None: all one."""

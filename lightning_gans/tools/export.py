@@ -52,8 +52,9 @@ def export(module: Any, path: str | Path) -> Path:
 
     Raises:
         TypeError: for a model whose samples are no function of noise.
-        ValueError: for a path that ends otherwise or cannot be written, a generator that cannot be traced or has an
-            operation that ONNX does not have, or a file that computes something else. There is no file then.
+        ValueError: for a model whose samples take several network calls (a diffusion), a path that ends otherwise or
+            cannot be written, a generator that cannot be traced or has an operation that ONNX does not have, or a file
+            that computes something else. There is no file then.
         ImportError: for .onnx, if a package is missing.
     """
     format = {".pt2": "torch", ".onnx": "onnx"}.get((path := Path(path)).suffix)
@@ -63,6 +64,9 @@ def export(module: Any, path: str | Path) -> Path:
     if format == "onnx":
         checks.installed("onnx", "onnxscript")
     net = require(module, Latents, "export").network
+    if (calls := getattr(module, "network_calls", 1)) != 1:
+        name = type(module).__name__
+        raise ValueError(f"export needs a model whose samples take one network call, got {name}, whose take {calls}.")
     net = copied(cast(nn.Module, getattr(net, "_orig_mod", net))).cpu().eval().requires_grad_(False)
     for layer in net.modules():
         for remove in (nn.utils.remove_spectral_norm, nn.utils.remove_weight_norm):
@@ -94,7 +98,8 @@ def export(module: Any, path: str | Path) -> Path:
             except Exception as error:  # torch, onnx and onnxruntime raise many kinds
                 raise ValueError(f"{_named(net)} cannot be exported to {format}: {_reason(error)}") from error
         for n, right, got in zip(_TRIED, wanted, made):
-            allowed = torch.finfo(right.dtype).eps ** 0.5 * float(right.abs().max())
+            eps = torch.finfo(right.dtype).eps if right.is_floating_point() else 0.0
+            allowed = eps**0.5 * float(right.abs().max())
             off = float((got - right).abs().max()) if got.shape == right.shape else float("nan")
             if not off <= allowed:
                 raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from lightning_gans.datamodules.pictures import CHANNELS
 from lightning_gans.engine.contract import Critic, Latents, Samples, has
 from lightning_gans.engine.distributed import world_size
 from lightning_gans.functional.conditional import score
-from lightning_gans.functional.latent import slerp, walk
+from lightning_gans.functional.latent import between, in_w, slerp, walk
+from lightning_gans.functional.text import Vocabulary
 from lightning_gans.metrics import to_uint8
 from lightning_gans.runs.atomic import replacing, write_text
 from lightning_gans.visualization.images import grid_image, save_film, save_image_atomic
@@ -30,7 +31,8 @@ class SampleWriter(callbacks.BasePredictionWriter):
     (N, H, W, C), and ``labels`` (N,) of a conditional generator. Others become ``samples.csv``, a row each, or with
     ``npz`` an array of their own type. Of images there are ``grid.png``; ``interpolation.png``, rows of samples on the
     great circle between two noises; and ``walk.gif``, on which 16 noises move along such circles and back to where they
-    began. Of points there is ``samples.png``.
+    began. Those of a generator by styles are there again with straight ways in w (``-w``). Of points there is
+    ``samples.png``. Text becomes ``samples.txt``, a line each.
 
     Args:
         folder: where to; it is made.
@@ -51,6 +53,9 @@ class SampleWriter(callbacks.BasePredictionWriter):
             known = getattr(pl_module, "label_counts", None) is not None
             print(f"Classes      {'as frequent as in the training data' if known else 'equally frequent'}")
         samples = torch.cat(made).cpu()
+        if pl_module.vocabulary_size is not None:
+            self._write_text(samples, pl_module.vocabulary)
+            return
         images = samples.dim() == 4 and samples.shape[1] in CHANNELS.values()
         if self.npz:
             self._write_npz(samples, _labels(pl_module, made), images)
@@ -70,6 +75,15 @@ class SampleWriter(callbacks.BasePredictionWriter):
             save_image_atomic(image, self.folder / "samples.png")
             print(f"Picture      {self.folder / 'samples.png'}")
 
+    def _write_text(self, tokens: Tensor, vocabulary: Vocabulary | None) -> None:
+        """A line each: the text, or the tokens where their symbols are not known."""
+        lines = [" ".join(map(str, row)) for row in tokens.tolist()]
+        lines = lines if vocabulary is None else vocabulary.decode(tokens)
+        if self.npz:
+            self._write_npz(tokens, None, False)
+        write_text(self.folder / "samples.txt", "\n".join(lines) + "\n")
+        print(f"Samples      {self.folder / 'samples.txt'}")
+
     def _write_npz(self, samples: Tensor, labels: Tensor | None, images: bool) -> None:
         if images:
             samples = to_uint8(samples, self.value_range).permute(0, 2, 3, 1)
@@ -84,11 +98,14 @@ class SampleWriter(callbacks.BasePredictionWriter):
         if not has(module, Latents):
             print(f"Picture      {self.folder / 'grid.png'}")
             return
-        rows = grid_image(walk(module, 8, 8), 8, self.value_range)
-        save_image_atomic(rows, self.folder / "interpolation.png")
-        frames = [grid_image(frame, 4, self.value_range) for frame in latent_walk(cast(Latents, module))]
-        save_film(frames, self.folder / "walk.gif")
-        print(f"Pictures     {self.folder}/grid.png, interpolation.png, walk.gif")
+        files = ["grid.png"]
+        for space, more in {"z": "", **({"w": "-w"} if in_w(module.network) else {})}.items():
+            rows = grid_image(walk(module, 8, 8, space=cast(Any, space)), 8, self.value_range)
+            save_image_atomic(rows, self.folder / f"interpolation{more}.png")
+            film = latent_walk(cast(Latents, module), space=cast(Any, space))
+            save_film([grid_image(frame, 4, self.value_range) for frame in film], self.folder / f"walk{more}.gif")
+            files += [f"interpolation{more}.png", f"walk{more}.gif"]
+        print(f"Pictures     {self.folder}/{', '.join(files)}")
 
 
 def _picture(pixels: Tensor) -> Image.Image:
@@ -110,7 +127,9 @@ def _points_picture(module: Any, real: Tensor | None, n: int = 1000) -> Image.Im
     )
 
 
-def latent_walk(module: Latents, n: int = 16, places: int = 4, frames: int = 12, seed: int = 0) -> Tensor:
+def latent_walk(
+    module: Latents, n: int = 16, places: int = 4, frames: int = 12, seed: int = 0, space: Literal["z", "w"] = "z"
+) -> Tensor:
     """Samples (places * frames, n, ...) of noises that move along great circles from place to place, and back.
 
     Args:
@@ -119,6 +138,7 @@ def latent_walk(module: Latents, n: int = 16, places: int = 4, frames: int = 12,
         places: random noises that each comes by.
         frames: steps from one to the next.
         seed: of the places, and of the classes of a conditional generator, which each keeps.
+        space: in w the ways are straight.
     """
     labels = None if module.num_classes is None else torch.arange(n) % module.num_classes
     noise, classes = module.latents(places * n, None if labels is None else labels.repeat(places), seed=seed)
@@ -126,6 +146,9 @@ def latent_walk(module: Latents, n: int = 16, places: int = 4, frames: int = 12,
     t = torch.arange(frames) / frames
     made = []
     for here, there in zip(stops, stops.roll(-1, 0)):
+        if space == "w":
+            made += list(between(module, here, there, t, labels).transpose(0, 1).float())
+            continue
         z = slerp(here, there, t.to(here))  # (n, frames, latent_dim)
         made += [module.decode(z[:, i], labels).float() for i in range(frames)]
     return torch.stack(made)

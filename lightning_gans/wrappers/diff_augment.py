@@ -13,7 +13,7 @@ from lightning_gans.functional.conditional import conditional_call, takes_labels
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import mean_over_ranks, rank_and_world
 
-_SHIFT, _HOLE = 1 / 8, 1 / 2  # shares of a side
+_HOLE = 1 / 2  # share of a side
 
 
 class DiffAugment(nn.Module):
@@ -25,7 +25,7 @@ class DiffAugment(nn.Module):
     =========== ========================================================================================
     color       brightness: x + b, b ~ U[-0.5, 0.5); saturation: m + s (x - m), m the mean over channels,
                 s ~ U[0, 2); contrast: m + c (x - m), m the mean of the whole image, c ~ U[0.5, 1.5)
-    translation by whole pixels, up to 1/8 of each side either way; what comes in is 0
+    translation by whole pixels, up to a share of each side either way; what comes in is 0
     cutout      a rectangle of half of each side, centred at a random pixel, becomes 0
     =========== ========================================================================================
 
@@ -36,9 +36,12 @@ class DiffAugment(nn.Module):
     Args:
         discriminator: maps images (N, C, H, W) [, labels (N,)] to scores (N,); conditional or not, so is the wrapper.
         policy: names, as a sequence or as one string with commas.
+        translation: the share of a side, in [0, 1]; TransGAN's code has .2.
+        cutout_p: probability that a batch is cut, in [0, 1]; all of its samples are or none, .3 in TransGAN's code.
 
     Raises:
-        ValueError: for an unknown name or none; when called, for samples that are no images.
+        ValueError: for an unknown name or none, and for settings out of range; when called, for samples that are no
+            images.
 
     >>> net, x = DiffAugment(nn.Sequential(nn.Flatten(), nn.Linear(64, 1), nn.Flatten(0))), torch.rand(4, 1, 8, 8)
     >>> torch.equal(net(x), net(x)), torch.equal(net.eval()(x), net.discriminator(x))
@@ -48,8 +51,18 @@ class DiffAugment(nn.Module):
     num_classes: int | None
     shape: tuple[int, ...]
 
-    def __init__(self, discriminator: nn.Module, policy: str | Sequence[str] = "color,translation,cutout") -> None:
+    def __init__(
+        self,
+        discriminator: nn.Module,
+        policy: str | Sequence[str] = "color,translation,cutout",
+        translation: float = 0.125,
+        cutout_p: float = 1.0,
+    ) -> None:
         super().__init__()
+        for name, value in (("translation", translation), ("cutout_p", cutout_p)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {value!r}.")
+        self.translation, self.cutout_p = translation, cutout_p
         names = [name.strip() for name in (policy.split(",") if isinstance(policy, str) else policy)]
         if not names or not set(names) <= _POLICIES.keys():
             raise ValueError(f"policy must be one or several of {', '.join(_POLICIES)}, got {policy!r}.")
@@ -72,8 +85,16 @@ class DiffAugment(nn.Module):
         """T(x) of images (N, C, H, W), in their precision but computed in float32 or better."""
         y = full_precision(x)
         for name in self.policy:
-            y = _POLICIES[name](y)
+            y = self._done(name, y)
         return y if y.dtype == x.dtype else y.to(x.dtype)
+
+    def _done(self, name: str, x: Tensor) -> Tensor:
+        if name == "translation":
+            return _translation(x, self.translation)
+        y = _POLICIES[name](x)
+        if name == "cutout" and self.cutout_p < 1:
+            y = torch.where(torch.rand((), device=x.device) < self.cutout_p, y, x)
+        return y
 
 
 class AdaptiveAugment(DiffAugment):
@@ -95,6 +116,7 @@ class AdaptiveAugment(DiffAugment):
         target: of r, in (0, 1).
         speed: images that take p from 0 to 1, at least; the paper takes 100,000 where training goes on from a model.
         interval: D updates from one step of p to the next.
+        translation: see `DiffAugment`, as for ``cutout_p``.
 
     Raises:
         ValueError: for settings out of range, and as `DiffAugment`.
@@ -116,8 +138,10 @@ class AdaptiveAugment(DiffAugment):
         target: float = 0.6,
         speed: float = 500_000,
         interval: int = 4,
+        translation: float = 0.125,
+        cutout_p: float = 1.0,
     ) -> None:
-        super().__init__(discriminator, policy)
+        super().__init__(discriminator, policy, translation, cutout_p)
         checks.inside(target=target)
         checks.positive(speed=speed)
         checks.at_least_one(interval=interval)
@@ -132,7 +156,7 @@ class AdaptiveAugment(DiffAugment):
         y = full_precision(x)
         for name in self.policy:
             drawn = torch.rand(len(y), 1, 1, 1, dtype=y.dtype, device=y.device)
-            y = torch.where(drawn < self.p, _POLICIES[name](y), y)
+            y = torch.where(drawn < self.p, self._done(name, y), y)
         return y if y.dtype == x.dtype else y.to(x.dtype)
 
     @torch.no_grad()
@@ -161,17 +185,17 @@ def _color(x: Tensor) -> Tensor:
     return x
 
 
-def _translation(x: Tensor) -> Tensor:
-    (rows, rows_inside), (columns, columns_inside) = (_shifted(x, axis) for axis in (2, 3))
+def _translation(x: Tensor, share: float = 0.125) -> Tensor:
+    (rows, rows_inside), (columns, columns_inside) = (_shifted(x, axis, share) for axis in (2, 3))
     n, c = (torch.arange(size, device=x.device) for size in x.shape[:2])
     moved = x[n[:, None, None, None], c[:, None, None], rows[:, None, :, None], columns[:, None, None]]
     return moved * (rows_inside[:, None, :, None] & columns_inside[:, None, None]).to(x.dtype)
 
 
-def _shifted(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+def _shifted(x: Tensor, axis: int, share: float) -> tuple[Tensor, Tensor]:
     """Where the pixels along an axis come from (N, side), and whether from inside of the image."""
     side = x.shape[axis]
-    most = int(side * _SHIFT + 0.5)
+    most = int(side * share + 0.5)
     source = torch.arange(side, device=x.device) - torch.randint(-most, most + 1, (len(x), 1), device=x.device)
     return source.clamp(0, side - 1), (source >= 0) & (source < side)
 

@@ -111,10 +111,45 @@ OWN: dict[str, dict[str, Any]] = {
         "style_mixing": 0.0,
         "loss": "non_saturating",
     },
+    "trans_gan": {
+        "drift_weight": 0.5,
+        "super_resolution": 0.0,
+        "locality": (),
+        "loss": "wasserstein",
+        "gp_weight": 10.0,
+        "g_batch_factor": 2,
+    },
+    "gan_control": {
+        "r1_gamma": 0.5,
+        "r1_every": 3,
+        "path_length_weight": 0.0,
+        "path_length_every": 2,
+        "style_mixing": 0.0,
+        "groups": {"mean": 1, "other": 2},
+        "control_weight": 2.0,
+        "pairs": 1,
+        "tau_same": 0.1,
+        "tau_different": 1.0,
+        "ramp": 5,
+        "loss": "non_saturating",
+    },
+    "stylex": {
+        "r1_gamma": 0.5,
+        "r1_every": 3,
+        "path_length_weight": 0.0,
+        "path_length_every": 2,
+        "style_mixing": 0.0,
+        "num_classes": 2,
+        "image_weight": 1.0,
+        "features_weight": 0.1,
+        "style_weight": 0.1,
+        "kl_weight": 1.0,
+        "loss": "non_saturating",
+    },
     "ada_gan": {"beta": "uniform", "loss": "non_saturating"},
 }
 OBJECTS = {"regularizers", "optimizer_g", "optimizer_d", "scheduler_g", "scheduler_d", "scheduler_c"}
-OBJECTS |= {"classifier", "weight_network", "base", "features"}
+OBJECTS |= {"classifier", "weight_network", "base", "features", "measure", "encoder"}
 OBJECTS |= {"columns", "sam_g", "sam_d"}  # None, and younger than the first cases
 # Said by the technique itself, or not taken by it before.
 FIXED = {name: {"loss"} for name in ("unrolled", "wgan", "wgan_alp", "wgan_gp", "ct_gan")}
@@ -265,6 +300,20 @@ def equalised(net: nn.Module) -> nn.Module:
     return net
 
 
+class Brightness(nn.Module):
+    """An attribute of anything."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"mean": x.flatten(1).mean(1)}
+
+
+class Bright(nn.Module):
+    """The logit of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * x.flatten(1).mean(1)
+
+
 def networks(case: Case) -> dict[str, nn.Module]:
     """Generator, discriminator and what else the technique takes."""
     classes = CLASSES if "conditional" in case.nets else None
@@ -291,6 +340,11 @@ def networks(case: Case) -> dict[str, nn.Module]:
         nets["classifier"] = filled(critics[1], 3)
     if case.technique == "robust_wgan" and case.nets != "no third":
         nets["weight_network"] = filled(critics[1], 3)
+    if case.technique == "stylex":
+        nets["encoder"] = filled(nn.Sequential(nn.Flatten(), nn.Linear(2, 1)).double(), 5)
+        nets["classifier"] = Bright()
+    if case.technique == "gan_control":
+        nets["measure"] = Brightness()
     if case.technique in ("boosted", "ada_gan"):
         nets["base"] = filled(generators[1], 4)
     return nets

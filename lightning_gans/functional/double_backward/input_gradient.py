@@ -22,7 +22,7 @@ Discriminator = Callable[[Tensor], Tensor]
 DoubleBackward = Literal["sparse", "linear", "compiled", "plain"]
 # Networks with the input shapes for which nothing in them was worth replacing: small MLPs, which the mode would slow.
 _nothing_to_gain: WeakKeyDictionary[nn.Module, set[torch.Size]] = WeakKeyDictionary()
-_compiled_networks: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_held: WeakKeyDictionary[nn.Module, tuple[bool, bool]] = WeakKeyDictionary()
 _method: ContextVar[DoubleBackward] = ContextVar("double_backward", default="sparse")
 
 
@@ -80,7 +80,7 @@ def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool =
         x.requires_grad_(True)
     if method == "sparse" and network is not None and x.shape in _nothing_to_gain.get(network, ()):
         method = "plain"
-    again = nullcontext() if method == "compiled" or not create_graph else twice_differentiable(network)
+    again = twice_differentiable(network, method != "compiled") if create_graph else nullcontext()
     with torch.enable_grad(), no_autocast(x.device.type), again:
         gradient = linear_input_gradient(partial(_scores, discriminator), x) if method == "linear" else None
         if gradient is not None:
@@ -122,30 +122,37 @@ def in_full_precision(discriminator: Discriminator) -> Discriminator:
 
 
 @contextmanager
-def twice_differentiable(network: nn.Module | None = None) -> Iterator[None]:
-    """Run what is to be differentiated twice in forms that can be: attention by plain operations, no compiled code."""
+def twice_differentiable(network: nn.Module | None = None, eager: bool = True) -> Iterator[None]:
+    """Run what is to be differentiated twice in forms that can be: attention by plain operations, no compiled code.
+
+    Raises:
+        ValueError: for a layer of the network that says of itself that it cannot (``once_differentiable``).
+    """
+    compiled, refuses = (False, False) if network is None else _held.get(network) or _holds(network)
+    if refuses:
+        raise ValueError(
+            "kernel must be auto, explicit or favor in the attention of a critic whose gradient is penalised, since "
+            "the fused one has no second derivative, got 'fused'."
+        )
     flags = torch.backends.cuda  # of the CPU too
     was = flags.flash_sdp_enabled(), flags.mem_efficient_sdp_enabled(), flags.cudnn_sdp_enabled()
     setters = flags.enable_flash_sdp, flags.enable_mem_efficient_sdp, flags.enable_cudnn_sdp
     for switch in setters:
         switch(False)
     try:
-        with torch.compiler.set_stance("force_eager") if _holds_compiled(network) else nullcontext():
+        with torch.compiler.set_stance("force_eager") if compiled and eager else nullcontext():
             yield
     finally:
         for switch, on in zip(setters, was):
             switch(on)
 
 
-def _holds_compiled(network: nn.Module | None) -> bool:
-    """Whether ``torch.compile`` was applied to a network or to a part of it."""
-    if network is None:
-        return False
-    if network not in _compiled_networks:
-        _compiled_networks[network] = any(
-            type(m).__name__ == "OptimizedModule" or getattr(m, "_compiled_call_impl", None) for m in network.modules()
-        )
-    return _compiled_networks[network]
+def _holds(network: nn.Module) -> tuple[bool, bool]:
+    """Whether ``torch.compile`` was applied to a network or to a part of it, and whether a layer refuses."""
+    modules = [*network.modules()]
+    compiled = any(type(m).__name__ == "OptimizedModule" or getattr(m, "_compiled_call_impl", None) for m in modules)
+    _held[network] = found = compiled, any(getattr(m, "once_differentiable", False) for m in modules)
+    return found
 
 
 def _network(discriminator: Discriminator) -> nn.Module | None:

@@ -1,4 +1,4 @@
-"""What the experiments share: one game played and watched, many of them at once and remembered, tables and figures.
+"""One game of an experiment played and watched, and many of them at once and remembered.
 
 A game is a dict of plain values, so that it can be hashed, kept as JSON and handed to another process: see `play`.
 """
@@ -11,37 +11,29 @@ import importlib
 import inspect
 import json
 import logging
-import math
 import multiprocessing
-import os
-import shlex
-import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.recipes import header
 from lightning_gans import TECHNIQUES, callbacks, datamodules, networks, regularizers, wrappers
+from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.gan import GANModule
 from lightning_gans.runs.atomic import write_text
-from lightning_gans.visualization.images import save_image_atomic
 
 Game = dict[str, Any]
 Result = dict[str, Any]
-Columns = dict[str, Callable[[Result], float]]
 TOYS = ("Ring", "Grid")
 LINES = ("Gaussian1D", "PointMass", "RareTail1D")
 
@@ -51,8 +43,8 @@ class Rows(loggers.Logger):
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
-        self.rows: dict[int, dict[str, float]] = {}
         self.clock = clock
+        self.rows = clock.rows
 
     name = version = ""
 
@@ -69,11 +61,22 @@ class Rows(loggers.Logger):
 class Clock(pl.Callback):
     """Seconds spent in training steps alone, scores and diagnostics left out: of the processor, or of the GPU's host.
 
-    Processor time, since several games share the machine; on a GPU the wall's clock, after the device is done.
+    Processor time, since several games share the machine; on a GPU the wall's clock, after the device is done. It is
+    kept in checkpoints, with the rows that were logged by then.
     """
 
     def __init__(self) -> None:
         self.seconds, self.start = 0.0, 0.0
+        self.rows: dict[int, dict[str, float]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"seconds": self.seconds, "rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Of a checkpoint."""
+        self.seconds = state_dict["seconds"]
+        self.rows |= state_dict["rows"]
 
     def _now(self) -> float:
         if torch.cuda.is_available():
@@ -222,7 +225,8 @@ def play(game: Game) -> Result:
             options], ...] for the discriminator; perhaps ``optimizers`` as {"g": [class path, options], "d": ...},
             ``decay`` (of both learning rates, to 0), ``uniform_noise``; ``latent_dim``, ``batch_size``, ``updates``,
             ``seed``, ``ema`` (decay), ``every`` (updates between scores), ``log_every``, ``score`` (its options),
-            ``watch`` as [[callback, options], ...], a callback of ours or the path of a class.
+            ``watch`` as [[callback, options], ...], a callback of ours or the path of a class, ``save_every`` (updates
+            between checkpoints, from which a game that was broken off goes on).
 
     Returns:
         ``rows``: what was logged, by generator update, scores and ``seconds`` of training among it; ``weights``: 201
@@ -238,17 +242,23 @@ def play(game: Game) -> Result:
     if scored(game) in (*TOYS, *LINES, "StackedMNIST"):
         score: Any = callbacks.ModeCoverage(game["every"], **game.get("score", {}))
     else:
-        score = callbacks.GenerativeMetrics(game["every"], metrics=["fid"], **game["score"])
+        score = callbacks.GenerativeMetrics(game["every"], **{"metrics": ["fid"], **game["score"]})
     averaging = [callbacks.EMA(game["ema"])] if game.get("ema") else []
-    folder = Path(game["folder"])
+    folder, saving = Path(game["folder"]), []
+    if game.get("save_every"):
+        every = game["save_every"]
+        saving = [
+            lightning_callbacks.ModelCheckpoint(folder, "last", every_n_train_steps=every, enable_version_counter=False)
+        ]
     trainer = pl.Trainer(
         max_steps=game["updates"], max_epochs=-1, logger=rows, log_every_n_steps=game["log_every"], devices=1,
-        callbacks=[clock, memory, *averaging, *watching, score], enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, limit_val_batches=0, default_root_dir=str(folder),
+        callbacks=[clock, memory, *averaging, *watching, score, *saving], enable_checkpointing=bool(saving),
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, default_root_dir=str(folder),
     )  # fmt: skip
     failed = None
     try:
-        trainer.fit(module, datamodule=data)
+        last = folder / "last.ckpt"
+        trainer.fit(module, datamodule=data, ckpt_path=str(last) if saving and last.exists() else None)
         if not all(bool(p.isfinite().all()) for p in module.parameters()):
             failed = "not finite"
     except NonFiniteError:
@@ -258,7 +268,6 @@ def play(game: Game) -> Result:
     weights = torch.cat([p.detach().flatten() for p in module.discriminator.parameters()]).double().cpu()
     spread = weights[torch.linspace(0, len(weights) - 1, 100_000).long()] if len(weights) > 100_000 else weights
     sample = module.sample(100, generator=torch.Generator().manual_seed(0)).cpu()
-    curves = next((w.history for w in watching if type(w).__name__ == "SurrogateObjective"), [])
     return {
         "rows": [rows.rows[step] for step in sorted(rows.rows)],
         "weights": torch.quantile(spread, torch.linspace(0, 1, 201).double()).tolist() if not failed else [],
@@ -268,7 +277,7 @@ def play(game: Game) -> Result:
         },
         "failed": failed,
         "bytes": memory.bytes,
-        "curves": curves,
+        "curves": next((w.history for w in watching if hasattr(w, "history")), []),
         "kept": {type(w).__name__: w.kept for w in watching if hasattr(w, "kept")},
         "sample": sample.tolist(),
     }
@@ -376,144 +385,3 @@ def image_game(data: str, updates: int, width: int = 16, norm: str = "none", bat
         **({"data_options": {"download": False}} if data != "Digits" else {}),
         **more,
     }  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------- numbers
-def series(result: Result, name: str) -> list[tuple[int, float]]:
-    """(step, value) of everything that was logged under a name."""
-    return [(int(row["step"]), row[name]) for row in result["rows"] if name in row]
-
-
-def last(result: Result, name: str) -> float:
-    """The last value of a name; NaN if there is none, or the game failed."""
-    found = series(result, name)
-    return found[-1][1] if found and not result["failed"] else math.nan
-
-
-def best(result: Result, name: str) -> float:
-    """The best value: the lowest FID or divergence, the highest share or number of modes."""
-    found = [value for _, value in series(result, name) if not math.isnan(value)]
-    lower = any(part in ("fid", "kid", "reverse_kl", "w1") for part in name.split("/"))
-    return (min if lower else max)(found) if found and not result["failed"] else math.nan
-
-
-def late_mean(result: Result, name: str, share: float = 0.5) -> float:
-    """Mean over the last share of a run."""
-    found = [value for _, value in series(result, name)]
-    late = found[int(len(found) * (1 - share)) :]
-    return statistics.fmean(late) if late and not result["failed"] else math.nan
-
-
-def late_deviation(result: Result, name: str, share: float = 0.5) -> float:
-    """Standard deviation over the last share of a run, of what is left when its line of least squares is taken off."""
-    found = [value for _, value in series(result, name)]
-    late = found[int(len(found) * (1 - share)) :]
-    if len(late) < 3 or result["failed"]:
-        return math.nan
-    slope, intercept = statistics.linear_regression(range(len(late)), late)
-    return statistics.stdev(value - slope * i - intercept for i, value in enumerate(late))
-
-
-def milliseconds(result: Result) -> float:
-    """Seconds of training per generator update, times 1000."""
-    row = result["rows"][-1]
-    return 1000 * row["seconds"] / row["step"] if row["step"] else math.nan
-
-
-def megabytes(result: Result) -> float:
-    """The most that autograd held for backward passes in one cycle, in units of 10^6 bytes."""
-    return float(result["bytes"]) / 1e6
-
-
-def at_time(result: Result, name: str, seconds: float) -> float:
-    """A positive value after so many seconds of training: on the line, in its logarithm, between two measurements."""
-    found = [(row["seconds"], row[name]) for row in result["rows"] if name in row]
-    for (t0, a), (t1, b) in pairwise(found):
-        if t0 <= seconds <= t1 and not result["failed"]:
-            return a * (b / a) ** ((seconds - t0) / (t1 - t0))
-    return math.nan
-
-
-def spread(values: Iterable[float]) -> str:
-    """Mean and standard deviation over seeds; a run without a value is told, not left out in silence."""
-    values = list(values)
-    known = [v for v in values if not math.isnan(v)]
-    if not known:
-        return "none" if values else ""
-    text = f"{statistics.fmean(known):.3g}" + (f" ± {statistics.stdev(known):.2g}" if len(known) > 1 else "")
-    return text if len(known) == len(values) else f"{text} ({len(known)} of {len(values)})"
-
-
-def middle(values: Iterable[float]) -> str:
-    """Median, lowest and highest over seeds, for numbers of which one may be far away from the others."""
-    known = sorted(v for v in values if not math.isnan(v))
-    if not known:
-        return "-"
-    return f"{statistics.median(known):.3g} ({known[0]:.2g} to {known[-1]:.2g})"
-
-
-def table(
-    results: Mapping[str, Sequence[Result]],
-    columns: Columns,
-    first: str = "game",
-    cell: Callable[[Iterable[float]], str] = spread,
-) -> list[str]:
-    """Markdown: a row per name, a column per number, each over the seeds."""
-    rows = [f"| {first} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for name, found in results.items():
-        rows.append(f"| {name} | {' | '.join(cell(map(number, found)) for number in columns.values())} |")
-    return rows
-
-
-# ---------------------------------------------------------------------------------------------- the command line
-def parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
-    """What every experiment can be told."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="games played at once, one thread each")
-    made.add_argument("--runs", default="runs/experiments", help="folder that keeps what was played")
-    made.add_argument("--out", type=Path, default=None, help="Markdown file to write; a figure lies beside it")
-    for name, default in defaults.items():
-        many = {"nargs": "+"} if isinstance(default, list) else {}
-        kind = type(default[0] if isinstance(default, list) else default)
-        made.add_argument(f"--{name}", type=kind, default=default, **many)
-    return made
-
-
-MARK = "<!-- Below this line everything is written by the command. -->"
-
-
-def publish(
-    arguments: argparse.Namespace,
-    title: str,
-    results: Mapping[str, Sequence[Result]],
-    protocol: Sequence[str],
-    tables: Sequence[str],
-    figure: Image.Image | None = None,
-) -> None:
-    """Print the tables; write them, their protocol and the figure, and leave the words above `MARK` as they are."""
-    print("\n".join(tables))
-    if arguments.out is None:
-        return
-    script = Path(sys.argv[0]).stem
-    command = f"python -m experiments.{script} {shlex.join(sys.argv[1:])}"
-    words = f"# {title}\n"
-    if arguments.out.exists():
-        words = arguments.out.read_text().split(MARK)[0].rstrip() + "\n"
-    seeds = f"- seeds: {', '.join(map(str, arguments.seeds))}; mean ± standard deviation over seeds; "
-    seeds += f"{arguments.jobs} games at once"
-    told = header(command)
-    told[1] = f"- commit: {', '.join(sorted({r['commit'] for found in results.values() for r in found}))}"
-    lines = [words, MARK, "", *told, seeds, *(f"- {line}" for line in protocol), "", *tables]
-    if figure is not None:
-        picture = arguments.out.with_suffix(".png")
-        save_image_atomic(figure, picture)
-        lines += ["", f"![{title}]({picture.name})"]
-    write_text(arguments.out, "\n".join([*lines, ""]))
-    print(f"written: {arguments.out}", file=sys.stderr)
-
-
-__all__ = [
-    "best", "image_game", "last", "late_deviation", "late_mean", "line_game", "megabytes", "middle", "milliseconds",
-    "parser", "play", "publish", "series", "spread", "sweep", "table", "toy_game",
-]  # fmt: skip

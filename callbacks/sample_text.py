@@ -1,0 +1,105 @@
+"""The same noise, time after time: the texts that the model makes of it."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning_gans import checks
+from lightning_gans.callbacks.probe import Draws, EveryNSteps, untouched
+from lightning_gans.compat.lightning import loggers, pl
+from lightning_gans.engine.contract import Samples, Text
+from lightning_gans.engine.loggers import attempt
+from lightning_gans.runs.atomic import write_text
+
+
+class SampleText(EveryNSteps, Draws):
+    """Writes lines of one fixed noise every n generator updates, at the start and at the end.
+
+    To ``<folder>/samples/step_000100.txt`` (``latest.txt`` is the newest), the first of them to the output, and as
+    ``samples/text`` to W&B's table and TensorBoard's text. A model card shows ten of the last ones. EMA weights are
+    used where there are any.
+
+    Args:
+        every_n_steps: generator updates between them; None: none at all.
+        lines: number of samples.
+        shown: of which so many are printed.
+        temperature: of sampling, > 0; None: as the model is.
+        seed: of the fixed noise.
+        dirpath: the folder; None means the logger's, or ``default_root_dir``.
+
+    Attributes:
+        texts: the last lines, part of the checkpoint.
+
+    Raises:
+        TypeError: before training starts, of a model that makes no text.
+        ValueError: for settings out of range, and if the folder cannot be written to.
+    """
+
+    place = "samples"
+    needs = Text
+
+    def __init__(
+        self,
+        every_n_steps: int | None = 500,
+        lines: int = 64,
+        shown: int = 3,
+        temperature: float | None = None,
+        seed: int = 0,
+        dirpath: str | Path | None = None,
+    ) -> None:
+        super().__init__(sys.maxsize if every_n_steps is None else every_n_steps)
+        checks.at_least_one(lines=lines)
+        checks.at_least(0, shown=shown)
+        checks.positive(**({} if temperature is None else {"temperature": temperature}))
+        self.off, self.lines, self.shown, self.temperature = every_n_steps is None, lines, shown, temperature
+        self.seed, self.dirpath, self.drawn_step = seed, dirpath, -1
+        self.texts: list[str] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last lines, for the model card."""
+        return {"texts": self.texts}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them back."""
+        self.texts = list(state_dict["texts"])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what the untrained model makes."""
+        super().on_train_start(trainer, pl_module)
+        self.drawn_step = -1
+        if pl_module.global_step == 0 and not self.off:
+            with untouched(pl_module):
+                self.act(trainer, pl_module, 0)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the last state, if it was not written just now."""
+        if not self.off and self.drawn_step != pl_module.global_step:
+            with untouched(pl_module):
+                self.act(trainer, pl_module, pl_module.global_step)
+
+    def act(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+        """Make, write, print and log the lines."""
+        self.drawn_step, self.texts = step, self.made(module)
+        if not trainer.is_global_zero:
+            return
+        for name in (f"step_{step:06d}", "latest"):
+            write_text(self.folder / f"{name}.txt", "\n".join(self.texts) + "\n")
+        for line in self.texts[: self.shown]:
+            print(f"update {step:<8} {line}")
+        for logger in trainer.loggers:
+            attempt(logger, partial(self._log, logger, step))
+
+    def made(self, module: Samples) -> list[str]:
+        """The lines of the module as it is; tokens where their symbols are not known."""
+        tokens = module.sample(self.lines, seed=self.seed, temperature=self.temperature).cpu()
+        vocabulary = getattr(module, "vocabulary", None)
+        return [" ".join(map(str, row)) for row in tokens.tolist()] if vocabulary is None else vocabulary.decode(tokens)
+
+    def _log(self, logger: Any, step: int) -> None:
+        if isinstance(logger, loggers.WandbLogger):
+            logger.log_text("samples/text", ["line"], [[line] for line in self.texts], step=step)
+        elif isinstance(logger, loggers.TensorBoardLogger):
+            logger.experiment.add_text("samples/text", "\n".join(f"    {line}" for line in self.texts), step)

@@ -1,0 +1,275 @@
+"""Text as sequences of tokens: the language reference that comes with Python, and files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import math
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from lightning_gans import checks
+from lightning_gans.datamodules.base import GANDataModule, Split
+from lightning_gans.datamodules.memory import MemoryLoader
+from lightning_gans.functional.text import Vocabulary, common, one_hot
+
+LETTERS = " abcdefghijklmnopqrstuvwxyz"
+
+
+class OneHot:
+    """Makes float32 one-hot batches (N, T, V) of stored tokens, on their device: the one place where that is done."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, tokens: Tensor, generator: Generator) -> Tensor:
+        """(N, T) int64 to (N, T, V)."""
+        return one_hot(tokens, self.size)
+
+
+class TextDataModule(GANDataModule):
+    """Base of the data modules of text: int64 tokens in memory, one-hot batches (N, T, V) made on the training device.
+
+    Attributes:
+        vocabulary: the symbols.
+        shape: (T, V), of a batch's items.
+        one_hot: whether batches are one-hot; otherwise they are the tokens, (N, T) int64, which ``MLE`` takes too.
+        source: what the text was, with its md5, for the protocol of scores.
+    """
+
+    value_range = (0.0, 1.0)
+    vocabulary: Vocabulary
+    source: str = ""
+
+    def __init__(self, batch_size: int = 64, one_hot: bool = True) -> None:
+        super().__init__(batch_size)
+        self.one_hot = one_hot
+        self._splits: dict[str, Tensor] = {}
+
+    def load(self, split: Split) -> Tensor:
+        """Tokens (N, T) int64 of a split."""
+        raise NotImplementedError
+
+    def reference(self, split: Split = "train") -> tuple[Tensor, None]:
+        """All tokens (N, T) int64 of a split, on the CPU; no labels."""
+        checks.one_of("split", split, ("train", "test"))
+        if split not in self._splits:
+            self._splits[split] = self.load(split)
+        return self._splits[split], None
+
+    @property
+    def num_items(self) -> int:
+        """Number of training sequences."""
+        return len(self.reference("train")[0])
+
+    def decode(self, tokens: Tensor) -> list[str]:
+        """Texts of tokens (N, T)."""
+        return self.vocabulary.decode(tokens)
+
+    def _loader(self, split: Split, **options: Any) -> MemoryLoader:
+        transform = OneHot(len(self.vocabulary)) if self.one_hot else None
+        return MemoryLoader(
+            self.reference(split)[0], None, self.batch_size, transform=transform, device=self.device, **options
+        )
+
+    def train_dataloader(self) -> Any:
+        """Shuffled batches on the training device."""
+        return self._loader("train")
+
+    def fixed_loader(self, split: Split) -> MemoryLoader:
+        """A split in a fixed order: always the same batches."""
+        return self._loader(split, shuffle=False, drop_last=False)
+
+    def describe(self) -> str:
+        """Sequences, length, alphabet and source in one line."""
+        length, size = self.shape
+        unit = "characters" if self.vocabulary.level == "char" else "words"
+        return f"{self.name}: {self.num_items:,} training sequences of {length} {unit}, {size} symbols; {self.source}"
+
+
+class _Lines(TextDataModule):
+    """Lines of text, of which some are held out, as padded sentences or as windows."""
+
+    def set_lines(
+        self, train: list[str], test: list[str], vocabulary: Vocabulary, length: int, long: str = "windows"
+    ) -> None:
+        """Say what the data are, once, in the constructor."""
+        self.vocabulary, self.shape, self.long = vocabulary, (length, len(vocabulary)), long
+        self._lines = {"train": train, "test": test}
+
+    def load(self, split: Split) -> Tensor:
+        """Cut and encode the lines of a split, so that no window of one is in the other."""
+        length, vocabulary = self.shape[0], self.vocabulary
+        known = {symbol: token for token, symbol in enumerate(vocabulary.symbols)}
+        rows: list[Tensor] = []
+        for line in self._lines[split]:
+            found = [known.get(symbol, vocabulary.unknown) for symbol in vocabulary.split(line)]
+            tokens = torch.tensor(found)  # none is None: a vocabulary without `unknown` has all symbols
+            if len(tokens) <= length or self.long == "truncate":
+                row = torch.full((1, length), vocabulary.pad or 0)
+                row[0, : len(tokens)] = tokens[:length]
+                rows.append(row)
+                continue
+            starts = torch.arange(len(tokens))
+            if vocabulary.level == "char":  # at each word
+                blank = tokens == known.get(" ", -1)
+                starts = torch.cat([starts[:1], blank.nonzero()[:, 0] + 1])
+            starts = starts[starts + length <= len(tokens)]
+            rows.append(tokens.unfold(0, length, 1)[starts])
+        return torch.cat(rows)
+
+
+def checked_length(length: int) -> int:
+    """The length, if it is an integer >= 1."""
+    checks.at_least_one(length=length)
+    return length
+
+
+class PyDocText(_Lines):
+    """English that comes with Python: the language reference (``pydoc_data.topics``); nothing is downloaded.
+
+    Its 79 topics or so, in lower case, each run of anything but letters one blank: 27 symbols, about 370,000
+    characters. Windows of ``length`` characters begin at each word; those of the last tenth of the text are held out.
+    The text differs between versions of Python, so its md5 is part of ``source``, and of each score's protocol.
+
+    Args:
+        length: characters of a window, T.
+        batch_size: sequences per batch and process.
+        path: a text file in place of the reference, for a Python that comes without it.
+        one_hot: see `TextDataModule`.
+
+    Raises:
+        ValueError: for a length out of range, for a text shorter than ten windows, and without a text.
+
+    >>> PyDocText(length=16).shape
+    (16, 27)
+    """
+
+    name = "PyDocText"
+
+    def __init__(self, length: int = 32, batch_size: int = 64, path: str | None = None, one_hot: bool = True) -> None:
+        super().__init__(batch_size, one_hot)
+        checked_length(length)
+        if path is None:
+            try:
+                topics = importlib.import_module("pydoc_data.topics").topics
+            except ImportError:
+                raise ValueError(
+                    "PyDocText needs pydoc_data, which this Python comes without: give the path of a text (path=)."
+                ) from None
+            text = " ".join(topics[name] for name in sorted(topics))
+        else:
+            text = read_text(path)
+        text = re.sub("[^a-z]+", " ", text.lower()).strip()
+        if len(text) < 10 * (length + 1):
+            raise ValueError(f"length must be at most a tenth of the text's {len(text)} characters, got {length}.")
+        cut = text.rindex(" ", 0, math.floor(len(text) * 0.9))
+        self.source = f"{path or 'pydoc_data.topics'}, md5 {md5(text)}"
+        self.set_lines([text[:cut]], [text[cut + 1 :]], Vocabulary(tuple(LETTERS)), length)
+
+
+class TextFile(_Lines):
+    """A UTF-8 file, one sentence a line; blank lines are left out.
+
+    Sentences shorter than ``length`` are padded with a symbol of its own (token 0); the symbols are those of the
+    training lines, the most frequent first, and others become one, unknown (token 1). The lines that are held out are
+    the last ``test_share`` of the file, without those that are among the training lines too.
+
+    Args:
+        path: the file.
+        level: "char", or "word": what blanks part.
+        length: symbols of a sequence, T.
+        max_vocab: the most symbols that there may be, padding and unknown included.
+        long: what becomes of lines longer than ``length``: "refuse"; "truncate"; or "windows" of that length, which
+            begin at each word.
+        rare: what becomes of symbols beyond ``max_vocab``: "refuse", or "unknown".
+        test_share: share of the lines that is held out, in (0, 1).
+        test_path: another file that is held out, in place of lines of this one.
+        batch_size: sequences per batch and process.
+        one_hot: see `TextDataModule`.
+
+    Raises:
+        ValueError: for a file that is not UTF-8, is empty, or has too long lines or too many symbols.
+        FileNotFoundError: there is none.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        level: Literal["char", "word"] = "char",
+        length: int = 32,
+        max_vocab: int = 10_000,
+        long: Literal["refuse", "truncate", "windows"] = "refuse",
+        rare: Literal["refuse", "unknown"] = "refuse",
+        test_share: float = 0.1,
+        test_path: str | None = None,
+        batch_size: int = 64,
+        one_hot: bool = True,
+    ) -> None:
+        super().__init__(batch_size, one_hot)
+        checked_length(length)
+        checks.at_least(3, max_vocab=max_vocab)
+        checks.one_of("level", level, ("char", "word"))
+        checks.one_of("long", long, ("refuse", "truncate", "windows"))
+        checks.one_of("rare", rare, ("refuse", "unknown"))
+        checks.inside(test_share=test_share)
+        text = read_text(path)
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        cut = len(lines) if test_path else len(lines) - max(1, round(len(lines) * test_share))
+        train, test = lines[:cut], lines[cut:]
+        if test_path:
+            test = [line.strip() for line in read_text(test_path).splitlines() if line.strip()]
+        among = set(train)
+        test = [line for line in test if line not in among]
+        if not train or not test:
+            raise ValueError(
+                f"path must hold lines to train on and others, which are none of these, to hold out, got {len(train)} "
+                f"and {len(test)} in {path}."
+            )
+        plain = Vocabulary((), level)
+        if long == "refuse":
+            for place, line in enumerate([*train, *test]):
+                if (got := len(plain.split(line))) > length:
+                    raise ValueError(
+                        f"lines of {path} must have at most {length} symbols, got {got} in line {place + 1} (blank "
+                        "ones left out): raise length, or give long='truncate'."
+                    )
+        symbols = common(symbol for line in train for symbol in plain.split(line))
+        if rare == "refuse" and len(symbols) + 2 > max_vocab:
+            raise ValueError(
+                f"max_vocab must be at least {len(symbols) + 2}, the symbols of {path} with padding and unknown, got "
+                f"{max_vocab}: raise it, or give rare='unknown'."
+            )
+        self.name = Path(path).stem
+        self.source = f"{Path(path).name}, md5 {md5(text)}"
+        marks = ("", "<unk>" if level == "word" else "\ufffd")
+        vocabulary = Vocabulary((*marks, *symbols[: max_vocab - 2]), level, pad=0, unknown=1)
+        self.set_lines(train, test, vocabulary, length, long)
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is something else, or empty.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"path must be a text file, got {path}, which is none.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"path must be a UTF-8 text, got {path}, whose byte {error.start} is none.") from None
+    if not text.strip():
+        raise ValueError(f"path must hold text, got {path}, which is empty.")
+    return text
+
+
+def md5(text: str) -> str:
+    """Of its UTF-8 bytes."""
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,203 @@
+"""Sequences of tokens: alphabets, one-hot vectors, and draws that are a function of noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_PARTS = 2**40  # a probability is a whole number of these
+_BLOCK = 128  # probabilities that are summed at once
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The symbols that a text is made of, in the order of their tokens.
+
+    Args:
+        symbols: characters or words, all different.
+        level: "char", or "word" where symbols are parted by blanks.
+        pad: token of what stands behind a sentence that is shorter than others; None: there is none.
+        unknown: token of symbols that are not known; None: they are refused.
+
+    >>> words = Vocabulary(("", "?", "a", "b"), "word", pad=0, unknown=1)
+    >>> words.encode("b a c", length=4), words.decode(torch.tensor([[3, 2, 1, 0]]))
+    ([3, 2, 1, 0], ['b a ?'])
+    """
+
+    symbols: tuple[str, ...]
+    level: str = "char"
+    pad: int | None = None
+    unknown: int | None = None
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.symbols)
+
+    def split(self, text: str) -> list[str]:
+        """The symbols of a text, known or not."""
+        return list(text) if self.level == "char" else text.split()
+
+    def encode(self, text: str, length: int | None = None) -> list[int]:
+        """Tokens of a text, followed by padding up to ``length``.
+
+        Raises:
+            ValueError: for a symbol that is not known, and for a text that is longer, or without padding shorter.
+        """
+        known = {symbol: token for token, symbol in enumerate(self.symbols)}
+        tokens = [known.get(symbol, self.unknown) for symbol in self.split(text)]
+        if None in tokens:
+            wrong = self.split(text)[tokens.index(None)]
+            raise ValueError(f"a text must be made of the {len(self)} known symbols, got {wrong!r} in {text[:60]!r}.")
+        missing = 0 if length is None else length - len(tokens)
+        if missing < 0 or (missing and self.pad is None):
+            most = "" if self.pad is None else "at most "
+            raise ValueError(f"a text must have {most}{length} symbols, got {len(tokens)}: {text[:60]!r}.")
+        return [token for token in tokens if token is not None] + [self.pad or 0] * missing
+
+    def decode(self, tokens: Tensor) -> list[str]:
+        """Texts of tokens (N, T) int64, each up to its first padding.
+
+        Raises:
+            ValueError: for anything else, and for tokens out of range.
+        """
+        check_tokens(tokens, len(self))
+        joiner = "" if self.level == "char" else " "
+        return [joiner.join(self.symbols[token] for token in row) for row in sentences(tokens, self.pad)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, of which ``Vocabulary(**values)`` is the same."""
+        return {**asdict(self), "symbols": list(self.symbols)}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Vocabulary:
+        """The vocabulary of :meth:`as_dict`."""
+        return cls(**{**values, "symbols": tuple(values["symbols"])})
+
+
+def sentences(tokens: Tensor, pad: int | None = None) -> list[list[int]]:
+    """Rows of tokens (N, T) as lists, each up to its first padding.
+
+    >>> sentences(torch.tensor([[3, 4, 0, 0], [5, 6, 7, 8]]), pad=0)
+    [[3, 4], [5, 6, 7, 8]]
+    """
+    rows = tokens.tolist()
+    return rows if pad is None else [row[: row.index(pad)] if pad in row else row for row in rows]
+
+
+def check_tokens(tokens: Tensor, size: int) -> None:
+    """ValueError unless ``tokens`` are int64 (N, T) in 0..size - 1.
+
+    >>> check_tokens(torch.tensor([[0, 3]]), 3)
+    Traceback (most recent call last):
+    ValueError: tokens must lie in 0..2, got 0..3.
+    """
+    if not torch.is_tensor(tokens) or tokens.dtype != torch.int64 or tokens.dim() != 2:
+        got = f"{tokens.dtype} {tuple(tokens.shape)}" if torch.is_tensor(tokens) else type(tokens).__name__
+        raise ValueError(f"tokens must be int64 (N, T), got {got}.")
+    if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= size):
+        raise ValueError(f"tokens must lie in 0..{size - 1}, got {int(tokens.min())}..{int(tokens.max())}.")
+
+
+def one_hot(tokens: Tensor, size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Tokens (N, T) as vectors (N, T, size), on their device.
+
+    >>> one_hot(torch.tensor([[2, 0]]), 3).tolist()
+    [[[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]]
+    """
+    return tokens.new_zeros((*tokens.shape, size), dtype=dtype).scatter_(-1, tokens[..., None], 1)
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """Tokens (N, T) int64 of one-hot or relaxed vectors (N, T, V): the largest; tokens stay as they are.
+
+    >>> to_tokens(torch.tensor([[[0.2, 0.8], [1.0, 0.0]]])).tolist()
+    [[1, 0]]
+    """
+    return x.argmax(-1) if x.is_floating_point() else x
+
+
+def check_temperature(temperature: float) -> None:
+    """ValueError unless it is a finite number > 0.
+
+    >>> check_temperature(0.0)
+    Traceback (most recent call last):
+    ValueError: temperature must be a finite number > 0, got 0.0.
+    """
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature must be a finite number > 0, got {temperature!r}.")
+
+
+def draw_tokens(logits: Tensor, z: Tensor, temperature: float = 1.0) -> Tensor:
+    r"""One token a row of logits (N, V), by the inverse of the distribution function at :math:`\Phi(z)`.
+
+    .. math:: t = \min\{k : \sum_{i \le k} p_i > \Phi(z)\}, \qquad p \propto e^{\mathrm{logits} / \mathrm{temperature}}
+
+    A function of standard normal noise z (N,): the same noise, the same text. Probabilities are summed as whole
+    numbers of 2^-40, so that the sum does not depend on its order, on any device; many of them in blocks, of which
+    one is chosen first.
+
+    >>> draw_tokens(torch.tensor([[0.0, 0.0]]).expand(3, 2), torch.tensor([-1.0, 0.1, 1.0])).tolist()
+    [0, 1, 1]
+    """
+    p = torch.softmax((logits if logits.dtype == torch.float64 else logits.float()) / temperature, -1)
+    u, size = torch.special.ndtr(z.double()), p.shape[1]
+    if size <= _BLOCK:
+        return _invert(p, u)[0]
+    blocks = F.pad(p, (0, -size % _BLOCK)).unflatten(1, (-1, _BLOCK))
+    block, u = _invert(blocks.sum(-1), u)
+    inside = blocks.gather(1, block[:, None, None].expand(-1, 1, _BLOCK)).squeeze(1)
+    return block * _BLOCK + _invert(inside, u)[0]
+
+
+def _invert(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of the weights (N, M) the share u (N,) of their sum falls on, and the share of that weight, in [0, 1)."""
+    parts = (weights.double() / weights.sum(-1, keepdim=True) * _PARTS).round_().long()
+    sums = parts.cumsum(-1)
+    exact = u * sums[:, -1]
+    place = exact.long().minimum(sums[:, -1] - 1)
+    index = torch.searchsorted(sums, place[:, None], right=True)
+    weight, behind = (x.gather(1, index).squeeze(1) for x in (parts, sums))
+    return index.squeeze(1), ((exact - (behind - weight)) / weight).clamp(0, 1 - 2**-53)
+
+
+def token_nll(logits: Tensor, tokens: Tensor) -> Tensor:
+    """-log p of each token, (N, T) nats, from logits (N, T, V).
+
+    >>> token_nll(torch.zeros(1, 2, 4), torch.tensor([[0, 3]])).exp().tolist()
+    [[4.0, 4.0]]
+    """
+    return F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+
+
+def markov_law(transitions: Tensor, start: Tensor, n: int) -> Tensor:
+    """Probabilities (K^n,) of all n-grams of a stationary chain, the first symbol the slowest; float64.
+
+    Args:
+        transitions: (K, K), from row to column.
+        start: (K,), the stationary law.
+        n: length.
+
+    >>> markov_law(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([0.5, 0.5]), 2).tolist()
+    [0.0, 0.5, 0.5, 0.0]
+    """
+    law = start.double()
+    for _ in range(n - 1):
+        law = (law.view(-1, len(start), 1) * transitions.double()).flatten()
+    return law
+
+
+def common(symbols: Iterable[str]) -> list[str]:
+    """Different symbols, the most frequent first, equally frequent ones by name.
+
+    >>> common("abcab")
+    ['a', 'b', 'c']
+    """
+    counts: dict[str, int] = {}
+    for symbol in symbols:
+        counts[symbol] = counts.get(symbol, 0) + 1
+    return sorted(counts, key=lambda symbol: (-counts[symbol], symbol))

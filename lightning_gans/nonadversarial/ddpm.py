@@ -1,0 +1,206 @@
+"""Denoising diffusion (Ho et al., arXiv:2006.11239; learned variance and respacing: 2102.09672; DDIM: 2010.02502)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gans import checks
+from lightning_gans.engine.batch import Batch, Terms
+from lightning_gans.engine.module import GenerativeModule
+from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory
+from lightning_gans.functional import draw
+from lightning_gans.functional.conditional import label_argument
+from lightning_gans.functional.diffusion import VARIANCES, Diffusion, Schedule, Variance, betas_of
+from lightning_gans.functional.modes import evaluating
+from lightning_gans.functional.numerics import full_precision
+from lightning_gans.functional.ranks import gather_rows
+from lightning_gans.nonadversarial.times import LossAwareTimes
+
+
+class DDPM(GenerativeModule):
+    r"""A network that tells the noise in noised data; samples are made of noise by taking it out step by step.
+
+    .. math::
+        L = E \|\epsilon - \epsilon_\theta(x_t, t)\|^2 / d, \qquad x_t = \sqrt{a_t}\, x + \sqrt{1 - a_t}\, \epsilon,
+        \qquad \epsilon \sim \mathcal N(0, I),\ t \text{ uniform on } 0, ..., T - 1
+
+    (``mse``), and with ``variance="learned"``, where the network has twice the channels, T/1000 times the bound's term
+    L_t in bits per dimension (``bound``), through which the variance learns alone: the noise in it is detached.
+
+    A sample takes ``sampling_steps`` network calls, which is told in scores and cards as ``network_calls``: the
+    ancestral steps of the paper, or with ``eta`` those of DDIM, of which eta = 0 adds no noise. The noise between is
+    drawn by the source of z in :meth:`sample`, and in :meth:`decode` by one of its own, the same each time: what it
+    makes of z is then a function, of which interpolations can be drawn. ``samplers.Guided`` draws a sample to a class.
+
+    Args:
+        denoiser: (x_t, t), and labels if it takes any, to the noise, of the shape of x_t, or to (N, 2 C, ...) with a
+            learned variance; as `networks.DiffusionMLP`, `networks.DiffusionUNet`, or ``diffusers.UNet2DModel``. t (N,)
+            is in [0, 1000), whatever T: a network need not know it.
+        shape: of one sample; None takes ``denoiser.shape``.
+        steps: T >= 2.
+        schedule: "cosine" or "linear".
+        variance: of a step back: beta ("fixed_large"), that of the posterior ("fixed_small"), "learned" between them.
+        sampling_steps: network calls for a sample, at most T; None for T.
+        eta: None for ancestral steps, >= 0 for DDIM's.
+        clip: the predicted sample is clipped to [-1, 1]; None: if samples are images (C, H, W).
+        loss_aware: times of a large loss are trained more often (`LossAwareTimes`), with weights that keep the mean.
+        lr: of Adam.
+        optimizer: makes another optimizer.
+        scheduler: makes its learning rate scheduler.
+        clip_grad: largest norm of the gradient.
+        accumulate: batches whose mean gradient makes one update.
+        kwargs: ``cuda_graphs`` and ``columns`` of `GenerativeModule`.
+
+    Raises:
+        ValueError: for settings out of range, and when training starts with a network that does not fit the data.
+
+    >>> from lightning_gans.networks import DiffusionMLP
+    >>> model = DDPM(DiffusionMLP((2,), 16, 1), (2,), steps=20, sampling_steps=5)
+    >>> tuple(model.sample(3, seed=0).shape), model.network_calls
+    ((3, 2), 5)
+    """
+
+    counted, made_by = "denoiser", "denoiser"
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        shape: Sequence[int] | None = None,
+        *,
+        steps: int = 1000,
+        schedule: Schedule = "cosine",
+        variance: Variance = "fixed_large",
+        sampling_steps: int | None = None,
+        eta: float | None = None,
+        clip: bool | None = None,
+        loss_aware: bool = False,
+        lr: float = 2e-4,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+        clip_grad: float | None = None,
+        accumulate: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        checks.one_of("variance", variance, VARIANCES)
+        checks.not_negative(**({} if eta is None else {"eta": eta}))
+        checks.only("cuda_graphs", loss_aware and kwargs.get("cuda_graphs", False), False, "with loss_aware")
+        shape = getattr(denoiser, "shape", None) if shape is None else shape
+        if not isinstance(shape, Sequence):
+            raise ValueError(f"shape must be given for a {type(denoiser).__name__}, which has none, got {shape!r}.")
+        super().__init__(**kwargs)
+        self.denoiser, self.shape, self.latent_dim = denoiser, tuple(shape), math.prod(shape)
+        self.process, self.variance, self.eta = Diffusion(betas_of(schedule, steps)), variance, eta
+        self.clip = len(self.shape) == 3 if clip is None else clip
+        self.steps_back = self.process.respaced(sampling_steps or steps)
+        self.times = LossAwareTimes(steps) if loss_aware else None
+        self._losses: list[tuple[Tensor, Tensor]] = []
+        self.play(Player("denoiser", ("denoiser",), lr, optimizer, scheduler, clip_grad, accumulate))
+
+    @property
+    def network_calls(self) -> int:
+        """For each sample."""
+        return self.steps_back.steps
+
+    @property
+    def num_classes(self) -> int | None:
+        """Classes that samples can be asked for."""
+        config = getattr(self.denoiser, "config", None)
+        return super().num_classes or getattr(config, "num_class_embeds", None)
+
+    # ------------------------------------------------------------------ training
+    def predict(self, x_t: Tensor, t: Tensor, labels: Tensor | None, process: Diffusion, net: nn.Module) -> Any:
+        """The noise in x_t, and v of a learned variance or None, at places t (N,) in a process."""
+        name = None if labels is None or (hasattr(net, "config") and not self.num_classes) else label_argument(net)
+        times = process.times.to(t.device)[t] * (1000 / process.total)
+        out = net(x_t, times.to(x_t.dtype), **({} if name is None else {name: labels}))
+        out = full_precision(getattr(out, "sample", out))
+        return out.chunk(2, 1) if self.variance == "learned" else (out, None)
+
+    def terms(self, player: str, batch: Batch) -> Terms:
+        """The squared error of the noise, and the bound's term if the variance is learned."""
+        x, noise, steps = batch.real, batch.z.view_as(batch.real), self.process.steps
+        u = draw.uniform(len(x), generator=batch.generator, device=x.device, dtype=torch.float64)
+        weights: Any = 1.0 if batch.weights is None else batch.weights
+        if self.times is None:
+            t = (u * steps).long()
+        else:
+            p = self.times.probabilities().double()
+            t = torch.searchsorted(p.cumsum(0), u).clamp_max(steps - 1)
+            weights = weights / (steps * p[t]).to(x.dtype)
+        x_t = self.process.noised(x, t, noise)
+        predicted, v = self.predict(x_t, t, batch.labels, self.process, self.denoiser)
+        losses = {"mse": (noise - predicted).square().flatten(1).mean(1)}
+        if v is not None:
+            log_variance = self.process.log_variance(t, x_t, "learned", v)
+            losses["bound"] = self.process.bound(x, x_t, t, predicted.detach(), log_variance) * (steps / 1000)
+        if self.times is not None:
+            self._losses.append((gather_rows(t), gather_rows(sum(losses.values()).detach())))  # type: ignore[union-attr]
+        return {name: (weights * loss).mean() for name, loss in losses.items()}
+
+    def cycle(self) -> None:
+        """One update, and what is known of the losses of the times."""
+        super().cycle()
+        for t, losses in self._losses if self.times is not None else ():
+            self.times.update(t, losses)  # type: ignore[union-attr]
+        self._losses.clear()
+
+    # ------------------------------------------------------------------ samples
+    @torch.no_grad()
+    def reverse(
+        self, z: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None,
+        push: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Samples (N, *shape) of noise z (N, latent_dim), step by step.
+
+        Args:
+            z: x at the last time.
+            labels: (N,) for a conditional network.
+            generator: source of the noise between (CPU); the global one if not given.
+            push: x_t and times (N,) in [0, 1000) to a gradient by x_t that moves the samples, see `samplers.Guided`.
+        """
+        x, process = z.view(-1, *self.shape), self.steps_back
+        noise = lambda: torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)  # noqa: E731
+        with evaluating(net := self.network):
+            for i in reversed(range(process.steps)):
+                t = torch.full((len(x),), i, device=x.device)
+                predicted, v = self.predict(x, t, labels, process, net)
+                clean = process.clean(x, t, predicted)
+                clean = clean.clamp(-1, 1) if self.clip else clean
+                variance = process.log_variance(t, x, self.variance, v).exp()
+                gradient = None if push is None else push(x, process.times.to(t.device)[t] * (1000 / process.total))
+                x = process.back(x, clean, i, variance, self.eta, noise, gradient)
+        return x
+
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Samples of noise z, with the same noise between in each call."""
+        return self.reverse(z, labels, torch.Generator().manual_seed(0))
+
+    def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None,
+               seed: int | None = None, temperature: float | None = None) -> Tensor:  # fmt: skip
+        """``n`` samples (n, *shape); see `Sampling.sample`."""
+        if temperature is not None:
+            return super().sample(n, labels, generator, seed, temperature)  # which refuses it
+        source = torch.Generator().manual_seed(seed + 1) if seed is not None else generator
+        return self.reverse(*self.latents(n, labels, generator, seed), source)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """As :meth:`decode`."""
+        return self.decode(z, labels)
+
+    def check_first_batch(self, batch: Batch) -> None:
+        """Raise one sentence for a network that does not fit the data."""
+        super().check_first_batch(batch)
+        if tuple(batch.real.shape[1:]) != self.shape:
+            raise ValueError(f"shape must be that of the data, {tuple(batch.real.shape[1:])}, got {self.shape}.")
+        with torch.no_grad(), evaluating(self.denoiser):
+            zero = batch.real.new_zeros(len(batch.real), dtype=torch.int64)
+            made = self.predict(batch.real, zero, batch.labels, self.process, self.denoiser)
+        if any(part is not None and part.shape != batch.real.shape for part in made):
+            got, n = [tuple(part.shape) for part in made if part is not None], len(batch.real)
+            told = f"noise of shape {(n, *self.shape)}{' and as many v' * (self.variance == 'learned')}"
+            raise ValueError(f"denoiser must return {told} with variance={self.variance!r}, got {got}.")

@@ -1,0 +1,93 @@
+"""Maximum likelihood of text, token by token: the base of all text GANs (as in SeqGAN, arXiv:1609.05473)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gans.engine.batch import Batch, Terms
+from lightning_gans.engine.module import GenerativeModule
+from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory
+from lightning_gans.functional.modes import evaluating
+from lightning_gans.functional.text import check_tokens, one_hot, to_tokens
+
+
+class MLE(GenerativeModule):
+    r"""A language model trained by maximum likelihood, with the true tokens before each (teacher forcing).
+
+    .. math:: L = -\frac1T \sum_{t=1}^T \log p(y_t | y_{<t})
+
+    in nats per token (``mle/nll``), padding included. Data are one-hot (N, T, V), or tokens (N, T) int64 (data modules
+    of text with ``one_hot=False``). Samples are tokens (n, T) int64, by p^(1/temperature); a text is a function of
+    standard normal noise, one number a token. The checkpoint's ``generator`` is where text GANs begin. Stop at the best
+    NLL of the held-out part (``TextMetrics``, ``metrics/nll_gen``): that of the training part goes on falling.
+
+    Args:
+        generator: the language model, as `networks.LanguageModel`: ``length``, ``vocabulary_size``, ``nll(tokens)``
+            (N, T), and ``generate(z, temperature)``.
+        lr_mle: of Adam.
+        optimizer_mle: makes another optimizer.
+        scheduler_mle: makes its learning rate scheduler.
+        clip_grad_mle: largest norm of the gradient.
+        accumulate_mle: batches whose mean gradient makes one update.
+        cuda_graphs: see `GenerativeModule`.
+
+    Raises:
+        TypeError: for a network that is no language model.
+        ValueError: for settings out of range, and for data of another length or alphabet.
+
+    >>> from lightning_gans.networks import LanguageModel
+    >>> MLE(LanguageModel((20, 50))).sample(3, temperature=0.5).shape
+    torch.Size([3, 20])
+    """
+
+    counted = "mle"
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        *,
+        lr_mle: float = 1e-2,
+        optimizer_mle: OptimizerFactory | None = None,
+        scheduler_mle: SchedulerFactory | None = None,
+        clip_grad_mle: float | None = 5.0,
+        accumulate_mle: int = 1,
+        cuda_graphs: bool = False,
+    ) -> None:
+        super().__init__(cuda_graphs=cuda_graphs)
+        if missing := [n for n in ("length", "vocabulary_size", "nll", "generate") if not hasattr(generator, n)]:
+            raise TypeError(f"generator must be a language model, got {type(generator).__name__} without {missing[0]}.")
+        self.generator, self.latent_dim = generator, cast(int, generator.length)
+        nets = ("generator",)
+        self.play(Player("mle", nets, lr_mle, optimizer_mle, scheduler_mle, clip_grad_mle, accumulate_mle))
+
+    def terms(self, player: str, batch: Batch) -> Terms:
+        """The mean over samples, by their weights, and tokens."""
+        nll = self.nll(batch.real).mean(1)
+        return {"nll": (nll if batch.weights is None else batch.weights * nll).mean()}
+
+    def nll(self, x: Tensor) -> Tensor:
+        """-log p of each token (N, T), in nats, of tokens or one-hot vectors, by the network that is trained."""
+        return cast(Any, self.generator).nll(to_tokens(x))
+
+    @torch.no_grad()
+    def log_density_bound(self, x: Tensor, temperature: float = 1.0) -> Tensor:
+        """log p(x) (N,), in nats, which is exact here, of what is sampled at a temperature."""
+        with evaluating(network := self.network):
+            return -cast(Any, network).nll(to_tokens(x), temperature).sum(1)
+
+    def check_first_batch(self, batch: Batch) -> None:
+        """Raise one sentence for data that are not of the network's length and alphabet."""
+        real, size = batch.real, cast(int, self.vocabulary_size)
+        if torch.is_tensor(real) and not real.is_floating_point():
+            check_tokens(real, size)
+            real = one_hot(real, size)
+        super().check_first_batch(replace(batch, real=real))
+        if real.shape[1:] != (self.latent_dim, size):
+            raise ValueError(
+                f"real samples must be (N, {self.latent_dim}, {size}), the network's length and symbols, or tokens "
+                f"(N, {self.latent_dim}), got {tuple(batch.real.shape)}."
+            )

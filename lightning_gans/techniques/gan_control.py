@@ -1,0 +1,211 @@
+"""GAN-Control (Shoshan et al. 2021, arXiv:2101.02477): an attribute of its own for each part of the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from lightning_gans import checks
+from lightning_gans.engine.batch import Batch, Terms
+from lightning_gans.functional.control import (
+    Measure,
+    check_pairs,
+    contrast,
+    measured,
+    requested,
+    roll_half,
+    share_parts,
+)
+from lightning_gans.functional.latent import from_w, in_w, to_w
+from lightning_gans.functional.modes import copied, evaluating
+from lightning_gans.functional.ranks import gather_rows
+from lightning_gans.networks.control import AttributeEncoders
+from lightning_gans.networks.style import MinibatchStd
+from lightning_gans.techniques.style_gan2 import StyleGAN2
+
+OTHER = "other"  # the group of all that is not controlled
+_FROM = 100  # D updates whose real samples the deviations are of
+
+
+class GANControl(StyleGAN2):
+    r"""StyleGAN2 in which each group of z decides one attribute, and does nothing to the others.
+
+    .. math:: L_G = L_G^{\mathrm{StyleGAN2}} + \lambda \sum_k \Big[
+              \operatorname{mean}_{z_k^i = z_k^j} (d_k(x_i, x_j) - \tau_s)^+ +
+              \operatorname{mean}_{z_k^i \neq z_k^j} (\tau_d - d_k(x_i, x_j))^+ \Big]
+
+    d_k is the mean absolute difference of what ``measure`` says of attribute k, in units of its standard deviation in
+    the data (running, over the first hundred updates), so that thresholds and weight serve all attributes. In a
+    generator step rows i and i + N/2 share one group of z: that of the first attribute for the first ``pairs`` i, then
+    of the next; all else is drawn anew. Terms ``<attribute>_same`` and ``<attribute>_different``.
+
+    A second stage, ``stages.fit_control``, learns what part of w an attribute needs; then ``sample(n,
+    attributes={"hue": .3, "position": (.7, .5)})`` makes samples that have them, all else being random.
+
+    D sees the second half of a generator batch rolled by one row, so that no pair is in one group of its minibatch
+    standard deviation. Departures: units of deviations (the paper has thresholds and weights by attribute), the term
+    is ramped, and one batch layout for any number of attributes.
+
+    Overrides :meth:`generator_batch`, :meth:`after_discriminator_step`, :meth:`sample`.
+
+    Args:
+        generator: see :class:`StyleGAN2`, as for the remaining arguments; with styles, one with these ``groups``.
+        discriminator: raw scores (N,).
+        latent_dim: length of z.
+        measure: samples (N, ...) to a number (N,) or features (N, F) by name (``metrics.ShapeMeasure``): a formula, or
+            a network, which is frozen and no part of the checkpoint.
+        groups: length of each attribute's part of z, in order, by the names that ``measure`` has; "other" for what is
+            not controlled.
+        control_weight: lambda >= 0.
+        pairs: that share z of an attribute, in each (global) generator batch.
+        tau_same: in deviations, >= 0.
+        tau_different: in deviations, > tau_same.
+        ramp: generator updates in which the term comes to its weight.
+        style_mixing: as of StyleGAN2; mixtures would lend a sample another's attributes.
+
+    Raises:
+        ValueError: for settings out of range, groups that do not sum to latent_dim or that the generator does not
+            have; when training starts, for names that ``measure`` does not have, and for a batch that is too small for
+            the pairs, or cannot be split into halves and groups on each rank.
+    """
+
+    columns_of: Tensor
+    variance: Tensor
+    strength: Tensor
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        latent_dim: int,
+        *,
+        measure: nn.Module | Measure,
+        groups: Mapping[str, int],
+        control_weight: float = 2.0,
+        pairs: int = 4,
+        tau_same: float = 0.1,
+        tau_different: float = 1.0,
+        ramp: int = 200,
+        style_mixing: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        checks.not_negative(control_weight=control_weight, tau_same=tau_same)
+        checks.at_least_one(pairs=pairs, ramp=ramp, **{f"groups[{name!r}]": size for name, size in groups.items()})
+        if not tau_same < tau_different:
+            raise ValueError(f"tau_different must be > tau_same = {tau_same:g}, got {tau_different!r}.")
+        names, sizes = [name for name in groups if name != OTHER], list(groups.values())
+        if not names or sum(sizes) != latent_dim:
+            raise ValueError(f"groups must have an attribute, and the sum latent_dim = {latent_dim}, got {groups}.")
+        has = list(getattr(generator, "groups", None) or ())
+        if in_w(generator) and has != sizes:
+            raise ValueError(f"generator must have groups={sizes}, as the model has, got {has or None}.")
+        weights = {f"{name}_{part}": control_weight for name in names for part in ("same", "different")}
+        self.declare(False, **weights)
+        super().__init__(generator, discriminator, latent_dim, style_mixing=style_mixing, **kwargs)
+        self.groups, self.attributes, self.control_weight, self.pairs = dict(groups), names, control_weight, pairs
+        self.tau_same, self.tau_different, self.ramp = tau_same, tau_different, ramp
+        frozen = copied(measure).eval().requires_grad_(False) if isinstance(measure, nn.Module) else measure
+        self._measure: dict[str, Measure] = {"measure": frozen}  # a dict, so that it is no submodule
+        self._encoders: dict[str, AttributeEncoders] = {}
+        columns = [names.index(name) if name in names else -1 for name, size in groups.items() for _ in range(size)]
+        self.register_buffer("columns_of", torch.tensor(columns), persistent=False)
+        self.register_buffer("variance", torch.ones(len(names)))
+        self.register_buffer("strength", torch.zeros(()))
+
+    @property
+    def measure(self) -> Measure:
+        """What measures attributes, on this module's device."""
+        found: Any = self._measure["measure"]
+        return found.to(self.device) if isinstance(found, nn.Module) else found
+
+    def generator_batch(self, last: Batch) -> Batch:
+        """Noise of which pairs share a part."""
+        batch = super().generator_batch(last)
+        return replace(batch, z=share_parts(batch.z, self.columns_of, self.pairs))
+
+    def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
+        """Of StyleGAN2, with the pairs apart, and two for each attribute."""
+        labels = None if batch.labels is None else roll_half(batch.labels)
+        terms = {**super().generator_terms(replace(batch, labels=labels), roll_half(fake))}
+        if not self.control_weight:
+            return terms
+        found, weight = measured(self.measure, fake, self.attributes), self.control_weight * self.strength
+        for k, (name, features) in enumerate(found.items()):
+            features = gather_rows(features) / self.variance[k].sqrt()
+            two = contrast(features, k * self.pairs, self.pairs, self.tau_same, self.tau_different)
+            terms |= {f"{name}_same": weight * two[0], f"{name}_different": weight * two[1]}
+        return terms
+
+    @torch.no_grad()
+    def after_discriminator_step(self) -> None:
+        """Follows the deviations of the first real samples, and the ramp."""
+        super().after_discriminator_step()
+        updates = self.progress.updates
+        if self.last_batch is not None and updates["d"] <= _FROM:
+            found = measured(self.measure, self.last_batch.real, self.attributes).values()
+            now = torch.stack([gather_rows(features).var(0).mean() for features in found])
+            self.variance.lerp_(now.to(self.variance), 1 / updates["d"])
+        self.strength.fill_(min(1.0, updates["g"] / self.ramp))
+
+    def check_first_batch(self, batch: Batch) -> None:
+        """Also that there are pairs enough, and that they can be kept apart."""
+        super().check_first_batch(batch)
+        self._encoders.clear()  # the generator will be another
+        groups = [layer.group for layer in self.discriminator.modules() if isinstance(layer, MinibatchStd)]
+        check_pairs(self.g_batch_factor * len(batch.real), self.pairs * len(self.attributes), groups)
+        measured(self.measure, batch.real, self.attributes)
+
+    def sample(self, n: int, labels: Tensor | None = None, generator: Generator | None = None, seed: int | None = None,
+               temperature: float | None = None, attributes: Mapping[str, Any] | None = None) -> Tensor:  # fmt: skip
+        """``n`` samples; ``attributes`` asks for values by name, once `stages.fit_control` has learned to give them.
+
+        A value is that of all samples, or as a tensor (n,) or (n, V) that of each. Those not asked for are random.
+
+        Raises:
+            ValueError: for names that are not controlled, values out of range, and before that stage.
+        """
+        if not attributes or temperature is not None:  # which is refused
+            return super().sample(n, labels, generator, seed, temperature)
+        z, labels = self.latents(n, labels, generator, seed)
+        return self.controlled(z, attributes, labels)
+
+    @torch.no_grad()
+    def controlled(self, z: Tensor, attributes: Mapping[str, Any], labels: Tensor | None = None) -> Tensor:
+        """Samples of noise (N, latent_dim) whose attributes are replaced by what is asked for."""
+        if "control" not in self._encoders:
+            raise ValueError("attributes must be learned before they are asked for: call stages.fit_control(module).")
+        self.check_attributes(attributes)
+        encoders = self._encoders["control"].to(z)
+        with evaluating(network := self.network):
+            w = to_w(network, z, labels)
+            parts = dict(zip(self.groups, w.split(list(self.groups.values()), 1)))
+            for name, value in attributes.items():
+                features = requested(self.measure, name, value, len(z)).to(z)
+                if not hasattr(self.measure, "features"):  # which knows its range
+                    encoders.check(name, features)
+                parts[name] = encoders(name, features)
+            return from_w(network, torch.cat(list(parts.values()), 1), labels)
+
+    def check_attributes(self, names: Iterable[str]) -> None:
+        """ValueError for a name that is not controlled."""
+        for name in names:
+            checks.one_of("attributes", name, self.attributes)
+
+    def learned(self, encoders: AttributeEncoders) -> None:
+        """Take what `stages.fit_control` has learned."""
+        self._encoders["control"] = encoders.eval().requires_grad_(False)
+
+    def sampling_state(self) -> dict[str, Any]:
+        """With what was learned of attributes."""
+        return super().sampling_state() | {name: net.described() for name, net in self._encoders.items()}
+
+    def load_sampling_state(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take it back."""
+        super().load_sampling_state(checkpoint)
+        self._encoders.clear()
+        if "control" in checkpoint:
+            self.learned(AttributeEncoders.of(checkpoint["control"]))

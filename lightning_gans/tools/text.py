@@ -1,0 +1,111 @@
+"""``score_text``: text, whoever wrote it, against a corpus; ``temperature_sweep``: a model of text as a curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_gans import checks
+from lightning_gans.datamodules.text import TextDataModule, md5, read_text
+from lightning_gans.engine.contract import Likelihood, Text, has, require
+from lightning_gans.functional.text import check_temperature
+from lightning_gans.metrics.text import held_out_nll, scores_of
+
+TEMPERATURES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
+
+
+def score_text(
+    samples: str | Path | Sequence[str], data: TextDataModule, metrics: Sequence[str] = ("js", "distinct", "copied")
+) -> dict[str, Any]:
+    """Scores of texts against a data module of text, by the same code as ``TextMetrics`` uses in training.
+
+    Args:
+        samples: a UTF-8 file, a text a line, or texts. They are cut to the data's length.
+        data: the corpus.
+        metrics: some of ``metrics.TEXT_METRICS``.
+
+    Returns:
+        ``scores`` by name, and their ``protocol``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: for fewer than two texts, and for texts that are not made of the data's symbols.
+
+    >>> from lightning_gans.datamodules import MarkovText
+    >>> found = score_text(["abcdefab", "defabcde"], MarkovText(), metrics=["distinct"])
+    >>> found["scores"]["distinct-1"], found["protocol"]["samples"]
+    (0.375, 2)
+    """
+    given = [line for line in read_text(samples).splitlines() if line.strip()] if isinstance(
+        samples, (str, Path)) else list(samples)  # fmt: skip
+    if len(given) < 2:
+        raise ValueError(f"samples must hold at least 2 texts, got {len(given)}.")
+    data.prepare_data()
+    data.setup("test")
+    vocabulary, length = data.vocabulary, data.shape[0]
+    joiner = "" if vocabulary.level == "char" else " "
+    rows = []
+    for i, text in enumerate(given):
+        try:
+            rows.append(vocabulary.encode(joiner.join(vocabulary.split(text)[:length]), length))
+        except ValueError as error:
+            raise ValueError(f"samples, text {i + 1}: {error}") from error
+    scores = scores_of(data, metrics)
+    found = scores(torch.tensor(rows))
+    protocol = {
+        **scores.protocol, "samples": len(rows), "samples_md5": md5("\n".join(given)), "tokens": vocabulary.level,
+        "length": length, "data": data.source,
+    }  # fmt: skip
+    return {"scores": found, "protocol": protocol}
+
+
+def temperature_sweep(
+    model: Any,
+    data: TextDataModule,
+    temperatures: Sequence[float] = TEMPERATURES,
+    samples: int = 1000,
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Scores of a model of text at each temperature of sampling, of the same noise: its curve, in place of a point.
+
+    Args:
+        model: that makes text.
+        data: what it was trained on.
+        temperatures: each > 0.
+        samples: at each.
+        metrics: some of ``metrics.TEXT_METRICS``; None means ``distinct``, and ``nll_oracle`` if the data have an
+            oracle, else ``js``.
+        seed: of the noise.
+
+    Returns:
+        ``curve``, a dict by name for each temperature; a model that has a density also ``nll_gen`` of the held-out part
+        at that temperature. And the ``protocol``.
+
+    Raises:
+        TypeError: for a model that makes no text.
+        ValueError: for settings out of range.
+    """
+    require(model, Text, "temperature_sweep")
+    checks.at_least(2, samples=samples)
+    if not temperatures:
+        raise ValueError("temperatures must hold a number > 0, got none.")
+    for temperature in temperatures:
+        check_temperature(temperature)
+    if metrics is None:
+        metrics = ["distinct", "nll_oracle" if hasattr(data, "oracle") else "js"]
+    scores, curve = scores_of(data, metrics), []
+    for temperature in temperatures:
+        own = torch.Generator().manual_seed(seed)
+        sizes = [min(500, samples - done) for done in range(0, samples, 500)]
+        made: Tensor = torch.cat([model.sample(n, None, own, temperature=temperature).cpu() for n in sizes])
+        point = {"temperature": float(temperature), **scores(made)}
+        if has(model, Likelihood):
+            point["nll_gen"] = held_out_nll(model, scores.held_out, temperature)
+        curve.append(point)
+    protocol = {**scores.protocol, "samples": samples, "seed": seed, "data": data.source}
+    return {"curve": curve, "protocol": protocol}

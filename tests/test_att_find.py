@@ -1,0 +1,173 @@
+"""AttFind: on decisions whose coordinates are known, with direction, from any space of any generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from common import make, plain, state, trainer
+from torch import Tensor, nn
+
+from lightning_gans import StyleGAN2
+from lightning_gans.cli import main
+from lightning_gans.diagnostics import AttFind, coordinate_effects, merge_picks, pick_coordinates
+from lightning_gans.functional.conditional import as_logits
+from lightning_gans.functional.shapes import draw_shapes
+from lightning_gans.metrics import ShapeRule
+from lightning_gans.networks import StyleDiscriminator, StyleGenerator
+
+
+def uniform(*shape: int, seed: int = 0) -> Tensor:
+    return 2 * torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 1
+
+
+V = torch.tensor([0.5, -3.0, 0.0, 1.0, 2.0, -0.1, 0.2, 0.0, -1.5, 0.05, 0.0, 0.3], dtype=torch.float64)
+
+
+def linear(s: Tensor, rows: Tensor | None = None) -> Tensor:
+    return torch.stack([torch.zeros_like(s[:, 0]), s @ V], 1)
+
+
+def test_of_a_linear_decision_the_order_is_that_of_weight_times_range() -> None:
+    ranges = torch.linspace(0.5, 2, 12, dtype=torch.float64).flip(0)
+    s = uniform(200, 12) * ranges
+    effects, base, ends = coordinate_effects(linear, s, trim=0)
+    torch.testing.assert_close(effects[:, 1, :, 1], (ends[1] - s) * V)
+    torch.testing.assert_close(effects[:, 0, :, 1], (ends[0] - s) * V)
+    picks = pick_coordinates(effects, base, 1, threshold=100, picks=8)  # nobody is ever explained
+    expected = sorted(range(12), key=lambda j: -float(V[j].abs() * ranges[j]))[:8]
+    assert [p.coordinate for p in picks] == expected
+    assert [p.direction for p in picks] == [1 if V[j] > 0 else -1 for j in expected]
+    turned = pick_coordinates(effects, base, 0, threshold=100, picks=8)
+    assert turned == []  # its logit is always 0
+    merged = merge_picks(torch.cat([-effects[..., 1:], effects[..., 1:]], 3), {0: [], 1: picks})
+    assert [(p.coordinate, p.direction) for p in merged] == [(p.coordinate, -p.direction) for p in picks]
+
+
+def test_it_stops_when_all_is_explained_or_nothing_gains() -> None:
+    s = uniform(50, 12)
+    effects, base, _ = coordinate_effects(linear, s)
+    assert len(pick_coordinates(effects, base, 1, threshold=1e-3)) == 1
+    assert pick_coordinates(torch.zeros_like(effects), base, 1) == []
+    flat, _, _ = coordinate_effects(linear, s, shift=0)
+    assert float(flat.abs().max()) == 0
+    wild = effects.clone()
+    wild[base.argmax(1) == 0] = 0
+    one = int((base.argmax(1) == 0).nonzero()[0])
+    wild[one] = 100.0  # and all its coordinates with it
+    assert [p.effect > 1 for p in pick_coordinates(wild, base, 1, picks=1)] == [True]
+    assert pick_coordinates(wild, base, 1, unstable=0.5) == []
+
+
+class Renderer(nn.Module):
+    """Twelve coordinates, of which 2 is the size, 5 the hue and 7 the place; from left to right, bounded."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        z = z.tanh()
+        n = z.new_tensor
+        factors = {"shape": torch.zeros(len(z), dtype=torch.int64), "hue": 0.3 + 0.2 * z[:, 5],
+                   "size": 0.15 - 0.05 * z[:, 2], "x": 0.5 + 0.15 * z[:, 7], "y": n(0.5).expand(len(z)),
+                   "rotation": n(0.0).expand(len(z))}  # fmt: skip
+        return 2 * draw_shapes(factors, 16) - 1
+
+
+@pytest.mark.parametrize(("attribute", "pick"), [("size", (2, -1)), ("x", (7, 1)), ("hue", (5, 1))])
+def test_a_planted_rule_is_found(attribute: str, pick: tuple[int, int]) -> None:
+    z = torch.randn(40, 12, generator=torch.Generator().manual_seed(1))
+    model: Any = SimpleNamespace(network=Renderer(), latents=lambda n, seed: (z, None))
+    above = {"size": 0.15, "x": 0.5, "hue": 0.3}[attribute]
+    found = AttFind(model, ShapeRule(attribute, above, 0.02), n=40)
+    first = found.picks(1)[0]
+    assert first[:2] == pick and first.flipped > 0.9 and found.name(first.coordinate) == f"z[{pick[0]}]"
+    picture, told = found.chart(first, 1, rows=4)
+    assert told.shape == (4, 2) and float(told[:, 0].max()) < 0.5 < float(told[:, 1].min())
+    assert picture.size[0] > 40 and f"| z[{pick[0]}] | {'up' if pick[1] > 0 else 'down'} |" in found.table([first])
+
+
+def styles() -> StyleGAN2:
+    torch.manual_seed(0)
+    nets = StyleGenerator((3, 8, 8), 6, w_dim=5, widths=(4, 3)), StyleDiscriminator((3, 8, 8), 4, group=2)
+    return StyleGAN2(*nets, 6)
+
+
+@pytest.mark.parametrize("space", ["styles", "w", "z"])
+def test_each_space_of_a_generator_by_styles(space: Any) -> None:
+    module = styles()
+    before = state(module)
+
+    def brightness(x: Tensor) -> Tensor:
+        return 10 * x.mean((1, 2, 3))
+
+    found = AttFind(module, brightness, space=space, n=20)
+    assert found.coordinates.shape == (20, {"styles": 4 + 4 + 3, "w": 5, "z": 6}[space])
+    rows = torch.arange(20)
+    torch.testing.assert_close(found.render(found.coordinates, rows), module.decode(module.latents(20, seed=0)[0]))
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), state(module).values())) and module.training
+    moved = found.coordinates.clone()
+    moved[:, 3] = torch.maximum(moved[:, 3], found.ends[1, 3])
+    with torch.no_grad():
+        gain = brightness(found.render(moved, rows)) - brightness(found.render(found.coordinates, rows))
+    torch.testing.assert_close(found.effects[:, 1, 3, 1], gain, atol=1e-5, rtol=1e-4)
+    assert found.name(9) == {"styles": "layer 2[1]", "w": "w[9]", "z": "z[9]"}[space]
+
+
+def test_explain_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = StyleGenerator((3, 8, 8), 6, widths=4)
+    config: dict[str, Any] = {
+        "generator": {"class_path": "lightning_gans.networks.StyleGenerator",
+                      "init_args": {"shape": [3, 8, 8], "latent_dim": 6, "widths": 4}},
+        "discriminator": {"class_path": "lightning_gans.networks.StyleDiscriminator",
+                          "init_args": {"shape": [3, 8, 8], "widths": 4}},
+        "latent_dim": 6, "_class_path": "lightning_gans.StyleGAN2",
+    }  # fmt: skip
+    made = StyleGAN2(generator, StyleDiscriminator((3, 8, 8), 4), 6)
+    t = trainer(max_steps=1)
+    t.fit(made, plain(shape=(3, 8, 8)))
+    t.save_checkpoint(tmp_path / "x.ckpt")
+    checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"] = config
+    torch.save(checkpoint, tmp_path / "x.ckpt")
+    command = ["explain", f"--ckpt_path={tmp_path}/x.ckpt", "--samples=20", "--picks=2"]
+    with torch.no_grad():
+        middle = float(ShapeRule("red", 0, 1)(made.decode(made.latents(20, seed=0)[0])).median())
+    main([*command, "--classifier=ShapeRule", "--classifier.attribute=red", f"--classifier.above={middle}"])
+    assert "| layer " in (told := capsys.readouterr().out) and "Explained" in told
+    assert (tmp_path / "explained" / "0.png").is_file() and (tmp_path / "explained" / "table.md").is_file()
+    rule = [*command, "--classifier=ShapeRule"]
+    for more, message in {
+        "--target=2": "target must be a class, 0 to 1, got 2",
+        "--space=y": "space must be one of styles, w, z, got 'y'",
+        "--samples=1": "n must be an integer >= 2, got 1",
+        f"--weights={tmp_path}/no.pt": "--weights must be a file with the classifier's state_dict, got .*no.pt",
+        "--classifier.above=1000 --target=0": "samples must be of other classes than 0, got none of 20",
+    }.items():
+        with pytest.raises(SystemExit, match=f"error: {message}"):
+            main([*rule, *more.split()])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: AttFind(make("gan"), lambda x: x, n=4), None),
+        (lambda: AttFind(make("gan"), lambda x: x[:1], n=4), "classifier must return logits .* got"),
+        (lambda: AttFind(make("gan"), lambda x: x, space="w"), "space must be one that a ToyGenerator has, got 'w'"),
+        (lambda: AttFind(make("gan"), lambda x: x, n=1), "n must be an integer >= 2, got 1"),
+        (lambda: coordinate_effects(linear, uniform(3, 12), trim=0.5), r"trim must be in \[0, .5\), got 0.5"),
+        (lambda: as_logits(torch.zeros(2, 2, 2), 2), r"classifier must return logits .* got \(2, 2, 2\)"),
+        (lambda: ShapeRule("weight"), "attribute must be one of x, y, size, .* got 'weight'"),
+        (lambda: ShapeRule(scale=0), "scale must not be 0, got 0"),
+        (lambda: AttFind(make("gan"), lambda x: x, n=9).picks(1, threshold=0), "threshold must be > 0, got 0"),
+        (lambda: AttFind(make("gan"), lambda x: -x, n=30).chart(AttFind(make("gan"), lambda x: x).picks(1)[0], 1),
+         r"chart needs images \(N, C, H, W\), got samples of shape \(6, 2\)"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_in_one_sentence(call: Any, message: str | None) -> None:
+    if message is None:
+        assert call().space == "z"
+        return
+    with pytest.raises(ValueError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)

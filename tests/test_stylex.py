@@ -1,0 +1,163 @@
+"""StylEx: what goes where, its terms by closed forms, and that what the classifier looks at is kept."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from common import equal, plain, state, trainer
+from torch import Tensor, nn
+
+from lightning_gans import StylEx
+from lightning_gans.datamodules import MemoryLoader
+from lightning_gans.diagnostics import AttFind
+from lightning_gans.engine.batch import Batch
+from lightning_gans.networks import SoftDiscriminator, StyleEncoder, StyleGenerator, ToyDiscriminator, ToyGenerator
+
+SIDE = (3, 8, 8)
+DOUBLE = torch.float64
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+
+
+def rule(x: Tensor) -> Tensor:
+    """Three classes, by which colour there is most of."""
+    return 4 * x.mean((2, 3))
+
+
+def game(**options: Any) -> StylEx:
+    torch.manual_seed(1)
+    g = StyleGenerator(SIDE, 8, widths=(4, 3), passed=3)
+    nets: dict[str, Any] = {"encoder": StyleEncoder(SIDE, 8, 3, widths=(4, 3)), "classifier": rule}
+    own: dict[str, Any] = {**nets, "num_classes": 3, "r1_every": 2, "path_length_every": 2}
+    return StylEx(g, SoftDiscriminator(SIDE, (4, 3), group=2, classes=3), 8, **(own | options))
+
+
+def told(module: StylEx, n: int = 6) -> Batch:
+    batch = Batch(normal(n, *SIDE, seed=5), None, None, normal(n, 8, seed=6), torch.Generator().manual_seed(7))
+    return module.told_by(batch)
+
+
+def test_half_are_reconstructions_by_code_and_verdict() -> None:
+    module = game().double()
+    batch, g = told(module), module.generator
+    p = rule(batch.real).softmax(1)
+    torch.testing.assert_close(batch.labels, p)
+    torch.testing.assert_close(batch.z, torch.cat([normal(6, 8, seed=6)[:, :5], p], 1))
+    with torch.no_grad():
+        fake = module.make_fake(batch)
+        w = torch.cat([torch.cat([module.encoder(batch.real[:3]), p[:3]], 1), g.map(batch.z[3:])])  # type: ignore[operator]
+        torch.testing.assert_close(fake, g.synthesis(g.spread(w)))  # type: ignore[operator]  # noise counts nothing yet
+        assert torch.equal(w[:, 5:], p) and torch.equal(module.encode(batch.real)[:3], w[:3])
+
+
+def test_scores_are_means_by_soft_labels() -> None:
+    module = game().double()
+    batch = told(module)
+    with torch.no_grad():
+        heads = module.discriminator.layers(batch.real)  # type: ignore[operator]
+        torch.testing.assert_close(module.score(batch.real, batch), (heads * batch.labels).sum(1))
+        torch.testing.assert_close(module.discriminator(batch.real), heads.mean(1))
+        one = torch.eye(3, dtype=DOUBLE)[torch.tensor([0, 2, 1, 0, 1, 2])]
+        torch.testing.assert_close(module.discriminator(batch.real, one), heads[one.bool()])
+
+
+def test_terms_by_closed_forms() -> None:
+    weights = {"image": 2.0, "features": 0.3, "style": 0.5, "kl": 1.5}
+    module = game(**{f"{name}_weight": value for name, value in weights.items()}).double()
+    batch = told(module)
+    fake = normal(6, *SIDE, seed=9)
+    with torch.no_grad():
+        terms = module.generator_terms(batch, fake)
+        x, again = batch.real[:3], fake[:3]
+        p, q = rule(x).softmax(1), rule(again).softmax(1)
+        unit = [rule(y) / rule(y).norm(dim=1, keepdim=True) for y in (x, again)]
+        expected = {"image": (x - again).abs().mean(), "features": (unit[0] - unit[1]).square().sum(1).mean(),
+                    "style": (module.encoder(x) - module.encoder(again)).abs().mean(),
+                    "kl": (p * (p.log() - q.log())).sum(1).mean()}  # fmt: skip
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], weights[name] * value)
+    same = module.generator_terms(batch, torch.cat([batch.real[:3], fake[3:]]))
+    assert [float(same[name].abs()) for name in expected] == pytest.approx([0] * 4, abs=1e-12)
+    assert game(kl_weight=0).double().generator_terms(batch, fake).keys() == terms.keys() - {"kl"}
+    q = torch.full((1, 2), 0.5).log()
+    kl = nn.functional.kl_div(q, torch.tensor([[0.9, 0.1]]), reduction="batchmean")
+    assert float(kl) == pytest.approx(0.9 * math.log(1.8) + 0.1 * math.log(0.2))
+
+
+def test_everything_trains_and_a_resumed_run_is_the_same(tmp_path: Path) -> None:
+    whole, half, resumed = game(), game(), game()
+    before = state(whole)
+    for module, steps in ((whole, 6), (half, 3)):
+        torch.manual_seed(3)
+        t = trainer(max_steps=steps)
+        t.fit(module, plain(shape=SIDE))
+    t.save_checkpoint(tmp_path / "x.ckpt")
+    trainer(max_steps=6).fit(resumed, plain(shape=SIDE), ckpt_path=tmp_path / "x.ckpt")
+    assert equal(state(resumed), state(whole))
+    still = [name for name, value in state(whole).items() if torch.equal(value, before[name])]
+    assert all(name.endswith(".noise") for name in still)
+    assert any(name.startswith("encoder.") for name in before)
+    z, _ = whole.latents(5, seed=1)
+    assert all(bool((whole.seen == row).all(1).any()) for row in z[:, 5:])  # of real samples
+    assert torch.equal(whole.sample(5, seed=1), whole.decode(z))
+    codes = whole.encode(plain(shape=SIDE).dataset[:4]).detach()  # type: ignore[index]
+    assert AttFind(whole, rule, space="w", codes=codes).effects.shape == (4, 2, 8, 3)
+
+
+def test_the_generator_keeps_what_the_classifier_looks_at() -> None:
+    """One small coordinate of three, which the image term alone leaves out."""
+
+    def small(x: Tensor) -> Tensor:
+        return 100 * x[:, 2]
+
+    def played(kl_weight: float) -> float:
+        torch.manual_seed(2)
+        nets = ToyGenerator((3,), 3, width=16, depth=1), ToyDiscriminator((3,), width=16, depth=1)
+        encoder = nn.Linear(3, 1)
+        module = StylEx(*nets, 3, encoder=encoder, classifier=small, path_length_weight=0, image_weight=10.0,
+                        kl_weight=kl_weight, features_weight=0, lr_g=1e-2)  # fmt: skip
+        x = torch.randn(1000, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([1.0, 1.0, 0.03])
+        trainer(max_steps=200).fit(module, MemoryLoader(x, None, 32))
+        with torch.no_grad():
+            again = module.decode(module.encode(x))
+        return float(((small(again) > 0) == (small(x) > 0)).double().mean())
+
+    kept, left = played(1.0), played(0.0)
+    assert kept > 0.9 and left < 0.8, (kept, left)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kl_weight": -1.0}, "kl_weight must be a finite number >= 0, got -1"),
+        ({"num_classes": 1}, "num_classes must be an integer >= 2, got 1"),
+        ({"num_classes": 8}, "latent_dim must be an integer >= 9, got 8"),
+        ({"num_classes": 2}, "generator must have passed=2, got 3"),
+        ({"style_mixing": 0.5}, "style_mixing must be 0.0 of StylEx, whose codes are of one sample, got 0.5"),
+        ({"g_batch_factor": 2}, "g_batch_factor must be 1 of StylEx, which goes by pairs, got 2"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_sentence(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        game(**options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "message"),
+    [
+        ({"classifier": lambda x: x.mean((1, 2, 3))}, 4, "classifier must tell num_classes = 3 classes, got 2"),
+        ({"encoder": StyleEncoder(SIDE, 9, 3, widths=4)}, 4, r"encoder must return codes \(N, 5\), got \(N, 6\)"),
+        ({}, 1, "batch_size must be >= 2 for reconstructions and samples, got 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_when_training_starts(options: dict[str, Any], size: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        trainer(max_steps=1).fit(game(**options), plain(shape=SIDE, batch_size=size))
+    assert "\n" not in str(error.value)

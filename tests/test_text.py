@@ -1,0 +1,480 @@
+"""Text: alphabets, data, draws, scores, the language model, and what becomes of them on the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from common import trainer
+
+from lightning_gans import MLE, load
+from lightning_gans.callbacks import GenerativeMetrics, ModeCoverage, SampleGrid, SampleText, TextMetrics
+from lightning_gans.cli import main
+from lightning_gans.datamodules import MarkovText, OracleText, PyDocText, Ring, TextFile
+from lightning_gans.functional import text
+from lightning_gans.metrics import Bleu, bleu, copied, distinct, jensen_shannon, ngram_js, ngram_js_to_law, self_bleu
+from lightning_gans.metrics.text import TextScores, held_out_nll, ngrams
+from lightning_gans.networks import LanguageModel
+from lightning_gans.samplers import LatentLangevin
+from lightning_gans.tools.text import score_text, temperature_sweep
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+# ---------------------------------------------------------------------- tokens
+def test_draws_have_their_law_and_are_monotone_in_the_noise() -> None:
+    logits = torch.randn(300, generator=torch.Generator().manual_seed(0))  # more than a block
+    u = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    z = torch.special.ndtri(u)
+    drawn = text.draw_tokens(logits.expand(len(z), -1), z)
+    assert bool((drawn.diff() >= 0).all())
+    share = drawn.bincount(minlength=300) / len(z)
+    assert float((share - logits.softmax(-1)).abs().max()) < 2 / len(z)  # a grid of noise: no chance is left
+    cold = text.draw_tokens(logits.expand(len(z), -1), z, 1e-4)
+    assert cold.unique().tolist() == [int(logits.argmax())]
+    extreme = text.draw_tokens(logits.expand(2, -1), torch.tensor([-50.0, 50.0]))
+    assert extreme.tolist() == [0, 299]
+
+
+def test_a_temperature_is_a_power_of_the_law() -> None:
+    logits, z = (
+        torch.randn(1, 7, dtype=torch.float64),
+        torch.special.ndtri(torch.linspace(1e-4, 1 - 1e-4, 100_000).double()),
+    )
+    for temperature in (0.5, 1.0, 2.0):
+        share = text.draw_tokens(logits.expand(len(z), -1), z, temperature).bincount(minlength=7) / len(z)
+        p = logits[0].softmax(-1) ** (1 / temperature)
+        assert torch.allclose(share.double(), p / p.sum(), atol=4e-4)
+
+
+def test_vocabulary() -> None:
+    words = text.Vocabulary(("", "<unk>", "a", "cat"), "word", 0, 1)
+    assert words.encode("a cat a dog", 6) == [2, 3, 2, 1, 0, 0]
+    assert words.decode(torch.tensor([[2, 3, 1, 0, 2]])) == ["a cat <unk>"]
+    assert text.Vocabulary.of(json.loads(json.dumps(words.as_dict()))) == words
+    letters = text.Vocabulary(tuple("ab"))
+    with pytest.raises(ValueError, match="a text must be made of the 2 known symbols, got 'c' in 'abc'"):
+        letters.encode("abc")
+    with pytest.raises(ValueError, match="a text must have 3 symbols, got 2: 'ab'"):
+        letters.encode("ab", 3)
+    with pytest.raises(ValueError, match=r"tokens must lie in 0..1, got 0..2"):
+        letters.decode(torch.tensor([[0, 2]]))
+    with pytest.raises(ValueError, match="tokens must be int64"):
+        letters.decode(torch.zeros(2, 2))
+
+
+# ---------------------------------------------------------------------- data
+def test_pydoc_text_is_what_python_ships() -> None:
+    from pydoc_data.topics import topics
+
+    data = PyDocText(length=24)
+    train, test = (data.reference(split)[0] for split in ("train", "test"))
+    assert data.shape == (24, 27) and data.num_items == len(train) > 8 * len(test) > 8000
+    whole = re.sub("[^a-z]+", " ", " ".join(topics[k] for k in sorted(topics)).lower()).strip()
+    assert data.decode(train[:1]) == [whole[:24]] and re.search("md5 [0-9a-f]{32}", data.source)
+    held_out = whole[whole.rindex(" ", 0, math.floor(len(whole) * 0.9)) + 1 :]
+    assert data.decode(test[:1]) == [held_out[:24]]
+    words = data.decode(train[:200])
+    assert all(f" {line}" in f" {whole}" for line in words)  # each begins at a word
+    assert words[0].split()[1] == words[1].split()[0]  # and the next at the next one
+    batch = next(iter(data.train_dataloader()))
+    assert (
+        batch.shape == (64, 24, 27) and batch.dtype == torch.float32 and torch.equal(batch.sum(-1), torch.ones(64, 24))
+    )
+    tokens = next(iter(PyDocText(length=24, one_hot=False).fixed_loader("test")))
+    assert torch.equal(tokens, test[:64])
+
+
+def test_without_pydoc_data_a_path_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    with pytest.raises(ValueError, match=r"PyDocText needs pydoc_data, .* give the path of a text \(path=\)"):
+        PyDocText()
+    (tmp_path / "a.txt").write_text("Some words, of a text 2 read. " * 40)
+    assert PyDocText(8, path=str(tmp_path / "a.txt")).decode(torch.tensor([[19, 15, 13, 5]])) == ["some"]
+
+
+def test_a_file_by_words(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_text("\n".join([*["the cat sat", "the dog", "", "a cat"] * 3, "the bird", "the cat sat"]) + "\n")
+    data = TextFile(str(path), "word", 4, test_share=0.2)
+    train, test = (data.reference(split)[0] for split in ("train", "test"))
+    assert data.vocabulary.symbols[:2] == ("", "<unk>")
+    assert set(data.vocabulary.symbols[2:]) == {"the", "cat", "sat", "dog", "a"} and data.shape == (4, 7)
+    assert data.vocabulary.symbols[2] in ("the", "cat") and train.shape == (9, 4)
+    assert data.decode(train[:2]) == ["the cat sat", "the dog"] and int(train[1, -1]) == 0
+    assert data.decode(test) == ["the <unk>"]  # what is among the training lines is not held out
+    fewer = TextFile(str(path), "word", 4, max_vocab=4, rare="unknown", test_share=0.2)
+    assert fewer.shape == (4, 4) and fewer.decode(fewer.reference()[0][:1]) == ["the cat <unk>"]
+
+
+def test_windows_of_a_file_do_not_leak(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_text("\n".join(f"line {i:03d} of the file" for i in range(50)))
+    data = TextFile(str(path), length=8, long="windows")
+    train, test = (set(data.decode(data.reference(split)[0])) for split in ("train", "test"))
+    assert "line 000" in train and "line 049" in test and "line 049" not in train and "000 of t" in train
+    assert all(len(line) == 8 for line in train)
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    path = tmp_path / "bad.txt"
+    for content, told, options in (
+        (b"\xff\xfe\xff", "path must be a UTF-8 text, got .*bad.txt, whose byte 0 is none", {}),
+        (b" \n \n", "path must hold text, got .*, which is empty", {}),
+        (b"one line", "path must hold lines to train on and others, .* got 0 and 1", {}),
+        (b"abc\nabcdef\nab\nb", "lines of .* must have at most 4 symbols, got 6 in line 2", {"length": 4}),
+        (
+            b"abc\nabd\nabe",
+            "max_vocab must be at least 6, .* got 5: raise it, or give rare='unknown'",
+            {"max_vocab": 5},
+        ),
+        (b"abc\nabd", "level must be one of char, word, got 'letter'", {"level": "letter"}),
+        (b"abc\nabd", "length must be an integer >= 1, got 0", {"length": 0}),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=told):
+            TextFile(str(path), **options)  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError, match=r"path must be a text file, got .*none.txt, which is none"):
+        TextFile(str(tmp_path / "none.txt"))
+
+
+def test_a_markov_chain_has_the_law_that_it_tells() -> None:
+    data = MarkovText()
+    tokens = data.reference("train")[0]
+    for n, most in ((1, 1e-3), (2, 1e-3), (3, 2e-3)):
+        law = data.law(n)
+        assert float(law.sum()) == pytest.approx(1, abs=1e-12) and law.shape == (6**n,)
+        assert ngram_js_to_law(tokens, data.law, n, 6) < most
+    assert torch.allclose(data.law(1) @ data.transitions, data.law(1), atol=1e-12)
+    assert not torch.equal(tokens, data.reference("test")[0])
+    first = next(iter(MarkovText(batch_size=5).train_dataloader()))
+    assert first.shape == (5, 8, 6)
+
+
+def test_an_oracle_by_seed_and_by_file(tmp_path: Path) -> None:
+    data = OracleText(11, 6, items=30, hidden=4, seed=3)
+    assert data.reference()[0].shape == (30, 6) and torch.equal(
+        data.reference()[0], OracleText(11, 6, 30, 4, 3).reference()[0]
+    )
+    own = np.random.default_rng(0)
+    shapes = {"embedding": (11, 4), "w_out": (4, 11), "b_out": (11,)}
+    shapes |= {f"{part}_{k}": (4, 4) for part in "wu" for k in "ifoc"} | {f"b_{k}": (4,) for k in "ifoc"}
+    found = {name: own.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+    np.savez(tmp_path / "oracle.npz", **found)  # type: ignore[arg-type]
+    data = OracleText(11, 6, items=30, path=str(tmp_path / "oracle.npz"))
+    tokens, total = data.reference()[0][:3], torch.zeros(3)
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
+    for row in range(3):  # SeqGAN's formulas, gate by gate
+        h = c = np.zeros(4)
+        before = 0
+        for token in tokens[row].tolist():
+            x = found["embedding"][before]
+            i, f, o = (sigmoid(x @ found[f"w_{k}"] + h @ found[f"u_{k}"] + found[f"b_{k}"]) for k in "ifo")
+            c = f * c + i * np.tanh(x @ found["w_c"] + h @ found["u_c"] + found["b_c"])
+            h = o * np.tanh(c)
+            logits = h @ found["w_out"] + found["b_out"]
+            total[row] += float(np.log(np.exp(logits).sum()) - logits[token])
+            before = token
+    assert torch.allclose(data.oracle.nll(tokens).sum(1), total, atol=1e-4)
+    with pytest.raises(ValueError, match="path must hold an oracle of 12 symbols"):
+        OracleText(12, 6, path=str(tmp_path / "oracle.npz"))
+    with pytest.raises(FileNotFoundError, match=r"path must be an .npz file of an oracle"):
+        OracleText(12, 6, path="none.npz")
+
+
+# ---------------------------------------------------------------------- scores
+def test_jensen_shannon_by_hand() -> None:
+    p, q = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.25, 0.25, 0.5])
+    wanted = 0.5 * (math.log2(0.5 / 0.375)) + 0.5 * (0.5 * math.log2(0.25 / 0.375) + 0.5)
+    assert float(jensen_shannon(p, q)) == pytest.approx(wanted, rel=1e-12)
+    x, y = torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0, 1, 2, 2], [2, 1, 0, 0]])
+    counts = [Counter(pairwise(row)) for row in (x.tolist()[0], *y.tolist())]
+    left, right = counts[0], counts[1] + counts[2]
+    keys = sorted(left.keys() | right.keys())
+    laws = [torch.tensor([float(c[k]) for k in keys], dtype=torch.float64) / sum(c.values()) for c in (left, right)]
+    assert ngram_js(x, y, 2, 3) == pytest.approx(float(jensen_shannon(*laws)), rel=1e-12)
+    assert ngram_js(x, x, 3, 3) == 0 and ngram_js(x, 2 - x, 2, 3) > 0
+
+
+def test_ngrams_of_large_alphabets_are_told_apart() -> None:
+    """5,000 symbols to the eighth are more than an int64 holds."""
+    x = torch.randint(5000, (4, 12), generator=torch.Generator().manual_seed(0))
+    y = torch.cat([x[:2], (x[2:] + 1) % 5000])
+    left, right = ngrams((x, y), 8, 5000)
+    assert torch.equal(left[:2], right[:2]) and not bool((left[2:, :, None] == right[2:].flatten()).any())
+    assert len(left.unique()) == left.numel() and copied(y, x, 8, 5000) == 0.5
+    with pytest.raises(ValueError, match="n must be at most the length of the sequences, 12, got 13"):
+        ngrams((x,), 13, 5000)
+
+
+def test_distinct_and_copied_leave_padding_out() -> None:
+    x = torch.tensor([[1, 2, 1, 2], [1, 2, 0, 0]])
+    assert distinct(x, 2, 3, pad=0) == 2 / 4 and distinct(x, 2, 3) == 4 / 6
+    assert copied(torch.tensor([[2, 1, 0, 0]]), x, 2, 3, pad=0) == 1.0
+
+
+def slow_bleu(sentence: list[Any], references: list[list[Any]], n: int) -> float:
+    """The published formula, reference by reference."""
+    logs = []
+    for k in range(1, n + 1):
+        grams = lambda s, k=k: Counter(tuple(s[i : i + k]) for i in range(len(s) - k + 1))  # noqa: E731
+        most: Counter[Any] = Counter()
+        for reference in references:
+            most |= grams(reference)
+        matches = sum(min(count, most[gram]) for gram, count in grams(sentence).items())
+        if k == 1 and not matches:
+            return 0.0
+        logs.append(math.log((matches if matches else 0.1) / max(1, len(sentence) - k + 1)))
+    h = len(sentence)
+    r = min((abs(len(reference) - h), len(reference)) for reference in references)[1]
+    return (1.0 if h > r else math.exp(1 - r / h)) * math.exp(math.fsum(1 / n * log for log in logs))
+
+
+def lines(n: int, seed: int = 0) -> list[list[int]]:
+    """Sentences of different lengths over few words, with repetitions."""
+    own = np.random.default_rng(seed)
+    return [own.integers(0, 9, own.integers(1, 13)).tolist() for _ in range(n)]
+
+
+def test_bleu_is_the_published_one_to_the_last_bit() -> None:
+    references, table = lines(60), Bleu(lines(60), 5)
+    for sentence in lines(60, 1):
+        assert table.up_to(sentence) == [slow_bleu(sentence, references, n) for n in range(1, 6)]
+    # nltk 3.10.4, sentence_bleu with smoothing method 1 and weights 1/n, printed with repr
+    words = [s.split() for s in ("the cat is on the mat", "there is a cat on the mat", "a dog")]
+    assert Bleu(words, 4).up_to(["the", "the", "the", "cat", "on", "mat"]) == NLTK
+
+
+NLTK = [0.8333333333333334, 0.5773502691896258, 0.20274006651911336, 0.12909944487358058]
+
+
+def test_bleu_at_its_ends() -> None:
+    references = lines(20)
+    assert Bleu(references, 5)(references[3]) == 1.0 or len(references[3]) < 5
+    assert Bleu(references, 3)([99, 98]) == 0.0
+    short = Bleu([[1, 2, 3, 4]], 4).up_to([1, 2])
+    assert short[3] == pytest.approx(math.exp(1 - 4 / 2) * 0.1 ** (2 / 4))  # no trigrams: .1 over 1
+    assert Bleu([[1, 2], [1, 2, 3, 4]], 1)([1, 2, 3]) == 1.0  # of two lengths equally near the shorter
+    assert Bleu([[1, 2, 3, 4], [1, 2, 3, 4, 5, 6]], 1)([1]) == pytest.approx(math.exp(1 - 4))
+    with pytest.raises(ValueError, match="references must hold a sentence, got none"):
+        Bleu([])
+
+
+def test_self_bleu_leaves_the_sentence_itself_out() -> None:
+    assert self_bleu([[1, 2, 3]] * 5, 3) == {1: 1.0, 2: 1.0, 3: 1.0}
+    assert self_bleu([[1, 1], [2, 2], [3, 3]], 2) == {1: 0.0, 2: 0.0}
+    some = list({tuple(line): line for line in lines(90)}.values())[:60]
+    assert len(some) == 60
+    wanted = [[slow_bleu(s, some[:i] + some[i + 1 :], n) for n in (2, 4)] for i, s in enumerate(some)]
+    found, kept = self_bleu(some, 4), bleu(some, some, 4)
+    for column, n in enumerate((2, 4)):
+        assert found[n] == math.fsum(row[column] for row in wanted) / 60 and found[n] < kept[n] - 0.01
+    with pytest.raises(ValueError, match="samples must be at least 2 for self-BLEU, got 1"):
+        self_bleu([[1]])
+
+
+def test_scores_tell_their_names() -> None:
+    data = OracleText(9, 10, items=40, hidden=4)
+    x, y = data.reference("train")[0], data.reference("test")[0]
+    scores = TextScores(x, y, 9, text_metrics := ("js", "distinct", "copied", "bleu", "self_bleu", "nll_oracle"),
+                        oracle=data.oracle.nll)  # fmt: skip
+    found = scores(x)
+    assert len(text_metrics) == 6 and found["copied-8"] == 1.0 and found["js-4"] == 0.0
+    assert found["nll_oracle"] == pytest.approx(float(data.oracle.nll(x).mean()), rel=1e-5)
+    assert {"bleu-2", "bleu-5", "self_bleu-2", "distinct-2"} <= found.keys()
+    with pytest.raises(ValueError, match=r"metrics must be one of js, .* got 'fid'"):
+        TextScores(x, y, 9, ["fid"])
+    with pytest.raises(ValueError, match="metrics must be without 'nll_oracle' for data that have no oracle"):
+        TextScores(x, y, 9, ["nll_oracle"])
+
+
+# ---------------------------------------------------------------------- the language model
+def test_probabilities_of_all_texts_sum_to_one_and_samples_follow_them() -> None:
+    torch.manual_seed(0)
+    net = LanguageModel((3, 2), 3, 3).double()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(2)
+    every = torch.cartesian_prod(*[torch.arange(2)] * 3)
+    for temperature in (1.0, 0.5):
+        p = (-net.nll(every, temperature).sum(1)).exp().detach()
+        assert float(p.sum()) == pytest.approx(1, abs=1e-12)
+        z = torch.randn(40_000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        drawn = (net.generate(z, temperature) * torch.tensor([4, 2, 1])).sum(1).bincount(minlength=8) / 40_000
+        assert float(((drawn - p) / (p * (1 - p) / 40_000).sqrt()).abs().max()) < 3.5
+    model = MLE(net)
+    assert torch.allclose(model.log_density_bound(every).exp(), (-net.nll(every).sum(1)).exp())
+    hot = text.one_hot(every, 2, torch.float64)
+    assert torch.equal(model.nll(hot), model.nll(every))
+
+
+def test_maximum_likelihood_learns_a_chain() -> None:
+    """Its conditional entropy is known: 8 letters cost H(1) + 7 H(2 | 1). One-hot data and tokens are the same."""
+    data = MarkovText()
+    h1, h2 = (float(-(p[p > 0] * p[p > 0].log()).sum()) for p in (data.law(1), data.law(2)))
+    floor, found = (h1 + 7 * (h2 - h1)) / 8, []
+    for one_hot in (True, False):
+        torch.manual_seed(0)
+        model = MLE(LanguageModel(data.shape, 16, 16))
+        callback = TextMetrics(150, 500, at_start=False)
+        t = trainer(max_steps=150, callbacks=[callback])
+        t.fit(model, datamodule=MarkovText(one_hot=one_hot))
+        found.append(callback.history[-1]["metrics/nll_gen"])
+    assert found[0] == found[1] and floor - 0.01 < found[0] < floor + 0.05 < 1.79
+    assert callback.history[-1]["metrics/js-2/law"] < 0.03
+    assert callback.protocol["samples"] == 500 and callback.protocol["data"] == data.source
+    assert callback.protocol["temperature"] == "as the model is" and callback.protocol["weights"] == "raw"
+
+
+def test_models_refuse_other_data() -> None:
+    with pytest.raises(TypeError, match="generator must be a language model, got Linear without length"):
+        MLE(torch.nn.Linear(2, 2))
+    for data, told in (
+        (
+            MarkovText(T=5),
+            r"real samples must be \(N, 8, 6\), the network's length and symbols, or tokens .* got \(64, 5, 6\)",
+        ),
+        (MarkovText(K=7, one_hot=False), r"tokens must lie in 0..5, got 0..6"),
+        (Ring(), r"real samples must be \(N, 8, 6\)"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            trainer(max_steps=1).fit(MLE(LanguageModel((8, 6))), datamodule=data)
+    with pytest.raises(ValueError, match="shape must be"):
+        LanguageModel((8,))  # type: ignore[arg-type]
+
+
+def test_temperatures_out_of_range_and_models_without() -> None:
+    model = MLE(LanguageModel((4, 6)))
+    for wrong in (0.0, -1.0, float("inf")):
+        with pytest.raises(ValueError, match="temperature must be a finite number > 0, got"):
+            model.sample(2, temperature=wrong)
+    from common import make
+
+    with pytest.raises(ValueError, match=r"temperature must be None for GAN, which makes no text, got 0.5"):
+        make("gan").sample(2, temperature=0.5)
+    with pytest.raises(ValueError, match="temperature must be > 0, got 0"):
+        SampleText(temperature=0)
+    a, b = (model.sample(50, seed=1, temperature=t) for t in (1.0, None))
+    assert torch.equal(a, b) and a.dtype == torch.int64
+
+
+@pytest.mark.parametrize("callback", [SampleGrid, GenerativeMetrics, ModeCoverage])
+def test_callbacks_of_images_refuse_text(callback: type) -> None:
+    model = MLE(LanguageModel((8, 6)))
+    told = f"{callback.__name__} needs a model that makes images or points, got MLE, whose samples are text."
+    with pytest.raises(TypeError, match=re.escape(told)):
+        trainer(max_steps=1, callbacks=[callback()]).fit(model, datamodule=MarkovText())
+
+
+def test_samplers_and_text_callbacks_refuse_the_other_kind() -> None:
+    from common import make
+
+    with pytest.raises(
+        ValueError, match="module must make images or points for LatentLangevin, got one that makes text"
+    ):
+        LatentLangevin(MLE(LanguageModel((8, 6))))
+    for callback in (SampleText(), TextMetrics()):
+        with pytest.raises(TypeError, match="needs a model that makes text, got GAN, which has no vocabulary_size"):
+            trainer(max_steps=1, callbacks=[callback]).fit(make("gan"), datamodule=Ring())
+    with pytest.raises(ValueError, match="TextMetrics needs a datamodule of text, got Ring"):
+        trainer(max_steps=1, callbacks=[TextMetrics()]).fit(MLE(LanguageModel((8, 6))), datamodule=Ring())
+
+
+# ---------------------------------------------------------------------- what people do with it
+@contextmanager
+def output(capsys: pytest.CaptureFixture[str]) -> Iterator[list[str]]:
+    capsys.readouterr()
+    lines: list[str] = []
+    yield lines
+    lines += capsys.readouterr().out.splitlines()
+
+
+def test_a_run_from_fit_to_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = ["--data", "MarkovText", "--data.one_hot", "false", "--model", "MLE", "--model.generator", "LanguageModel"]
+    args += ["--trainer.max_steps", "20", "--trainer.accelerator", "cpu", "--trainer.devices", "1", "--name", "run"]
+    args += ["--trainer.callbacks+=TextMetrics", "--trainer.callbacks.num_samples=50"]
+    args += ["--trainer.enable_progress_bar", "false", "--grid.every_n_steps", "10"]
+    main(["fit", *args])
+    run = tmp_path / "runs" / "run"
+    shown = (run / "samples" / "latest.txt").read_text().splitlines()
+    assert len(shown) == 64 and all(re.fullmatch("[a-f]{8}", line) for line in shown)
+    assert not list((run / "samples").glob("*.png")) and (run / "samples" / "step_000010.txt").is_file()
+    card = (run / "checkpoints" / "last.md").read_text()
+    assert "\n".join(["```text", *shown[:10], "```"]) in card and "js-2/law" in card
+    model = load(run)
+    assert model.vocabulary is not None and model.vocabulary.decode(model.sample(64, seed=0)) == shown
+    assert model.num_classes is None and model.vocabulary_size == 6
+    main(["predict", "--ckpt_path", str(run), "--samples", "70"])
+    written = run / "predictions" / "samples.txt"
+    assert len(written.read_text().splitlines()) == 70
+    with output(capsys) as said:
+        main(["score", "--samples", str(written), "--data", "MarkovText", "--out", "scores.json"])
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert "70 texts against first-order chain" in said[0] and found["protocol"]["samples"] == 70
+    assert found["scores"] == score_text(written, MarkovText())["scores"]
+    with output(capsys) as said:
+        main(["sweep", "--ckpt_path", str(run), "--temperatures", "0.5", "1", "--samples", "60"])
+    rows = list(csv.DictReader((run / "sweep.csv").open()))
+    assert [row["temperature"] for row in rows] == ["0.5", "1"] and said[-1].endswith("sweep.csv")
+    curve = temperature_sweep(model, MarkovText(), [0.5, 1.0], 60)["curve"]
+    assert [float(row["nll_gen"]) for row in rows] == pytest.approx([point["nll_gen"] for point in curve], rel=1e-6)
+    for wrong, told in (
+        (["sweep", "--ckpt_path", str(run), "--temperatures", "0"], "temperature must be a finite number > 0, got 0.0"),
+        (["sweep", "--ckpt_path", str(tmp_path)], "--ckpt_path must be a run or lie in one"),
+        (["score", "--samples", "none.txt", "--data", "MarkovText"], "path must be a text file, got none.txt"),
+    ):
+        with pytest.raises(SystemExit, match=re.escape(told)):
+            main(wrong)
+    (tmp_path / "other.txt").write_text("abcdefab\nabcdexyz\n")
+    with pytest.raises(SystemExit, match="samples, text 2: a text must be made of the 6 known symbols, got 'x'"):
+        main(["score", "--samples", "other.txt", "--data", "MarkovText"])
+
+
+# ---------------------------------------------------------------------- learning
+def mle(updates: int) -> tuple[MLE, OracleText]:
+    torch.manual_seed(0)
+    data = OracleText(vocabulary_size=100, one_hot=False)
+    model = MLE(LanguageModel(data.shape))
+    trainer(max_steps=updates).fit(model, datamodule=data)
+    return model, data
+
+
+@pytest.mark.slow
+def test_four_epochs_on_the_oracle_and_the_sweep_that_passes_the_truth() -> None:
+    """NLL_oracle alone ranks nothing: a mediocre model goes below the true text, made colder."""
+    model, data = mle(4 * 156)
+    held_out = data.reference("test")[0]
+    assert held_out_nll(model, held_out) < 3.6 < math.log(100)
+    truth = float(data.oracle.nll(held_out).mean())
+    curve = {p["temperature"]: p for p in temperature_sweep(model, data, [0.4, 0.6, 0.8, 1.0])["curve"]}
+    assert curve[0.4]["nll_oracle"] < truth < curve[0.6]["nll_oracle"] < curve[1.0]["nll_oracle"] < 4.6
+    assert curve[0.4]["nll_gen"] > curve[0.6]["nll_gen"] > curve[1.0]["nll_gen"]
+    assert curve[0.4]["distinct-2"] < curve[1.0]["distinct-2"]
+
+
+@pytest.mark.slow
+def test_seqgans_own_oracle() -> None:
+    import os
+
+    folder = os.environ.get("LIGHTNING_GANS_DATA")
+    path = Path(folder or ".") / "text" / "seqgan_oracle.npz"
+    if not folder or not path.is_file():
+        pytest.skip("$LIGHTNING_GANS_DATA/text/seqgan_oracle.npz is not there")
+    data = OracleText(path=str(path))
+    x = data.reference("train")[0]
+    with torch.no_grad():
+        nll = torch.cat([data.oracle.nll(part).mean(1) for part in x.split(500)])
+    assert float(nll.mean()) == pytest.approx(5.75, abs=0.02)
