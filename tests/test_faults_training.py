@@ -437,6 +437,7 @@ def test_other_rates_and_betas_are_applied_and_told(tmp_path: Path) -> None:
     (text,) = words
     for part in ("d_steps 2 (was 1)", "lr of 'g' 0.05 (was 0.001)", "betas of 'd' [0.1, 0.9] (was [0.5, 0.999])"):
         assert part in text
+    t.save_checkpoint(tmp_path / "b.ckpt")
     known = torch.load(tmp_path / "b.ckpt", weights_only=True)["hyper_parameters"]
     assert known["lr_g"] == 0.05 and tuple(known["betas"]) == (0.1, 0.9)
     assert resumed(tmp_path / "b.ckpt", module, 9)[1] == []
@@ -521,6 +522,5 @@ def test_other_data_are_told(name: str, items: int, words: list[str], tmp_path: 
     t.save_checkpoint(tmp_path / "a.ckpt")
     t, found = resumed(tmp_path / "a.ckpt", make("gan"), data=Named(name, items))
     assert found == words and t.global_step == 8
-    t.save_checkpoint(tmp_path / "b.ckpt")
     assert torch.equal(t.lightning_module.last_batch.real, plain(items, 4).dataset[28:32] if not words else  # type: ignore[union-attr,index]
                        plain(items, 4).dataset[12:16])  # type: ignore[index]  # fmt: skip

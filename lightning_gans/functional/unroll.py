@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from lightning_gans.functional.conditional import check_scores, label_argument
 from lightning_gans.functional.double_backward.input_gradient import twice_differentiable
+from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import mean_over_ranks
 
 Rule = Literal["sgd", "adam"]
@@ -39,7 +40,8 @@ def unroll(
     """phi_K of phi_{k+1} = phi_k - lr direction(grad loss(phi_k)), phi_0 the parameters, which are left alone.
 
     With phi_K depend on theta, where the loss does: d phi_K / d theta is exact, for second and higher derivatives of
-    the loss as torch has them. Gradients are averaged over processes, and differentiated through the average.
+    the loss as torch has them. Gradients are averaged over processes, and differentiated through the average. Steps are
+    taken in full precision, also of parameters in half.
 
     Args:
         loss: of named parameters, a scalar; in a distributed run the mean over this process' samples.
@@ -55,14 +57,15 @@ def unroll(
     >>> phi["x"].item()
     0.25
     """
-    shapes = {name: p.shape for name, p in parameters.items()}
     sizes = [p.numel() for p in parameters.values()]
-    phi = torch.cat([p.detach().reshape(-1) for p in parameters.values()]).requires_grad_()
+    phi = torch.cat([full_precision(p.detach()).reshape(-1) for p in parameters.values()]).requires_grad_()
 
     def named(flat: Tensor) -> dict[str, Tensor]:
-        return {name: part.view(shapes[name]) for name, part in zip(shapes, flat.split(sizes))}
+        parts = zip(parameters.items(), flat.split(sizes))
+        return {name: part.view(p.shape).to(p.dtype) for (name, p), part in parts}
 
-    state = moments or Moments(phi.new_zeros(()), torch.zeros_like(phi), torch.zeros_like(phi))
+    fresh = phi.new_zeros(()), torch.zeros_like(phi), torch.zeros_like(phi)
+    state = Moments(*map(full_precision, moments or fresh))
     for _ in range(steps):
         with nullcontext() if first_order else twice_differentiable():
             (gradient,) = torch.autograd.grad(loss(named(phi)), phi, create_graph=not first_order)
