@@ -104,10 +104,9 @@ class _Lines(TextDataModule):
     def load(self, split: Split) -> Tensor:
         """Cut and encode the lines of a split, so that no window of one is in the other."""
         length, vocabulary = self.shape[0], self.vocabulary
-        known = {symbol: token for token, symbol in enumerate(vocabulary.symbols)}
         rows: list[Tensor] = []
         for line in self._lines[split]:
-            found = [known.get(symbol, vocabulary.unknown) for symbol in vocabulary.split(line)]
+            found = [vocabulary.known.get(symbol, vocabulary.unknown) for symbol in vocabulary.split(line)]
             tokens = torch.tensor(found)  # none is None: a vocabulary without `unknown` has all symbols
             if len(tokens) <= length or self.long == "truncate":
                 row = torch.full((1, length), vocabulary.pad or 0)
@@ -116,7 +115,7 @@ class _Lines(TextDataModule):
                 continue
             starts = torch.arange(len(tokens))
             if vocabulary.level == "char":  # at each word
-                blank = tokens == known.get(" ", -1)
+                blank = tokens == vocabulary.known.get(" ", -1)
                 starts = torch.cat([starts[:1], blank.nonzero()[:, 0] + 1])
             starts = starts[starts + length <= len(tokens)]
             rows.append(tokens.unfold(0, length, 1)[starts])
@@ -167,7 +166,9 @@ class PyDocText(_Lines):
         text = re.sub("[^a-z]+", " ", text.lower()).strip()
         if len(text) < 10 * (length + 1):
             raise ValueError(f"length must be at most a tenth of the text's {len(text)} characters, got {length}.")
-        cut = text.rindex(" ", 0, math.floor(len(text) * 0.9))
+        cut = text.rfind(" ", 0, math.floor(len(text) * 0.9))
+        if cut <= length:
+            raise ValueError(f"path must be a text of words, with blanks between them, got {path}.")
         self.source = f"{path or 'pydoc_data.topics'}, md5 {md5(text)}"
         self.set_lines([text[:cut]], [text[cut + 1 :]], Vocabulary(tuple(LETTERS)), length)
 
@@ -238,15 +239,16 @@ class TextFile(_Lines):
                         f"lines of {path} must have at most {length} symbols, got {got} in line {place + 1} (blank "
                         "ones left out): raise length, or give long='truncate'."
                     )
-        symbols = common(symbol for line in train for symbol in plain.split(line))
+        marks = ("", "<unk>" if level == "word" else "\ufffd")
+        symbols = [s for s in common(s for line in train for s in plain.split(line)) if s not in marks]
         if rare == "refuse" and len(symbols) + 2 > max_vocab:
             raise ValueError(
                 f"max_vocab must be at least {len(symbols) + 2}, the symbols of {path} with padding and unknown, got "
                 f"{max_vocab}: raise it, or give rare='unknown'."
             )
         self.name = Path(path).stem
-        self.source = f"{Path(path).name}, md5 {md5(text)}"
-        marks = ("", "<unk>" if level == "word" else "\ufffd")
+        held_out = f", held out {Path(test_path).name}, md5 {md5(read_text(test_path))}" if test_path else ""
+        self.source = f"{Path(path).name}, md5 {md5(text)}{held_out}"
         vocabulary = Vocabulary((*marks, *symbols[: max_vocab - 2]), level, pad=0, unknown=1)
         self.set_lines(train, test, vocabulary, length, long)
 

@@ -109,6 +109,18 @@ def score(line: Line, name: str = "fid") -> float:
     return measures.last(line, f"metrics/{name}/{line['extractor']}")
 
 
+def check_same(lines: list[Line], arguments: Any) -> None:
+    """SystemExit for games of other data or another length, which would stand in one table with these."""
+    for line in lines:
+        minutes = line["minutes"] * (3 if line["seed"] == CHOOSING else 1)
+        for name, was in (("data", line["data"]), ("minutes", round(minutes, 6))):
+            if (got := getattr(arguments, name)) != was:
+                kept = arguments.out.with_suffix(".jsonl")
+                raise SystemExit(
+                    f"error: --{name} must be {was}, as of the games in {kept}, got {got}: or take another --out."
+                )
+
+
 def pictures(arguments: Any) -> Path:
     """The folder of sample rows, beside the page."""
     return Path(arguments.out.with_suffix(""))
@@ -129,7 +141,10 @@ def floor(arguments: Any) -> dict[str, float]:
 def ranked(played: dict[str, list[Line]]) -> dict[str, str]:
     """Techniques by their mean last FID, with their rank; one within the spread of the one before shares its rank."""
     means = {t: statistics.fmean(map(score, found)) for t, found in played.items()}
-    spreads = {t: statistics.stdev(map(score, found)) if len(found) > 1 else 0.0 for t, found in played.items()}
+    spreads = {  # of one that failed there is none, and `stdev` takes no NaN
+        t: 0.0 if math.isnan(means[t]) or len(found) < 2 else statistics.stdev(map(score, found))
+        for t, found in played.items()
+    }
     order = sorted(played, key=lambda t: (math.isnan(means[t]), means[t]))
     ranks: dict[str, str] = {}
     for i, technique in enumerate(order):
@@ -202,6 +217,7 @@ def main() -> None:
     arguments = p.parse_args()
     kept = arguments.out.with_suffix(".jsonl")
     lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    check_same(lines, arguments)
     end, updates = time.monotonic() + 3600 * arguments.hours, dict[str, int]()
     for technique, seed, rate in tqdm(queue(lines, arguments), desc="games", unit="game"):
         if time.monotonic() > end:
@@ -213,7 +229,8 @@ def main() -> None:
             updates[technique] = int(per_minute * arguments.minutes) if per_minute else updates_in(
                 technique, arguments.minutes, arguments)  # fmt: skip
         made = game(technique, rate, int(updates[technique] * share / arguments.minutes), seed, arguments)
-        folder = Path(arguments.runs) / f"convergence-{technique}-{rate:g}-{seed}"
+        name = f"convergence-{arguments.data}-{arguments.minutes:g}-{technique}-{rate:g}-{seed}"
+        folder = Path(arguments.runs) / name
         result = playing.play(made | {"folder": str(folder)})
         told = header("")
         lines.append({

@@ -306,3 +306,18 @@ def test_convergence_plays_what_is_missing_and_ranks_it(tmp_path: Path, monkeypa
     assert "0 of 9 games are missing" in text and (tmp_path / "page" / "dcgan.png").exists()
     convergence.main()
     assert len(played) == 18
+    monkeypatch.setattr(sys, "argv", [*command, "--minutes", "5", "--out", str(out)])
+    with pytest.raises(SystemExit, match=r"--minutes must be 15.0, as of the games in .*page.jsonl, got 5.0"):
+        convergence.main()
+
+
+def test_a_technique_that_failed_once_is_ranked_last() -> None:
+    def lines(*values: float) -> list[convergence.Line]:
+        failed = {True: "not finite", False: None}
+        return [
+            {"rows": [{"step": 1, "metrics/fid/lenet": value}], "extractor": "lenet", "failed": failed[value > 9]}
+            for value in values
+        ]
+
+    played = {"a": lines(3.0, 99.0), "b": lines(5.0, 6.0), "c": lines(99.0)}
+    assert convergence.ranked(played) == {"b": "1", "a": "2", "c": "3"}

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 import torch
 from common import trainer
+from torch import nn
 
-from lightning_gans import MLE, load
+from lightning_gans import GAN, MLE, load
 from lightning_gans.callbacks import GenerativeMetrics, ModeCoverage, SampleGrid, SampleText, TextMetrics
 from lightning_gans.cli import main
 from lightning_gans.datamodules import MarkovText, OracleText, PyDocText, Ring, TextFile
@@ -103,6 +104,10 @@ def test_without_pydoc_data_a_path_is_asked_for(monkeypatch: pytest.MonkeyPatch,
         PyDocText()
     (tmp_path / "a.txt").write_text("Some words, of a text 2 read. " * 40)
     assert PyDocText(8, path=str(tmp_path / "a.txt")).decode(torch.tensor([[19, 15, 13, 5]])) == ["some"]
+    for text_of_one_word in ("a" * 500, "ab " + "a" * 500):
+        (tmp_path / "b.txt").write_text(text_of_one_word)
+        with pytest.raises(ValueError, match=r"path must be a text of words, with blanks between them, got .*b.txt\."):
+            PyDocText(8, path=str(tmp_path / "b.txt"))
 
 
 def test_a_file_by_words(tmp_path: Path) -> None:
@@ -117,6 +122,16 @@ def test_a_file_by_words(tmp_path: Path) -> None:
     assert data.decode(test) == ["the <unk>"]  # what is among the training lines is not held out
     fewer = TextFile(str(path), "word", 4, max_vocab=4, rare="unknown", test_share=0.2)
     assert fewer.shape == (4, 4) and fewer.decode(fewer.reference()[0][:1]) == ["the cat <unk>"]
+
+
+def test_a_file_that_has_unknown_words_of_its_own_and_a_held_out_one(tmp_path: Path) -> None:
+    path, other = tmp_path / "lines.txt", tmp_path / "test.txt"
+    path.write_text("the <unk> sat\nthe cat\n")
+    other.write_text("the dog\n")
+    data = TextFile(str(path), "word", 3, test_path=str(other))
+    assert sorted(data.vocabulary.symbols) == ["", "<unk>", "cat", "sat", "the"]
+    assert int(data.reference("train")[0][0, 1]) == int(data.reference("test")[0][0, 1]) == 1
+    assert len(re.findall("md5 [0-9a-f]{32}", data.source)) == 2 and "held out test.txt" in data.source
 
 
 def test_windows_of_a_file_do_not_leak(tmp_path: Path) -> None:
@@ -294,6 +309,8 @@ def test_scores_tell_their_names() -> None:
     assert len(text_metrics) == 6 and found["copied-8"] == 1.0 and found["js-4"] == 0.0
     assert found["nll_oracle"] == pytest.approx(float(data.oracle.nll(x).mean()), rel=1e-5)
     assert {"bleu-2", "bleu-5", "self_bleu-2", "distinct-2"} <= found.keys()
+    long = TextScores(x, y, 9, ["js"], js=(1, 8), law=lambda n: torch.full((9**n,), 9.0**-n))(x)
+    assert long.keys() == {"js-1", "js-8", "js-1/law"}  # a law of 9^8 numbers is not asked for
     with pytest.raises(ValueError, match=r"metrics must be one of js, .* got 'fid'"):
         TextScores(x, y, 9, ["fid"])
     with pytest.raises(ValueError, match="metrics must be without 'nll_oracle' for data that have no oracle"):
@@ -318,6 +335,45 @@ def test_probabilities_of_all_texts_sum_to_one_and_samples_follow_them() -> None
     assert torch.allclose(model.log_density_bound(every).exp(), (-net.nll(every).sum(1)).exp())
     hot = text.one_hot(every, 2, torch.float64)
     assert torch.equal(model.nll(hot), model.nll(every))
+
+
+def test_the_density_of_a_network_in_half_is_in_full_precision() -> None:
+    torch.manual_seed(0)
+    net, tokens = LanguageModel((20, 50)).bfloat16(), torch.randint(50, (8, 20))
+    nll = net.nll(tokens, 0.7)
+    assert nll.dtype == torch.float32
+    exact = -(net.logits(tokens).double() / 0.7).log_softmax(-1).gather(2, tokens[..., None])[..., 0]
+    assert torch.allclose(nll.double(), exact, atol=1e-5)
+
+
+class Conditional(nn.Module):
+    """The label, or the one behind it at a high temperature."""
+
+    num_classes, vocabulary_size, length = 3, 4, 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def generate(self, z: torch.Tensor, labels: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+        return (labels[:, None] + int(temperature > 1)).expand(-1, 2)
+
+    def forward(self, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return text.one_hot(self.generate(z, labels), 4)
+
+
+def test_text_of_a_class_at_a_temperature() -> None:
+    model, labels = GAN(Conditional(), nn.Flatten(), 3), torch.tensor([2, 0])
+    assert model.sample(2, labels).tolist() == [[2, 2], [0, 0]]
+    assert model.sample(2, labels, temperature=2.0).tolist() == [[3, 3], [1, 1]]
+
+
+def test_a_method_generate_of_networks_of_images_is_theirs() -> None:
+    class Net(nn.Linear):
+        def generate(self, *_: torch.Tensor) -> torch.Tensor:
+            raise AssertionError
+
+    assert GAN(Net(3, 2), nn.Linear(2, 1), 3).sample(4).shape == (4, 2)
 
 
 def test_maximum_likelihood_learns_a_chain() -> None:
@@ -434,6 +490,7 @@ def test_a_run_from_fit_to_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for wrong, told in (
         (["sweep", "--ckpt_path", str(run), "--temperatures", "0"], "temperature must be a finite number > 0, got 0.0"),
         (["sweep", "--ckpt_path", str(tmp_path)], "--ckpt_path must be a run or lie in one"),
+        (["sweep", "--ckpt_path", str(run), "--out", "a.json"], "--out must be a CSV file, beside which the .json"),
         (["score", "--samples", "none.txt", "--data", "MarkovText"], "path must be a text file, got none.txt"),
     ):
         with pytest.raises(SystemExit, match=re.escape(told)):

@@ -177,6 +177,9 @@ def test_super_resolution() -> None:
     assert found == {"project.weight", "project.bias"}
     module = TransGAN(generator(), discriminator(), 3)
     assert module.generator_terms(Batch(x.float(), None, None, x), x.float()).keys() == {"adversarial"}
+    own: Any = torch.nn.Linear(3, 64)  # of a user, without a stem of that name
+    own.bottom, own.upscale = (4, 4), torch.nn.Upsample(scale_factor=2)
+    assert TransGAN(own, discriminator(), 3, super_resolution=1.0).super_resolution == 1
 
 
 def test_the_mask_moves_with_the_updates_and_is_kept(tmp_path: Path) -> None:

@@ -93,6 +93,8 @@ def sweep(args: list[str]) -> None:
                 f"error: --ckpt_path must be a run or lie in one, which tells its data, got {own.ckpt_path}."
             )
         out = Path(own.out or folder / "sweep.csv")
+        if out.suffix == ".json":
+            raise SystemExit(f"error: --out must be a CSV file, beside which the .json lies, got {own.out}.")
         check_writable("--out", out)
         model = tools.load(own.ckpt_path, own.which)
         try:

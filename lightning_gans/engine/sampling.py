@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -145,8 +146,12 @@ class Sampling(pl.LightningModule):
 
         A network of text has a method ``generate`` from noise to tokens, beside what it is trained by.
         """
+        return self._made(z, labels)
+
+    def _made(self, z: Tensor, labels: Tensor | None, **options: Any) -> Tensor:
         with evaluating(network := self.network):
-            return conditional_call(getattr(network, "generate", network), z, labels)
+            make = network if self.vocabulary_size is None else getattr(network, "generate", network)
+            return conditional_call(partial(make, **options) if options else make, z, labels)
 
     def sample(
         self,
@@ -176,8 +181,8 @@ class Sampling(pl.LightningModule):
             raise ValueError(
                 f"temperature must be None for {type(self).__name__}, which makes no text, got {temperature}."
             )
-        with torch.no_grad(), evaluating(network := self.network):
-            return cast(Any, network).generate(noise[0], temperature=temperature)
+        with torch.no_grad():
+            return self._made(*noise, temperature=temperature)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """As many samples as ``batch`` says or holds; batch ``i`` always gets the same noise."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lightning_gans.functional.numerics import full_precision
 
 _PARTS = 2**40  # a probability is a whole number of these
 _BLOCK = 128  # probabilities that are summed at once
@@ -38,6 +41,11 @@ class Vocabulary:
         """How many there are."""
         return len(self.symbols)
 
+    @cached_property
+    def known(self) -> dict[str, int]:
+        """Token by symbol."""
+        return {symbol: token for token, symbol in enumerate(self.symbols)}
+
     def split(self, text: str) -> list[str]:
         """The symbols of a text, known or not."""
         return list(text) if self.level == "char" else text.split()
@@ -48,8 +56,7 @@ class Vocabulary:
         Raises:
             ValueError: for a symbol that is not known, and for a text that is longer, or without padding shorter.
         """
-        known = {symbol: token for token, symbol in enumerate(self.symbols)}
-        tokens = [known.get(symbol, self.unknown) for symbol in self.split(text)]
+        tokens = [self.known.get(symbol, self.unknown) for symbol in self.split(text)]
         if None in tokens:
             wrong = self.split(text)[tokens.index(None)]
             raise ValueError(f"a text must be made of the {len(self)} known symbols, got {wrong!r} in {text[:60]!r}.")
@@ -165,13 +172,14 @@ def _invert(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     return index.squeeze(1), ((exact - (behind - weight)) / weight).clamp(0, 1 - 2**-53)
 
 
-def token_nll(logits: Tensor, tokens: Tensor) -> Tensor:
-    """-log p of each token, (N, T) nats, from logits (N, T, V).
+def token_nll(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
+    """-log p of each token, (N, T) nats, from logits (N, T, V) over a temperature, in full precision.
 
     >>> token_nll(torch.zeros(1, 2, 4), torch.tensor([[0, 3]])).exp().tolist()
     [[4.0, 4.0]]
     """
-    return F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+    logits = full_precision(logits).flatten(0, 1) / temperature
+    return F.cross_entropy(logits, tokens.flatten(), reduction="none").view(tokens.shape)
 
 
 def markov_law(transitions: Tensor, start: Tensor, n: int) -> Tensor:

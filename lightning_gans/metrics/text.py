@@ -207,9 +207,9 @@ TEXT_METRICS = ("js", "distinct", "copied", "bleu", "self_bleu", "nll_oracle")
 class TextScores:
     """Scores of samples against a corpus, by name, each with what it is measured by in ``protocol``.
 
-    ``js-n`` in bits to the corpus (and ``js-n/law`` where that is known), ``distinct-n``, ``copied-8`` (share of their
-    8-grams that the training part has), ``bleu-n`` against the held-out part, ``self_bleu-n``, and ``nll_oracle``, nats
-    a token, where there is an oracle.
+    ``js-n`` in bits to the corpus (and ``js-n/law``, n up to 3, where that is known), ``distinct-n``, ``copied-8``, the
+    share of their 8-grams that the training part has, ``bleu-n`` against the held-out part, ``self_bleu-n``, and
+    ``nll_oracle``, nats a token, where there is an oracle.
 
     Args:
         training: tokens (N, T) of the training part.
@@ -271,7 +271,7 @@ class TextScores:
             found |= {f"js-{n}": ngram_js(samples, self.training, n, self.size) for n in self.js}
             if self.law is not None:
                 law = self.law
-                found |= {f"js-{n}/law": ngram_js_to_law(samples, law, n, self.size) for n in self.js[:3]}
+                found |= {f"js-{n}/law": ngram_js_to_law(samples, law, n, self.size) for n in self.js if n <= 3}
         if "distinct" in self.metrics:
             found |= {f"distinct-{n}": distinct(samples, n, self.size, self.pad) for n in (1, 2) if n <= longest}
         if "copied" in self.metrics and longest >= 8:

@@ -52,7 +52,7 @@ class LanguageModel(nn.Module):
     def nll(self, tokens: Tensor, temperature: float = 1.0) -> Tensor:
         """-log p of each token given those before it, (N, T) nats, by p^(1 / temperature)."""
         check_temperature(temperature)
-        return token_nll(self.logits(tokens) / temperature, tokens)
+        return token_nll(self.logits(tokens), tokens, temperature)
 
     def generate(self, z: Tensor, temperature: float = 1.0) -> Tensor:
         """Tokens (N, T) int64 of noise (N, T), by p^(1 / temperature)."""

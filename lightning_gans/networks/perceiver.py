@@ -132,8 +132,9 @@ class PerceiverCritic(nn.Module):
 
     def places(self, x: Tensor) -> Tensor:
         """What tells the places of the pixels, (H W, 2 (2 K + 1)), in raster order."""
-        axes = [torch.linspace(-1, 1, side, dtype=x.dtype, device=x.device) for side in self.shape[1:]]
+        dtype = torch.promote_types(x.dtype, torch.float32)  # in half the fastest waves would be noise
+        axes = [torch.linspace(-1, 1, side, dtype=dtype, device=x.device) for side in self.shape[1:]]
         p = torch.stack(torch.meshgrid(*axes, indexing="ij"), 2).flatten(0, 1)
-        waves = torch.linspace(1, max(self.shape[1:]) / 2, self.bands, dtype=x.dtype, device=x.device)
+        waves = torch.linspace(1, max(self.shape[1:]) / 2, self.bands, dtype=dtype, device=x.device)
         angles = math.pi * (p[:, :, None] * waves).flatten(1)
-        return torch.cat([angles.sin(), angles.cos(), p], 1)
+        return torch.cat([angles.sin(), angles.cos(), p], 1).to(x.dtype)

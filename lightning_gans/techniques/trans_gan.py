@@ -91,7 +91,7 @@ class TransGAN(WGANGP):
         self.limited = [m for m in generator.modules() if isinstance(m, Attention) and m.locality != "none"]
         if locality and not self.limited:
             raise ValueError(f"locality must be empty for a generator without a layer of one, got {locality!r}.")
-        if super_resolution and getattr(generator, "stem", None) is None:
+        if super_resolution and (not hasattr(generator, "upscale") or getattr(generator, "stem", True) is None):
             raise ValueError(f"super_resolution must be 0 for a generator without a stem, got {super_resolution!r}.")
         self.declare(False, drift=drift_weight)
         kwargs |= {"g_batch_factor": g_batch_factor, "clip_grad_g": clip_grad_g, "clip_grad_d": clip_grad_d}
