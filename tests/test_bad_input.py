@@ -304,6 +304,8 @@ def test_batches_that_are_no_samples() -> None:
     module = WGANGP(generator(), discriminator(), 3)
     message = refused(module, loader((X * 50).byte()), TypeError)
     assert "floating-point tensor, got torch.uint8: scale images" in message
+    message = refused(module, loader(X.long()), TypeError)
+    assert "floating-point tensor, got torch.int64: of text take one_hot=True" in message
     message = refused(module, DataLoader([{"point": x} for x in X], 4))  # type: ignore[arg-type]
     assert message.startswith("columns={'real': ...} must name the real samples of batches with point")
     message = refused(module, loader(X.double()))

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gans import GAN, SNGAN, SRNGAN, PrimalDualGAN, RobustWGAN
+from lightning_gans import GAN, MLE, SNGAN, SRNGAN, PrimalDualGAN, RobustWGAN
 from lightning_gans.cli import main
-from lightning_gans.cli.mistakes import sentence_of
+from lightning_gans.cli.mistakes import ASK_FOR_TYPES, sentence_of
 from lightning_gans.datamodules import Resampled, Ring
 from lightning_gans.functional import score
 from lightning_gans.functional.robust import robust_weights
@@ -289,3 +289,16 @@ def test_what_would_be_published_in_a_folder(checkpoint: Path, tmp_path: Path) -
     assert (folder / "README.md").read_text().startswith("---\nlibrary_name: lightning_gans\ntags: [")
     with pytest.raises(ValueError, match=r"folder must be a new one, got .*gan, which is there already"):
         push_to_hub(checkpoint, "me/gan", folder=folder)
+
+
+def test_types_that_are_refused_are_told_without_a_traceback() -> None:
+    root = Path(__file__).parent.parent / "lightning_gans"
+    refusing = {
+        ".".join(("lightning_gans", *path.relative_to(root).with_suffix("").parts))
+        for path in root.rglob("*.py")
+        if "raise TypeError(" in path.read_text()
+    }
+    assert refusing <= {*ASK_FOR_TYPES}
+    with pytest.raises(TypeError) as caught:
+        MLE(nn.Linear(2, 2))
+    assert sentence_of(caught.value) == "generator must be a language model, got Linear without length."

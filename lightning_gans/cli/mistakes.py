@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 from lightning_gans import checks
 from lightning_gans.compat.lightning import utilities
-from lightning_gans.engine import contract
-from lightning_gans.engine.first_batch import out_of_memory
+from lightning_gans.engine import contract, first_batch
 from lightning_gans.engine.logbook import NonFiniteError
+from lightning_gans.nonadversarial import mle
 
 _LIGHTNINGS = tuple(  # what it asks of options that we hand on to it
     f"{home}.{part}"
@@ -25,12 +25,16 @@ _LIGHTNINGS = tuple(  # what it asks of options that we hand on to it
 )
 
 
+# Where a TypeError is meant, and no fault of ours.
+ASK_FOR_TYPES = (checks.__name__, contract.__name__, first_batch.__name__, mle.__name__)
+
+
 def sentence_of(error: Exception) -> str | None:
     """What a user is told instead of a traceback if the mistake is theirs: what our own code, or Lightning, refuses."""
     known = (utilities.exceptions.MisconfigurationException, NonFiniteError)
     if isinstance(error, known) or "stateful callback" in str(error):
         return str(error)
-    if out_of_memory(error):
+    if first_batch.out_of_memory(error):
         reason = next(iter(str(error).strip().splitlines()), "").partition(" If reserved")[0].rstrip(".")
         return (
             f"The memory must hold a batch and its gradients, got: {reason or 'not enough'}. Lower --data.batch_size."
@@ -48,10 +52,7 @@ def sentence_of(error: Exception) -> str | None:
         return sentence_of(error.__cause__)  # raised by a constructor
     refused = raised_by.startswith(("lightning_gans.", *_LIGHTNINGS)) and isinstance(error, (ValueError, OSError))
     return (
-        str(error)
-        if refused
-        or (raised_by in (checks.__name__, contract.__name__) and isinstance(error, (TypeError, ImportError)))
-        else None
+        str(error) if refused or (raised_by in ASK_FOR_TYPES and isinstance(error, (TypeError, ImportError))) else None
     )
 
 

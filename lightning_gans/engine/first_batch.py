@@ -36,9 +36,9 @@ def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
             "(x, labels, weights), or tell columns=."
         )
     if not real.is_floating_point():
-        raise TypeError(
-            f"real samples must be a floating-point tensor, got {real.dtype}: scale images to the data's range."
-        )
+        tokens = real.dtype == torch.int64 and real.ndim == 2
+        hint = "of text take one_hot=True" if tokens else "scale images to the data's range"
+        raise TypeError(f"real samples must be a floating-point tensor, got {real.dtype}: {hint}.")
     n = len(real)
     if n == 0:
         raise ValueError("The data loader yielded an empty batch.")

@@ -146,9 +146,9 @@ class Sampling(pl.LightningModule):
 
         A network of text has a method ``generate`` from noise to tokens, beside what it is trained by.
         """
-        return self._made(z, labels)
+        return self._by_network(z, labels)
 
-    def _made(self, z: Tensor, labels: Tensor | None, **options: Any) -> Tensor:
+    def _by_network(self, z: Tensor, labels: Tensor | None, **options: Any) -> Tensor:
         with evaluating(network := self.network):
             make = network if self.vocabulary_size is None else getattr(network, "generate", network)
             return conditional_call(partial(make, **options) if options else make, z, labels)
@@ -182,7 +182,7 @@ class Sampling(pl.LightningModule):
                 f"temperature must be None for {type(self).__name__}, which makes no text, got {temperature}."
             )
         with torch.no_grad():
-            return self._made(*noise, temperature=temperature)
+            return self._by_network(*noise, temperature=temperature)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """As many samples as ``batch`` says or holds; batch ``i`` always gets the same noise."""
