@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import gather_rows, rank_and_world
 
 Measure = Callable[[Tensor], Mapping[str, Tensor]]
@@ -94,7 +95,7 @@ def contrast(features: Tensor, start: int, pairs: int, same: float, different: f
     >>> float(same), float(different)
     (0.0, 1.0)
     """
-    n = len(features)
+    n, features = len(features), full_precision(features)  # there is no cdist in half precision
     d = torch.cdist(features, features, p=1) / features.shape[1]
     own = d.diagonal(n // 2)[start : start + pairs]
     others = (different - d).relu().triu(1).sum() - (different - own).relu().sum()
