@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from common import GROWN, VARIANTS, equal, make, plain, trainer
+from common import GROWN, VARIANTS, bright, brightness, equal, make, plain, trainer
 from torch import Tensor, nn
 
 import lightning_gans
@@ -93,6 +93,10 @@ def test_every_technique_with_networks_of_your_own(technique: str) -> None:
         mine[third[technique]] = ToyDiscriminator((2,), 8, 1)
     if technique == "prc_gan":
         mine["classifier"] = None
+    if technique == "gan_control":
+        mine["measure"] = brightness
+    if technique == "stylex":
+        mine |= {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(2, 1)), "classifier": bright}
     back = load("a.ckpt", **mine)
     assert type(back) is type(module) and equal(back.state_dict(), module.state_dict())
     assert torch.equal(back.sample(50, seed=3), module.sample(50, seed=3))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_gans import checks
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.modes import evaluating
+from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import gather_rows, rank_and_world
 from lightning_gans.functional.variational import mixture_log_density, normal_log_density
 from lightning_gans.nonadversarial.vae import VAE
@@ -119,7 +120,9 @@ class ExemplarVAE(VAE):
 
     def nearest(self, index: Tensor, own: Tensor, at: Tensor) -> Tensor:
         """Of these items those that are among the k nearest of a code (N, d), the code's own item not counted."""
-        distance = torch.cdist(at, self.codes[index]).masked_fill(index == own[:, None], torch.inf)
+        distance = torch.cdist(*map(full_precision, (at, self.codes[index]))).masked_fill(
+            index == own[:, None], torch.inf
+        )
         nearest = distance.topk(min(self.neighbours or 1, len(index) - 1), largest=False).indices
         return index[nearest.unique()]
 
