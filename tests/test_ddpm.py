@@ -425,6 +425,9 @@ def test_bad_company() -> None:
         Guided(make("vae"), nn.Linear(2, 2))
     with pytest.raises(ValueError, match="labels must be given to guide by Linear, which tells no num_classes"):
         Guided(module, nn.Linear(2, 2)).sample(3, progress=False)
+    for labels, got in (([0, 3], "0..3"), ([-1, 0], "-1..0")):
+        with pytest.raises(ValueError, match=f"labels must lie in 0..2, which the classifier knows, got {got}"):
+            Guided(module, TimedClassifier((2,), 3, 8, 1)).sample(2, torch.tensor(labels), progress=False)
     x = torch.randn(20, 2)
     with pytest.raises(ValueError, match="labels must be the classes of the items, got none"):
         fit_noisy_classifier(module, TimedClassifier(), x, None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, plain, state, trainer
+from common import equal, make, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import StylEx
@@ -16,6 +16,7 @@ from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.diagnostics import AttFind
 from lightning_gans.engine.batch import Batch
 from lightning_gans.networks import SoftDiscriminator, StyleEncoder, StyleGenerator, ToyDiscriminator, ToyGenerator
+from lightning_gans.samplers import Truncation
 
 SIDE = (3, 8, 8)
 DOUBLE = torch.float64
@@ -130,6 +131,12 @@ def test_the_generator_keeps_what_the_classifier_looks_at() -> None:
 
     kept, left = played(1.0), played(0.0)
     assert kept > 0.9 and left < 0.8, (kept, left)
+
+
+@pytest.mark.parametrize("module", [game(), make("exemplar_vae")], ids=["stylex", "exemplar_vae"])
+def test_samplers_that_draw_normal_noise_refuse_a_model_of_another(module: Any) -> None:
+    with pytest.raises(ValueError, match="Truncation needs a module whose noise is standard normal, got"):
+        Truncation(module, threshold=0.7)
 
 
 @pytest.mark.parametrize(

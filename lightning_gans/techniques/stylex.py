@@ -60,6 +60,7 @@ class StylEx(StyleGAN2):
             a classifier of other classes, and a batch of one.
     """
 
+    normal_noise = False
     seen: Tensor
 
     def __init__(
