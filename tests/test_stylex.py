@@ -161,10 +161,17 @@ def test_bad_settings_are_refused_in_one_sentence(options: dict[str, Any], messa
     [
         ({"classifier": lambda x: x.mean((1, 2, 3))}, 4, "classifier must tell num_classes = 3 classes, got 2"),
         ({"encoder": StyleEncoder(SIDE, 9, 3, widths=4)}, 4, r"encoder must return codes \(N, 5\), got \(N, 6\)"),
-        ({}, 1, "batch_size must be >= 2 for reconstructions and samples, got 1"),
+        ({}, 1, "batch_size must be >= 2 for reconstructions and samples, got a batch of 1 "),
     ],
 )
 def test_what_does_not_fit_is_refused_when_training_starts(options: dict[str, Any], size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         trainer(max_steps=1).fit(game(**options), plain(shape=SIDE, batch_size=size))
     assert "\n" not in str(error.value)
+
+
+def test_a_short_last_batch_is_refused() -> None:
+    """Its mean over no reconstruction would be NaN."""
+    loader = torch.utils.data.DataLoader(normal(9, *SIDE).float(), 4)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"batch_size must be >= 2 .* got a batch of 1 "):
+        trainer(max_steps=3).fit(game(), loader)
