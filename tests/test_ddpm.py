@@ -93,6 +93,13 @@ def test_respacing() -> None:
         process.respaced(300, strided=True)
 
 
+def test_one_step_is_from_pure_noise() -> None:
+    one = Diffusion(betas_of("cosine", 20)).respaced(1)
+    assert one.times.tolist() == [19]
+    x, z = torch.tensor([[0.3]]), torch.tensor([[2.0]])
+    assert torch.equal(one.back(z, x, 0, torch.ones(1), None, lambda: z), x)  # all of it is the predicted x_0
+
+
 def test_variances() -> None:
     process, like, t = Diffusion(betas_of("linear", 50)), doubles(3, 2), torch.tensor([0, 1, 30])
     posterior = process.posterior[torch.tensor([1, 1, 30])].log()  # that of t = 0 has no logarithm
