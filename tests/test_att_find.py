@@ -14,10 +14,30 @@ from torch import Tensor, nn
 from lightning_gans import StyleGAN2
 from lightning_gans.cli import main
 from lightning_gans.diagnostics import AttFind, coordinate_effects, merge_picks, pick_coordinates
+from lightning_gans.diagnostics.att_find import Pick
 from lightning_gans.functional.conditional import as_logits
 from lightning_gans.functional.shapes import draw_shapes
 from lightning_gans.metrics import ShapeRule
 from lightning_gans.networks import StyleDiscriminator, StyleGenerator
+
+
+def test_a_classifier_in_training_mode_is_left_as_it_is() -> None:
+    torch.manual_seed(0)
+    classifier = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Dropout(), nn.Linear(3, 2))
+    before, z = {k: v.clone() for k, v in classifier.state_dict().items()}, torch.randn(20, 2)
+    model: Any = SimpleNamespace(network=nn.Identity(), latents=lambda n, seed: (z, None))
+    found = AttFind(model, classifier, n=20)
+    assert all(torch.equal(v, before[k]) for k, v in classifier.state_dict().items()) and classifier[1].training
+    with torch.no_grad():
+        torch.testing.assert_close(found.base, classifier.eval()(z))
+
+
+def test_of_two_directions_the_one_that_was_chosen_first_is_merged() -> None:
+    effects = torch.zeros(1, 2, 4, 2)
+    effects[0, 1, 3, 0], effects[0, 0, 3, 0] = 3.0, 0.5
+    both = [Pick(3, 1, 3.0, 1.0), Pick(3, -1, 0.5, 0.0)]
+    assert merge_picks(effects, {0: both, 1: []}) == [Pick(3, 1, 3.0, 1.0)]
+    assert [p.direction for p in merge_picks(effects, {0: [], 1: both})] == [-1]
 
 
 def uniform(*shape: int, seed: int = 0) -> Tensor:
@@ -154,6 +174,8 @@ def test_explain_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         (lambda: AttFind(make("gan"), lambda x: x, n=4), None),
         (lambda: AttFind(make("gan"), lambda x: x[:1], n=4), "classifier must return logits .* got"),
         (lambda: AttFind(make("gan"), lambda x: x, space="w"), "space must be one that a ToyGenerator has, got 'w'"),
+        (lambda: AttFind(make("gan"), lambda x: x, codes=torch.zeros(4, 2)), "codes must be None in z, got some"),
+        (lambda: AttFind(make("ddpm"), lambda x: x, n=4), "AttFind needs a module whose .* one network call, got DDPM"),
         (lambda: AttFind(make("gan"), lambda x: x, n=1), "n must be an integer >= 2, got 1"),
         (lambda: coordinate_effects(linear, uniform(3, 12), trim=0.5), r"trim must be in \[0, .5\), got 0.5"),
         (lambda: as_logits(torch.zeros(2, 2, 2), 2), r"classifier must return logits .* got \(2, 2, 2\)"),

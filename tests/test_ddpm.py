@@ -93,6 +93,13 @@ def test_respacing() -> None:
         process.respaced(300, strided=True)
 
 
+def test_one_step_is_from_pure_noise() -> None:
+    one = Diffusion(betas_of("cosine", 20)).respaced(1)
+    assert one.times.tolist() == [19]
+    x, z = torch.tensor([[0.3]]), torch.tensor([[2.0]])
+    assert torch.equal(one.back(z, x, 0, torch.ones(1), None, lambda: z), x)  # all of it is the predicted x_0
+
+
 def test_variances() -> None:
     process, like, t = Diffusion(betas_of("linear", 50)), doubles(3, 2), torch.tensor([0, 1, 30])
     posterior = process.posterior[torch.tensor([1, 1, 30])].log()  # that of t = 0 has no logarithm
@@ -425,6 +432,9 @@ def test_bad_company() -> None:
         Guided(make("vae"), nn.Linear(2, 2))
     with pytest.raises(ValueError, match="labels must be given to guide by Linear, which tells no num_classes"):
         Guided(module, nn.Linear(2, 2)).sample(3, progress=False)
+    for labels, got in (([0, 3], "0..3"), ([-1, 0], "-1..0")):
+        with pytest.raises(ValueError, match=f"labels must lie in 0..2, which the classifier knows, got {got}"):
+            Guided(module, TimedClassifier((2,), 3, 8, 1)).sample(2, torch.tensor(labels), progress=False)
     x = torch.randn(20, 2)
     with pytest.raises(ValueError, match="labels must be the classes of the items, got none"):
         fit_noisy_classifier(module, TimedClassifier(), x, None)

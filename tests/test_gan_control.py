@@ -441,3 +441,25 @@ def test_a_value_beyond_what_was_learned_is_refused() -> None:
     with pytest.raises(ValueError, match="attributes must be one of first, second, got 'third'"):
         module.sample(2, attributes={"third": 0})
     assert to_w(module.generator, torch.ones(1, 2)).tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize("left", [2, 3])
+def test_a_short_last_batch_is_refused(left: int) -> None:
+    """A mean over no pairs would be NaN, and an odd one would be paired wrongly."""
+    loader = torch.utils.data.DataLoader(normal(8 + left, *SIDE).float(), 8)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"batch_size must be even.* got {left} on each of 1"):
+        trainer(max_steps=2).fit(game(), loader)
+
+
+def test_a_measure_that_tells_nothing_is_refused() -> None:
+    measure = lambda x: {**look(x), "light": 0 * look(x)["light"]}  # noqa: E731
+    with pytest.raises(ValueError, match="measure must tell samples apart, got the same light of all"):
+        trainer(max_steps=1).fit(game(measure=measure), plain(shape=SIDE))
+
+
+def test_samples_in_half_are_measured_in_full() -> None:
+    """Fourth powers of places overflow in half; a mean of places keeps two digits."""
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).half() * 2 - 1
+    found = measured(ShapeMeasure(), x, ["shape", "position"])
+    for name, features in measured(ShapeMeasure(), x.float(), ["shape", "position"]).items():
+        assert found[name].dtype == torch.float32 and torch.equal(found[name], features), name

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, plain, state, trainer
+from common import equal, make, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import StylEx
@@ -16,6 +16,7 @@ from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.diagnostics import AttFind
 from lightning_gans.engine.batch import Batch
 from lightning_gans.networks import SoftDiscriminator, StyleEncoder, StyleGenerator, ToyDiscriminator, ToyGenerator
+from lightning_gans.samplers import Truncation
 
 SIDE = (3, 8, 8)
 DOUBLE = torch.float64
@@ -132,6 +133,12 @@ def test_the_generator_keeps_what_the_classifier_looks_at() -> None:
     assert kept > 0.9 and left < 0.8, (kept, left)
 
 
+@pytest.mark.parametrize("module", [game(), make("exemplar_vae")], ids=["stylex", "exemplar_vae"])
+def test_samplers_that_draw_normal_noise_refuse_a_model_of_another(module: Any) -> None:
+    with pytest.raises(ValueError, match="Truncation needs a module whose noise is standard normal, got"):
+        Truncation(module, threshold=0.7)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -154,10 +161,17 @@ def test_bad_settings_are_refused_in_one_sentence(options: dict[str, Any], messa
     [
         ({"classifier": lambda x: x.mean((1, 2, 3))}, 4, "classifier must tell num_classes = 3 classes, got 2"),
         ({"encoder": StyleEncoder(SIDE, 9, 3, widths=4)}, 4, r"encoder must return codes \(N, 5\), got \(N, 6\)"),
-        ({}, 1, "batch_size must be >= 2 for reconstructions and samples, got 1"),
+        ({}, 1, "batch_size must be >= 2 for reconstructions and samples, got a batch of 1 "),
     ],
 )
 def test_what_does_not_fit_is_refused_when_training_starts(options: dict[str, Any], size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         trainer(max_steps=1).fit(game(**options), plain(shape=SIDE, batch_size=size))
     assert "\n" not in str(error.value)
+
+
+def test_a_short_last_batch_is_refused() -> None:
+    """Its mean over no reconstruction would be NaN."""
+    loader = torch.utils.data.DataLoader(normal(9, *SIDE).float(), 4)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"batch_size must be >= 2 .* got a batch of 1 "):
+        trainer(max_steps=3).fit(game(), loader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -128,8 +129,8 @@ def merge_picks(effects: Tensor, of_class: Mapping[int, list[Pick]]) -> list[Pic
 
     The effect is the mean gain of class 0 in that direction and of class 1 in the other, over all samples.
     """
-    turned = {p.coordinate: p._replace(direction=-p.direction) for p in of_class[1]}
-    chosen = {**turned, **{p.coordinate: p for p in of_class[0]}}
+    turned = {p.coordinate: p._replace(direction=-p.direction) for p in reversed(of_class[1])}
+    chosen = {**turned, **{p.coordinate: p for p in reversed(of_class[0])}}  # of both directions the one chosen first
     mean = effects.mean(0)
 
     def told(p: Pick) -> Pick:
@@ -194,6 +195,11 @@ class AttFind:
         checks.one_of("space", self.space, ("styles", "w", "z"))
         if not {"styles": styled, "w": between, "z": True}[self.space]:
             raise ValueError(f"space must be one that a {type(self.network).__name__} has, got {self.space!r}.")
+        if codes is not None and self.space == "z":
+            raise ValueError("codes must be None in z, got some: they are w.")
+        if (calls := getattr(module, "network_calls", 1)) != 1:
+            name = type(module).__name__
+            raise ValueError(f"AttFind needs a module whose samples take one network call, got {name}, with {calls}.")
         self.z, self.labels = module.latents(n, seed=seed)
         with evaluating(self.network):
             s = self.z if self.space == "z" else to_w(self.network, self.z, self.labels) if codes is None else codes
@@ -214,7 +220,11 @@ class AttFind:
             return from_w(self.network, s, labels) if self.space == "w" else conditional_call(self.network, s, labels)
 
     def _logits(self, s: Tensor, rows: Tensor) -> Tensor:
-        return as_logits(self.classifier(self.render(s, rows)), len(s))
+        return self._told(self.render(s, rows))
+
+    def _told(self, x: Tensor) -> Tensor:
+        with evaluating(self.classifier) if isinstance(self.classifier, nn.Module) else nullcontext():
+            return as_logits(self.classifier(x), len(x))
 
     def picks(self, target: int, **options: Any) -> list[Pick]:
         """The coordinates that explain best what makes samples of a class; see :func:`pick_coordinates`."""
@@ -259,7 +269,7 @@ class AttFind:
         after = self.render(s, which)
         if before.ndim != 4:
             raise ValueError(f"chart needs images (N, C, H, W), got samples of shape {tuple(before.shape)}.")
-        told = [as_logits(self.classifier(x), len(x)).softmax(1)[:, target] for x in (before, after)]
+        told = [self._told(x).softmax(1)[:, target] for x in (before, after)]
         low, high = value_range
         shown = torch.stack([before, after, (low + high) / 2 + (after - before) / 2], 1).flatten(0, 1)
         return grid_image(shown.float().cpu(), 3, value_range), torch.stack(told, 1).cpu()

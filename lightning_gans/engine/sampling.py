@@ -24,6 +24,7 @@ class Sampling(pl.LightningModule):
     Attributes:
         latent_dim: length of z.
         made_by: name of the attribute that holds the network which makes samples; averaged by ``callbacks.EMA``.
+        normal_noise: z of samples is standard normal; False where `latents` draws it by another law.
         label_counts: (num_classes,) how often each class is in the training data, as far as they tell (a data module
             with ``reference``, a ``MemoryLoader``); None otherwise. Part of the checkpoint.
         vocabulary: of a model of text, the symbols of its tokens, if the training data tell; part of the checkpoint.
@@ -31,6 +32,7 @@ class Sampling(pl.LightningModule):
 
     latent_dim: int
     made_by = "generator"
+    normal_noise = True
     label_counts: Tensor | None = None
     vocabulary: Vocabulary | None = None
 

@@ -71,7 +71,7 @@ def check_pairs(n: int, pairs: int, groups: Sequence[int]) -> None:
         apart = f", in groups of {groups[0]} that keep pairs apart," if groups else ""
         raise ValueError(
             f"batch_size must be even{apart} and hold {pairs} pairs of samples, {2 * pairs} rows, on all ranks "
-            f"together, got {n} on each of {world}."
+            f"together, got {n} on each of {world} (drop_last=True leaves out a short last one)."
         )
 
 
@@ -111,7 +111,7 @@ def measured(measure: Measure, samples: Tensor, names: Collection[str]) -> dict[
     >>> measured(lambda x: {"mean": x.mean(1)}, torch.ones(3, 2), ["mean"])["mean"].tolist()
     [[1.0], [1.0], [1.0]]
     """
-    found, n = measure(samples), len(samples)
+    found, n = measure(full_precision(samples)), len(samples)
     for name in names:
         if name not in found:
             raise ValueError(f"measure must have {name}, got only {', '.join(found)}.")
@@ -119,6 +119,13 @@ def measured(measure: Measure, samples: Tensor, names: Collection[str]) -> dict[
             shape = tuple(found[name].shape)
             raise ValueError(f"measure must give numbers ({n},) or features ({n}, F) of {name}, got shape {shape}.")
     return {name: found[name].reshape(n, -1) for name in names}
+
+
+def check_measure(measure: Measure, samples: Tensor, names: Collection[str]) -> None:
+    """As :func:`measured`; ValueError also for what is the same of all samples, and has no deviation to go by."""
+    for name, features in measured(measure, samples, names).items():
+        if len(features) > 1 and not bool((features != features[:1]).any()):
+            raise ValueError(f"measure must tell samples apart, got the same {name} of all in the first batch.")
 
 
 def requested(measure: Measure, name: str, value: Any, n: int) -> Tensor:

@@ -81,7 +81,8 @@ class Diffusion:
         if strided:
             which = torch.arange(0, self.steps, self.steps // steps)
         else:
-            which = torch.linspace(0, self.steps - 1, steps, dtype=torch.float64).round().long()
+            first = 0 if steps > 1 else self.steps - 1  # one step is from the noise that samples begin with
+            which = torch.linspace(first, self.steps - 1, steps, dtype=torch.float64).round().long()
         kept = self.kept[which]
         before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
         return Diffusion(1 - kept / before, self.times[which], self.total)

@@ -382,6 +382,11 @@ class MinibatchStd(nn.Module):
         return torch.cat([x, std.repeat(size)[:, None, None, None].expand(-1, 1, *x.shape[2:])], 1)
 
 
+def std_groups(network: nn.Module) -> list[int]:
+    """Sizes of the groups of each `MinibatchStd` in a network."""
+    return [layer.group for layer in network.modules() if isinstance(layer, MinibatchStd)]
+
+
 class _Halve(nn.Module):
     """(conv, conv to half the size) and a 1x1 convolution to half the size, their sum over sqrt(2)."""
 

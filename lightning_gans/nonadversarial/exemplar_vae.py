@@ -58,7 +58,7 @@ class ExemplarVAE(VAE):
         ValueError: for settings out of range, and when training starts on data that are in no ``MemoryLoader``.
     """
 
-    needs_index, spreads = True, ("data", "prior")
+    needs_index, normal_noise, spreads = True, False, ("data", "prior")
     means: Tensor
     codes: Tensor
 

@@ -186,6 +186,9 @@ class LatentSampler(Sampler):
         if (calls := getattr(module, "network_calls", 1)) != 1:
             who = f"{type(self).__name__} needs a module whose samples take one network call"
             raise ValueError(f"{who}, got {type(module).__name__}, whose samples take {calls}.")
+        if not getattr(module, "normal_noise", True):
+            who, name = type(self).__name__, type(module).__name__
+            raise ValueError(f"{who} needs a module whose noise is standard normal, got {name}, which draws another.")
         super().__init__(module, log_ratio)
 
     @property

@@ -81,5 +81,9 @@ class Guided(Sampler):
         """Gradient (N, ...) of log p(labels | x, t) by x."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            chosen = self.classifier(x, t.to(x.dtype)).log_softmax(1).gather(1, labels[:, None])
+            logits = self.classifier(x, t.to(x.dtype))
+            if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
+                got = f"{int(labels.min())}..{int(labels.max())}"
+                raise ValueError(f"labels must lie in 0..{logits.shape[1] - 1}, which the classifier knows, got {got}.")
+            chosen = logits.log_softmax(1).gather(1, labels[:, None])
             return torch.autograd.grad(chosen.sum(), x)[0]

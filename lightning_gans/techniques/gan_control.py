@@ -13,6 +13,7 @@ from lightning_gans import checks
 from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.functional.control import (
     Measure,
+    check_measure,
     check_pairs,
     contrast,
     measured,
@@ -24,7 +25,7 @@ from lightning_gans.functional.latent import from_w, in_w, to_w
 from lightning_gans.functional.modes import copied, evaluating
 from lightning_gans.functional.ranks import gather_rows
 from lightning_gans.networks.control import AttributeEncoders
-from lightning_gans.networks.style import MinibatchStd
+from lightning_gans.networks.style import std_groups
 from lightning_gans.techniques.style_gan2 import StyleGAN2
 
 OTHER = "other"  # the group of all that is not controlled
@@ -103,8 +104,7 @@ class GANControl(StyleGAN2):
         has = list(getattr(generator, "groups", None) or ())
         if in_w(generator) and has != sizes:
             raise ValueError(f"generator must have groups={sizes}, as the model has, got {has or None}.")
-        weights = {f"{name}_{part}": control_weight for name in names for part in ("same", "different")}
-        self.declare(False, **weights)
+        self.declare(False, **{f"{name}_{part}": control_weight for name in names for part in ("same", "different")})
         super().__init__(generator, discriminator, latent_dim, style_mixing=style_mixing, **kwargs)
         self.groups, self.attributes, self.control_weight, self.pairs = dict(groups), names, control_weight, pairs
         self.tau_same, self.tau_different, self.ramp = tau_same, tau_different, ramp
@@ -125,6 +125,7 @@ class GANControl(StyleGAN2):
     def generator_batch(self, last: Batch) -> Batch:
         """Noise of which pairs share a part."""
         batch = super().generator_batch(last)
+        check_pairs(len(batch.z), self.pairs * len(self.attributes), std_groups(self.discriminator))  # it may be short
         return replace(batch, z=share_parts(batch.z, self.columns_of, self.pairs))
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
@@ -155,9 +156,9 @@ class GANControl(StyleGAN2):
         """Also that there are pairs enough, and that they can be kept apart."""
         super().check_first_batch(batch)
         self._encoders.clear()  # the generator will be another
-        groups = [layer.group for layer in self.discriminator.modules() if isinstance(layer, MinibatchStd)]
-        check_pairs(self.g_batch_factor * len(batch.real), self.pairs * len(self.attributes), groups)
-        measured(self.measure, batch.real, self.attributes)
+        n = self.g_batch_factor * len(batch.real)
+        check_pairs(n, self.pairs * len(self.attributes), std_groups(self.discriminator))
+        check_measure(self.measure, batch.real, self.attributes)
 
     def sample(self, n: int, labels: Tensor | None = None, generator: Generator | None = None, seed: int | None = None,
                temperature: float | None = None, attributes: Mapping[str, Any] | None = None) -> Tensor:  # fmt: skip

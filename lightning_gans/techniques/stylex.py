@@ -60,6 +60,7 @@ class StylEx(StyleGAN2):
             a classifier of other classes, and a batch of one.
     """
 
+    normal_noise = False
     seen: Tensor
 
     def __init__(
@@ -102,6 +103,9 @@ class StylEx(StyleGAN2):
 
     def told_by(self, batch: Batch) -> Batch:
         """The batch with probabilities (N, K) as labels, and in its noise."""
+        if len(batch.real) < 2:
+            told = "a batch of 1 (drop_last=True leaves out a short last one)"
+            raise ValueError(f"batch_size must be >= 2 for reconstructions and samples, got {told}.")
         with torch.no_grad():
             p = as_logits(self.classifier(batch.real), len(batch.real), self.classes).softmax(1).to(batch.z)
         return replace(batch, labels=p, z=torch.cat([batch.z[:, : -self.classes], p], 1))
@@ -158,8 +162,6 @@ class StylEx(StyleGAN2):
     def check_first_batch(self, batch: Batch) -> None:
         """Also that the classifier and the encoder fit."""
         super().check_first_batch(batch)
-        if len(batch.real) < 2:
-            raise ValueError("batch_size must be >= 2 for reconstructions and samples, got 1.")
         with torch.no_grad():
             codes = self.encode(batch.real)
         if codes.shape != (len(batch.real), self.latent_dim):
