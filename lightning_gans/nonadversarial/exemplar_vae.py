@@ -120,9 +120,8 @@ class ExemplarVAE(VAE):
 
     def nearest(self, index: Tensor, own: Tensor, at: Tensor) -> Tensor:
         """Of these items those that are among the k nearest of a code (N, d), the code's own item not counted."""
-        distance = torch.cdist(*map(full_precision, (at, self.codes[index]))).masked_fill(
-            index == own[:, None], torch.inf
-        )
+        distance = torch.cdist(full_precision(at), full_precision(self.codes[index]))
+        distance = distance.masked_fill(index == own[:, None], torch.inf)
         nearest = distance.topk(min(self.neighbours or 1, len(index) - 1), largest=False).indices
         return index[nearest.unique()]
 
