@@ -524,3 +524,26 @@ def test_other_data_are_told(name: str, items: int, words: list[str], tmp_path: 
     assert found == words and t.global_step == 8
     assert torch.equal(t.lightning_module.last_batch.real, plain(items, 4).dataset[28:32] if not words else  # type: ignore[union-attr,index]
                        plain(items, 4).dataset[12:16])  # type: ignore[index]  # fmt: skip
+
+
+# ---------------------------------------------------------------------- Lightning's own aids
+@pytest.mark.parametrize("batches", [1, 2])
+def test_batches_to_overfit_are_whole_cycles(batches: int) -> None:
+    """One of d_steps = 2 and the generator's would be of three epochs else; the same ones in each epoch."""
+    module, fitting = make("wgan_gp", d_steps=2), trainer(max_epochs=3, overfit_batches=batches)
+    fitting.fit(module, plain())
+    assert fitting.global_step == 3 * batches and module.progress.updates == {"d": 6 * batches, "g": 3 * batches}
+
+
+class Sized(pl.LightningDataModule):
+    batch_size = 2
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(torch.rand(40, 2) * 2 - 1, self.batch_size)
+
+
+def test_a_batch_size_is_found_before_training() -> None:
+    data, finder = Sized(), callbacks.BatchSizeFinder("power", steps_per_trial=1, init_val=2, max_trials=2)
+    module, fitting = make("wgan_gp"), trainer(max_steps=3, callbacks=[finder])
+    fitting.fit(module, datamodule=data)
+    assert data.batch_size == 4 and fitting.global_step == 3

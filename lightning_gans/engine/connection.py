@@ -81,11 +81,11 @@ class Connection(callbacks.Callback):
             self.own_ema = pl_module.ema is not None  # somebody began it by hand, and goes on with it
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Seed the noise (equally on all ranks), or go on from the checkpoint; a trial plays one whole cycle."""
+        """Seed the noise (equally on all ranks), or go on from the checkpoint; batches of a trial are whole cycles."""
         pl_module.begin()
         pl_module.run.fresh = Fresh(trainer)
-        if trainer.fast_dev_run:
-            needed = int(trainer.fast_dev_run) * pl_module.batches_needed()[0]
+        if cycles := trainer.fast_dev_run or (type(trainer.overfit_batches) is int and trainer.overfit_batches):
+            needed = int(cycles) * pl_module.batches_needed()[0]
             trainer.limit_train_batches = max(trainer.limit_train_batches, needed)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
