@@ -249,6 +249,24 @@ def test_the_exemplars_are_those_of_the_encoder_as_it_is() -> None:
     assert len(wrong) == 8 and max(wrong) < 1e-6
 
 
+def test_what_one_rank_has_encoded_keeps_it_from_no_collective(tmp_path: Path) -> None:
+    """Rank 0 alone draws grids, and a checkpoint of the same update must find all ranks in the same call."""
+
+    class Grid(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+            pl_module.sample(2)
+            calls = list[str]()
+            own, pl_module._together = pl_module._together, lambda *args: calls.append("all") or own(*args)
+            trainer.save_checkpoint(tmp_path / "a.ckpt")
+            trainer.save_checkpoint(tmp_path / "b.ckpt")  # once is enough
+            del pl_module._together
+            seen.append(len(calls))
+
+    seen: list[int] = []
+    trainer(max_steps=2, callbacks=[Grid()]).fit(make("exemplar_vae"), memory())
+    assert seen == [1, 1]
+
+
 def test_a_share_of_the_exemplars() -> None:
     seen = []
 

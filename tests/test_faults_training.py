@@ -288,7 +288,9 @@ def test_penalties_of_networks_in_half_precision(technique: str, precision: Any)
 
 def test_unrolled_steps_of_any_network_in_half_precision() -> None:
     nets = nn.Sequential(nn.Linear(3, 2)), nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))
-    trainer(max_steps=1, precision="bf16-true").fit(UnrolledGAN(*nets, 3), DataLoader(torch.randn(8, 2), 4))
+    module = UnrolledGAN(*nets, 3)
+    trainer(max_steps=1, precision="bf16-true").fit(module, DataLoader(torch.randn(8, 2), 4))
+    assert module.values and all(value.isfinite().all() for value in module.values.values())
 
 
 @pytest.mark.parametrize("penalty", [adversarial_lipschitz_penalty, finite_difference])

@@ -299,7 +299,7 @@ def work(rank: int, folder: Path) -> None:
 
 def test_two_ranks_do_what_one_process_does(tmp_path: Path) -> None:
     two_ranks(work, tmp_path)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     whole = {
         "layout": share_parts(normal(16, 6), torch.tensor([0, 0, -1, 1, 1, 1]), 3),
         "rolled": roll_half(torch.arange(16.0)),

@@ -77,7 +77,8 @@ class ExemplarVAE(VAE):
         if neighbours is not None:
             checks.only("cuda_graphs", kwargs.get("cuda_graphs", False), False, "with neighbours")
         super().__init__(encoder, decoder, latent_dim, **kwargs)
-        self.exemplars, self.neighbours, self.means_of = exemplars, neighbours, -1  # means_of: the update they are of
+        self.exemplars, self.neighbours = exemplars, neighbours
+        self.means_of = self.together_of = -1  # the update that the means are of; ... of the last ones by all ranks
         self.register_buffer("means", torch.empty(0, latent_dim))
         self.register_buffer("codes", torch.empty(0, latent_dim), persistent=neighbours is not None)
         self._made: list[tuple[Tensor, Tensor]] = []  # items and their codes, of this cycle
@@ -142,8 +143,11 @@ class ExemplarVAE(VAE):
     @torch.no_grad()
     def encode(self, by: Callable[..., Tensor]) -> None:
         """Bring ``means`` up to date while training is under way; after it they are what they were at its end."""
-        if self.run is not None and self.run.trainer is not None and self.means_of != self.global_step:
+        together = by == self._together  # which all ranks do or none, whatever one of them has encoded by itself
+        done = self.together_of if together else self.means_of
+        if self.run is not None and self.run.trainer is not None and done != self.global_step:
             self.means, self.means_of = self._all(by), self.global_step
+            self.together_of = self.global_step if together else self.together_of
 
     def _all(self, by: Callable[..., Tensor]) -> Tensor:
         """Codes of all training items, the same each time."""
@@ -184,7 +188,7 @@ class ExemplarVAE(VAE):
     # ------------------------------------------------------------------ start, stop and resume
     def check_first_batch(self, batch: Batch) -> None:
         """Raise one sentence for networks that do not fit the data, or each other."""
-        self.means_of = -1  # of this fit they are not known yet
+        self.means_of = self.together_of = -1  # of this fit they are not known yet
         super().check_first_batch(batch)
 
     def on_train_end(self) -> None:
