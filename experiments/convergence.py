@@ -49,6 +49,7 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
 }
 RATES = (2e-4, 6e-4, 2e-3)  # of D, and of G except for PRC-GAN, whose G and C have a fifth of it, as in its code
 CHOOSING = 100  # the seed by which rates are chosen, which is not reported
+SAME = ("data", "width", "batch_size", "num_fake")  # arguments that games of one table share
 FIRST = 60  # updates by which the time of one is measured
 
 
@@ -113,7 +114,7 @@ def check_same(lines: list[Line], arguments: Any) -> None:
     """SystemExit for games of other data or another length, which would stand in one table with these."""
     for line in lines:
         minutes = line["minutes"] * (3 if line["seed"] == CHOOSING else 1)
-        for name, was in (("data", line["data"]), ("minutes", round(minutes, 6))):
+        for name, was in ({"minutes": round(minutes, 6)} | {name: line[name] for name in SAME}).items():
             if (got := getattr(arguments, name)) != was:
                 kept = arguments.out.with_suffix(".jsonl")
                 raise SystemExit(
@@ -234,8 +235,9 @@ def main() -> None:
         result = playing.play(made | {"folder": str(folder)})
         told = header("")
         lines.append({
-            "technique": technique, "seed": seed, "rate": rate, "data": arguments.data, "minutes": share,
-            "updates": made["updates"], "extractor": playing.score_of(arguments.data).rsplit("/", 1)[1],
+            "technique": technique, "seed": seed, "rate": rate, "minutes": share,
+            **{name: getattr(arguments, name) for name in SAME}, "updates": made["updates"],
+            "extractor": playing.score_of(arguments.data).rsplit("/", 1)[1],
             "commit": told[1].removeprefix("- commit: "), "date": told[2].removeprefix("- date: "),
             "hardware": told[3].removeprefix("- hardware: "), "failed": result["failed"],
             "rows": [{k: float(f"{v:.5g}") for k, v in row.items() if k.startswith(("step", "seconds", "metrics/"))}

@@ -306,9 +306,10 @@ def test_convergence_plays_what_is_missing_and_ranks_it(tmp_path: Path, monkeypa
     assert "0 of 9 games are missing" in text and (tmp_path / "page" / "dcgan.png").exists()
     convergence.main()
     assert len(played) == 18
-    monkeypatch.setattr(sys, "argv", [*command, "--minutes", "5", "--out", str(out)])
-    with pytest.raises(SystemExit, match=r"--minutes must be 15.0, as of the games in .*page.jsonl, got 5.0"):
-        convergence.main()
+    for flag, was, got in (("--minutes", "15.0", "5.0"), ("--batch_size", "32", "64")):
+        monkeypatch.setattr(sys, "argv", [*command, flag, got, "--out", str(out)])
+        with pytest.raises(SystemExit, match=rf"{flag} must be {was}, as of the games in .*page.jsonl, got {got}"):
+            convergence.main()
 
 
 def test_a_technique_that_failed_once_is_ranked_last() -> None:
