@@ -544,7 +544,7 @@ def test_mode_coverage_of_stacked_digits(tmp_path: Path) -> None:
 
 
 def test_mode_coverage_refuses_bad_input() -> None:
-    with pytest.raises(ValueError, match="radius must be > 0, got -1"):
+    with pytest.raises(ValueError, match="radius must be a finite number > 0, got -1"):
         ModeCoverage(radius=-1)
     with pytest.raises(ValueError, match="threshold must be an integer >= 1, got 0"):
         ModeCoverage(threshold=0)

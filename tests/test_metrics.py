@@ -210,7 +210,7 @@ def test_mode_coverage_counts_modes_quality_and_kl() -> None:
     assert mode_coverage(samples, modes, 0.5, weights=weights).reverse_kl == pytest.approx(0, abs=1e-9)
     with pytest.raises(ValueError, match=r"samples must have shape \(N, 2\), got \(5, 1\)"):
         mode_coverage(samples[:, :1], modes, radius=0.5)
-    with pytest.raises(ValueError, match="radius must be > 0, got 0"):
+    with pytest.raises(ValueError, match="radius must be a finite number > 0, got 0"):
         mode_coverage(samples, modes, radius=0)
 
 
