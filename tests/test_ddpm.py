@@ -338,7 +338,8 @@ def test_without_what_it_takes_the_ring_is_missed(ring: Any, monkeypatch: pytest
     whole = module.steps_back
     module.steps_back = module.process.respaced(25)
     half = share(module.sample(1000, seed=0), data)
-    module.steps_back.total = 25  # times twice the original ones
+    module.steps_back.told = module.steps_back.told * 2  # times twice the original ones
+    module.steps_back.placed.clear()
     assert share(module.sample(1000, seed=0), data) < half - 0.1
     module.steps_back = whole
 

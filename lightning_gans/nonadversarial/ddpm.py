@@ -116,8 +116,7 @@ class DDPM(GenerativeModule):
     def predict(self, x_t: Tensor, t: Tensor, labels: Tensor | None, process: Diffusion, net: nn.Module) -> Any:
         """The noise in x_t, and v of a learned variance or None, at places t (N,) in a process."""
         name = None if labels is None or (hasattr(net, "config") and not self.num_classes) else label_argument(net)
-        times = process.times.to(t.device)[t] * (1000 / process.total)
-        out = net(x_t, times.to(x_t.dtype), **({} if name is None else {name: labels}))
+        out = net(x_t, process.at("told", t, x_t).flatten(), **({} if name is None else {name: labels}))
         out = full_precision(getattr(out, "sample", out))
         return out.chunk(2, 1) if self.variance == "learned" else (out, None)
 
@@ -172,7 +171,7 @@ class DDPM(GenerativeModule):
                 clean = process.clean(x, t, predicted)
                 clean = clean.clamp(-1, 1) if self.clip else clean
                 variance = process.log_variance(t, x, self.variance, v).exp()
-                gradient = None if push is None else push(x, process.times.to(t.device)[t] * (1000 / process.total))
+                gradient = None if push is None else push(x, process.at("told", t, x).flatten())
                 x = process.back(x, clean, i, variance, self.eta, noise, gradient)
         return x
 
