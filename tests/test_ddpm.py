@@ -420,6 +420,8 @@ def test_bad_company() -> None:
     module = make("ddpm")
     with pytest.raises(ValueError, match="shape must be given for a Linear, which has none, got None"):
         DDPM(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"shape must be integers >= 1, at least one, got \(0,\)"):
+        DDPM(nn.Linear(2, 2), (0,))
     with pytest.raises(ValueError, match=r"shape must be that of the data, \(3,\), got \(2,\)"):
         trainer(max_steps=1).fit(module, MemoryLoader(torch.randn(8, 3), None, 4))
     bad = DDPM(DiffusionMLP((2,), 8, 1, learned_variance=True))

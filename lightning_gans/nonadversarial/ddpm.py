@@ -92,6 +92,7 @@ class DDPM(GenerativeModule):
         shape = getattr(denoiser, "shape", None) if shape is None else shape
         if not isinstance(shape, Sequence):
             raise ValueError(f"shape must be given for a {type(denoiser).__name__}, which has none, got {shape!r}.")
+        checks.sizes(shape=shape)
         super().__init__(**kwargs)
         self.denoiser, self.shape, self.latent_dim = denoiser, tuple(shape), math.prod(shape)
         self.process, self.variance, self.eta = Diffusion(betas_of(schedule, steps)), variance, eta
