@@ -92,7 +92,9 @@ def watched(module: GenerativeModule) -> Iterator[dict[Any, list[set[int]]]]:
 def play(module: GenerativeModule, shape: tuple[int, ...], data: Any = None) -> dict[Any, list[set[int]]]:
     with watched(module) as seen, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="cuda_graphs has no effect")
-        trainer(max_steps=6 * getattr(module, "g_steps", 1)).fit(module, data or plain(400, 4, shape=shape))
+        trainer(max_steps=6 * getattr(module, "g_steps", 1) + getattr(module, "vae_steps", 0)).fit(
+            module, data or plain(400, 4, shape=shape)
+        )
     return seen
 
 
@@ -123,8 +125,8 @@ def test_spectral_norm(name: str) -> None:
 @pytest.mark.parametrize("name", [*NONADVERSARIAL, "ddpm_learned"])
 def test_without_an_adversary(name: str) -> None:
     """A diffusion has tables by time, an exemplar prior the data: neither may come from the host at each step."""
-    options = {"loss_aware": False} if name == "ddpm_learned" else {}
-    check(make(name, cuda_graphs=True, **options), (2,), data_for(name))
+    options: dict[str, Any] = {"ddpm_learned": {"loss_aware": False}, "vaebm": {"vae_steps": 6}}
+    check(make(name, cuda_graphs=True, **options.get(name, {})), (2,), data_for(name))
 
 
 class Level(nn.Module):
