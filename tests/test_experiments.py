@@ -239,6 +239,10 @@ EXPERIMENTS: dict[str, list[str]] = {
     "weight_producers": ["--width", "8", "--updates", "2"],
     "transformers": ["--width", "4", "--updates", "2"],
     "linear_attention": ["--width", "4", "--updates", "2", "--sides", "4", "8"],
+    "spaces": [
+        *("--updates", "2", "--widths", "4", "4", "4", "--directions", "2", "--steps", "2", "--samples", "8"),
+        *("--fakes", "0", "--items", "100"),
+    ],
     "sampling_cost": ["--ring_seconds", "0.1", "--data", "Ring", "--calls", "2", "--classifier_steps", "2"],
 }
 
