@@ -403,7 +403,7 @@ def shapes_game(arguments: argparse.Namespace, latent_dim: int = 48, **more: Any
     options = {"r1_gamma": 1.0, "path_length_weight": 0.0, "style_mixing": 0.0, "lr_g": 2e-3, "lr_d": 2e-3}
     return {
         "technique": "style_gan2", "data": "Shapes", "data_options": data, "latent_dim": latent_dim,
-        "batch_size": 32, "updates": updates, "ema": 0.99, "every": updates, "log_every": 10,
+        "batch_size": 32, "updates": updates, "ema": 0.99, "every": updates, "log_every": min(10, updates),
         "save_every": updates // 4 + 1,  # not at the end, which is still to be looked at
         "score": {"extractor": "resnet", "num_fake": fakes, "num_real": None} if fakes else None,
         "generator": ["StyleGenerator", {"widths": widths}],

@@ -243,6 +243,10 @@ EXPERIMENTS: dict[str, list[str]] = {
         *("--updates", "2", "--widths", "4", "4", "4", "--directions", "2", "--steps", "2", "--samples", "8"),
         *("--fakes", "0", "--items", "100"),
     ],
+    "control": [
+        *("--updates", "2", "--widths", "4", "4", "4", "--samples", "8", "--best", "2", "--table", "50"),
+        *("--steps", "2", "--fakes", "0", "--items", "100"),
+    ],
     "sampling_cost": ["--ring_seconds", "0.1", "--data", "Ring", "--calls", "2", "--classifier_steps", "2"],
 }
 
