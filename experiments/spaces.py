@@ -99,7 +99,7 @@ def by_factor(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def explained(model: Standard, n: int = 4000) -> dict[str, float]:
+def explained(model: Standard, n: int) -> dict[str, float]:
     """Of each factor the share of its variance that linear regression on the coordinates tells, held-out samples."""
     z = torch.randn(n, model.noise_length, generator=torch.Generator().manual_seed(1))
     u = torch.cat([model.coordinates(z), torch.ones(n, 1)], 1).double()
@@ -128,7 +128,7 @@ class Spaces(pl.Callback):
         """One space after another."""
         for space in SPACES:
             model = Standard(pl_module.network.eval(), space).requires_grad_(False)
-            told = explained(model)
+            told = explained(model, min(4000, 100 * self.samples))
             for method in METHODS:
                 module = self.directions(model, method)
                 found = by_factor(attribute_correlations(module, attributes, n=self.samples))
@@ -198,11 +198,19 @@ COLUMNS: measures.Columns = {
 def main() -> None:
     """Play, print, write."""
     p = page.parser(
-        __doc__, updates=1500, widths=[64, 32, 16], items=10_000, fakes=2000, directions=32, steps=400, samples=256
+        __doc__,
+        updates=1500,
+        widths=[64, 32, 16],
+        latent_dim=48,
+        items=10_000,
+        fakes=2000,
+        directions=32,
+        steps=400,
+        samples=256,
     )
     arguments = p.parse_args()
     options = {"num_directions": arguments.directions, "steps": arguments.steps, "samples": arguments.samples}
-    game = playing.shapes_game(arguments, watch=[["experiments.spaces.Spaces", options]])
+    game = playing.shapes_game(arguments, arguments.latent_dim, watch=[["experiments.spaces.Spaces", options]])
     found = playing.sweep({"StyleGAN2": game}, arguments.seeds, arguments)
     results = [r for r in found["StyleGAN2"] if not r["failed"]]
     rows = {f"{s}, {m}": [r | {"found": kept(r, f"{s}, {m}")} for r in results] for s in SPACES for m in METHODS}
@@ -226,8 +234,9 @@ def main() -> None:
     panels = {name: {row: [COLUMNS[name](r) for r in runs] for row, runs in rows.items()} for name in columns}
     figure = figures.stack(figures.bars(panels, ""), figures.samples(shown, SHIFTS))
     protocol = [
-        f"StyleGAN2 on coloured shapes of 16 pixels, widths {arguments.widths}, z and w of 48 coordinates, "
-        f"{arguments.updates} updates with batch 32, EMA (0.99); FID by a small ResNet, {arguments.fakes} samples",
+        f"StyleGAN2 on coloured shapes of 16 pixels, widths {arguments.widths}, z and w of {arguments.latent_dim} "
+        f"coordinates, {arguments.updates} updates with batch 32, EMA (0.99); FID by a small ResNet, "
+        f"{arguments.fakes} samples",
         "styles: of all layers and images, side by side; each coordinate in units of its deviation over samples, and "
         f"shifts of up to {MAX_SHIFT:g} of them, whatever the space",
         f"learned: {arguments.directions} unit columns, {arguments.steps} steps of Adam(1e-3) with batch 32, R a small "
