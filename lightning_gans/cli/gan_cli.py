@@ -210,7 +210,8 @@ class GANCLI(pl_cli.LightningCLI):
         checks.at_least_one(samples=(n := self.options["samples"]))
         self.datamodule.predict_dataloader = lambda: [min(64, n - done) for done in range(0, n, 64)]
         if (asked := self.options["attributes"]) is not None:
-            self.trainer.callbacks.append(AskedAttributes(self.model, asked, self.run_dir / "control"))
+            where = self.run_dir / "control"
+            self.trainer.callbacks.append(AskedAttributes(self.model, asked, where, self.trainer.world_size))
         folder = unused(self.run_dir / "predictions")
         self.trainer.callbacks.append(SampleWriter(folder, self.datamodule.value_range, self.options["npz"]))
 
