@@ -25,7 +25,7 @@ class DirectionCharts(pl.Callback):
         self, most: int = 16, value_range: tuple[float, float] = (-1.0, 1.0), dirpath: str | Path | None = None
     ) -> None:
         checks.at_least_one(most=most)
-        self.most, self.value_range, self.dirpath = most, value_range, dirpath
+        self.most, self.value_range, self.dirpath = most, checks.interval("value_range", value_range), dirpath
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the folder, and refuse one that cannot be written to, or a module of another kind."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback, labels_as_in
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.contract import Latents, Pictures, Samples, has
@@ -112,6 +113,8 @@ class GenerativeMetrics(ScoreCallback):
         self.num_fake, self.num_real, self.split, self.batch_size = num_fake, num_real, split, batch_size
         if sampler is not None and batch_size < _BLOCK:
             raise ValueError(f"batch_size must be at least {_BLOCK} with a sampler, got {batch_size!r}.")
+        if value_range is not None:
+            checks.interval("value_range", value_range)
         self.value_range, self.cache_dir, self.sampler = value_range, cache_dir, sampler
         self._sampler: Sampler | None = None
         self._options: dict[str, int] = {

@@ -119,12 +119,9 @@ class ImageDataModule(GANDataModule):
         items: int | None = None,
     ) -> None:
         super().__init__(batch_size)
-        low, high = (float(bound) for bound in value_range)
-        if not low < high:
-            raise ValueError(f"value_range must be (low, high) with low < high, got {tuple(value_range)}.")
         if items is not None and items < 1:
             raise ValueError(f"items must be at least 1 (or None for all), got {items}.")
-        self.value_range = (low, high)
+        self.value_range = checks.interval("value_range", value_range)
         self.flip, self.dequantize, self.items = flip, dequantize, items
         self._splits: dict[str, tuple[Tensor, Tensor | None]] = {}
 

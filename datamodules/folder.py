@@ -88,8 +88,8 @@ class Images(ImageDataModule):
         checks.one_of("damaged", damaged, ("skip", "stop"))
         if not 0 <= test_share < 1:
             raise ValueError(f"test_share must be in [0, 1), got {test_share}.")
-        if scale is not None and not scale[0] < scale[1]:
-            raise ValueError(f"scale must be (low, high) with low < high, got {tuple(scale)}.")
+        if scale is not None:
+            checks.interval("scale", scale)
         self.path = Path(path).expanduser()
         self.fit, self.mode, self.test_share, self.given_scale, self.damaged = fit, mode, test_share, scale, damaged
         self.name = self.path.stem

@@ -49,6 +49,8 @@ class Threshold(Tail):
     """
 
     def __init__(self, value: float, feature: Feature = 0, above: bool = True) -> None:
+        if not math.isfinite(value):
+            raise ValueError(f"value must be a finite number, got {value!r}.")
         self.value, self.feature, self.above = value, feature, above
 
     def __call__(self, data: Tensor, labels: Tensor | None) -> Tensor:

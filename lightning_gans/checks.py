@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -26,10 +26,10 @@ def at_least_one(**values: int) -> None:
 
 
 def positive(**values: float) -> None:
-    """ValueError unless every value is > 0."""
+    """ValueError unless every value is a finite number > 0."""
     for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be > 0, got {value!r}.")
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be a finite number > 0, got {value!r}.")
 
 
 def not_negative(**values: float) -> None:
@@ -37,6 +37,19 @@ def not_negative(**values: float) -> None:
     for name, value in values.items():
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name} must be a finite number >= 0, got {value!r}.")
+
+
+def interval(name: str, value: Sequence[float]) -> tuple[float, float]:
+    """The two bounds; ValueError unless they are (low, high) with low < high."""
+    if len(value) != 2 or not value[0] < value[1]:
+        raise ValueError(f"{name} must be (low, high) with low < high, got {tuple(value)}.")
+    return float(value[0]), float(value[1])
+
+
+def betas(value: Sequence[float]) -> None:
+    """ValueError unless Adam can have these."""
+    if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
+        raise ValueError(f"betas must be two numbers in [0, 1), got {tuple(value)}.")
 
 
 def inside(**values: float) -> None:

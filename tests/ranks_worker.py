@@ -23,7 +23,7 @@ def sgd(parameters: Iterable) -> torch.optim.Optimizer:
 
 
 IN_FLOAT32 = ("gan", "wgan_gp", "prc_gan", "robust_wgan")  # two networks, a penalty, a third network of each kind
-STEPS = 12  # of an epoch of 10 batches, so that a second one begins
+STEPS = 5  # of an epoch of 4 batches, so that a second one begins
 SGD: dict[str, Any] = {"optimizer_g": sgd, "optimizer_d": sgd}  # Adam amplifies rounding
 
 
@@ -49,7 +49,7 @@ REPEATED: dict[str, dict[str, Any]] = {
 
 
 def loader(batch_size: int, dtype: torch.dtype = torch.float64) -> MemoryLoader:
-    data = plain(80, dtype=dtype).dataset
+    data = plain(32, dtype=dtype).dataset
     return MemoryLoader(data, None, batch_size, transform=_jitter)
 
 

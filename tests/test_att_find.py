@@ -198,7 +198,7 @@ def test_explain_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         (lambda: as_logits(torch.zeros(2, 2, 2), 2), r"classifier must return logits .* got \(2, 2, 2\)"),
         (lambda: ShapeRule("weight"), "attribute must be one of x, y, size, .* got 'weight'"),
         (lambda: ShapeRule(scale=0), "scale must not be 0, got 0"),
-        (lambda: AttFind(make("gan"), lambda x: x, n=9).picks(1, threshold=0), "threshold must be > 0, got 0"),
+        (lambda: AttFind(make("gan"), lambda x: x, n=9).picks(1, threshold=0), "threshold must be a finite number > 0"),
         (lambda: AttFind(make("gan"), lambda x: -x, n=30).chart(AttFind(make("gan"), lambda x: x).picks(1)[0], 1),
          r"chart needs images \(N, C, H, W\), got samples of shape \(6, 2\)"),
     ],

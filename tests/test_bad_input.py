@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from common import build, equal, make, make_images, plain, state, trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from lightning_gans import DCGAN, GAN, TECHNIQUES, WGAN, WGANGP, GANModule
-from lightning_gans.callbacks import SampleGrid
+from lightning_gans import DCGAN, GAN, TECHNIQUES, WGAN, WGANGP, GANModule, optim
+from lightning_gans.callbacks import DirectionCharts, GenerativeMetrics, SampleGrid
 from lightning_gans.compat.lightning import callbacks
-from lightning_gans.datamodules import Digits, MemoryLoader, Ring
+from lightning_gans.datamodules import Blob, Digits, Gaussian1D, MemoryLoader, Ring, Threshold
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
 from lightning_gans.regularizers import R1, GradientPenalty
 
@@ -199,8 +199,29 @@ def test_a_penalty_of_weight_0_is_no_term(name: str, argument: str, term: str) -
     assert f"d/{term}" not in module.values
 
 
+@pytest.mark.parametrize(
+    ("make_it", "sentence"),
+    [
+        (lambda: make("gan", betas=(0.5,)), r"betas must be two numbers in \[0, 1\), got \(0.5,\)"),
+        (lambda: optim.OptimisticAdam([torch.zeros(1)], betas=(0.5, 0.9, 0.9)), "betas must be two numbers"),
+        (lambda: make("wgan_alp", epsilon=(0.1,)), r"epsilon must be 0 < least <= most, got \(0.1,\)"),
+        (lambda: make("wgan_alp", clip=(-1.0,)), r"clip must be \(low, high\) with low < high, got \(-1.0,\)"),
+        (lambda: Digits(value_range=(0.0, 1.0, 2.0)), r"value_range must be \(low, high\)"),
+        (lambda: GenerativeMetrics(5, value_range=(1.0, -1.0)), r"value_range must be \(low, high\)"),
+        (lambda: DirectionCharts(value_range=()), r"value_range must be \(low, high\) .* got \(\)"),
+        (lambda: Blob(centre=(4.0,)), r"modes of Blob must be finite, \(K, 2\), got \[\[4.0\]\]"),
+        (lambda: Gaussian1D(mean=math.nan), r"modes of .* must be finite"),
+        (lambda: Ring(radius=math.inf), "radius must be a finite number > 0, got inf"),
+        (lambda: Threshold(math.nan), "value must be a finite number, got nan"),
+    ],
+)
+def test_pairs_are_pairs_and_numbers_finite(make_it: Callable[[], Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        make_it()
+
+
 def test_other_settings() -> None:
-    with pytest.raises(ValueError, match=r"c must be > 0, got -0.01"):
+    with pytest.raises(ValueError, match=r"c must be a finite number > 0, got -0.01"):
         make("wgan", c=-0.01)
     with pytest.raises(ValueError, match=r"loss must be one of minimax, .*got 'hinged'"):
         make("gan", loss="hinged")
@@ -210,7 +231,7 @@ def test_other_settings() -> None:
         make("gan", double_backward="fast")
     with pytest.raises(ValueError, match="g_steps must be 1 with order='g_first', got 2"):
         make("gan", order="g_first", g_steps=2)
-    with pytest.raises(ValueError, match=r"clip_grad_d must be > 0, got 0"):
+    with pytest.raises(ValueError, match=r"clip_grad_d must be a finite number > 0, got 0"):
         make("gan", clip_grad_d=0)
     with pytest.raises(ValueError, match=r"different names, got 'gradient_penalty' more than once"):
         make("wgan_gp", regularizers=[GradientPenalty(1.0)])

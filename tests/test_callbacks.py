@@ -173,9 +173,9 @@ def test_ema_by_half_life_is_that_of_its_decay() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"half_life": 0}, "half_life must be > 0, got 0"),
+        ({"half_life": 0}, "half_life must be a finite number > 0, got 0"),
         ({"half_life": 10, "decay": 0.9}, "decay must be None with a half_life, got 0.9"),
-        ({"half_life": 10, "ramp_up": 0}, "ramp_up must be > 0, got 0"),
+        ({"half_life": 10, "ramp_up": 0}, "ramp_up must be a finite number > 0, got 0"),
         ({"ramp_up": 0.05}, "EMA: ramp_up must be None without a half_life, got 0.05"),
     ],
 )

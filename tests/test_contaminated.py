@@ -186,7 +186,7 @@ def test_the_command_line_builds_and_remembers_it(tmp_path: Path) -> None:
         (lambda: Contaminated(Ring(), Gaussian1D()), r"same kind as base, of shape \(2,\), got shape \(1,\)"),
         (lambda: Contaminated(Digits(), Ring()), r"same kind as base, of shape \(1, 8, 8\), got shape \(2,\)"),
         (lambda: Contaminated(Digits(), Colours(5), 0.1).setup("fit"), "asks for 150 outliers, but Colours has only 5"),
-        (lambda: Blob(std=0), "std must be > 0, got 0"),
+        (lambda: Blob(std=0), "std must be a finite number > 0, got 0"),
     ],
 )
 def test_bad_arguments(call: Any, message: str) -> None:

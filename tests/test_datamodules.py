@@ -112,13 +112,13 @@ def test_the_command_line_finds_classes_and_arguments() -> None:
         (lambda: Digits(items=1501).setup("fit"), "items is 1501, but Digits has only 1500 training items"),
         (lambda: Digits().reference("val"), "split must be 'train' or 'test', got 'val'"),  # type: ignore[arg-type]
         (lambda: Ring().reference("val"), "split must be 'train' or 'test', got 'val'"),  # type: ignore[arg-type]
-        (lambda: Ring(modes=0), "modes must be > 0, got 0"),
+        (lambda: Ring(modes=0), "modes must be a finite number > 0, got 0"),
         (lambda: Ring(rare_share=1), r"rare_share must be in \(0, 1\), of two modes or more, got 1 of 8"),
         (lambda: Ring(modes=1, rare_share=0.1), "got 0.1 of 1"),
         (lambda: Ring(batches_per_epoch=0), "batches_per_epoch must be an integer >= 1, got 0"),
         (lambda: Grid(modes=24), "modes must be a square number such as 9, 16 or 25, got 24"),
-        (lambda: SwissRoll(noise=-1), "noise must be > 0, got -1"),
-        (lambda: Gaussian1D(std=0), "std must be > 0, got 0"),
+        (lambda: SwissRoll(noise=-1), "noise must be a finite number > 0, got -1"),
+        (lambda: Gaussian1D(std=0), "std must be a finite number > 0, got 0"),
         (lambda: RareTail1D(tail_share=1), r"tail_share must be in \(0, 1\), got 1"),
         (lambda: RareTail1D(tail_mean=-1), "tail_mean must be above body_mean = 0.0, got -1"),
     ],

@@ -306,7 +306,7 @@ def test_beta_rises_over_the_warm_up() -> None:
     [
         ({"exemplars": 1}, "exemplars must be an integer >= 2, got 1"),
         ({"warm_up": -1}, "warm_up must be an integer >= 0, got -1"),
-        ({"clip_grad_vae": 0.0}, "clip_grad_vae must be > 0, got 0.0"),
+        ({"clip_grad_vae": 0.0}, "clip_grad_vae must be a finite number > 0, got 0.0"),
         ({"accumulate_vae": 0}, "accumulate_vae must be an integer >= 1, got 0"),
     ],
 )

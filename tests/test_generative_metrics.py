@@ -88,6 +88,7 @@ def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_in_loop_scores_equal_torch_fidelity(inception_weights: Path) -> None:
     """The same weights file and the same images: FID, IS (1 split), KID (1 subset of all), precision, recall."""
     from torch_fidelity import calculate_metrics
@@ -266,7 +267,7 @@ def test_trainer_test_scores(tmp_path: Path) -> None:
     last = metrics.history[-1]
     assert results == pytest.approx({name: value for name, value in last.items() if name != "step"}, rel=1e-6)
     assert len(metrics.history) == 2 and (tmp_path / "test-scores-lenet.jsonl").exists()
-    fresh = flat(extractor="lenet", cache_dir=str(tmp_path / "other"))
+    fresh = flat(extractor="lenet")
     (results,) = pl.Trainer(**QUIET, callbacks=[fresh], default_root_dir=tmp_path).test(
         module, Digits(batch_size=8), verbose=False
     )
@@ -544,7 +545,7 @@ def test_mode_coverage_of_stacked_digits(tmp_path: Path) -> None:
 
 
 def test_mode_coverage_refuses_bad_input() -> None:
-    with pytest.raises(ValueError, match="radius must be > 0, got -1"):
+    with pytest.raises(ValueError, match="radius must be a finite number > 0, got -1"):
         ModeCoverage(radius=-1)
     with pytest.raises(ValueError, match="threshold must be an integer >= 1, got 0"):
         ModeCoverage(threshold=0)

@@ -537,11 +537,11 @@ class Rounded(nn.Module):
         (Linear, {"latent_dim": 3}, r"module failed on noise of shape \(2, 3\)"),
         (Linear, {"kind": "ortho"}, "kind must be one of orthonormal, unit, free, got 'ortho'"),
         (Linear, {"init": "zero"}, "init must be one of random, axes, got 'zero'"),
-        (Linear, {"max_shift": 0.0}, "max_shift must be > 0, got 0.0"),
+        (Linear, {"max_shift": 0.0}, "max_shift must be a finite number > 0, got 0.0"),
         (Linear, {"min_shift": 6.0}, r"min_shift must be in \[0, max_shift\) = \[0, 6\), got 6.0"),
         (Linear, {"shift_weight": -1.0}, "shift_weight must be >= 0, got -1.0"),
         (Linear, {"shift_weight": math.nan}, "shift_weight must be >= 0, got nan"),
-        (Linear, {"lr": 0.0}, "lr must be > 0, got 0.0"),
+        (Linear, {"lr": 0.0}, "lr must be a finite number > 0, got 0.0"),
         (Linear, {"seed": -1}, "seed must be >= 0, got -1"),
         (Linear, {"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
         (lambda: nn.Linear(2, 2), {}, "latent_dim must be given for a Linear, which does not tell it, got None"),
@@ -561,7 +561,7 @@ def test_bad_calls(tmp_path: Path) -> None:
         module.chart(2)
     with pytest.raises(ValueError, match=r"chart needs images \(C, H, W\), or points in 1-D or 2-D, got \(4,\)"):
         module.chart()
-    with pytest.raises(ValueError, match="magnitude must be > 0, got 0"):
+    with pytest.raises(ValueError, match="magnitude must be a finite number > 0, got 0"):
         sign_accuracy(module, magnitude=0.0)
     with pytest.raises(ValueError, match=r"found and true must be matrices .* got shapes \(2, 2\) and \(3, 3\)"):
         match_directions(torch.eye(2), torch.eye(3))

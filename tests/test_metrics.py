@@ -121,6 +121,23 @@ def test_precision_recall_equals_torch_fidelity() -> None:
     assert all(0 < value < 1 for value in ours)
 
 
+def test_all_scores_of_features_equal_torch_fidelity() -> None:
+    """The same arithmetic on given features; on images through Inception in a slow test."""
+    from torch_fidelity import metric_fid, metric_isc, metric_kid
+
+    real, fake, logits = normal(120, 8), normal(120, 8, seed=1) * 0.7 + 0.3, 3 * normal(120, 5, seed=2)
+    ours = GenerativeScores(real, ("fid", "is", "kid"), is_splits=1, kid_subsets=1, kid_subset_size=120)(fake, logits)
+    means = [metric_fid.fid_features_to_statistics(x) for x in (real, fake)]
+    theirs = {
+        "fid": metric_fid.fid_statistics_to_metric(*means, verbose=False)["frechet_inception_distance"],
+        "is": metric_isc.isc_features_to_metric(logits, splits=1)["inception_score_mean"],
+        "kid": metric_kid.kid_features_to_metric(real, fake, kid_subsets=1, kid_subset_size=120, verbose=False)[
+            "kernel_inception_distance_mean"
+        ],
+    }
+    assert {name: ours[name] for name in theirs} == pytest.approx(theirs, rel=1e-9)
+
+
 def test_prdc_in_rows_equals_prdc_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     real, fake = normal(50, 3), normal(40, 3, seed=1)
     whole = (*precision_recall(real, fake), *density_coverage(real, fake))
@@ -210,7 +227,7 @@ def test_mode_coverage_counts_modes_quality_and_kl() -> None:
     assert mode_coverage(samples, modes, 0.5, weights=weights).reverse_kl == pytest.approx(0, abs=1e-9)
     with pytest.raises(ValueError, match=r"samples must have shape \(N, 2\), got \(5, 1\)"):
         mode_coverage(samples[:, :1], modes, radius=0.5)
-    with pytest.raises(ValueError, match="radius must be > 0, got 0"):
+    with pytest.raises(ValueError, match="radius must be a finite number > 0, got 0"):
         mode_coverage(samples, modes, radius=0)
 
 

@@ -64,7 +64,7 @@ def test_a_planted_collapse_raises_uniformity_with_every_mode_lost() -> None:
     [
         (lambda: uniformity(torch.ones(1, 3)), r"features must be \(N, F\) with N >= 2, got \(1, 3\)"),
         (lambda: uniformity(torch.zeros(2, 3)), "features must be finite and no row of length 0, got lengths from 0"),
-        (lambda: uniformity(torch.ones(2, 3), -1), "t must be > 0, got -1"),
+        (lambda: uniformity(torch.ones(2, 3), -1), "t must be a finite number > 0, got -1"),
         (lambda: alignment(torch.ones(2, 3), torch.ones(2, 4)), r"y must have the shape of x, \(2, 3\), got \(2, 4\)"),
         (lambda: uniformity_gap(torch.ones(2, 3), torch.ones(2, 4)), r"fake and real must be \(N, F\) and \(M, F\)"),
         (lambda: spectrum_bands(torch.ones(2, 3)), r"images must be \(N, C, H, W\) and not empty, got \(2, 3\)"),

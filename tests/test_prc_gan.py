@@ -368,7 +368,7 @@ def test_with_both_switches_off_it_is_the_plain_technique(plain_one: type, class
         ({"classifier": None}, "classifier must be a network with ratio_clip"),
         ({"ratio_clip": 0.0}, "ratio_clip must be"),
         ({"temperature": 0.0}, "temperature must be"),
-        ({"clip_grad_c": -1.0}, "clip_grad_c must be > 0"),
+        ({"clip_grad_c": -1.0}, "clip_grad_c must be a finite number > 0"),
         ({"surrogate": "ppo"}, "surrogate must be"),
         ({"accumulate_g": 2}, "accumulate_g must be 1 with ratio_clip"),
         ({"g_batch_factor": 2}, "g_batch_factor must be 1 with ratio_clip"),

@@ -365,8 +365,8 @@ class Conditional(ToyDiscriminator):
     [
         ({"pair": "hinge"}, "pair must be one of js, wasserstein, got 'hinge'"),
         ({"alpha": -1.0}, "alpha must be a finite number >= 0, got -1.0"),
-        ({"sigma": 0.0}, "sigma must be > 0, got 0.0"),
-        ({"sigma_end": -1.0}, "sigma_end must be > 0, got -1.0"),
+        ({"sigma": 0.0}, "sigma must be a finite number > 0, got 0.0"),
+        ({"sigma_end": -1.0}, "sigma_end must be a finite number > 0, got -1.0"),
         ({"sigma_steps": 0}, "sigma_steps must be an integer >= 1, got 0"),
         ({"g_batch_factor": 2}, "g_batch_factor must be 1 with a conditional discriminator"),
     ],

@@ -373,7 +373,7 @@ def test_the_weights_of_the_samples_are_resumed(tmp_path: Path) -> None:
         ({"rho": -0.1}, "rho must be a finite number >= 0, got -0.1"),
         ({"rho": math.inf}, "rho must be"),
         ({"loss": "minimax"}, "loss must be one of wasserstein, non_saturating, hinge, got 'minimax'"),
-        ({"constraint_weight": 0.0}, "constraint_weight must be > 0"),
+        ({"constraint_weight": 0.0}, "constraint_weight must be a finite number > 0"),
         ({"w_every": 0}, "w_every must be an integer >= 1, got 0"),
         ({"w_start": -1}, "w_start must be a finite number >= 0, got -1"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),

@@ -631,8 +631,8 @@ BAD: list[tuple[Any, str]] = [
     (lambda: MetropolisHastings(wide, exact, real=torch.zeros(0, 1)), "real must hold at least one sample"),
     (lambda: MetropolisHastings(wide, exact, real_labels=torch.zeros(2)), "real_labels must be one per real sample"),
     (lambda: LatentLangevin(wide, exact), "module must have a generator for LatentLangevin, got function"),
-    (lambda: LatentLangevin(latent(), exact, step_size=0), "step_size must be > 0, got 0"),
-    (lambda: Truncation(latent(), threshold=-1), "threshold must be > 0, got -1"),
+    (lambda: LatentLangevin(latent(), exact, step_size=0), "step_size must be a finite number > 0, got 0"),
+    (lambda: Truncation(latent(), threshold=-1), "threshold must be a finite number > 0, got -1"),
     (lambda: Truncation(latent(), mode="cut"), "mode must be one of redraw, rescale, w, got 'cut'"),  # type: ignore[arg-type]
     (lambda: RejectionSampler(wide, exact).sample(0), "n must be an integer >= 1, got 0"),
     (lambda: RejectionSampler(wide, exact).sample(9, start=50), "start must be a multiple of 100"),

@@ -483,7 +483,7 @@ def test_adaptive_augmentation_trains_and_is_in_the_checkpoint(tmp_path: Path) -
     [
         ({"p": 1.5}, r"p must be in \[0, 1\], got 1.5"),
         ({"target": 1}, r"target must be in \(0, 1\), got 1"),
-        ({"speed": 0}, "speed must be > 0, got 0"),
+        ({"speed": 0}, "speed must be a finite number > 0, got 0"),
         ({"interval": 0}, "interval must be an integer >= 1, got 0"),
         ({"policy": "flip"}, "policy must be one or several of color, translation, cutout, got 'flip'"),
     ],

@@ -420,7 +420,7 @@ def test_temperatures_out_of_range_and_models_without() -> None:
 
     with pytest.raises(ValueError, match=r"temperature must be None for GAN, which makes no text, got 0.5"):
         make("gan").sample(2, temperature=0.5)
-    with pytest.raises(ValueError, match="temperature must be > 0, got 0"):
+    with pytest.raises(ValueError, match="temperature must be a finite number > 0, got 0"):
         SampleText(temperature=0)
     a, b = (model.sample(50, seed=1, temperature=t) for t in (1.0, None))
     assert torch.equal(a, b) and a.dtype == torch.int64

@@ -210,7 +210,7 @@ def test_labels_reach_the_unrolled_discriminator() -> None:
     ("options", "words"),
     [
         ({"unroll_steps": -1}, "unroll_steps must be an integer >= 1, got -1"),
-        ({"unroll_lr": 0.0}, "unroll_lr must be > 0, got 0.0"),
+        ({"unroll_lr": 0.0}, "unroll_lr must be a finite number > 0, got 0.0"),
         ({"unroll_optimizer": "rmsprop"}, "unroll_optimizer must be one of sgd, adam, got 'rmsprop'"),
         ({"regularizers": [R1()]}, "regularizers must be empty with unroll_steps > 0"),
         ({"g_batch_factor": 2}, "g_batch_factor must be 1 with a conditional discriminator"),

@@ -102,7 +102,7 @@ def test_a_decoder_may_take_labels() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"sigma": 0.0}, "sigma must be > 0, got 0.0"),
+        ({"sigma": 0.0}, "sigma must be a finite number > 0, got 0.0"),
         ({"warm_up": -1}, "warm_up must be an integer >= 0, got -1"),
     ],
 )

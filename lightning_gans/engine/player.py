@@ -60,8 +60,7 @@ class Player:
 
 def check_betas(betas: tuple[float, float], used: bool) -> None:
     """ValueError unless Adam can have these; a warning for ``used`` ones that are probably the wrong way round."""
-    if not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"betas must be two numbers in [0, 1), got {tuple(betas)}.")
+    checks.betas(betas)
     if used and betas[0] > betas[1]:
         warnings.warn(f"betas are {tuple(betas)}: Adam's first is meant to be the smaller one.", stacklevel=4)
 

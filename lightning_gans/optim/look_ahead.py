@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_gans import checks
+
 
 class _GameOptimizer(Optimizer):
     """Steps made of lr times a direction; ``move`` says how."""
@@ -68,8 +70,7 @@ class _AdamDirection(_GameOptimizer):
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-4, betas: tuple[float, float] = (0.5, 0.9), eps: float = 1e-8
     ) -> None:
-        if not (0 <= betas[0] < 1 and 0 <= betas[1] < 1):
-            raise ValueError(f"betas must be two numbers in [0, 1), got {betas!r}.")
+        checks.betas(betas)
         if not 0 < eps < float("inf"):
             raise ValueError(f"eps must be a finite number > 0, got {eps!r}.")
         super().__init__(params, lr, betas=(betas[0], betas[1]), eps=eps)
