@@ -89,10 +89,12 @@ def watched(module: GenerativeModule) -> Iterator[dict[Any, list[set[int]]]]:
         yield seen
 
 
-def play(module: GenerativeModule, shape: tuple[int, ...], data: Any = None) -> dict[Any, list[set[int]]]:
+def play(
+    module: GenerativeModule, shape: tuple[int, ...], data: Any = None, cycles: int = 5
+) -> dict[Any, list[set[int]]]:
     with watched(module) as seen, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="cuda_graphs has no effect")
-        trainer(max_steps=5 * getattr(module, "g_steps", 1) + getattr(module, "vae_steps", 0)).fit(
+        trainer(max_steps=cycles * getattr(module, "g_steps", 1) + getattr(module, "vae_steps", 0)).fit(
             module, data or plain(400, 4, shape=shape)
         )
     return seen
