@@ -49,7 +49,7 @@ RULES: dict[str, set[str]] = {
     "engine": FIRST | SECOND | MATHS | {"engine.module"},
     "gan": {"engine", "regularizers", "functional"},
     "techniques": FOR_MODELS | {"gan"},
-    "nonadversarial": FOR_MODELS | {"engine.module"},
+    "nonadversarial": FOR_MODELS | {"engine.module", "optim"},
     "samplers": {"engine.contract", "engine.frozen", "engine.batch", "functional"},
     "visualization": {"functional.pixels"},
     "runs": {"gan", "engine", "regularizers"},
