@@ -50,6 +50,14 @@ class Watch(callbacks.Callback):
         assert all(torch.isfinite(p.grad).all() for p in optimizer.param_groups[0]["params"] if p.grad is not None)
 
 
+def test_private_names_do_not_clash() -> None:
+    """A private method of a technique that is named as one of the engine's would take its place without a word."""
+    for model in [*TECHNIQUES.values(), *NONADVERSARIAL.values()]:
+        ours = [cls for cls in model.__mro__ if cls.__module__.startswith("lightning_gans")]
+        names = [name for cls in ours for name in vars(cls) if name.startswith("_") and not name.endswith("_")]
+        assert not {name for name in names if names.count(name) > 1} - {"_abc_impl"}, model
+
+
 @all_techniques
 def test_steps_are_counted_honestly(name: str) -> None:
     module, watch = make(name, d_steps=5), Watch()

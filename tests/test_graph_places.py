@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import PENALISED, VARIANTS, data_for, make, make_images, plain, trainer
+from common import BY_KIND, PENALISED, VARIANTS, data_for, make, make_images, plain, trainer
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -113,7 +113,7 @@ def test_batch_norm(name: str) -> None:
     check(make_images(name, cuda_graphs=True, d_steps=1), (1, 8, 8))
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", BY_KIND)
 def test_spectral_norm(name: str) -> None:
     module = (make if name in PENALISED else make_images)(name, d_steps=1)
     for player in ("d", "c", "w"):
