@@ -51,9 +51,11 @@ def not_negative(**values: float) -> None:
 
 
 def interval(name: str, value: Sequence[float]) -> tuple[float, float]:
-    """The two bounds; ValueError unless they are (low, high) with low < high."""
+    """The two bounds; ValueError unless they are finite, (low, high) with low < high."""
     if len(value) != 2 or not value[0] < value[1]:
         raise ValueError(f"{name} must be (low, high) with low < high, got {tuple(value)}.")
+    if float("inf") in (-value[0], value[1]):
+        raise ValueError(f"{name} must be two finite numbers, got {tuple(value)}.")
     return float(value[0]), float(value[1])
 
 
