@@ -65,6 +65,13 @@ def betas(value: Sequence[float]) -> None:
         raise ValueError(f"betas must be two numbers in [0, 1), got {tuple(value)}.")
 
 
+def share(**values: float) -> None:
+    """ValueError unless every value is in [0, 1]."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {value!r}.")
+
+
 def inside(**values: float) -> None:
     """ValueError unless every value is in (0, 1)."""
     for name, value in values.items():
