@@ -132,7 +132,7 @@ def number(key: str, name: str | None = None) -> Callable[[playing.Result], floa
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, updates=1000, widths=[64, 32, 16], items=10_000, fakes=2000, samples=1000, explained=100)
+    p = page.parser(__doc__, updates=700, widths=[32, 32, 16], items=10_000, fakes=2000, samples=1000, explained=60)
     arguments = p.parse_args()
     found = playing.sweep(games(arguments), arguments.seeds, arguments)
     again: measures.Columns = {

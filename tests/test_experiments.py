@@ -180,7 +180,13 @@ def test_tails_of_the_toy() -> None:
 
 
 TINY = ["--seeds", "1", "--jobs", "1", "--updates", "8"]
-QUICK = {"clipping_band", "finite_difference", "learned_width", "sampling_cost"}  # the others take their time
+QUICK = {
+    "clipping_band",
+    "control",
+    "finite_difference",
+    "learned_width",
+    "sampling_cost",
+}  # the others take their time
 EXPERIMENTS: dict[str, list[str]] = {
     "one_or_two_sided": ["--data", "Ring", "--weights", "0.1"],
     "finite_difference": ["--data", "Ring"],

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_gans import GANControl, GANModule, StyleGAN2, load
 from lightning_gans.cli import main
+from lightning_gans.cli.attributes import AskedAttributes
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import MemoryLoader, Shapes
 from lightning_gans.diagnostics import control_table, requested_errors
@@ -49,9 +50,9 @@ def look(x: Tensor) -> dict[str, Tensor]:
     return {"light": x.mean((1, 2, 3)), "tint": x.mean((2, 3))[:, :2] - x.mean((2, 3))[:, 1:], "more": x[:, 0, 0, 0]}
 
 
-def game(**options: Any) -> GANControl:
+def game(generator: tuple[int, ...] = tuple(GROUPS.values()), **options: Any) -> GANControl:
     torch.manual_seed(1)
-    g = StyleGenerator(SIDE, 6, widths=(4, 3), groups=tuple(GROUPS.values()))
+    g = StyleGenerator(SIDE, 6, widths=(4, 3), groups=generator)
     d = StyleDiscriminator(SIDE, (4, 3), group=2)
     own: dict[str, Any] = {
         "measure": look,
@@ -352,17 +353,28 @@ def test_attributes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert "Attributes   mean error in deviations of the data: hue " in told and ", position " in told
     assert len(list((tmp_path / "run" / "predictions").glob("0*.png"))) == 3
     assert len(list((tmp_path / "run" / "control").glob("*/last.ckpt"))) == 1
-    for asked, message in {
-        '{"hew": 0.3}': "attributes must be one of hue, size, position, got 'hew'",
-        '{"hue": 1.3}': r"hue must be in \[0.0, 1.0\], got 1.3",
-        '{"position": 0.5}': "position must be 2 numbers, got 1",
-        '{"size": "big"}': r"attributes\['size'\] must be a number, or several, got 'big'",
-    }.items():
-        with pytest.raises(SystemExit, match=f"error: {message}"):
-            main([*predict, f"--attributes={asked}"])
-    with pytest.raises(SystemExit, match="error: devices must be 1 with --attributes, .* got 2"):
-        main([*predict, '--attributes={"hue": 0.3}', "--trainer.devices=2", "--trainer.accelerator=cpu"])
+    with pytest.raises(SystemExit, match="error: attributes must be one of hue, size, position, got 'hew'"):
+        main([*predict, '--attributes={"hew": 0.3}'])
     assert not (tmp_path / "run" / "predictions-2").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "devices", "message"),
+    [
+        ({"hue": 1.3}, 1, r"hue must be in \[0.0, 1.0\], got 1.3"),
+        ({"position": 0.5}, 1, "position must be 2 numbers, got 1"),
+        ({"size": "big"}, 1, r"attributes\['size'\] must be a number, or several, got 'big'"),
+        ({"hue": 0.3}, 2, "devices must be 1 with --attributes, which are learned first, got 2"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_before_anything_is_learned(
+    asked: dict[str, Any], devices: int, message: str
+) -> None:
+    module = game(
+        measure=ShapeMeasure(), groups={"hue": 2, "size": 1, "position": 2, "other": 1}, generator=(2, 1, 2, 1)
+    )
+    with pytest.raises(ValueError, match=message):
+        AskedAttributes(module, asked, Path("control"), devices)
 
 
 @pytest.mark.slow
