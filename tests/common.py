@@ -54,6 +54,7 @@ VARIANTS = [*TECHNIQUES, "prc_gan_clip", "unrolled_adam", "boosted_learned"]
 # Models without an adversary, and variants of them, with their settings.
 OTHERS: dict[str, dict[str, Any]] = {
     **{name: {} for name in NONADVERSARIAL},
+    "vaebm": {"vae_steps": 1, "chain_steps": 2, "buffer_size": 20},
     "ddpm": {"steps": 20, "sampling_steps": 4},
     "ddpm_learned": {"steps": 20, "sampling_steps": 4, "variance": "learned", "loss_aware": True},
     "exemplar_vae_near": {"exemplars": 20, "neighbours": 2},
@@ -101,6 +102,8 @@ def other(name: str, shape: tuple[int, ...], **options: Any) -> Any:
     if name.startswith("ddpm"):
         net = DiffusionMLP(shape, 16, 1, learned_variance=options.get("variance") == "learned")
         return NONADVERSARIAL["ddpm"](net, shape, **options)
+    if name == "vaebm":
+        return NONADVERSARIAL[name](*autoencoder(shape), ToyDiscriminator(shape, 8, 1), 3, **options)  # type: ignore[call-arg]
     return NONADVERSARIAL[name.removesuffix("_near")](*autoencoder(shape), 3, **options)  # type: ignore[call-arg]
 
 

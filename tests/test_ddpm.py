@@ -338,7 +338,8 @@ def test_without_what_it_takes_the_ring_is_missed(ring: Any, monkeypatch: pytest
     whole = module.steps_back
     module.steps_back = module.process.respaced(25)
     half = share(module.sample(1000, seed=0), data)
-    module.steps_back.total = 25  # times twice the original ones
+    module.steps_back.told = module.steps_back.told * 2  # times twice the original ones
+    module.steps_back.placed.clear()
     assert share(module.sample(1000, seed=0), data) < half - 0.1
     module.steps_back = whole
 
@@ -419,6 +420,8 @@ def test_bad_company() -> None:
     module = make("ddpm")
     with pytest.raises(ValueError, match="shape must be given for a Linear, which has none, got None"):
         DDPM(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"shape must be integers >= 1, at least one, got \(0,\)"):
+        DDPM(nn.Linear(2, 2), (0,))
     with pytest.raises(ValueError, match=r"shape must be that of the data, \(3,\), got \(2,\)"):
         trainer(max_steps=1).fit(module, MemoryLoader(torch.randn(8, 3), None, 4))
     bad = DDPM(DiffusionMLP((2,), 8, 1, learned_variance=True))

@@ -37,6 +37,8 @@ RULES: dict[str, set[str]] = {
     "functional": set(),
     "networks": set(),
     "networks.text": {"functional.text"},
+    "networks.random_features": {"functional.numerics"},  # where Python may ask a tensor
+    "networks.rel_gan": {"functional.text"},
     "networks.language": {"functional.text"},  # one draw of tokens for all that make them
     "wrappers": {"functional"},
     "regularizers": {"functional"},

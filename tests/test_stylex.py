@@ -126,14 +126,15 @@ def test_the_generator_keeps_what_the_classifier_looks_at() -> None:
         nets = ToyGenerator((3,), 3, width=16, depth=1), ToyDiscriminator((3,), width=16, depth=1)
         encoder = nn.Linear(3, 1)
         module = StylEx(*nets, 3, encoder=encoder, classifier=small, path_length_weight=0, image_weight=10.0,
-                        kl_weight=kl_weight, features_weight=0, lr_g=1e-2)  # fmt: skip
+                        kl_weight=kl_weight, features_weight=0, lr_g=2e-2)  # fmt: skip
         x = torch.randn(1000, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([1.0, 1.0, 0.03])
-        trainer(max_steps=200).fit(module, MemoryLoader(x, None, 32))
+        trainer(max_steps=120).fit(module, MemoryLoader(x, None, 32))
         with torch.no_grad():
             again = module.decode(module.encode(x))
         return float(((small(again) > 0) == (small(x) > 0)).double().mean())
 
     kept, left = played(1.0), played(0.0)
+    print(kept, left)
     assert kept > 0.9 and left < 0.8, (kept, left)
 
 
@@ -261,5 +262,5 @@ def test_a_short_last_batch_is_refused() -> None:
 def test_networks_of_no_codes_or_classes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"StyleEncoder: classes must be in \[0, latent_dim\) = \[0, 8\), got 8\."):
         StyleEncoder(SIDE, 8, 8)
-    with pytest.raises(ValueError, match=r"SoftDiscriminator: classes must be at least 1, got 0\."):
+    with pytest.raises(ValueError, match=r"classes must be an integer >= 1, got 0"):
         SoftDiscriminator(SIDE, classes=0)

@@ -55,6 +55,8 @@ class GenerativeModule(Sampling):
         counted: the player whose updates are ``global_step``.
         values: last value of everything that is logged, detached and on the device.
         betas: beta1, beta2 of the default optimizer.
+        annealed: networks, or parts of some, that go by the number of updates: when a cycle begins, ``at_update(step)``
+            of each moves its buffers, and returns tensors by the names that they are logged under.
         needs_index: batches are to tell the number of each item in the data (``Batch.index``).
     """
 
@@ -76,6 +78,7 @@ class GenerativeModule(Sampling):
         self.progress = Progress()
         self.values = self.progress.values
         self.run = cast(Run, None)  # of the fit that is under way
+        self.annealed: list[Any] = []
         self._resumed: Mapping[str, Any] | None = None
 
     def play(self, *players: Player) -> None:
@@ -178,6 +181,9 @@ class GenerativeModule(Sampling):
         if not self.run.steps:
             networks = {name: self.networks(name) for name in self.players}
             self.run.prepare(self.players, networks, self.optimizers(), self.progress)
+        if self.annealed and not any(self.progress.done.values()):
+            for net in self.annealed:
+                self.values.update(net.at_update(self.global_step))
         with double_backward(self.double_backward):
             self.cycle()
         trainer: Any = self.trainer
@@ -198,7 +204,7 @@ class GenerativeModule(Sampling):
         if not trainer.log_every_n_steps:
             return
         self.run.monitors.check(trainer, values, last=False)
-        shown = {f"{name}/loss" for name in ("d", "g", self.counted)}
+        shown = {f"{name}/loss" for name in ("d", "g", *(self.players if len(self.players) < 3 else ()))}
         for name, value in values.items():
             self.log(name, value, prog_bar=name in shown, logger=False, batch_size=1)
         for logger in trainer.loggers:  # directly: the x-axis is the number of updates
@@ -283,7 +289,7 @@ class GenerativeModule(Sampling):
         if self._resumed is not None:
             resume.restore(self._resumed, self.progress, self.run.stream, self.run.noise)
             self.run.load_state_dict(self._resumed)
-        self._resumed, self.run.began = None, self.progress.updates[self.counted]
+        self._resumed, self.run.began = None, sum(self.progress.updates.values())
 
     def save_state(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out: random numbers, the place in the data and the cycle, averaged weights."""

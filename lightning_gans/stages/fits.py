@@ -63,7 +63,9 @@ def fit(
         _check_networks(module, saved["state_dict"], checkpoint)
     if saved is not None and saved["global_step"] == max_steps:
         if told := "; ".join(differences(saved.get("hyper_parameters", {}), module.hparams)):
-            pl.utilities.rank_zero_warn(f"{checkpoint} is finished, and stays as it is, without other settings: {told}.")
+            pl.utilities.rank_zero_warn(
+                f"{checkpoint} is finished, and stays as it is, without other settings: {told}."
+            )
         module.load_state_dict(saved["state_dict"])
         module.on_load_checkpoint(saved)
         for callback in callbacks:
