@@ -134,7 +134,6 @@ def test_the_generator_keeps_what_the_classifier_looks_at() -> None:
         return float(((small(again) > 0) == (small(x) > 0)).double().mean())
 
     kept, left = played(1.0), played(0.0)
-    print(kept, left)
     assert kept > 0.9 and left < 0.8, (kept, left)
 
 
