@@ -261,7 +261,7 @@ EXPERIMENTS: dict[str, list[str]] = {
         *("--steps", "2", "--fakes", "0", "--items", "64"),
     ],
     "explain": [
-        *("--updates", "2", "--widths", "2", "2", "2", "--samples", "10", "--explained", "4"),
+        *("--updates", "2", "--widths", "2", "2", "2", "--samples", "10", "--explained", "4", "--silent"),
         *("--fakes", "0", "--items", "64"),
     ],
     "sampling_cost": ["--ring_seconds", "0.1", "--data", "Ring", "--calls", "2", "--classifier_steps", "2"],
