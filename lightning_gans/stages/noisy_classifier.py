@@ -28,7 +28,7 @@ def fit_noisy_classifier(
     batch_size: int = 128,
     lr: float = 1e-3,
     folder: str | Path | None = None,
-    **settings: Any,
+    seed: int | None = None,
 ) -> None:
     """Train a classifier, in place, on samples as noisy as those that a diffusion is at on its way.
 
@@ -44,7 +44,7 @@ def fit_noisy_classifier(
         lr: of Adam.
         folder: for losses and a checkpoint, from which a call that was stopped goes on, in a folder of its own by data,
             networks and settings; None leaves nothing on disk.
-        settings: what else it depends on, as the seed of the classifier's first weights.
+        seed: that the classifier's first weights were drawn by: calls of another one do not go on with each other.
 
     Raises:
         ValueError: for numbers below 1, no labels, a module that is no diffusion, and logits of another shape.
@@ -62,7 +62,7 @@ def fit_noisy_classifier(
         raise ValueError(f"classifier must return logits of {wanted} classes or more, got shape {tuple(logits.shape)}.")
     process = content_hash(module.process.betas, module.process.times)
     fit = _NoisyClassifier(module, classifier, lr)
-    fit_items(fit, items, labels, batch_size, steps, folder, process=process, **settings)
+    fit_items(fit, items, labels, batch_size, steps, folder, process=process, seed=seed)
 
 
 class _NoisyClassifier(GenerativeModule):
