@@ -194,7 +194,13 @@ def test_tails_of_the_toy() -> None:
 
 
 TINY = ["--seeds", "1", "--jobs", "1", "--updates", "8"]
-QUICK = {"clipping_band", "finite_difference", "learned_width", "sampling_cost"}  # the others take their time
+QUICK = {
+    "clipping_band",
+    "control",
+    "finite_difference",
+    "learned_width",
+    "sampling_cost",
+}  # the others take their time
 EXPERIMENTS: dict[str, list[str]] = {
     "one_or_two_sided": ["--data", "Ring", "--weights", "0.1"],
     "finite_difference": ["--data", "Ring"],
@@ -255,7 +261,7 @@ EXPERIMENTS: dict[str, list[str]] = {
         *("--steps", "2", "--fakes", "0", "--items", "64"),
     ],
     "explain": [
-        *("--updates", "2", "--widths", "2", "2", "2", "--samples", "10", "--explained", "4"),
+        *("--updates", "2", "--widths", "2", "2", "2", "--samples", "10", "--explained", "4", "--silent"),
         *("--fakes", "0", "--items", "64"),
     ],
     "sampling_cost": ["--ring_seconds", "0.1", "--data", "Ring", "--calls", "2", "--classifier_steps", "2"],
