@@ -226,7 +226,8 @@ def play(game: Game) -> Result:
             ``decay`` (of both learning rates, to 0), ``uniform_noise``; ``latent_dim``, ``batch_size``, ``updates``,
             ``seed``, ``ema`` (decay), ``every`` (updates between scores), ``log_every``, ``score`` (its options),
             ``watch`` as [[callback, options], ...], a callback of ours or the path of a class, ``save_every`` (updates
-            between checkpoints, from which a game that was broken off goes on).
+            between checkpoints, from which a game that was broken off goes on), ``start`` (another game, with whose
+            last weights this one begins).
 
     Returns:
         ``rows``: what was logged, by generator update, scores and ``seconds`` of training among it; ``weights``: 201
@@ -236,6 +237,9 @@ def play(game: Game) -> Result:
     torch.set_num_threads(1)
     _quiet()
     module, data = build(game)
+    if "start" in game:
+        weights = ends(game["start"] | {"seed": game["seed"]}, Path(game["folder"]).parent)
+        assert not module.load_state_dict(weights, strict=False).unexpected_keys  # missing: a classifier that is new
     clock, memory = Clock(), Memory()
     rows = Rows(clock)
     watching = [_callback(name)(**options) for name, options in game.get("watch", [])]
@@ -281,6 +285,15 @@ def play(game: Game) -> Result:
         "kept": {type(w).__name__: w.kept for w in watching if hasattr(w, "kept")},
         "sample": sample.tolist(),
     }
+
+
+def ends(game: Game, runs: Path) -> dict[str, Tensor]:
+    """The weights that a game ends with, which is played once and kept under ``runs``."""
+    folder = runs / f"start-{_key(game)}"
+    if not (last := folder / "last.ckpt").exists():
+        play(game | {"folder": str(folder), "save_every": game["updates"]})
+    weights: dict[str, Tensor] = torch.load(last, weights_only=True)["state_dict"]
+    return weights
 
 
 def _quiet() -> None:
