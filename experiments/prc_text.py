@@ -21,8 +21,8 @@ from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import MarkovText
 from lightning_gans.metrics import TextScores, jensen_shannon
 
-JS, BLEU = "metrics/js-2/law", "metrics/self_bleu-3"
-SCORES = {"metrics": ["js", "self_bleu"], "bleu_n": [3], "num_samples": 1000}
+JS, BLEU = "metrics/js-2/law", "metrics/self_bleu-6"
+SCORES = {"metrics": ["js", "self_bleu"], "bleu_n": [6], "num_samples": 1000}
 
 
 def begun(generator: Any, discriminator: nn.Module, latent_dim: int, *, mle: int, **options: Any) -> PRCGAN:
@@ -63,7 +63,7 @@ def of_data(seeds: list[int]) -> list[str]:
     """The row of the data themselves, as many texts as were scored."""
     data, found = MarkovText(), []
     scores = TextScores(*(data.reference(split)[0] for split in ("train", "test")), 6, ("js", "self_bleu"),
-                        bleu_n=(3,), law=data.law)  # fmt: skip
+                        bleu_n=(6,), law=data.law)  # fmt: skip
     for seed in seeds:
         found.append(scores(data.sample_exact(SCORES["num_samples"], torch.Generator().manual_seed(seed))))
     cells = [measures.spread(row[name.removeprefix("metrics/")] for row in found) for name in (JS, JS, BLEU)]
@@ -72,7 +72,7 @@ def of_data(seeds: list[int]) -> list[str]:
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, updates=300, mle=5, rate=2e-3, beta=1.0, d_steps=5, filters=32)
+    p = page.parser(__doc__, updates=200, mle=5, rate=2e-3, beta=1.0, d_steps=5, filters=32)
     arguments = p.parse_args()
     games = {name: game(s, arguments, arguments.mle, arguments.updates) for name, s in SWITCHES.items()}
     longer = game(SWITCHES["none"], arguments, arguments.mle + arguments.updates, 1)
@@ -81,7 +81,7 @@ def main() -> None:
     columns: measures.Columns = {
         "JS_2 to the law, last": lambda r: measures.last(r, JS),
         "best": lambda r: measures.best(r, JS),
-        "self-BLEU-3": lambda r: measures.last(r, BLEU),
+        "self-BLEU-6": lambda r: measures.last(r, BLEU),
         "sharpness": lambda r: measures.last(r, "metrics/sharpness"),
         "effective share": lambda r: measures.late_mean(r, "d/effective_share"),
         "clipped": lambda r: measures.late_mean(r, "g/clipped"),
@@ -98,7 +98,7 @@ def main() -> None:
     tables = ["", *tables[:2], *of_data(arguments.seeds), *starts, *tables[2:]]
     figure = figures.stack(
         figures.curves({"JS of pairs to the law": found}, JS, "bits", log=True),
-        figures.curves({"self-BLEU-3": found}, BLEU, "self-BLEU-3"),
+        figures.curves({"self-BLEU-6": found}, BLEU, "self-BLEU-6"),
     )
     letters = MarkovText().law(1)
     independent = float(jensen_shannon((letters[:, None] * letters).flatten(), MarkovText().law(2)))
@@ -112,7 +112,7 @@ def main() -> None:
         f"inverse temperature {arguments.beta:g} to {5 * arguments.beta:g}; discriminator and classifier of 4 "
         f"representations, 3 x {arguments.filters} filters; eps 0.4, temperature 1, the surrogate of the code",
         f"best: the lowest of the 11 measurements, by the law itself; sharpness: mean of the largest share of a "
-        f"relaxed letter; self-BLEU-3 of {SCORES['num_samples']:,} texts against one another, each itself left out",
+        f"relaxed letter; self-BLEU-6 of {SCORES['num_samples']:,} texts against one another, each itself left out",
     ]
     page.publish(arguments, "PRC-GAN on text", {**found, "language model": model}, protocol, tables, figure)
 
