@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 
@@ -16,13 +17,23 @@ def installed(*packages: str) -> None:
 def at_least(least: int, **values: int) -> None:
     """ValueError unless every value is an integer >= ``least``."""
     for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be an integer >= {least}, got {value!r}.")
 
 
 def at_least_one(**values: int) -> None:
     """ValueError unless every value is an integer >= 1."""
     at_least(1, **values)
+
+
+def sizes(**values: int | Sequence[int] | None) -> None:
+    """ValueError unless every value is an integer >= 1, or several such; None, for what is not there, is left out."""
+    for name, value in values.items():
+        if isinstance(value, Sequence):
+            if not value or not all(isinstance(v, Integral) and v >= 1 for v in value):
+                raise ValueError(f"{name} must be integers >= 1, at least one, got {value!r}.")
+        elif value is not None:
+            at_least_one(**{name: value})
 
 
 def positive(**values: float) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,9 +52,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 # Beside the techniques: one with its classifier, in cycles of several generator updates; one by another rule; one
 # with a mixture weight that trains.
 VARIANTS = [*TECHNIQUES, "prc_gan_clip", "unrolled_adam", "boosted_learned"]
+# Each kind of engine's path once: what is tried with these by default is tried with all of them by --runslow.
+KINDS = {"gan", "wgan_gp", "sn_gan", "prc_gan_clip", "unrolled", "robust_wgan", "primal_dual", "boosted_learned"}
+KINDS |= {"style_gan2", "trans_gan"}
+BY_KIND = [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
 # Models without an adversary, and variants of them, with their settings.
 OTHERS: dict[str, dict[str, Any]] = {
     **{name: {} for name in NONADVERSARIAL},
+    "vaebm": {"vae_steps": 1, "chain_steps": 2, "buffer_size": 20},
     "ddpm": {"steps": 20, "sampling_steps": 4},
     "ddpm_learned": {"steps": 20, "sampling_steps": 4, "variance": "learned", "loss_aware": True},
     "exemplar_vae_near": {"exemplars": 20, "neighbours": 2},
@@ -101,6 +107,8 @@ def other(name: str, shape: tuple[int, ...], **options: Any) -> Any:
     if name.startswith("ddpm"):
         net = DiffusionMLP(shape, 16, 1, learned_variance=options.get("variance") == "learned")
         return NONADVERSARIAL["ddpm"](net, shape, **options)
+    if name == "vaebm":
+        return NONADVERSARIAL[name](*autoencoder(shape), ToyDiscriminator(shape, 8, 1), 3, **options)  # type: ignore[call-arg]
     return NONADVERSARIAL[name.removesuffix("_near")](*autoencoder(shape), 3, **options)  # type: ignore[call-arg]
 
 

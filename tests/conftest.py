@@ -55,6 +55,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files that take longest come first, so that no worker is left alone with one at the end."""
+    known = json.loads(TIMES.read_text()) if TIMES.exists() else {}
+    items.sort(key=lambda item: (-known.get(item.path.name, 0.0), item.path.name))
     for item in items:
         if "slow" in item.keywords and not config.getoption("--runslow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --runslow"))

@@ -338,7 +338,8 @@ def test_without_what_it_takes_the_ring_is_missed(ring: Any, monkeypatch: pytest
     whole = module.steps_back
     module.steps_back = module.process.respaced(25)
     half = share(module.sample(1000, seed=0), data)
-    module.steps_back.total = 25  # times twice the original ones
+    module.steps_back.told = module.steps_back.told * 2  # times twice the original ones
+    module.steps_back.placed.clear()
     assert share(module.sample(1000, seed=0), data) < half - 0.1
     module.steps_back = whole
 
@@ -419,6 +420,8 @@ def test_bad_company() -> None:
     module = make("ddpm")
     with pytest.raises(ValueError, match="shape must be given for a Linear, which has none, got None"):
         DDPM(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"shape must be integers >= 1, at least one, got \(0,\)"):
+        DDPM(nn.Linear(2, 2), (0,))
     with pytest.raises(ValueError, match=r"shape must be that of the data, \(3,\), got \(2,\)"):
         trainer(max_steps=1).fit(module, MemoryLoader(torch.randn(8, 3), None, 4))
     bad = DDPM(DiffusionMLP((2,), 8, 1, learned_variance=True))
@@ -483,9 +486,13 @@ def test_its_life_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Monk
     assert "scale 0 " in told and "scale 2.5 " in told and " 6 network calls" in told, told
     rows = [json.loads(line) for line in (run / "guidance" / "scores.jsonl").read_text().splitlines()]
     assert [row["scale"] for row in rows] == [0, 2.5] and [row["network_calls"] for row in rows] == [3, 6]
-    assert (run / "guidance" / "scale-2.5.png").is_file() and (run / "guidance" / "last.ckpt").is_file()
+    assert (run / "guidance" / "scale-2.5.png").is_file() and len(list((run / "guidance").glob("*/last.ckpt"))) == 1
     with pytest.raises(SystemExit, match="data must have labels to guide by, got Ring, which has none"):
         main(["guide", f"--ckpt_path={run}", "--data=Ring"])
+    with pytest.raises(SystemExit, match=r"data must be of shape \(1, 8, 8\), as samples are, got \(3, 16, 16\)"):
+        main(
+            ["guide", f"--ckpt_path={run}", "--data={class_path: Shapes, init_args: {side: 16, items: 9, held_out: 9}}"]
+        )
     with pytest.raises(SystemExit):
         main([*short, "--dry_run"])
     assert "DDPM, 1 denoiser update(s) per cycle" in capsys.readouterr().out

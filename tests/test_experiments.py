@@ -247,6 +247,18 @@ EXPERIMENTS: dict[str, list[str]] = {
     "transformers": ["--width", "4", "--updates", "2"],
     "linear_attention": ["--width", "4", "--updates", "2", "--sides", "4", "8"],
     "prc_text": ["--mle", "2", "--filters", "4", "--d_steps", "1"],
+    "spaces": [
+        *("--updates", "2", "--widths", "2", "2", "2", "--latent_dim", "4", "--directions", "2", "--steps", "1"),
+        *("--samples", "2", "--fakes", "0", "--items", "64"),
+    ],
+    "control": [
+        *("--updates", "2", "--widths", "2", "2", "2", "--samples", "8", "--best", "2", "--table", "50"),
+        *("--steps", "2", "--fakes", "0", "--items", "64"),
+    ],
+    "explain": [
+        *("--updates", "2", "--widths", "2", "2", "2", "--samples", "10", "--explained", "4"),
+        *("--fakes", "0", "--items", "64"),
+    ],
     "sampling_cost": ["--ring_seconds", "0.1", "--data", "Ring", "--calls", "2", "--classifier_steps", "2"],
 }
 

@@ -360,6 +360,8 @@ def test_attributes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
     }.items():
         with pytest.raises(SystemExit, match=f"error: {message}"):
             main([*predict, f"--attributes={asked}"])
+    with pytest.raises(SystemExit, match=r"error: devices must be 1 with --attributes, .* got 2"):
+        main([*predict, '--attributes={"hue": 0.3}', "--trainer.devices=2", "--trainer.accelerator=cpu"])
     assert not (tmp_path / "run" / "predictions-2").exists()
 
 

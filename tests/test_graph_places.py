@@ -13,17 +13,19 @@ from typing import Any
 
 import pytest
 import torch
-from common import PENALISED, VARIANTS, make, make_images, plain, trainer
+from common import BY_KIND, PENALISED, VARIANTS, data_for, make, make_images, plain, trainer
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lightning_gans import GAN, GANModule
+from lightning_gans import GAN, NONADVERSARIAL
 from lightning_gans.engine.frozen import kept_buffers
 from lightning_gans.engine.graphs import _EAGER, StepGraphs
+from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.functional import numerics
 from lightning_gans.wrappers import spectral_norm
 
+ELSEWHERE = torch.device("meta")  # for tensors made without a device, which beside a GPU are the host's
 WAITING = ("lift_fresh", "_local_scalar_dense", "nonzero", "masked_select", "unique")
 
 
@@ -60,7 +62,7 @@ def addresses(tensors: Iterable[Any]) -> set[int]:
 
 
 @contextmanager
-def watched(module: GANModule) -> Iterator[dict[Any, list[set[int]]]]:
+def watched(module: GenerativeModule) -> Iterator[dict[Any, list[set[int]]]]:
     """Foreign storages of each recorded function, call by call.
 
     They must be parameters or buffers from before the fit, what optimizers keep, or what is held.
@@ -69,13 +71,15 @@ def watched(module: GANModule) -> Iterator[dict[Any, list[set[int]]]]:
     run, staying = StepGraphs.run, addresses([*module.parameters(), *module.buffers()])
 
     def watch(self: StepGraphs, key: Any, function: Callable[[], Any]) -> Any:
-        with Foreign() as mode:
+        past = len(seen.setdefault(key, []))
+        with Foreign() as mode, ELSEWHERE if past == _EAGER else nullcontext():
             result = run(self, key, function)
         kept = tree_leaves([optimizer.state for optimizer in module.trainer.optimizers])
-        outside = mode.found.keys() - staying - addresses(kept) - addresses(self._places.values())
-        past = len(seen.setdefault(key, []))
+        kept += tree_leaves(getattr(getattr(module, "process", None), "placed", {}))  # tables of a diffusion
+        kept += [getattr(module.trainer.train_dataloader, "data", None)]
+        outside = mode.found.keys() - staying - addresses([*kept, *self._places.values()])
         assert past < _EAGER or not mode.refused, f"{key[0]} holds {mode.refused}, which cannot be recorded"
-        assert not outside, f"{key[0]} reads {len(outside)} tensors that a replay would not find"
+        assert past < _EAGER or not outside, f"{key[0]} reads {len(outside)} tensors that a replay would not find"
         seen[key].append(set(mode.found))
         return result
 
@@ -85,15 +89,19 @@ def watched(module: GANModule) -> Iterator[dict[Any, list[set[int]]]]:
         yield seen
 
 
-def play(module: GANModule, shape: tuple[int, ...]) -> dict[Any, list[set[int]]]:
+def play(
+    module: GenerativeModule, shape: tuple[int, ...], data: Any = None, cycles: int = 5
+) -> dict[Any, list[set[int]]]:
     with watched(module) as seen, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="cuda_graphs has no effect")
-        trainer(max_steps=5 * module.g_steps).fit(module, plain(400, 4, shape=shape))
+        trainer(max_steps=cycles * getattr(module, "g_steps", 1) + getattr(module, "vae_steps", 0)).fit(
+            module, data or plain(400, 4, shape=shape)
+        )
     return seen
 
 
-def check(module: GANModule, shape: tuple[int, ...]) -> None:
-    seen = play(module, shape)
+def check(module: GenerativeModule, shape: tuple[int, ...], data: Any = None) -> None:
+    seen = play(module, shape, data)
     assert {key[0] for key in seen} == set(module.players)
     for key, calls in seen.items():
         assert len(calls) >= 5 > _EAGER + 1 and all(call == calls[1] for call in calls[1:5]), key
@@ -105,7 +113,7 @@ def test_batch_norm(name: str) -> None:
     check(make_images(name, cuda_graphs=True, d_steps=1), (1, 8, 8))
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", BY_KIND)
 def test_spectral_norm(name: str) -> None:
     module = (make if name in PENALISED else make_images)(name, d_steps=1)
     for player in ("d", "c", "w"):
@@ -114,6 +122,13 @@ def test_spectral_norm(name: str) -> None:
                 spectral_norm(network)
     module.cuda_graphs = True
     check(module, (2,) if name in PENALISED else (1, 8, 8))
+
+
+@pytest.mark.parametrize("name", [*NONADVERSARIAL, "ddpm_learned"])
+def test_without_an_adversary(name: str) -> None:
+    """A diffusion has tables by time, an exemplar prior the data: neither may come from the host at each step."""
+    options: dict[str, Any] = {"ddpm_learned": {"loss_aware": False}, "vaebm": {"vae_steps": 6}}
+    check(make(name, cuda_graphs=True, **options.get(name, {})), (2,), data_for(name))
 
 
 class Level(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import VARIANTS, equal, make, make_images, plain, state, trainer
+from common import BY_KIND, VARIANTS, equal, make, make_images, plain, state, trainer
 from torch import Tensor
 
 from lightning_gans import GANModule
@@ -35,7 +35,7 @@ def test_tensors_in_fixed_places_train_the_same(name: str) -> None:
     assert equal(eager.values, held.values) and equal(eager.last_fake, held.last_fake)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", BY_KIND)
 def test_images_with_batch_norm(name: str) -> None:
     assert equal(train(make_images(name), images=True), train(make_images(name, cuda_graphs=True), images=True))
 

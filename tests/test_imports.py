@@ -37,6 +37,7 @@ RULES: dict[str, set[str]] = {
     "functional": set(),
     "networks": set(),
     "networks.text": {"functional.text"},
+    "networks.random_features": {"functional.numerics"},  # where Python may ask a tensor
     "networks.rel_gan": {"functional.text"},
     "networks.language": {"functional.text"},  # one draw of tokens for all that make them
     "wrappers": {"functional"},
@@ -48,7 +49,7 @@ RULES: dict[str, set[str]] = {
     "engine": FIRST | SECOND | MATHS | {"engine.module"},
     "gan": {"engine", "regularizers", "functional"},
     "techniques": FOR_MODELS | {"gan"},
-    "nonadversarial": FOR_MODELS | {"engine.module"},
+    "nonadversarial": FOR_MODELS | {"engine.module", "optim"},
     "samplers": {"engine.contract", "engine.frozen", "engine.batch", "functional"},
     "visualization": {"functional.pixels"},
     "runs": {"gan", "engine", "regularizers"},

@@ -766,6 +766,31 @@ def test_impossible_shapes_are_one_sentence(build: Callable[[], nn.Module], mess
     assert str(error.value).count("\n") == 0 and str(error.value).endswith(".")
 
 
+NEEDED: dict[str, dict[str, Any]] = {
+    "Attention": {"width": 8},
+    "ConditionalBatchNorm2d": {"channels": 4, "num_classes": 3},
+    "LayerNorm": {"channels": 4},
+    "ModulatedConv2d": {"channels": 4, "out": 4, "kernel": 3},
+    "ProjectionHead": {"features": 4},
+    "TransformerBlock": {"width": 8, "heads": 2},
+}
+NONE_WILL_DO = {"blocks": ("PerceiverCritic", "R3Generator", "R3Discriminator"), "passed": ("StyleGenerator",)}
+
+
+@pytest.mark.parametrize("name", [name for name in networks.__all__ if name[0].isupper()])
+def test_sizes_that_make_no_network_are_one_sentence(name: str) -> None:
+    """Whatever counts or measures, by the types of the arguments: of new networks too."""
+    for argument in inspect.signature(cls := getattr(networks, name)).parameters.values():
+        bad: list[Any] = []
+        if argument.annotation in ("int", "int | None", "int | Sequence[int]"):
+            bad += [-1] if name in NONE_WILL_DO.get(argument.name, ()) else [0]
+        if argument.annotation in ("tuple[int, ...]", "Sequence[int]", "int | Sequence[int]"):
+            bad += [(), (0,)]
+        for value in bad:
+            with pytest.raises(ValueError, match=rf"\b{argument.name}\b.* got .*\.$"):
+                cls(**NEEDED.get(name, {}) | {argument.name: value})
+
+
 @pytest.mark.parametrize(
     ("cls", "argument", "choices"),
     [

@@ -406,7 +406,7 @@ def test_everything_trains_and_a_resumed_run_is_the_same(tmp_path: Path) -> None
 
 def test_what_a_cuda_graph_would_read_stays_where_it_is() -> None:
     """And there is one for each set of terms, and the same bits come of it."""
-    seen = play(small(cuda_graphs=True, path_length_every=3), SIDE)
+    seen = play(small(cuda_graphs=True, path_length_every=3), SIDE, cycles=6)
     assert sorted(len(calls) for calls in seen.values()) == [2, 2, 4, 4]  # of six updates of D and of G
     assert all(call == calls[1] for calls in seen.values() for call in calls[1:])
     with pytest.warns(UserWarning, match="cuda_graphs has no effect"):
@@ -533,8 +533,8 @@ def test_bad_arguments_are_refused_in_one_sentence(options: dict[str, Any], mess
         (lambda: StyleGenerator((1, 8, 16)), "StyleGenerator takes .*H = W"),
         (lambda: StyleGenerator(SIDE, widths=[4]), r"widths must be one number >= 1 or 2 at 8 pixels, got \[4\]"),
         (lambda: StyleGenerator(SIDE, widths=0), "widths must be one number >= 1 or 2 at 8 pixels, got 0"),
-        (lambda: StyleGenerator(SIDE, mapping_layers=0), "mapping_layers must be at least 1, got 0"),
-        (lambda: StyleDiscriminator(SIDE, group=0), "group must be at least 1, got 0"),
+        (lambda: StyleGenerator(SIDE, mapping_layers=0), "mapping_layers must be an integer >= 1, got 0"),
+        (lambda: StyleDiscriminator(SIDE, group=0), "group must be an integer >= 1, got 0"),
         (lambda: generator().synthesis(normal(2, 3, 5)), r"ws must have shape \(N, 4, 5\), got \(2, 3, 5\)"),
         (lambda: generator()(normal(2, 5)), "StyleGenerator takes"),
         (lambda: R1(every=0), "every must be an integer >= 1, got 0"),

@@ -111,6 +111,11 @@ def test_bad_arguments(options: dict[str, Any], words: str) -> None:
         make("vae", **options)
 
 
+def test_a_bound_takes_samples() -> None:
+    with pytest.raises(ValueError, match="samples must be an integer >= 1, got 0"):
+        make("vae").log_density_bound(torch.zeros(3, 2), samples=0)
+
+
 # ---------------------------------------------------------------------- the nearest exemplars
 def test_fewer_exemplars_bound_the_prior_from_below() -> None:
     """The nearest k with the number of all as divisor: less than all, more with larger k, all of it at the end."""

@@ -216,7 +216,8 @@ class GANCLI(pl_cli.LightningCLI):
             self.model.sample(1, seed=0, temperature=temperature)  # refused here, before anything is written
             self.model.sample_options["temperature"] = temperature
         if (asked := self.options["attributes"]) is not None:
-            self.trainer.callbacks.append(AskedAttributes(self.model, asked, self.run_dir / "control"))
+            where = self.run_dir / "control"
+            self.trainer.callbacks.append(AskedAttributes(self.model, asked, where, self.trainer.world_size))
         folder = unused(self.run_dir / "predictions")
         self.trainer.callbacks.append(SampleWriter(folder, self.datamodule.value_range, self.options["npz"]))
 

@@ -169,7 +169,7 @@ class Connection(callbacks.Callback):
         run = pl_module.run
         run.monitors.tell_unknown()
         run.monitors.end(trainer)
-        if run.watching and pl_module.progress.updates[pl_module.counted] != run.began:
+        if run.watching and sum(pl_module.progress.updates.values()) != run.began:
             run.require_finite(logbook.means(pl_module.values, pl_module.device), trainer)
             bad = [name for name, p in pl_module.named_parameters() if not bool(p.isfinite().all())]
             if bad:
@@ -188,7 +188,7 @@ class Connection(callbacks.Callback):
             trainer.train_dataloader.with_index = False  # it may be another module's next
         if trainer.num_training_batches == 0 and trainer.limit_train_batches != 0:
             raise ValueError(NO_BATCH)
-        if pl_module.progress.updates[pl_module.counted] != pl_module.run.began:
+        if sum(pl_module.progress.updates.values()) != pl_module.run.began:
             return
         needed, batches = pl_module.batches_needed()[0], trainer.num_training_batches
         if 0 <= trainer.max_steps <= trainer.global_step:

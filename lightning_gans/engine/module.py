@@ -204,7 +204,7 @@ class GenerativeModule(Sampling):
         if not trainer.log_every_n_steps:
             return
         self.run.monitors.check(trainer, values, last=False)
-        shown = {f"{name}/loss" for name in ("d", "g", self.counted)}
+        shown = {f"{name}/loss" for name in ("d", "g", *(self.players if len(self.players) < 3 else ()))}
         for name, value in values.items():
             self.log(name, value, prog_bar=name in shown, logger=False, batch_size=1)
         for logger in trainer.loggers:  # directly: the x-axis is the number of updates
@@ -289,7 +289,7 @@ class GenerativeModule(Sampling):
         if self._resumed is not None:
             resume.restore(self._resumed, self.progress, self.run.stream, self.run.noise)
             self.run.load_state_dict(self._resumed)
-        self._resumed, self.run.began = None, self.progress.updates[self.counted]
+        self._resumed, self.run.began = None, sum(self.progress.updates.values())
 
     def save_state(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out: random numbers, the place in the data and the cycle, averaged weights."""

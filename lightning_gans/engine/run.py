@@ -60,7 +60,7 @@ class Run:
         monitors: who compares which value.
         watching: losses must be finite; not if a callback of the user's sees to that.
         trainer: whose fit it is; None once that is over.
-        began: updates of the counted player before this fit.
+        began: updates of all players before this fit.
     """
 
     stepping: Step

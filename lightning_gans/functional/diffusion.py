@@ -55,14 +55,18 @@ class Diffusion:
         self.betas, self.steps = betas.double(), len(betas)
         self.times = torch.arange(self.steps) if times is None else times
         self.total = total or self.steps
+        self.told = self.times.double() * (1000 / self.total)  # to networks, in [0, 1000) whatever T
         self.kept = (1 - self.betas).cumprod(0)  # a_t
         self.before = torch.cat([torch.ones(1, dtype=torch.float64), self.kept[:-1]])  # a_{t-1}
         self.posterior = self.betas * (1 - self.before) / (1 - self.kept)  # variance of q(x_{t-1} | x_t, x_0)
         first = self.posterior[1:2] if self.steps > 1 else self.betas[:1]
         self.log_posterior = torch.cat([first, self.posterior[1:]]).log()  # 0 at t = 0 has no logarithm
         self.log_large = torch.cat([first, self.betas[1:]]).log()
+        self.log_betas = self.betas.log()
+        self.signal, self.spread = self.kept.sqrt(), (1 - self.kept).sqrt()  # x_t = signal x_0 + spread noise
         self.of_x0 = self.betas * self.before.sqrt() / (1 - self.kept)
         self.of_xt = (1 - self.before) * (1 - self.betas).sqrt() / (1 - self.kept)
+        self.placed: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
 
     def respaced(self, steps: int, strided: bool = False) -> Diffusion:
         """The process at so many of its times, evenly from the first to the last.
@@ -87,34 +91,40 @@ class Diffusion:
         before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
         return Diffusion(1 - kept / before, self.times[which], self.total)
 
-    def at(self, table: Tensor, t: Tensor, like: Tensor) -> Tensor:
-        """Entries t (N,) of a table (T,), as numbers that a tensor (N, ...) can be multiplied by."""
-        return table.to(like.device)[t].to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+    def at(self, table: str, t: Tensor, like: Tensor) -> Tensor:
+        """Entries t (N,) of a table (T,), as numbers that a tensor (N, ...) can be multiplied by.
+
+        A copy of the table stays on each device: no copies in a training step, nor in a CUDA graph, which takes none.
+        """
+        key = (table, like.device, like.dtype)
+        if key not in self.placed:
+            self.placed[key] = getattr(self, table).to(like.device, like.dtype, copy=True)
+        return self.placed[key][t].view(-1, *[1] * (like.dim() - 1))
 
     def noised(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_t of x_0 (N, ...) at times t (N,)."""
-        return self.at(self.kept.sqrt(), t, x) * x + self.at((1 - self.kept).sqrt(), t, x) * noise
+        return self.at("signal", t, x) * x + self.at("spread", t, x) * noise
 
     def clean(self, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_0 by the noise that is in x_t."""
-        return (x_t - self.at((1 - self.kept).sqrt(), t, x_t) * noise) / self.at(self.kept.sqrt(), t, x_t)
+        return (x_t - self.at("spread", t, x_t) * noise) / self.at("signal", t, x_t)
 
     def noise(self, x_t: Tensor, t: Tensor, x: Tensor) -> Tensor:
         """The noise that is in x_t if x_0 is x."""
-        return (x_t - self.at(self.kept.sqrt(), t, x_t) * x) / self.at((1 - self.kept).sqrt(), t, x_t)
+        return (x_t - self.at("signal", t, x_t) * x) / self.at("spread", t, x_t)
 
     def mean(self, x: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Mean of q(x_{t-1} | x_t, x_0 = x)."""
-        return self.at(self.of_x0, t, x_t) * x + self.at(self.of_xt, t, x_t) * x_t
+        return self.at("of_x0", t, x_t) * x + self.at("of_xt", t, x_t) * x_t
 
     def log_variance(self, t: Tensor, like: Tensor, kind: Variance, v: Tensor | None = None) -> Tensor:
         """Log variance of a step back: log beta (fixed_large), that of the posterior, or v in [-1, 1] between them."""
         if kind == "learned":
             assert v is not None
             share = (v + 1) / 2
-            low, high = self.at(self.log_posterior, t, like), self.at(self.betas.log(), t, like)
+            low, high = self.at("log_posterior", t, like), self.at("log_betas", t, like)
             return share * high + (1 - share) * low
-        return self.at(self.log_large if kind == "fixed_large" else self.log_posterior, t, like)
+        return self.at("log_large" if kind == "fixed_large" else "log_posterior", t, like)
 
     def bound(self, x: Tensor, x_t: Tensor, t: Tensor, noise: Tensor, log_variance: Tensor) -> Tensor:
         """The term L_t (N,) of the bound of -log p(x_0), in bits per dimension, of a predicted noise and variance.
@@ -123,7 +133,7 @@ class Diffusion:
         probability of x_0's cell of width 2/255 on [-1, 1].
         """
         mean = self.mean(self.clean(x_t, t, noise), x_t, t)
-        true, low = self.mean(x, x_t, t), self.at(self.log_posterior, t, x_t)
+        true, low = self.mean(x, x_t, t), self.at("log_posterior", t, x_t)
         divergence = (log_variance - low + (low - log_variance).exp() - 1) / 2
         divergence = divergence + (true - mean).square() * (-log_variance).exp() / 2
         value = torch.where((t == 0).view(-1, *[1] * (x.dim() - 1)), -cell_log_probability(x, mean, log_variance),
@@ -152,7 +162,7 @@ class Diffusion:
             return mean if i == 0 else mean + variance.sqrt() * draw()
         noise = self.noise(x_t, t, x)
         if push is not None:
-            noise = noise - self.at((1 - self.kept).sqrt(), t, x_t) * push
+            noise = noise - self.at("spread", t, x_t) * push
             x = self.clean(x_t, t, noise)
         before, kept = float(self.before[i]), float(self.kept[i])
         sigma = eta * math.sqrt((1 - before) / (1 - kept) * (1 - kept / before))

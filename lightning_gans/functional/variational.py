@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lightning_gans import checks
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
 from lightning_gans.functional.numerics import full_precision
 
@@ -105,6 +106,7 @@ def importance_bound(
     >>> round(float(bound), 4)  # z and x - z standard normal, q the posterior: log p(x) = -log(4 pi) / 2 itself
     -1.2655
     """
+    checks.at_least_one(samples=samples)
     (mean, spread), own, found = moments, torch.Generator().manual_seed(0), []
     for _ in range(samples):
         z = mean + (spread / 2).exp() * torch.randn(mean.shape, generator=own, dtype=mean.dtype).to(mean.device)

@@ -90,6 +90,7 @@ class Attention(nn.Module):
         features: int | None = None,
         redraw_every: int = 1000,
     ) -> None:
+        checks.sizes(context=context, grid=grid, features=features, redraw_every=redraw_every)
         super().__init__()
         inner = width if inner is None else inner
         checks.at_least_one(width=width, heads=heads, inner=inner)

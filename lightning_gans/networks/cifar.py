@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_gans import checks
 from lightning_gans.networks.layers import SameConvTranspose2d, append_one_hot, check_input, check_labels, glorot_
 from lightning_gans.networks.mnist import HE, ThreeConvCritic
 
@@ -34,6 +35,7 @@ class CIFARGenerator(nn.Module):
     shape = (3, 32, 32)
 
     def __init__(self, latent_dim: int = 128, width: int = 128, num_classes: int | None = None) -> None:
+        checks.sizes(latent_dim=latent_dim, width=width, num_classes=num_classes)
         super().__init__()
         self.latent_dim, self.num_classes = latent_dim, num_classes
         self.layers = nn.Sequential(

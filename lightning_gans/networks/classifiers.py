@@ -7,6 +7,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_gans import checks
 from lightning_gans.networks.layers import check_input
 
 
@@ -30,6 +31,7 @@ class LeNet(nn.Module):
     """
 
     def __init__(self, shape: tuple[int, ...] = (1, 28, 28), num_classes: int = 10) -> None:
+        checks.sizes(shape=shape, num_classes=num_classes)
         super().__init__()
         self.shape, self.num_classes = _at_least_4(shape, "LeNet"), num_classes
         channels, *sides = self.shape
@@ -90,6 +92,7 @@ class ResNetClassifier(nn.Module):
     """
 
     def __init__(self, shape: tuple[int, ...] = (3, 32, 32), num_classes: int = 10) -> None:
+        checks.sizes(shape=shape, num_classes=num_classes)
         super().__init__()
         self.shape, self.num_classes = _at_least_4(shape, "ResNetClassifier"), num_classes
         self.blocks = nn.Sequential(

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from lightning_gans import checks
 from lightning_gans.networks.layers import (
     GatedTanh,
     Norm,
@@ -91,6 +92,7 @@ class DCGANGenerator(nn.Module):
         activation: Activation = "relu",
         constant_width: bool = False,
     ) -> None:
+        checks.sizes(shape=shape, latent_dim=latent_dim, width=width, num_classes=num_classes)
         super().__init__()
         check_choice(activation, get_args(Activation), "activation", "DCGANGenerator")
         self.shape = image_shape(shape, "DCGANGenerator", SIDES, _stages)
@@ -156,6 +158,7 @@ class DCGANDiscriminator(nn.Module):
         activation: Activation = "relu",
         dropout: float = 0.0,
     ) -> None:
+        checks.sizes(shape=shape, width=width, num_classes=num_classes)
         super().__init__()
         check_choice(activation, get_args(Activation), "activation", "DCGANDiscriminator")
         if not 0 <= dropout < 1:

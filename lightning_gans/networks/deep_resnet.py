@@ -24,6 +24,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_gans import checks
 from lightning_gans.networks.fold import DownConv2d, UpConv2d
 from lightning_gans.networks.layers import (
     Norm,
@@ -82,6 +83,7 @@ class TaperedResNetGenerator(nn.Module):
         norm: Norm = "batch",
         num_classes: int | None = None,
     ) -> None:
+        checks.sizes(shape=shape, latent_dim=latent_dim, width=width, num_classes=num_classes)
         super().__init__()
         stages = generator_stages(shape, "TaperedResNetGenerator")
         self.shape, self.latent_dim, self.num_classes = tuple(shape), latent_dim, num_classes
@@ -140,6 +142,7 @@ class TaperedResNetDiscriminator(nn.Module):
         norm: Norm = "layer",
         num_classes: int | None = None,
     ) -> None:
+        checks.sizes(shape=shape, width=width, num_classes=num_classes)
         super().__init__()
         stages = generator_stages(shape, "TaperedResNetDiscriminator")
         self.shape, self.num_classes = tuple(shape), num_classes
@@ -236,6 +239,7 @@ class BottleneckGenerator(nn.Module):
         norm: Norm = "batch",
         num_classes: int | None = None,
     ) -> None:
+        checks.sizes(shape=shape, latent_dim=latent_dim, num_classes=num_classes)
         super().__init__()
         stages = generator_stages(shape, "BottleneckGenerator")
         channels = _block_widths(width, stages, "BottleneckGenerator")
@@ -292,6 +296,7 @@ class BottleneckDiscriminator(nn.Module):
         norm: Norm = "layer",
         num_classes: int | None = None,
     ) -> None:
+        checks.sizes(shape=shape, num_classes=num_classes)
         super().__init__()
         stages = generator_stages(shape, "BottleneckDiscriminator")
         channels = _block_widths(width, stages, "BottleneckDiscriminator")[::-1]

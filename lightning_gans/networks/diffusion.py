@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_gans import checks
 from lightning_gans.networks.layers import append_one_hot, check_input, check_labels
 
 _FREQUENCIES = (1.0, 2.0, 4.0, 8.0)  # of points
@@ -32,6 +33,7 @@ class _TimedMLP(nn.Module):
     """A perceptron of a sample, its time and perhaps its class; SiLU."""
 
     def __init__(self, shape: Sequence[int], width: int, depth: int, outputs: int, num_classes: int | None) -> None:
+        checks.sizes(shape=shape, width=width, depth=depth, num_classes=num_classes)
         super().__init__()
         self.shape, self.num_classes, size = tuple(shape), num_classes, math.prod(shape)
         self.given = num_classes  # classes that it is told
@@ -77,6 +79,7 @@ class DiffusionMLP(_TimedMLP):
         num_classes: int | None = None,
         learned_variance: bool = False,
     ) -> None:
+        checks.sizes(shape=shape)
         made = (shape[0] * (2 if learned_variance else 1), *shape[1:])
         super().__init__(shape, width, depth, math.prod(made), num_classes)
         self.made = made
@@ -97,6 +100,7 @@ class TimedClassifier(_TimedMLP):
     """
 
     def __init__(self, shape: tuple[int, ...] = (2,), num_classes: int = 10, width: int = 128, depth: int = 3) -> None:
+        checks.sizes(num_classes=num_classes)
         super().__init__(shape, width, depth, num_classes, None)
         self.num_classes = num_classes  # of its logits
 
@@ -174,6 +178,7 @@ class DiffusionUNet(nn.Module):
         num_classes: int | None = None,
         learned_variance: bool = False,
     ) -> None:
+        checks.sizes(shape=shape, width=width, factors=factors, num_classes=num_classes)
         super().__init__()
         self.shape, self.num_classes, halved = tuple(shape), num_classes, 2 ** (len(factors) - 1)
         if len(shape) != 3 or any(side % halved for side in shape[1:]):

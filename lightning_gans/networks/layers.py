@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_gans import checks
+
 Norm = Literal["none", "batch", "layer", "instance", "group"]
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
@@ -79,6 +81,7 @@ class ProjectionHead(nn.Module):
     """
 
     def __init__(self, features: int, num_classes: int | None = None, bias: bool = True) -> None:
+        checks.sizes(features=features, num_classes=num_classes)
         super().__init__()
         self.score = glorot_(nn.Linear(features, 1, bias=bias))
         self.embedding: nn.Embedding | None = None
@@ -101,6 +104,7 @@ class ConditionalBatchNorm2d(nn.Module):
     """
 
     def __init__(self, channels: int, num_classes: int) -> None:
+        checks.sizes(channels=channels, num_classes=num_classes)
         super().__init__()
         self.norm = nn.BatchNorm2d(channels, affine=False)
         self.gain = nn.Embedding(num_classes, channels)
@@ -125,6 +129,7 @@ class LayerNorm(nn.GroupNorm):
     """
 
     def __init__(self, channels: int) -> None:
+        checks.sizes(channels=channels)
         super().__init__(1, channels)
 
 

@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor, nn
 
+from lightning_gans import checks
 from lightning_gans.networks.layers import append_one_hot, check_input, check_labels, glorot_
 
 
@@ -52,6 +53,7 @@ class ToyGenerator(nn.Module):
         depth: int = 3,
         num_classes: int | None = None,
     ) -> None:
+        checks.sizes(shape=shape, latent_dim=latent_dim, width=width, depth=depth, num_classes=num_classes)
         super().__init__()
         self.shape, self.latent_dim, self.num_classes = tuple(shape), latent_dim, num_classes
         self.layers = _perceptron(latent_dim + (num_classes or 0), math.prod(self.shape), width, depth)
@@ -85,6 +87,7 @@ class ToyDiscriminator(nn.Module):
     def __init__(
         self, shape: tuple[int, ...] = (2,), width: int = 512, depth: int = 3, num_classes: int | None = None
     ) -> None:
+        checks.sizes(shape=shape, width=width, depth=depth, num_classes=num_classes)
         super().__init__()
         self.shape, self.num_classes = tuple(shape), num_classes
         self.layers = _perceptron(math.prod(self.shape) + (num_classes or 0), 1, width, depth)

@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor, nn
 
+from lightning_gans import checks
 from lightning_gans.networks.layers import (
     Norm,
     ProjectionHead,
@@ -62,6 +63,7 @@ class MNISTGenerator(nn.Module):
     def __init__(
         self, latent_dim: int = 128, width: int = 64, batch_norm: bool = False, num_classes: int | None = None
     ) -> None:
+        checks.sizes(latent_dim=latent_dim, width=width, num_classes=num_classes)
         super().__init__()
         self.latent_dim, self.num_classes = latent_dim, num_classes
         norm: Norm = "batch" if batch_norm else "none"
@@ -101,6 +103,7 @@ class ThreeConvCritic(nn.Module):
     shape: tuple[int, int, int]
 
     def __init__(self, width: int, batch_norm: bool = False, num_classes: int | None = None) -> None:
+        checks.sizes(width=width, num_classes=num_classes)
         super().__init__()
         self.num_classes = num_classes
         norm: Norm = "batch" if batch_norm else "none"

@@ -103,6 +103,7 @@ class PerceiverCritic(nn.Module):
         kernel: Kernel = "auto",
         num_classes: int | None = None,
     ) -> None:
+        checks.sizes(shape=shape, heads=heads, num_classes=num_classes)
         super().__init__()
         checks.at_least_one(latents=latents, width=width, bands=bands, depth=depth)
         checks.at_least(0, blocks=blocks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_gans import checks
 from lightning_gans.networks.layers import ProjectionHead, append_one_hot, check_input, check_labels
 
 
@@ -44,6 +45,7 @@ class PrimalDualGenerator(nn.Module):
         activations: bool = False,
         num_classes: int | None = None,
     ) -> None:
+        checks.sizes(latent_dim=latent_dim, width=width, num_classes=num_classes)
         super().__init__()
         self.latent_dim, self.num_classes = latent_dim, num_classes
 
@@ -95,6 +97,7 @@ class PrimalDualDiscriminator(nn.Module):
     shape = (1, 28, 28)
 
     def __init__(self, width: int = 128, dropout: float = 0.3, num_classes: int | None = None) -> None:
+        checks.sizes(width=width, num_classes=num_classes)
         super().__init__()
         self.num_classes = num_classes
         self.layers = nn.Sequential(

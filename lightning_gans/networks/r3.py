@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_gans import checks
 from lightning_gans.networks.layers import append_one_hot, check_input, check_labels, image_shape
 
 STAGES = {8: 2, 16: 3, 28: 3, 32: 4, 64: 5}  # side of the image -> number of resolutions, from 4 (7 for 28) pixels on
@@ -101,6 +102,8 @@ class R3Generator(nn.Module):
         blocks: int = 2,
         num_classes: int | None = None,
     ) -> None:
+        checks.sizes(shape=shape, latent_dim=latent_dim, cardinality=cardinality, num_classes=num_classes)
+        checks.at_least(0, blocks=blocks)
         super().__init__()
         self.shape = image_shape(shape, "R3Generator", _SIDES, _stages)
         self.latent_dim, self.num_classes = latent_dim, num_classes
@@ -154,6 +157,8 @@ class R3Discriminator(nn.Module):
         blocks: int = 2,
         num_classes: int | None = None,
     ) -> None:
+        checks.sizes(shape=shape, cardinality=cardinality, num_classes=num_classes)
+        checks.at_least(0, blocks=blocks)
         super().__init__()
         self.shape, self.num_classes = image_shape(shape, "R3Discriminator", _SIDES, _stages), num_classes
         channels = _channels(widths, self.shape[1], cardinality, "R3Discriminator")[::-1]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
+from lightning_gans.functional import numerics
 
 
 class RandomFeatures(nn.Module):
@@ -66,8 +67,9 @@ class RandomFeatures(nn.Module):
         """The rows for this call, drawn anew if it is time; a copy, since others may still be in use."""
         self.calls += 1
         due = self.calls % self.redraw_every == 0
-        drawn = orthogonal(len(self.projection), self.projection.shape[1], self.seed + self.calls)
-        self.projection.copy_(torch.where(due, drawn.to(self.projection.dtype), self.projection))
+        if self.calls.device.type not in numerics.LOOKED_AT or due:  # a GPU is not asked: it draws each time
+            drawn = orthogonal(len(self.projection), self.projection.shape[1], self.seed + self.calls)
+            self.projection.copy_(torch.where(due, drawn.to(self.projection.dtype), self.projection))
         return self.projection.clone()
 
 

@@ -38,6 +38,7 @@ class Reconstructor(nn.Module):
     """
 
     def __init__(self, shape: tuple[int, ...] = (1, 28, 28), num_directions: int = 10, body: Body | None = None):
+        checks.sizes(shape=shape, num_directions=num_directions)
         super().__init__()
         self.shape, self.num_directions = tuple(shape), num_directions
         body = body or ("lenet" if len(shape) == 3 and min(shape[1:]) >= 4 else "mlp")

@@ -21,6 +21,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_gans import checks
 from lightning_gans.networks.fold import DownConv2d, UpConv2d
 from lightning_gans.networks.layers import (
     ConditionalBatchNorm2d,
@@ -177,6 +178,7 @@ class ResNetGenerator(nn.Module):
         num_classes: int | None = None,
         skip: Skip = "conv",
     ) -> None:
+        checks.sizes(shape=shape, latent_dim=latent_dim, width=width, num_classes=num_classes)
         super().__init__()
         check_choice(skip, get_args(Skip), "skip", "ResNetGenerator")
         if num_classes is not None and norm != "batch":
@@ -245,6 +247,7 @@ class ResNetDiscriminator(nn.Module):
         pool: Pool = "mean",
         init: Init = "glorot",
     ) -> None:
+        checks.sizes(shape=shape, width=width, num_classes=num_classes)
         super().__init__()
         check_choice(pool, get_args(Pool), "pool", "ResNetDiscriminator")
         check_choice(init, get_args(Init), "init", "ResNetDiscriminator")

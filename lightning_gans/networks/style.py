@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_gans import checks
 from lightning_gans.networks.layers import append_one_hot, check_input, check_labels, image_shape
 
 _SIDES = "H = W, a power of two of at least 8"
@@ -63,6 +64,7 @@ class EqualLinear(nn.Module):
 
     def __init__(self, features: int, out: int, lr_mul: float = 1.0, bias: float = 0.0, activate: bool = False) -> None:
         super().__init__()
+        self.out_features = out
         self.weight = nn.Parameter(torch.randn(out, features) / lr_mul)
         self.bias = nn.Parameter(torch.full((out,), bias / lr_mul))
         self.scale, self.lr_mul, self.activate = lr_mul / math.sqrt(features), lr_mul, activate
@@ -86,6 +88,7 @@ class EqualConv2d(nn.Module):
 
     def __init__(self, channels: int, out: int, kernel: int, halves: bool = False, activate: bool = True) -> None:
         super().__init__()
+        self.out_channels = out
         self.weight = nn.Parameter(torch.randn(out, channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out)) if activate else None
         self.scale, self.halves, self.kernel = 1 / math.sqrt(channels * kernel**2), halves, kernel
@@ -116,7 +119,9 @@ class ModulatedConv2d(nn.Module):
     """
 
     def __init__(self, channels: int, out: int, kernel: int, doubles: bool = False, demodulate: bool = True) -> None:
+        checks.sizes(channels=channels, out=out, kernel=kernel)
         super().__init__()
+        self.out_channels = out
         self.weight = nn.Parameter(torch.randn(out, channels, kernel, kernel))
         self.doubles, self.demodulate, self.kernel = doubles, demodulate, kernel
 
@@ -146,6 +151,7 @@ class StyleLayer(nn.Module):
 
     def __init__(self, w_dim: int, channels: int, out: int, side: int, doubles: bool = False) -> None:
         super().__init__()
+        self.out_channels = out
         self.affine = EqualLinear(w_dim, channels, bias=1.0)
         self.conv = ModulatedConv2d(channels, out, 3, doubles)
         self.strength = nn.Parameter(torch.zeros(()))
@@ -163,6 +169,7 @@ class ToImage(nn.Module):
 
     def __init__(self, w_dim: int, channels: int, colours: int) -> None:
         super().__init__()
+        self.out_channels = colours
         self.affine = EqualLinear(w_dim, channels, bias=1.0)
         self.conv = ModulatedConv2d(channels, colours, 1, demodulate=False)
         self.bias = nn.Parameter(torch.zeros(colours))
@@ -278,6 +285,8 @@ class StyleGenerator(nn.Module):
         groups: Sequence[int] | None = None,
         passed: int = 0,
     ) -> None:
+        checks.sizes(shape=shape, latent_dim=latent_dim, w_dim=w_dim, mapping_layers=mapping_layers, groups=groups)
+        checks.sizes(num_classes=num_classes)
         super().__init__()
         self.shape = image_shape(shape, "StyleGenerator", _SIDES, _stages)
         self.latent_dim, self.num_classes = latent_dim, num_classes
@@ -293,8 +302,6 @@ class StyleGenerator(nn.Module):
             raise ValueError(f"StyleGenerator: w_dim must be latent_dim={latent_dim} with groups, got {w_dim}.")
         w_dim = latent_dim if w_dim is None else w_dim
         channels = _channels(widths, self.shape[1], "StyleGenerator")
-        if mapping_layers < 1:
-            raise ValueError(f"StyleGenerator: mapping_layers must be at least 1, got {mapping_layers}.")
         mapping = partial(Mapping, latent_dim, w_dim) if whole else partial(GroupedMapping, parts, latent_dim)
         self.mapping: nn.Module = mapping(mapping_layers, num_classes)
         self.constant = nn.Parameter(torch.randn(channels[0], 4, 4))
@@ -431,10 +438,9 @@ class StyleDiscriminator(nn.Module):
         group: int = 4,
         num_classes: int | None = None,
     ) -> None:
+        checks.sizes(shape=shape, group=group, num_classes=num_classes)
         super().__init__()
         self.shape, self.num_classes = image_shape(shape, "StyleDiscriminator", _SIDES, _stages), num_classes
-        if group < 1:
-            raise ValueError(f"StyleDiscriminator: group must be at least 1, got {group}.")
         channels = _channels(widths, self.shape[1], "StyleDiscriminator")[::-1]
         last = channels[-1]
         self.layers = nn.Sequential(EqualConv2d(self.shape[0], channels[0], 1))
@@ -469,6 +475,7 @@ class SoftDiscriminator(StyleDiscriminator):
         group: int = 4,
         classes: int = 2,
     ) -> None:
+        checks.sizes(shape=shape, group=group, classes=classes)
         super().__init__(shape, widths, group)
         del self.num_classes  # it takes labels that are no classes
         self.layers[-1] = EqualLinear(cast(EqualLinear, self.layers[-1]).weight.shape[1], classes)
@@ -497,6 +504,9 @@ class StyleEncoder(StyleDiscriminator):
         classes: int = 2,
         widths: int | Sequence[int] = 64,
     ) -> None:
+        checks.sizes(shape=shape, latent_dim=latent_dim)
+        if not 0 <= classes < latent_dim:
+            raise ValueError(f"StyleEncoder: classes must be in [0, latent_dim) = [0, {latent_dim}), got {classes}.")
         super().__init__(shape, widths, group=1)
         self.layers[-1] = EqualLinear(cast(EqualLinear, self.layers[-1]).weight.shape[1], latent_dim - classes)
 

@@ -32,6 +32,7 @@ class TransformerBlock(nn.Module):
         locality: Locality = "none",
         noise: bool = False,
     ) -> None:
+        checks.sizes(width=width, heads=heads, grid=grid)
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         options = {"relative": relative, "locality": locality, "noise": noise, "qk_norm": kernel == "favor"}
@@ -91,6 +92,7 @@ class TransGANGenerator(nn.Module):
         stem: bool = False,
         num_classes: int | None = None,
     ) -> None:
+        checks.sizes(shape=shape, latent_dim=latent_dim, width=width, heads=heads, num_classes=num_classes)
         super().__init__()
         stages = _depths(depths, "TransGANGenerator")
         self.shape = _divided(shape, 2 ** (len(stages) - 1), "TransGANGenerator", f"with {len(stages)} depths")
@@ -185,6 +187,7 @@ class TransGANDiscriminator(nn.Module):
         noise: bool = True,
         num_classes: int | None = None,
     ) -> None:
+        checks.sizes(shape=shape, heads=heads, num_classes=num_classes)
         super().__init__()
         checks.at_least_one(patch=patch)
         stages, scales = _depths(depths, "TransGANDiscriminator"), [*widths]

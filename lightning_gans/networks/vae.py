@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor, nn
 
+from lightning_gans import checks
 from lightning_gans.networks.layers import check_input
 
 
@@ -40,6 +41,7 @@ class VAEEncoder(nn.Module):
     def __init__(
         self, shape: tuple[int, ...] = (1, 28, 28), latent_dim: int = 40, width: int = 300, depth: int = 2
     ) -> None:
+        checks.sizes(shape=shape, latent_dim=latent_dim, width=width, depth=depth)
         super().__init__()
         self.shape, self.latent_dim = tuple(shape), latent_dim
         self.layers = _gated(math.prod(self.shape), width, depth)
@@ -70,6 +72,7 @@ class VAEDecoder(nn.Module):
     def __init__(
         self, shape: tuple[int, ...] = (1, 28, 28), latent_dim: int = 40, width: int = 300, depth: int = 2
     ) -> None:
+        checks.sizes(shape=shape, latent_dim=latent_dim, width=width, depth=depth)
         super().__init__()
         self.shape, self.latent_dim = tuple(shape), latent_dim
         self.layers = _gated(latent_dim, width, depth).append(nn.Linear(width, math.prod(self.shape)))

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.engine.batch import Batch, Terms
-from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import label_argument
@@ -20,9 +19,10 @@ from lightning_gans.functional.modes import evaluating
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import gather_rows
 from lightning_gans.nonadversarial.times import LossAwareTimes
+from lightning_gans.nonadversarial.walks import Walks
 
 
-class DDPM(GenerativeModule):
+class DDPM(Walks):
     r"""A network that tells the noise in noised data; samples are made of noise by taking it out step by step.
 
     .. math::
@@ -92,6 +92,7 @@ class DDPM(GenerativeModule):
         shape = getattr(denoiser, "shape", None) if shape is None else shape
         if not isinstance(shape, Sequence):
             raise ValueError(f"shape must be given for a {type(denoiser).__name__}, which has none, got {shape!r}.")
+        checks.sizes(shape=shape)
         super().__init__(**kwargs)
         self.denoiser, self.shape, self.latent_dim = denoiser, tuple(shape), math.prod(shape)
         self.process, self.variance, self.eta = Diffusion(betas_of(schedule, steps)), variance, eta
@@ -116,8 +117,7 @@ class DDPM(GenerativeModule):
     def predict(self, x_t: Tensor, t: Tensor, labels: Tensor | None, process: Diffusion, net: nn.Module) -> Any:
         """The noise in x_t, and v of a learned variance or None, at places t (N,) in a process."""
         name = None if labels is None or (hasattr(net, "config") and not self.num_classes) else label_argument(net)
-        times = process.times.to(t.device)[t] * (1000 / process.total)
-        out = net(x_t, times.to(x_t.dtype), **({} if name is None else {name: labels}))
+        out = net(x_t, process.at("told", t, x_t).flatten(), **({} if name is None else {name: labels}))
         out = full_precision(getattr(out, "sample", out))
         return out.chunk(2, 1) if self.variance == "learned" else (out, None)
 
@@ -172,25 +172,9 @@ class DDPM(GenerativeModule):
                 clean = process.clean(x, t, predicted)
                 clean = clean.clamp(-1, 1) if self.clip else clean
                 variance = process.log_variance(t, x, self.variance, v).exp()
-                gradient = None if push is None else push(x, process.times.to(t.device)[t] * (1000 / process.total))
+                gradient = None if push is None else push(x, process.at("told", t, x).flatten())
                 x = process.back(x, clean, i, variance, self.eta, noise, gradient)
         return x
-
-    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Samples of noise z, with the same noise between in each call."""
-        return self.reverse(z, labels, torch.Generator().manual_seed(0))
-
-    def sample(self, n: int, labels: Tensor | None = None, generator: torch.Generator | None = None,
-               seed: int | None = None, temperature: float | None = None) -> Tensor:  # fmt: skip
-        """``n`` samples (n, *shape); see `Sampling.sample`."""
-        if temperature is not None:
-            return super().sample(n, labels, generator, seed, temperature)  # which refuses it
-        source = torch.Generator().manual_seed(seed + 1) if seed is not None else generator
-        return self.reverse(*self.latents(n, labels, generator, seed), source)
-
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """As :meth:`decode`."""
-        return self.decode(z, labels)
 
     def check_first_batch(self, batch: Batch) -> None:
         """Raise one sentence for a network that does not fit the data."""

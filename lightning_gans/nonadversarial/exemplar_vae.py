@@ -137,7 +137,7 @@ class ExemplarVAE(VAE):
         As many rows on one rank as on several, for transforms that draw: a multiple of 24, of some items twice.
         """
         (rank, world), n = rank_and_world(), len(index)
-        filled = torch.cat([index, index[torch.arange(-n % math.lcm(24, world)) % n]])
+        filled = torch.cat([index, index[torch.arange(-n % math.lcm(24, world), device=index.device) % n]])
         return gather_rows(self._encoded(filled[rank::world], generator))[:n]
 
     @torch.no_grad()

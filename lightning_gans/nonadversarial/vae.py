@@ -114,7 +114,8 @@ class VAE(GenerativeModule):
     def log_density_bound(self, x: Tensor, samples: int = 16, labels: Tensor | None = None) -> Tensor:
         """A bound (N,) of log p(x), in nats; tighter with more ``samples`` (see `importance_bound`)."""
         prior, spread = self.prior(), self.log_variances["data"]
-        with evaluating(self.encoder), evaluating(network := self.network):
+        network = self.network if self.made_by == "decoder" else self.decoder
+        with evaluating(self.encoder), evaluating(network):
             decode = lambda z: conditional_call(network, z, labels)  # noqa: E731
             return importance_bound(x, self.encoder(x), decode, prior, spread, samples)
 

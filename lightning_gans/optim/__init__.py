@@ -1,5 +1,6 @@
-"""Optimizers for games, for ``optimizer_g`` and ``optimizer_d`` by class path."""
+"""Optimizers for games and energies, for ``optimizer_g`` and ``optimizer_d`` by class path."""
 
+from lightning_gans.optim.clipped import ClippedAdam
 from lightning_gans.optim.look_ahead import ExtraAdam, ExtraSGD, OptimisticAdam, OptimisticSGD
 
-__all__ = ["ExtraAdam", "ExtraSGD", "OptimisticAdam", "OptimisticSGD"]
+__all__ = ["ClippedAdam", "ExtraAdam", "ExtraSGD", "OptimisticAdam", "OptimisticSGD"]

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from lightning_gans import checks
+from lightning_gans.functional.langevin import langevin_step
 from lightning_gans.samplers.base import LatentSampler, LogRatio
 
 
@@ -60,7 +61,7 @@ class LatentLangevin(LatentSampler):
         energy, force = self.energy(z, labels)
         for _ in range(self.steps):
             noise = self.normal(tuple(z.shape), generator)
-            new = z - self.step_size / 2 * force + self.step_size**0.5 * noise
+            new = langevin_step(z, force, self.step_size, noise)
             new_energy, new_force = self.energy(new, labels)
             back = z - new + self.step_size / 2 * new_force
             forward = noise.double().square().sum(1) - back.double().square().sum(1) / self.step_size

@@ -1,0 +1,215 @@
+"""VAEBM (Xiao, Kreis, Kautz and Vahdat, arXiv:2010.00654): a variational autoencoder, corrected by an energy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gans import checks
+from lightning_gans.engine.batch import Batch, Terms
+from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory
+from lightning_gans.functional import draw
+from lightning_gans.functional.conditional import conditional_call, score, takes_labels
+from lightning_gans.functional.double_backward.input_gradient import no_autocast
+from lightning_gans.functional.langevin import langevin
+from lightning_gans.functional.modes import evaluating
+from lightning_gans.functional.ranks import gather_rows
+from lightning_gans.nonadversarial.singular import SingularValues
+from lightning_gans.nonadversarial.vae import VAE
+from lightning_gans.nonadversarial.walks import Walks
+from lightning_gans.optim import ClippedAdam
+
+
+class VAEBM(Walks, VAE):
+    r"""A VAE that is trained and then frozen, and an energy that takes density away where it has too much.
+
+    .. math::
+        h(x, z) \propto p(z)\, p(x|z)\, e^{-E(x)}, \qquad
+        \min_E\ E_{x \sim \mathrm{data}} E(x) - E_{x \sim h} E(x) + \alpha \sum_l \sigma_{\max}(W_l)
+
+    (``contrast`` and ``spectral``, of the player ``energy``). Samples of h are made where the VAE's noise is, which is
+    easier than among pixels: x = f(z) + s e of normal z and e, moved by Langevin steps of size :math:`\eta` on
+
+    .. math:: U(z, e) = E(f(z) + s e) + |z|^2/2 + |e|^2/2.
+
+    The first ``vae_steps`` updates are those of `VAE` (player ``vae``), after which it does not change any more; with
+    ``vae_steps=0`` give networks that are trained, and their ``sigma``. Chains of training begin at z of the prior or,
+    as often as ``replay`` says, where earlier ones ended: the last ``buffer_size`` of them are in the checkpoint.
+
+    A sample takes ``sample_steps`` such steps, each a call of the decoder and of the energy, which is told in scores
+    and cards as ``network_calls``. The noise between is as in `DDPM`: from the source of z in :meth:`sample`, and the
+    same each time in :meth:`decode`. ``callbacks.EMA`` averages the energy.
+
+    Departures: any network is E, of raw scores, without the code's weight normalisation; samples are not cut off at the
+    range of the data within a chain. The code's potential has the logarithm of p(x|z) in place of \|e\|^2/2: the same
+    gradient, since s is one number.
+
+    Args:
+        encoder: as of `VAE`.
+        decoder: as of `VAE`.
+        energy: samples [, labels] to E (N,), as any discriminator without normalisation.
+        latent_dim: length of z.
+        vae_steps: updates of the VAE before the energy's, >= 0.
+        chain_steps: Langevin steps of a chain in training, >= 1.
+        sample_steps: of a sample; None: as many.
+        step_size: eta > 0.
+        spectral: alpha >= 0.
+        replay: share of chains that go on with earlier ones, in [0, 1], reached linearly in ``replay_after`` updates.
+        replay_after: >= 1.
+        buffer_size: ends of chains that are kept, >= 1.
+        noisy: samples are f(z) + s e; False: f(z), as of images, with which the energy is trained then, too.
+        lr_energy: of `optim.ClippedAdam` with betas (.99, .999).
+        optimizer_energy: makes another optimizer.
+        scheduler_energy: makes its learning rate scheduler.
+        clip_grad_energy: largest norm of its gradient.
+        kwargs: as for `VAE`.
+
+    Raises:
+        ValueError: for settings out of range, and when training starts with networks that do not fit each other.
+
+    >>> from lightning_gans.networks import ToyDiscriminator, VAEDecoder, VAEEncoder
+    >>> model = VAEBM(VAEEncoder((2,), 3, 8), VAEDecoder((2,), 3, 8), ToyDiscriminator(width=8), 3, chain_steps=5)
+    >>> tuple(model.sample(4, seed=0).shape), model.network_calls
+    ((4, 2), 11)
+    """
+
+    made_by = "energy"
+    vae_steps = 1  # while the constructor has not said
+    ends: Tensor
+    pushed: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        energy: nn.Module,
+        latent_dim: int,
+        *,
+        vae_steps: int = 2000,
+        chain_steps: int = 10,
+        sample_steps: int | None = None,
+        step_size: float = 0.01,
+        spectral: float = 0.2,
+        replay: float = 0.6,
+        replay_after: int = 5000,
+        buffer_size: int = 10_000,
+        noisy: bool = True,
+        lr_energy: float = 1e-3,
+        optimizer_energy: OptimizerFactory | None = None,
+        scheduler_energy: SchedulerFactory | None = None,
+        clip_grad_energy: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        checks.at_least(0, vae_steps=vae_steps)
+        checks.sizes(chain_steps=chain_steps, sample_steps=sample_steps, replay_after=replay_after)
+        checks.at_least_one(buffer_size=buffer_size)
+        checks.positive(step_size=step_size)
+        checks.not_negative(spectral=spectral)
+        if not 0 <= replay <= 1:
+            raise ValueError(f"replay must be in [0, 1], got {replay!r}.")
+        super().__init__(encoder, decoder, latent_dim, **kwargs)
+        self.energy, self.vae_steps, self.chain_steps, self.step_size = energy, vae_steps, chain_steps, step_size
+        self.sample_steps, self.spectral, self.noisy = sample_steps or chain_steps, spectral, noisy
+        self.singular_values, self.replay, self.replay_after = SingularValues(energy), replay, replay_after
+        self.register_buffer("ends", torch.zeros(buffer_size, latent_dim))
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))  # into it, since the energy began
+        adam = optimizer_energy or partial(ClippedAdam, lr=lr_energy, betas=(0.99, 0.999))
+        own = (lr_energy, adam, scheduler_energy, clip_grad_energy, self.players["vae"].accumulate)
+        self.play(Player("energy", ("energy",), *own))
+
+    @property
+    def counted(self) -> str:  # type: ignore[override]
+        """The VAE while it is trained, then the energy."""
+        return "vae" if self.progress.updates.get("vae", 0) < self.vae_steps else "energy"
+
+    @property
+    def network_calls(self) -> int:
+        """For each sample."""
+        return 2 * self.sample_steps + 1
+
+    @property
+    def num_classes(self) -> int | None:
+        """Classes that samples can be asked for."""
+        return getattr(self.decoder, "num_classes", None) if takes_labels(self.decoder) else None
+
+    # ------------------------------------------------------------------ training
+    def due(self, player: str) -> bool:
+        """One after the other."""
+        return player == self.counted
+
+    def take(self, n: int) -> list[Batch]:
+        """The next batches; while the energy learns, with samples of the model in the place of noise."""
+        batches = super().take(n)
+        if self.counted == "vae":
+            return batches
+        if self.progress.updates["energy"] == 0:
+            self.values.clear()  # of the VAE
+        return [replace(b, z=self.negatives(b)) for b in batches]
+
+    def terms(self, player: str, batch: Batch) -> Terms:
+        """Of the VAE, or of the energy on data and samples."""
+        if player == "vae":
+            return super().terms(player, batch)
+        real, fake = (score(self.energy, x, batch.labels, "energy") for x in (batch.real, batch.z))
+        self.note(energy_real=real.mean(), energy_fake=fake.mean())
+        weights: Any = 1.0 if batch.weights is None else batch.weights
+        terms = {"contrast": (weights * real).mean() - fake.mean()}
+        return terms | ({"spectral": self.spectral * self.singular_values(self.energy)} if self.spectral else {})
+
+    @torch.no_grad()
+    def negatives(self, batch: Batch) -> Tensor:
+        """Samples (N, ...) of the model as it is, whose ends are kept."""
+        n, source, device = len(batch.z), batch.generator, batch.z.device
+        normal = partial(draw.normal, n, generator=source, device=device, dtype=batch.z.dtype)
+        u, kept = draw.uniform(n, 2, generator=source, dtype=torch.float64), self.pushed.clamp_max(len(self.ends))
+        again = u[:, :1] < self.replay * min(1.0, self.progress.updates["energy"] / self.replay_after)
+        z = torch.where(again, self.ends[(u[:, 1] * kept).long()].to(batch.z), batch.z)
+        noise = torch.cat([z, normal(batch.real[0].numel())], 1)
+        noise = self.walk(noise, batch.labels, self.energy, self.chain_steps, partial(normal, noise.shape[1]))
+        new = gather_rows(noise[:, : self.latent_dim])[-len(self.ends) :]
+        self.ends[(self.pushed + torch.arange(len(new), device=device)) % len(self.ends)] = new.to(self.ends)
+        self.pushed += len(new)
+        return self.made(noise, batch.labels, self.noisy)
+
+    # ------------------------------------------------------------------ samples
+    def made(self, noise: Tensor, labels: Tensor | None, noisy: bool = True) -> Tensor:
+        """f(z) + s e of z and e side by side (N, latent_dim + pixels), or f(z)."""
+        with evaluating(self.decoder):
+            mean = conditional_call(self.decoder, noise[:, : self.latent_dim], labels)
+        s = (self.log_variances["data"] / 2).exp()
+        return mean + s * noise[:, self.latent_dim :].view_as(mean) if noisy else mean
+
+    def walk(
+        self, noise: Tensor, labels: Tensor | None, energy: nn.Module, steps: int, normal: Callable[[], Tensor]
+    ) -> Tensor:
+        """Noise (N, latent_dim + pixels) after Langevin steps on U, each row by itself."""
+
+        def gradient(noise: Tensor) -> Tensor:
+            with torch.enable_grad(), no_autocast(noise.device.type):
+                at = noise.detach().requires_grad_()
+                total = score(energy, self.made(at, labels), labels, "energy").sum()
+                return noise + torch.autograd.grad(total, at)[0]
+
+        with evaluating(energy):
+            return langevin(gradient, noise, steps, self.step_size, normal)
+
+    @torch.no_grad()
+    def reverse(self, z: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Samples (N, ...) of noise z (N, latent_dim); the rest of the noise by ``generator`` (CPU)."""
+        pixels = self.made(z[:1], None if labels is None else labels[:1], False).numel()
+        normal = lambda d: torch.randn(len(z), d, generator=generator, dtype=z.dtype).to(z.device)  # noqa: E731
+        noise = torch.cat([z, normal(pixels)], 1)
+        steps = self.sample_steps if int(self.pushed) else 0  # before the energy begins, it is a VAE
+        noise = self.walk(noise, labels, self.network, steps, partial(normal, noise.shape[1]))
+        return self.made(noise, labels, self.noisy)
+
+    def check_first_batch(self, batch: Batch) -> None:
+        """Raise one sentence for networks that do not fit the data, or each other."""
+        super().check_first_batch(batch)
+        with torch.no_grad(), evaluating(self.energy):
+            score(self.energy, batch.real, batch.labels, "energy")

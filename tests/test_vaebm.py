@@ -1,0 +1,229 @@
+"""VAEBM against what is known of its chains, of its optimizer and of its spectral term, and on data it must learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from common import equal, make, plain, state, trainer
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from lightning_gans import VAEBM
+from lightning_gans.callbacks import EMA
+from lightning_gans.datamodules import MemoryLoader
+from lightning_gans.functional.langevin import langevin
+from lightning_gans.networks import ToyDiscriminator
+from lightning_gans.nonadversarial.singular import SingularValues
+from lightning_gans.optim import ClippedAdam
+from lightning_gans.tools import export
+
+W = torch.tensor([[1.0], [0.5]], dtype=torch.float64)  # x = W z + s e
+S, T, C = 0.5, 0.8, torch.tensor([1.0, -1.0], dtype=torch.float64)
+
+
+class Line(nn.Module):
+    """The decoder of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(W.clone())
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z @ self.weight.t()
+
+
+class Back(nn.Module):
+    """An encoder."""
+
+    def __init__(self, latent_dim: int = 1) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, latent_dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean = self.inner(x)
+        return mean, torch.zeros_like(mean)
+
+
+class Quadratic(nn.Module):
+    """E(x) = |x - c|^2 / (2 t^2), times a number."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * (x - C.to(x)).square().sum(1) / (2 * T**2)
+
+
+def linear(energy: nn.Module, **options: Any) -> VAEBM:
+    return VAEBM(Back(), Line(), energy, 1, vae_steps=0, sigma=S, **options).double()
+
+
+def walked(module: VAEBM, n: int, steps: int) -> Tensor:
+    own = torch.Generator().manual_seed(0)
+    normal = lambda: torch.randn(n, 3, generator=own, dtype=torch.float64)  # noqa: E731
+    return module.walk(normal(), None, module.energy, steps, normal)
+
+
+# ---------------------------------------------------------------------- closed forms
+def test_without_an_energy_a_chain_stays_normal() -> None:
+    """Of variance 1 / (1 - eta / 4), since steps are finite."""
+    end = walked(linear(Quadratic(0.0), step_size=0.5), 10_000, 20)
+    torch.testing.assert_close(end.var(0), torch.full((3,), 1 / (1 - 0.125)).double(), rtol=0, atol=0.05)
+    assert float(end.mean(0).abs().max()) < 0.03
+
+
+def test_a_quadratic_energy_on_a_line_gives_the_known_normal_law() -> None:
+    """Of precision I + M' M / t^2 and mean (precision)^-1 M' c / t^2, M = [W, s I]."""
+    end = walked(linear(Quadratic(), step_size=0.05), 6000, 120)
+    m = torch.cat([W, S * torch.eye(2, dtype=torch.float64)], 1)
+    covariance = (torch.eye(3, dtype=torch.float64) + m.t() @ m / T**2).inverse()
+    torch.testing.assert_close(end.mean(0), covariance @ m.t() @ C / T**2, rtol=0, atol=0.03)
+    torch.testing.assert_close(end.t().cov(), covariance, rtol=0, atol=0.05)
+
+
+def test_chains_do_not_know_of_each_other() -> None:
+    module, noise = linear(Quadratic()), torch.randn(6, 3, dtype=torch.float64)
+    still = lambda: torch.zeros(())  # noqa: E731
+    both = [module.walk(part, None, module.energy, 5, still) for part in (noise, noise[:1])]
+    torch.testing.assert_close(both[0][:1], both[1], rtol=1e-12, atol=0)
+
+
+def test_a_chain_without_noise_goes_down() -> None:
+    end = langevin(lambda x: x - 3, torch.zeros(1, 1), 200, 0.1, lambda: torch.zeros(()))
+    assert float(end) == pytest.approx(3, abs=1e-3)
+
+
+def test_singular_values_are_those_of_the_decomposition() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Linear(7, 4), nn.Linear(4, 1)).double()
+    values = SingularValues(net)
+    exact = sum(torch.linalg.matrix_norm(p.flatten(1), 2) for p in net.parameters() if p.ndim > 1)
+    for _ in range(20):
+        found = values(net)
+    assert float(found) == pytest.approx(float(exact), rel=1e-3)  # type: ignore[arg-type]
+    slopes = [torch.autograd.grad(total, net[1].weight, retain_graph=True)[0] for total in (found, exact)]
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=0, atol=0.05)
+
+
+def test_the_optimizer_is_adam_on_gradients_cut_off_by_its_last_second_moment() -> None:
+    own = torch.Generator().manual_seed(0)
+    a, b = (nn.Parameter(torch.zeros(5)) for _ in range(2))
+    ours, adam = ClippedAdam([a], 2.0, 0.05, lr=0.1), Adam([b], lr=0.1)
+    cut = 0
+    for step in range(12):
+        gradient = torch.randn(5, generator=own) * (10 if step in (0, 6) else 1)
+        a.grad, b.grad = gradient.clone(), gradient.clone()
+        if step:
+            bound = 2 * (adam.state[b]["exp_avg_sq"] / (1 - 0.999**step)).sqrt() + 0.05
+            b.grad = torch.minimum(torch.maximum(gradient, -bound), bound)
+            cut += int((b.grad != gradient).sum())
+        ours.step(), adam.step()
+        assert equal(a.detach(), b.detach())
+    assert cut > 0
+
+
+# ---------------------------------------------------------------------- training
+def test_first_the_autoencoder_then_the_energy() -> None:
+    first, second = (make("vaebm", vae_steps=3) for _ in range(2))
+    trainer(max_steps=3).fit(first, plain())
+    before, after = state(make("vaebm")), state(first)
+    moved = {k.split(".")[0] for k in before if not equal(before[k], after[k])}
+    assert moved == {"encoder", "decoder", "log_variances"}
+    trainer(max_steps=8).fit(second, plain())
+    assert second.progress.updates == {"vae": 3, "energy": 5}
+
+
+def test_a_frozen_autoencoder_stays_to_the_bit_and_the_contrast_falls() -> None:
+    torch.manual_seed(0)
+    module = make("vaebm", vae_steps=0, spectral=0.0, lr_energy=1e-2)
+    before, data = state(module), torch.randn(256, 2) * 0.1
+    trainer(max_steps=1).fit(module, MemoryLoader(data, None, 64))
+    batch = module.last_batch
+    assert batch is not None
+    at = lambda net: float((net(batch.real).mean() - net(batch.z).mean()).detach())  # noqa: E731
+    old = make("vaebm").energy
+    assert at(module.energy) < at(old)
+    same = {k for k, v in state(module).items() if equal(v, before[k])}
+    assert {k for k in before if k.startswith(("encoder", "decoder", "log_var"))} <= same
+    assert {k for k in same if k.startswith("energy")} <= {"energy.layers.2.bias"}  # which cancels
+
+
+def test_ends_of_chains_are_kept_in_a_ring_and_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = make("vaebm", vae_steps=0, buffer_size=6, replay=1.0, replay_after=1)
+    seen: list[Tensor] = []
+    walk = VAEBM.walk
+
+    def watched(self: VAEBM, noise: Tensor, *arguments: Any) -> Tensor:
+        seen.extend([noise[:, :3].clone(), end := walk(self, noise, *arguments)])
+        return end
+
+    monkeypatch.setattr(VAEBM, "walk", watched)
+    trainer(max_steps=3).fit(module, plain())  # of 4 chains each
+    begun, ended = seen[::2], [end[:, :3] for end in seen[1::2]]
+    assert int(module.pushed) == 12
+    known = {tuple(row) for end in ended for row in end.tolist()}
+    assert not any(tuple(row) in known for row in begun[0].tolist())  # from the prior
+    assert all(tuple(row) in known for later in begun[1:] for row in later.tolist())
+    assert {tuple(row) for row in module.ends.tolist()} == {tuple(row) for row in torch.cat(ended)[-6:].tolist()}
+
+
+def near(points: Tensor) -> float:
+    """Share of points within three deviations of one of the two modes."""
+    return float(((points[:, :1].abs() - 1).square() + points[:, 1:].square() < 0.3**2).float().mean())
+
+
+def test_it_learns_what_an_autoencoder_of_one_mode_cannot() -> None:
+    """Two narrow modes on the x axis under a normal decoder."""
+    torch.manual_seed(0)
+    signs = torch.randint(2, (1024, 1)) * 2.0 - 1
+    data = torch.cat([signs, torch.zeros(1024, 1)], 1) + 0.1 * torch.randn(1024, 2)
+    decoder = nn.Linear(2, 2, bias=False)
+    decoder.weight.data = torch.eye(2)
+    module = VAEBM(Back(2), decoder, ToyDiscriminator((2,), 32, 2), 2, vae_steps=0, sigma=0.1, step_size=0.1,
+                   chain_steps=15, sample_steps=30, spectral=0.5, replay_after=50, lr_energy=2e-3)  # fmt: skip
+    plainly = near(module.sample(1000, seed=0))
+    trainer(max_steps=150, callbacks=[EMA(decay=0.95)]).fit(module, MemoryLoader(data, None, 64))
+    corrected = module.sample(1000, seed=0)
+    sides = float((corrected[:, 0] > 0).float().mean())
+    assert near(corrected) > 0.11 > 1.6 * plainly and 0.3 < sides < 0.7
+    with torch.no_grad():
+        assert float(module.energy(data).mean()) < float(module.energy(torch.randn(1000, 2)).mean()) - 0.3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"vae_steps": -1}, "vae_steps must be an integer >= 0, got -1"),
+        ({"chain_steps": 0}, "chain_steps must be an integer >= 1, got 0"),
+        ({"sample_steps": 0}, "sample_steps must be an integer >= 1, got 0"),
+        ({"buffer_size": 0}, "buffer_size must be an integer >= 1, got 0"),
+        ({"replay_after": 0}, "replay_after must be an integer >= 1, got 0"),
+        ({"step_size": 0.0}, "step_size must be a finite number > 0, got 0.0"),
+        ({"spectral": -1.0}, "spectral must be a finite number >= 0, got -1.0"),
+        ({"replay": 1.5}, r"replay must be in \[0, 1\], got 1.5"),
+        ({"lr_energy": -1.0}, "lr_energy must be a finite number > 0, got -1.0"),
+    ],
+)
+def test_bad_arguments(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make("vaebm", **options)
+
+
+def test_bad_company() -> None:
+    module = make("vaebm")
+    module.energy = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"energy must return scores of shape \(4,\), got \(4, 2\)"):
+        trainer(max_steps=1).fit(module, plain())
+    with pytest.raises(ValueError, match="export needs a model whose samples take one network call, got VAEBM"):
+        export(make("vaebm"), "a.pt2")
+
+
+def test_before_the_energy_it_samples_as_an_autoencoder() -> None:
+    module = make("vaebm", noisy=False)
+    z, _ = module.latents(5, seed=0)
+    with torch.no_grad():
+        assert equal(module.decode(z), module.decoder(z))
+    assert module.network_calls == 5
