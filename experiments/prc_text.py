@@ -72,7 +72,7 @@ def of_data(seeds: list[int]) -> list[str]:
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, updates=200, mle=5, rate=2e-3, beta=1.0, d_steps=5, filters=32)
+    p = page.parser(__doc__, updates=200, mle=5, rate=2e-3, beta=1.0, d_steps=3, filters=32)
     arguments = p.parse_args()
     games = {name: game(s, arguments, arguments.mle, arguments.updates) for name, s in SWITCHES.items()}
     longer = game(SWITCHES["none"], arguments, arguments.mle + arguments.updates, 1)
