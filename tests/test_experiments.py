@@ -252,6 +252,7 @@ EXPERIMENTS: dict[str, list[str]] = {
     "weight_producers": ["--width", "8", "--updates", "2"],
     "transformers": ["--width", "4", "--updates", "2"],
     "linear_attention": ["--width", "4", "--updates", "2", "--sides", "4", "8"],
+    "prc_text": ["--mle", "2", "--filters", "4", "--d_steps", "1"],
     "spaces": [
         *("--updates", "2", "--widths", "2", "2", "2", "--latent_dim", "4", "--directions", "2", "--steps", "1"),
         *("--samples", "2", "--fakes", "0", "--items", "64"),
