@@ -180,7 +180,13 @@ def test_tails_of_the_toy() -> None:
 
 
 TINY = ["--seeds", "1", "--jobs", "1", "--updates", "8"]
-QUICK = {"clipping_band", "finite_difference", "learned_width", "sampling_cost"}  # the others take their time
+QUICK = {
+    "clipping_band",
+    "finite_difference",
+    "learned_width",
+    "planted_collapse",
+    "sampling_cost",
+}  # the others take their time
 EXPERIMENTS: dict[str, list[str]] = {
     "one_or_two_sided": ["--data", "Ring", "--weights", "0.1"],
     "finite_difference": ["--data", "Ring"],
@@ -231,6 +237,7 @@ EXPERIMENTS: dict[str, list[str]] = {
     "weight_producers": ["--width", "8", "--updates", "2"],
     "transformers": ["--width", "4", "--updates", "2"],
     "linear_attention": ["--width", "4", "--updates", "2", "--sides", "4", "8"],
+    "planted_collapse": ["--data", "Ring", "--samples", "50", "--copies", "1", "2"],
     "sampling_cost": ["--ring_seconds", "0.1", "--data", "Ring", "--calls", "2", "--classifier_steps", "2"],
 }
 
