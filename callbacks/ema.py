@@ -16,10 +16,10 @@ from lightning_gans.engine.contract import Samples
 class EMA(Asks):
     r"""Averages a network over updates: :math:`\bar\theta_t = \beta\,\bar\theta_{t-1} + (1-\beta)\,\theta_t`.
 
-    It is the one that makes samples, the generator of a game. :math:`\bar\theta` starts as a copy of it after update
-    ``start_step``. Parameters are averaged, buffers (BatchNorm statistics) are copied. The weights live in the module
-    (``pl_module.ema``), which samples with them and saves them, so nothing is kept here. List this callback before
-    those that sample.
+    It is the one that makes samples, the generator of a game (and what goes with it, as the encoder of `StylEx`).
+    :math:`\bar\theta` starts as a copy of it after update ``start_step``. Parameters are averaged, buffers (BatchNorm
+    statistics) are copied. The weights live in the module (``pl_module.ema``), which samples with them and saves them,
+    so nothing is kept here. List this callback before those that sample.
 
     Args:
         decay: :math:`\beta` per generator update, 0 <= decay < 1. 0.999, the default, remembers about 1,000 updates.
@@ -80,14 +80,14 @@ class EMA(Asks):
             return
         self.seen_step = step
         module: Any = pl_module
-        ema, trained = module.ema, module.trained_network
-        if ema is None:
+        if module.ema is None:
             module.start_ema()  # a copy of the generator as it is now
         elif step % self.every_n_steps == 0:
             average = get_ema_multi_avg_fn(self.beta(step, module.images_seen))
-            average(tuple(ema.parameters()), tuple(trained.parameters()), None)
-            for mean, now in zip(ema.buffers(), trained.buffers()):
-                mean.copy_(now)
+            for ema, trained in module.averages.values():
+                average(tuple(ema.parameters()), tuple(trained.parameters()), None)
+                for mean, now in zip(ema.buffers(), trained.buffers()):
+                    mean.copy_(now)
 
     def beta(self, step: int, images: int) -> float:
         """How much of the average stays after update ``step``, when so many real samples have been seen."""

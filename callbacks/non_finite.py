@@ -226,15 +226,15 @@ class NonFiniteGuard(Asks):
                 "step": module.global_step,
                 "module": module.state_dict(),
                 "optimizers": [optimizer.state_dict()["state"] for optimizer in trainer.optimizers],
-                "ema": None if (ema := getattr(module, "ema", None)) is None else ema.state_dict(),
+                "ema": {name: mean.state_dict() for name, (mean, _) in getattr(module, "averages", {}).items()},
             }
         )
 
     def _go_back(self, trainer: pl.Trainer, module: Any) -> None:
         self.found = None
         module.load_state_dict(self.kept["module"])
-        if getattr(module, "ema", None) is not None:  # one that began since the state was kept begins again with it
-            module.ema.load_state_dict(self.kept["ema"] or module.trained_network.state_dict())
+        for name, (mean, trained) in getattr(module, "averages", {}).items():
+            mean.load_state_dict(self.kept["ema"].get(name) or trained.state_dict())  # it may have begun since
         for optimizer, state in zip(trainer.optimizers, self.kept["optimizers"]):
             for group in optimizer.param_groups:
                 for name in {"lr", "initial_lr"} & group.keys():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import pl
-from lightning_gans.engine.contract import Likelihood, Samples, Text, has
+from lightning_gans.engine.contract import Critic, Latents, Likelihood, Samples, Text, has
+from lightning_gans.functional.conditional import conditional_call
+from lightning_gans.functional.modes import evaluating
 from lightning_gans.metrics.text import TextScores, held_out_nll, scores_of
 
 
@@ -21,6 +23,8 @@ class TextMetrics(ScoreCallback):
     ``metrics/distinct-n``, ``metrics/copied-8``, ``metrics/bleu-n`` to the held-out part, ``metrics/self_bleu-n``,
     ``metrics/nll_oracle`` where the data have an oracle, and ``metrics/nll_gen``, the held-out NLL of a model that has
     a density. Both are in nats per token. (``nll_oracle`` alone ranks nothing: a sharper law of fewer texts lowers it.)
+    Of a GAN also ``metrics/sharpness``, the mean of the largest share of a relaxed symbol, 1 for one-hot vectors: how
+    far what its discriminator sees is from the text.
 
     Args:
         every_n_steps: generator updates between two measurements, >= 1.
@@ -83,6 +87,10 @@ class TextMetrics(ScoreCallback):
         sizes = [min(500, self.num_samples - done) for done in range(0, self.num_samples, 500)]
         samples = torch.cat([pl_module.sample(n, None, own, temperature=self.temperature).cpu() for n in sizes])
         found = self.scores(samples)
+        if has(pl_module, Critic) and has(pl_module, Latents):
+            latents = cast(Latents, pl_module).latents(min(64, self.num_samples), seed=self.seed)
+            with torch.no_grad(), evaluating(network := pl_module.network):
+                found["sharpness"] = float(conditional_call(network, *latents).float().amax(-1).mean())
         if self.nll_gen:
             found["nll_gen"] = held_out_nll(pl_module, self.scores.held_out)
         self.protocol = {

@@ -253,8 +253,8 @@ class TextFile(_Lines):
         self.set_lines(train, test, vocabulary, length, long)
 
 
-def read_text(path: str | Path) -> str:
-    """The text of a UTF-8 file.
+def read_text(path: str | Path, blank: bool = False) -> str:
+    """The text of a UTF-8 file; ``blank``: it may be blank lines alone.
 
     Raises:
         FileNotFoundError: there is none.
@@ -267,7 +267,7 @@ def read_text(path: str | Path) -> str:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"path must be a UTF-8 text, got {path}, whose byte {error.start} is none.") from None
-    if not text.strip():
+    if not (text if blank else text.strip()):
         raise ValueError(f"path must hold text, got {path}, which is empty.")
     return text
 

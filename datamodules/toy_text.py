@@ -111,7 +111,7 @@ class OracleText(TextDataModule):
         length: T, 20 or 40 in the literature.
         items: training sequences; a tenth as many are held out.
         hidden: width of the LSTM and its embedding.
-        seed: of the oracle's weights, all of them N(0, 1), and of its samples.
+        seed: of the oracle's weights, all of them N(0, 1), and of its samples, >= 0.
         path: .npz file of an oracle's parameters in place of them: ``embedding`` (V, E), ``w_k`` (E, H), ``u_k``
             (H, H) and ``b_k`` (H,) for k = i, f, o, c, ``w_out`` (H, V), ``b_out`` (V,).
         batch_size: sequences per batch and process.
@@ -144,6 +144,7 @@ class OracleText(TextDataModule):
         checks.at_least(10, items=items)
         checks.at_least(2, vocabulary_size=vocabulary_size)
         checks.at_least_one(hidden=hidden)
+        checks.at_least(0, seed=seed)
         self.items, self.seed, self.shape = items, seed, (length, vocabulary_size)
         self.vocabulary = Vocabulary(tuple(str(i) for i in range(vocabulary_size)), "word")
         if path is None:
@@ -159,7 +160,8 @@ class OracleText(TextDataModule):
 
     def load(self, split: Split) -> Tensor:
         """Draws of the oracle, the same at every call."""
-        own = Generator().manual_seed(2 * self.seed + (split == "test"))
+        stream = np.random.SeedSequence((self.seed, split == "test"))  # no other seed's, nor that of the weights
+        own = Generator().manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
         n = self.items if split == "train" else self.items // 10
         with torch.no_grad(), evaluating(self.oracle):
             z = torch.randn(n, self.shape[0], generator=own)

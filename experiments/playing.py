@@ -203,7 +203,7 @@ def build(game: Game) -> tuple[GANModule, Any]:
     if game.get("decay"):  # the learning rates fall to nothing
         fall = partial(torch.optim.lr_scheduler.LinearLR, start_factor=1, end_factor=0, total_iters=game["updates"])
         options |= {"scheduler_g": fall, "scheduler_d": fall}
-    for third in ("classifier", "weight_network"):  # last, so that the others start from the same weights without it
+    for third in ("classifier", "weight_network", "encoder", "measure"):  # last, so that the others start as without it
         if third in game:
             options[third] = network(game[third])
     own = [getattr(regularizers, name)(**kwargs) for name, kwargs in game.get("regularizers", [])]
@@ -220,13 +220,14 @@ def play(game: Game) -> Result:
     Args:
         game: ``technique`` (of ``TECHNIQUES``, or the path of a function of the same arguments) with ``options`` and
             ``regularizers``; ``data`` (a data module's class) with ``data_options``, of which one that is [class,
-            options] is a data module, or a tail, too; ``generator``, ``discriminator`` and perhaps ``classifier`` or
-            ``weight_network`` as [class, options], a network of ours or the path of a class, and ``wrap`` as [[wrapper,
-            options], ...] for the discriminator; perhaps ``optimizers`` as {"g": [class path, options], "d": ...},
-            ``decay`` (of both learning rates, to 0), ``uniform_noise``; ``latent_dim``, ``batch_size``, ``updates``,
-            ``seed``, ``ema`` (decay), ``every`` (updates between scores), ``log_every``, ``score`` (its options),
-            ``watch`` as [[callback, options], ...], a callback of ours or the path of a class, ``save_every`` (updates
-            between checkpoints, from which a game that was broken off goes on).
+            options] is a data module, or a tail, too; ``generator``, ``discriminator`` and perhaps ``classifier``,
+            ``weight_network``, ``encoder`` or ``measure`` as [class, options], a network of ours or the path of a
+            class, and ``wrap`` as [[wrapper, options], ...] for the discriminator; perhaps ``optimizers`` as {"g":
+            [class path, options], "d": ...}, ``decay`` (of both learning rates, to 0), ``uniform_noise``;
+            ``latent_dim``, ``batch_size``, ``updates``, ``seed``, ``ema`` (decay), ``every`` (updates between scores),
+            ``log_every``, ``score`` (its options; None for no score), ``watch`` as [[callback, options], ...], a
+            callback of ours or the path of a class, ``save_every`` (updates between checkpoints, from which a game that
+            was broken off goes on), ``start`` (another game, with whose last weights this one begins).
 
     Returns:
         ``rows``: what was logged, by generator update, scores and ``seconds`` of training among it; ``weights``: 201
@@ -236,13 +237,18 @@ def play(game: Game) -> Result:
     torch.set_num_threads(1)
     _quiet()
     module, data = build(game)
+    if "start" in game:
+        weights = ends(game["start"] | {"seed": game["seed"]}, Path(game["folder"]).parent)
+        assert not module.load_state_dict(weights, strict=False).unexpected_keys  # missing: a classifier that is new
     clock, memory = Clock(), Memory()
     rows = Rows(clock)
     watching = [_callback(name)(**options) for name, options in game.get("watch", [])]
     if scored(game) in (*TOYS, *LINES, "StackedMNIST"):
-        score: Any = callbacks.ModeCoverage(game["every"], **game.get("score", {}))
+        score: list[Any] = [callbacks.ModeCoverage(game["every"], **game.get("score", {}))]
+    elif game["score"] is None:
+        score = []
     else:
-        score = callbacks.GenerativeMetrics(game["every"], **{"metrics": ["fid"], **game["score"]})
+        score = [callbacks.GenerativeMetrics(game["every"], **{"metrics": ["fid"], **game["score"]})]
     averaging = [callbacks.EMA(game["ema"])] if game.get("ema") else []
     folder, saving = Path(game["folder"]), []
     if game.get("save_every"):
@@ -252,7 +258,7 @@ def play(game: Game) -> Result:
         ]
     trainer = pl.Trainer(
         max_steps=game["updates"], max_epochs=-1, logger=rows, log_every_n_steps=game["log_every"], devices=1,
-        callbacks=[clock, memory, *averaging, *watching, score, *saving], enable_checkpointing=bool(saving),
+        callbacks=[clock, memory, *averaging, *watching, *score, *saving], enable_checkpointing=bool(saving),
         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, default_root_dir=str(folder),
     )  # fmt: skip
     failed = None
@@ -281,6 +287,15 @@ def play(game: Game) -> Result:
         "kept": {type(w).__name__: w.kept for w in watching if hasattr(w, "kept")},
         "sample": sample.tolist(),
     }
+
+
+def ends(game: Game, runs: Path) -> dict[str, Tensor]:
+    """The weights that a game ends with, which is played once and kept under ``runs``."""
+    folder = runs / f"start-{_key(game)}"
+    if not (last := folder / "last.ckpt").exists():
+        play(game | {"folder": str(folder), "save_every": game["updates"]})
+    weights: dict[str, Tensor] = torch.load(last, weights_only=True)["state_dict"]
+    return weights
 
 
 def _quiet() -> None:
@@ -370,7 +385,7 @@ def score_of(data: str) -> str:
         return "metrics/w1"
     if data == "StackedMNIST":
         return "metrics/modes/lenet"
-    return "metrics/fid/resnet" if data == "CIFAR10" else "metrics/fid/lenet"
+    return "metrics/fid/resnet" if data in ("CIFAR10", "Shapes") else "metrics/fid/lenet"
 
 
 def image_game(data: str, updates: int, width: int = 16, norm: str = "none", batch_size: int = 32, **more: Any) -> Game:
@@ -384,4 +399,26 @@ def image_game(data: str, updates: int, width: int = 16, norm: str = "none", bat
         "discriminator": ["DCGANDiscriminator", {"width": width, "norm": norm}],
         **({"data_options": {"download": False}} if data != "Digits" else {}),
         **more,
+    }  # fmt: skip
+
+
+def shapes_game(arguments: argparse.Namespace, latent_dim: int = 48, **more: Any) -> Game:
+    """StyleGAN2's networks, narrow, on coloured shapes of 16 pixels (configs/shapes), without mixed styles.
+
+    Args:
+        arguments: ``updates``, ``widths``, ``items`` (of training), ``fakes`` (scored by a small ResNet, 0 for none).
+        latent_dim: length of z and w.
+        more: what differs.
+    """
+    updates, widths, fakes = arguments.updates, arguments.widths, arguments.fakes
+    data = {"side": 16, "items": arguments.items, "held_out": arguments.items // 5}
+    options = {"r1_gamma": 1.0, "path_length_weight": 0.0, "style_mixing": 0.0, "lr_g": 2e-3, "lr_d": 2e-3}
+    return {
+        "technique": "style_gan2", "data": "Shapes", "data_options": data, "latent_dim": latent_dim,
+        "batch_size": 32, "updates": updates, "ema": 0.99, "every": updates, "log_every": min(10, updates),
+        "save_every": updates // 4 + 1,  # not at the end, which is still to be looked at
+        "score": {"extractor": "resnet", "num_fake": fakes, "num_real": None} if fakes else None,
+        "generator": ["StyleGenerator", {"widths": widths}],
+        "discriminator": ["StyleDiscriminator", {"widths": widths}],
+        **more, "options": options | more.get("options", {}),
     }  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,6 +52,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 # Beside the techniques: one with its classifier, in cycles of several generator updates; one by another rule; one
 # with a mixture weight that trains.
 VARIANTS = [*TECHNIQUES, "prc_gan_clip", "unrolled_adam", "boosted_learned"]
+# Each kind of engine's path once: what is tried with these by default is tried with all of them by --runslow.
+KINDS = {"gan", "wgan_gp", "sn_gan", "prc_gan_clip", "unrolled", "robust_wgan", "primal_dual", "boosted_learned"}
+KINDS |= {"style_gan2", "trans_gan"}
+BY_KIND = [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
 # Models without an adversary, and variants of them, with their settings.
 OTHERS: dict[str, dict[str, Any]] = {
     **{name: {} for name in NONADVERSARIAL},

@@ -6,6 +6,9 @@ seconds of ``times.json`` fails the run; ``--record`` writes those that it takes
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
+import itertools
 import json
 import logging
 import os
@@ -24,8 +27,12 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# Lightning reads what all installed packages say of themselves for every Trainer.
+importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
 TIMES = Path(__file__).with_name("times.json")
+LIGHTNINGS = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")]
+NUMBERS = itertools.count()  # of folders
 SPARE = 10.0  # CPU seconds that a file may take above what was recorded, whatever that is
 # CPU seconds that each file took, those of processes that it started too: in this process, at the end in all.
 SECONDS: Counter[str] = Counter()
@@ -48,6 +55,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files that take longest come first, so that no worker is left alone with one at the end."""
+    known = json.loads(TIMES.read_text()) if TIMES.exists() else {}
+    items.sort(key=lambda item: (-known.get(item.path.name, 0.0), item.path.name))
     for item in items:
         if "slow" in item.keywords and not config.getoption("--runslow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --runslow"))
@@ -103,8 +113,18 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(autouse=True)
-def _quiet_and_seeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # what a test forgets to direct elsewhere does not land in the repository
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.manual_seed(0)
+def _quiet_and_seeded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, empty: Path) -> None:
+    """In a folder of its own: what a test forgets to direct elsewhere does not land in the repository."""
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else empty / str(next(NUMBERS))
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    for logger in LIGHTNINGS:
+        if logger.level != logging.ERROR:  # setting it empties a cache of all loggers
+            logger.setLevel(logging.ERROR)
+    torch.default_generator.manual_seed(0)  # `torch.manual_seed` takes ten times as long
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where tests that ask for no folder have theirs; making one by ``tmp_path`` takes longer than many a test."""
+    return tmp_path_factory.mktemp("empty")

@@ -107,6 +107,23 @@ def test_a_planted_rule_is_found(attribute: str, pick: tuple[int, int]) -> None:
     assert picture.size[0] > 40 and f"| z[{pick[0]}] | {'up' if pick[1] > 0 else 'down'} |" in found.table([first])
 
 
+def test_a_chart_moves_as_far_as_the_effects_did() -> None:
+    """Half of the way, and never back from beyond an end."""
+    z = torch.linspace(-1, 1, 20)[:, None] * torch.ones(1, 2)
+
+    class Net(nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return z[:, :, None, None].expand(-1, 2, 8, 8)[:, :1]
+
+    model: Any = SimpleNamespace(network=Net(), latents=lambda n, seed: (z, None))
+    for shift, trim in ((1.0, 0.0), (0.5, 0.0), (1.0, 0.3), (0.0, 0.0)):
+        found = AttFind(model, lambda x: x[:, 0, 0, 0] - 0.2, n=20, shift=shift, trim=trim)
+        _, told = found.chart(Pick(0, 1, 0.0, 0.0), 1, rows=20)
+        gain = told.logit().diff(dim=1)[:, 0]
+        torch.testing.assert_close(gain.sort().values, found.effects[:, 1, 0, 1].sort().values, atol=1e-5, rtol=1e-4)
+        assert float(gain.max()) == pytest.approx(shift * (1 + float(z[:, 0].quantile(1 - trim))), abs=1e-5)
+
+
 def styles() -> StyleGAN2:
     torch.manual_seed(0)
     nets = StyleGenerator((3, 8, 8), 6, w_dim=5, widths=(4, 3)), StyleDiscriminator((3, 8, 8), 4, group=2)

@@ -16,20 +16,12 @@ import torch
 import yaml
 from common import equal, make
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_gans import GAN, WGANGP, GANModule
 from lightning_gans.cli import GANCLI, main
 from lightning_gans.cli.gan_cli import go_fast
-from lightning_gans.compat.lightning import pl
-from lightning_gans.engine.batch import Batch
 
-CONFIGS = Path(__file__).parent.parent / "configs"
-RECIPES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
-DOWNLOADED = [r for r in RECIPES if re.search(r"class_path: \w*(MNIST|CIFAR|Images)", (CONFIGS / r).read_text())]
-# Each a kind of data or a kind of game; the others that need no download are trained with --runslow.
-TRAINED = {"digits/wgan_gp.yaml", "ring/prc_gan.yaml", "ring/robust_wgan.yaml",
-           "ring/unrolled.yaml", "swiss_roll/wgan_gp.yaml", "toy1d/boosted.yaml"}  # fmt: skip
 TRAINER = {"accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1, "max_steps": 4}
 TOY = {
     "model": {
@@ -543,74 +535,12 @@ def test_another_technique_on_the_same_configuration() -> None:
     assert GAN.load_from_checkpoint("runs/a/checkpoints/last.ckpt").hparams["loss"] == "hinge"
 
 
-# ---------------------------------------------------------------------- the recipes
-class Instantiated(Exception):
-    """Carries what `fit` would have trained."""
-
-
-def recipe_args(recipe: str) -> list[str]:
-    args = ["fit", f"--config={CONFIGS / recipe}", "--trainer.accelerator=cpu", "--name=a"]
-    if "class_path: Images" in (CONFIGS / recipe).read_text():
-        args.append(f"--data.path={pictures(Path('pictures'), ['RGB'])}")
-    return args
-
-
-def test_there_are_recipes() -> None:
-    assert TRAINED | {"ring/wgan_gp.yaml"} <= set(RECIPES) - set(DOWNLOADED)
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_recipes_make_networks_that_fit_their_data(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All is built as the file says, without reading data, and all networks take one batch of the data's shape."""
-
-    def fit(self: Any, model: Any, datamodule: Any, **kwargs: Any) -> None:
-        raise Instantiated(model, datamodule, self)
-
-    monkeypatch.setattr(pl.Trainer, "fit", fit)
-    monkeypatch.setattr(
-        GANCLI, "config_dump", {}, raising=False
-    )  # what is only to be written takes a third of the time
-    with pytest.raises(Instantiated) as caught:
-        main(recipe_args(recipe))
-    module, data, trainer = caught.value.args
-    assert trainer.max_steps > 0
-    labels: Tensor | None = None
-    if module.conditional:
-        assert data.num_classes is not None
-        labels = torch.tensor([0, data.num_classes - 1])
-    with torch.no_grad():
-        fake = module(torch.randn(2, module.latent_dim), labels)
-        assert fake.shape in ((2, *data.shape), (2, *data.shape[: 1 if module.vocabulary_size else None]))
-        if not isinstance(module, GANModule):
-            real = torch.rand(2, *data.shape) if module.vocabulary_size else fake  # samples are tokens
-            return module.check_first_batch(Batch(real, labels, None, torch.randn(2, module.latent_dim)))
-        scores = module.discriminator(fake, labels) if labels is not None else module.discriminator(fake)
-    assert scores.shape == (2,)
-
-
-@pytest.mark.parametrize(
-    "recipe", [pytest.param(r, marks=() if r in TRAINED else pytest.mark.slow) for r in RECIPES if r not in DOWNLOADED]
-)
-def test_recipes_without_downloads_train(recipe: str) -> None:
-    """Two generator updates as the file says; of the callbacks those that need no feature extractor."""
-    args = [*recipe_args(recipe), "--trainer.max_steps=2", "--trainer.log_every_n_steps=1"]
-    if "GenerativeMetrics" in (CONFIGS / recipe).read_text():
-        args += ["--trainer.callbacks=[]", "--checkpoint.monitor=null"]
-    main(args)
-    run = Path("runs/a")
-    assert {"1", "2"} <= {row["step"] for row in rows(run)} <= {"0", "1", "2"}
-    assert all(
-        np.isfinite(float(value)) for row in rows(run) for name, value in row.items() if value and name[1] == "/"
-    )
-    assert {"checkpoints/last.ckpt", "samples/latest.png"} <= files(run)
-
-
 def test_wandb_goes_on_with_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     common = ["--trainer.logger=WandbLogger", "--trainer.callbacks+=WandbSetup"]
-    config = str(CONFIGS / "ring" / "wgan_gp.yaml")
+    config = str(Path(__file__).parent.parent / "configs" / "ring" / "wgan_gp.yaml")
     fast = ["--data.batch_size=8", "--trainer.accelerator=cpu", "--trainer.max_steps=2"]
     main(["fit", "--config", config, f"--out={tmp_path}", "--name=a", *fast, *common])
     run = (tmp_path / "a" / "wandb_id").read_text()

@@ -486,9 +486,13 @@ def test_its_life_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Monk
     assert "scale 0 " in told and "scale 2.5 " in told and " 6 network calls" in told, told
     rows = [json.loads(line) for line in (run / "guidance" / "scores.jsonl").read_text().splitlines()]
     assert [row["scale"] for row in rows] == [0, 2.5] and [row["network_calls"] for row in rows] == [3, 6]
-    assert (run / "guidance" / "scale-2.5.png").is_file() and (run / "guidance" / "last.ckpt").is_file()
+    assert (run / "guidance" / "scale-2.5.png").is_file() and len(list((run / "guidance").glob("*/last.ckpt"))) == 1
     with pytest.raises(SystemExit, match="data must have labels to guide by, got Ring, which has none"):
         main(["guide", f"--ckpt_path={run}", "--data=Ring"])
+    with pytest.raises(SystemExit, match=r"data must be of shape \(1, 8, 8\), as samples are, got \(3, 16, 16\)"):
+        main(
+            ["guide", f"--ckpt_path={run}", "--data={class_path: Shapes, init_args: {side: 16, items: 9, held_out: 9}}"]
+        )
     with pytest.raises(SystemExit):
         main([*short, "--dry_run"])
     assert "DDPM, 1 denoiser update(s) per cycle" in capsys.readouterr().out

@@ -64,6 +64,20 @@ def test_a_game_is_played_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert first["a"] == again["b"] and [r["game"]["updates"] for r in again["c"]] == [5, 5]
 
 
+def test_a_game_begins_with_the_weights_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start is played once per seed, for all games that go on from it."""
+    start = playing.toy_game("Ring", 2, width=4, technique="gan", ema=None)
+    slow = {"lr_g": 1e-9, "lr_d": 1e-9}
+    rest = playing.toy_game("Ring", 1, width=4, technique="gan", ema=None, start=start, options=slow)
+    begun, play = [], playing.play
+    monkeypatch.setattr(playing, "play", lambda game: (begun.append(game), play(game))[1])
+    found = [playing.play(rest | {"seed": 1, "folder": str(tmp_path / name)}) for name in "ab"]
+    whole = play(start | {"seed": 1, "folder": str(tmp_path / "whole")})
+    assert [game["updates"] for game in begun] == [1, 2, 1]
+    for result in found:
+        torch.testing.assert_close(torch.tensor(result["sample"]), torch.tensor(whole["sample"]), rtol=0, atol=1e-4)
+
+
 def test_a_diverged_game_is_a_result() -> None:
     """It is told as failed, with what it is about."""
     game = playing.toy_game("Ring", 6, width=8, technique="gan", options={"loss": "wasserstein", "lr_d": 1e30})
@@ -234,10 +248,23 @@ EXPERIMENTS: dict[str, list[str]] = {
     "tail_gradients": ["--width", "8", "--boosted_updates", "4", "--often", "0.5", "--batches", "8"],
     "learned_width": ["--batch_sizes", "16", "--rates", "1e-4", "1e-3"],
     "boosted_start": ["--width", "8", "--long_updates", "8", "--shares", "0.05", "--ps", "0.9", "--batch_size", "128"],
+    "late_clipping": ["--data", "Ring", "--start_updates", "2", "--updates", "10"],
     "weight_producers": ["--width", "8", "--updates", "2"],
     "transformers": ["--width", "4", "--updates", "2"],
     "linear_attention": ["--width", "4", "--updates", "2", "--sides", "4", "8"],
     "planted_collapse": ["--data", "Ring", "--samples", "50", "--copies", "1", "2"],
+    "spaces": [
+        *("--updates", "2", "--widths", "2", "2", "2", "--latent_dim", "4", "--directions", "2", "--steps", "1"),
+        *("--samples", "2", "--fakes", "0", "--items", "64"),
+    ],
+    "control": [
+        *("--updates", "2", "--widths", "2", "2", "2", "--samples", "8", "--best", "2", "--table", "50"),
+        *("--steps", "2", "--fakes", "0", "--items", "64"),
+    ],
+    "explain": [
+        *("--updates", "2", "--widths", "2", "2", "2", "--samples", "10", "--explained", "4"),
+        *("--fakes", "0", "--items", "64"),
+    ],
     "sampling_cost": ["--ring_seconds", "0.1", "--data", "Ring", "--calls", "2", "--classifier_steps", "2"],
 }
 

@@ -18,7 +18,15 @@ from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import MemoryLoader, Shapes
 from lightning_gans.diagnostics import control_table, requested_errors
 from lightning_gans.engine.batch import Batch
-from lightning_gans.functional.control import contrast, measured, pairs_meet, requested, roll_half, share_parts
+from lightning_gans.functional.control import (
+    check_pairs,
+    contrast,
+    measured,
+    pairs_meet,
+    requested,
+    roll_half,
+    share_parts,
+)
 from lightning_gans.functional.latent import to_w
 from lightning_gans.metrics import ShapeMeasure
 from lightning_gans.networks import StyleDiscriminator, StyleGenerator, ToyDiscriminator
@@ -352,6 +360,8 @@ def test_attributes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
     }.items():
         with pytest.raises(SystemExit, match=f"error: {message}"):
             main([*predict, f"--attributes={asked}"])
+    with pytest.raises(SystemExit, match=r"error: devices must be 1 with --attributes, .* got 2"):
+        main([*predict, '--attributes={"hue": 0.3}', "--trainer.devices=2", "--trainer.accelerator=cpu"])
     assert not (tmp_path / "run" / "predictions-2").exists()
 
 
@@ -419,6 +429,7 @@ def test_bad_batches_and_measures_are_refused_in_one_sentence(options: dict[str,
         (lambda: AttributeEncoders({"a": 2}, {"a": 1}).check("a", torch.zeros(2, 1)), r"must be 2 number\(s\), got 1"),
         (lambda: ShapeMeasure().features("hew", torch.zeros(1, 1)), "name must be one of hue, size, position, shape"),
         (lambda: ShapeMeasure().features("size", torch.ones(1, 1)), r"size must be in \[0.1, 0.2\], got 1"),
+        (lambda: check_pairs(2, 1, ()), "hold 2 pairs of samples, 4 rows, .* got 2 on each of 1"),
         (lambda: fit_control(make("gan")), "module must be a GANControl, got a GAN"),
         (lambda: fit_control(game(), samples=1), "samples must be an integer >= 2, got 1"),
         (lambda: fit_control(game(), steps=0), "steps must be an integer >= 1, got 0"),

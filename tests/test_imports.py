@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +38,7 @@ RULES: dict[str, set[str]] = {
     "networks": set(),
     "networks.text": {"functional.text"},
     "networks.random_features": {"functional.numerics"},  # where Python may ask a tensor
+    "networks.rel_gan": {"functional.text"},
     "networks.language": {"functional.text"},  # one draw of tokens for all that make them
     "wrappers": {"functional"},
     "regularizers": {"functional"},
@@ -87,11 +87,14 @@ TORCHS = {
 }  # no public way is known
 
 
-def modules() -> Iterator[tuple[str, Path]]:
+@cache
+def modules() -> list[tuple[str, Path]]:
     """Dotted name and file of every module of the library."""
-    for package, folder in FOLDERS.items():
-        for path in sorted(folder.rglob("*.py")):
-            yield ".".join([package, *path.relative_to(folder).with_suffix("").parts]), path
+    return [
+        (".".join([package, *path.relative_to(folder).with_suffix("").parts]), path)
+        for package, folder in FOLDERS.items()
+        for path in sorted(folder.rglob("*.py"))
+    ]
 
 
 def part(name: str) -> str:

@@ -8,7 +8,7 @@ from common import equal
 from torch import nn
 
 from lightning_gans.diagnostics import filters_of, neuron_shapley, removal_curve, removed
-from lightning_gans.networks import DCGANGenerator, ToyGenerator
+from lightning_gans.networks import DCGANGenerator, StyleDiscriminator, StyleGenerator, ToyGenerator
 
 
 class Game(nn.Module):
@@ -91,6 +91,34 @@ def test_the_filter_that_draws_is_found() -> None:
     assert found.top(1) == [("layers.1", 5)] and len(found.filters) == 16
     best, chance = removal_curve(net, value, found, most=3)
     assert best[0] == chance[0] == found.full and best[1] < 0.05 * best[0] < chance[1]
+
+
+@pytest.mark.parametrize(
+    ("net", "given", "names"),
+    [
+        (StyleGenerator((3, 8, 8), 6, widths=(4, 3)), torch.ones(2, 6), ["layers.0", "layers.1", "layers.2"]),
+        (StyleDiscriminator((3, 8, 8), (4, 3), group=2), torch.ones(2, 3, 8, 8), ["layers.1.main.0", "layers.1.skip"]),
+        (DCGANGenerator((1, 8, 8), 3, 4), torch.ones(2, 3), []),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_filters_are_channels_that_can_be_removed(net: nn.Module, given: torch.Tensor, names: list[str]) -> None:
+    """Each module has as many as it gives out, of whatever kind its convolutions are."""
+    shapes: dict[str, int] = {}
+    known = dict(net.named_modules())
+    found = filters_of(net)
+    for name in {name for name, _ in found}:
+        known[name].register_forward_hook(lambda m, x, out, name=name: shapes.update({name: out.shape[1]}))
+    with torch.no_grad():
+        net.eval()(given)
+    assert (
+        shapes
+        and set(names) <= shapes.keys()
+        and found == [(name, k) for name in dict(found) for k in range(shapes[name])]
+    )
+    if isinstance(net, StyleGenerator):
+        assert shapes == {"layers.0": 4, "layers.1": 3, "layers.2": 3}
+        assert len(filters_of(net, ["layers.1.affine", "layers.1.conv", "images.1.conv"])) == 4 + 3 + 3
 
 
 def test_bad_input() -> None:

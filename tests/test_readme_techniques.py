@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,14 @@ TABLE = {name: (paper, recipes) for name, paper, recipes in ROW.findall((ROOT / 
 
 def recipes(name: str) -> set[str]:
     """Folders of configs/ with a recipe of a technique."""
+    return {folder for folder, model in models() if model == name}
+
+
+@cache
+def models() -> list[tuple[str, str]]:
+    """Folder and class of the model of each recipe."""
     paths = (ROOT / "configs").glob("*/*.yaml")
-    return {p.parent.name for p in paths if yaml.safe_load(p.read_text())["model"]["class_path"] == name}
+    return [(p.parent.name, yaml.safe_load(p.read_text())["model"]["class_path"]) for p in paths]
 
 
 def test_all_techniques_are_in_the_table() -> None:

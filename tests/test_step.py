@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import VARIANTS, equal, make, make_images, plain, state, trainer
+from common import BY_KIND, equal, make, make_images, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import GAN, WGANGP, GANModule
@@ -69,7 +69,7 @@ def sgd(kind: type, lr: float = 0.05) -> Callable[..., Any]:
 
 
 # ---------------------------------------------------------------------- a closure that is called again
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", BY_KIND)
 def test_asking_again_changes_nothing(name: str) -> None:
     """Same losses, gradients, random numbers, buffers, log and hooks; with BatchNorm, and dropout where it is drawn."""
     options: dict[str, Any] = {"d_steps": 2}
@@ -157,7 +157,7 @@ def test_the_step_up_is_rho_long() -> None:
     assert ascend([still], 0.3) == [] and equal(still.detach(), torch.ones_like(still))
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", BY_KIND)
 def test_rho_0_is_the_optimizer_itself(name: str) -> None:
     plain_, none = make_images(name), make_images(name, sam_d=0.0, sam_g=0.0)
     assert fit(plain_).values == fit(none).values and equal(state(plain_), state(none))

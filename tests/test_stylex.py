@@ -11,12 +11,15 @@ import torch
 from common import equal, make, plain, state, trainer
 from torch import Tensor, nn
 
-from lightning_gans import StylEx
+from lightning_gans import BoostedGAN, StylEx
+from lightning_gans.callbacks import EMA
 from lightning_gans.datamodules import MemoryLoader
-from lightning_gans.diagnostics import AttFind
+from lightning_gans.diagnostics import AttFind, LatentDirections
 from lightning_gans.engine.batch import Batch
+from lightning_gans.functional.latent import walk
 from lightning_gans.networks import SoftDiscriminator, StyleEncoder, StyleGenerator, ToyDiscriminator, ToyGenerator
 from lightning_gans.samplers import Truncation
+from lightning_gans.tools.write import latent_walk
 
 SIDE = (3, 8, 8)
 DOUBLE = torch.float64
@@ -54,7 +57,8 @@ def test_half_are_reconstructions_by_code_and_verdict() -> None:
         fake = module.make_fake(batch)
         w = torch.cat([torch.cat([module.encoder(batch.real[:3]), p[:3]], 1), g.map(batch.z[3:])])  # type: ignore[operator]
         torch.testing.assert_close(fake, g.synthesis(g.spread(w)))  # type: ignore[operator]  # noise counts nothing yet
-        assert torch.equal(w[:, 5:], p) and torch.equal(module.encode(batch.real)[:3], w[:3])
+        torch.testing.assert_close(w[:, 5:], p)
+        torch.testing.assert_close(module.encode(batch.real)[:3], w[:3])
 
 
 def test_scores_are_means_by_soft_labels() -> None:
@@ -77,7 +81,7 @@ def test_terms_by_closed_forms() -> None:
         terms = module.generator_terms(batch, fake)
         x, again = batch.real[:3], fake[:3]
         p, q = rule(x).softmax(1), rule(again).softmax(1)
-        unit = [rule(y) / rule(y).norm(dim=1, keepdim=True) for y in (x, again)]
+        unit = [y.log() / y.log().norm(dim=1, keepdim=True) for y in (p, q)]
         expected = {"image": (x - again).abs().mean(), "features": (unit[0] - unit[1]).square().sum(1).mean(),
                     "style": (module.encoder(x) - module.encoder(again)).abs().mean(),
                     "kl": (p * (p.log() - q.log())).sum(1).mean()}  # fmt: skip
@@ -133,10 +137,87 @@ def test_the_generator_keeps_what_the_classifier_looks_at() -> None:
     assert kept > 0.9 and left < 0.8, (kept, left)
 
 
-@pytest.mark.parametrize("module", [game(), make("exemplar_vae")], ids=["stylex", "exemplar_vae"])
-def test_samplers_that_draw_normal_noise_refuse_a_model_of_another(module: Any) -> None:
-    with pytest.raises(ValueError, match="Truncation needs a module whose noise is standard normal, got"):
-        Truncation(module, threshold=0.7)
+class One(nn.Module):
+    """One logit of two classes, by the mean light; with features if it is told so."""
+
+    def __init__(self, features: bool) -> None:
+        super().__init__()
+        if features:
+            self.features = lambda x: torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x.mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_a_classifier_of_one_logit_gives_every_term_a_gradient(features: bool) -> None:
+    """At unit length one logit is only a sign."""
+    torch.manual_seed(1)
+    nets = StyleGenerator(SIDE, 8, widths=(4, 3), passed=2), SoftDiscriminator(SIDE, (4, 3), classes=2)
+    module = StylEx(*nets, 8, encoder=StyleEncoder(SIDE, 8, 2, (4, 3)), classifier=One(features)).double()
+    batch, fake = told(module), normal(6, *SIDE, seed=9).requires_grad_()
+    terms = module.generator_terms(batch, fake)
+    for name in ("image", "features", "style", "kl"):
+        gradient = torch.autograd.grad(terms[name], fake, retain_graph=True)[0]
+        assert float(gradient[:3].abs().max()) > 1e-6 and float(gradient[3:].abs().max()) == 0, name
+    if features:
+        look = [nn.functional.normalize(module.classifier.features(x), dim=1) for x in (batch.real[:3], fake[:3])]
+        torch.testing.assert_close(terms["features"], 0.1 * (look[0] - look[1]).square().sum(1).mean())
+
+
+def test_codes_are_by_the_encoder_that_belongs_to_the_generator(tmp_path: Path) -> None:
+    """Both are averaged, or neither is; also from a checkpoint, and from one that has no averaged encoder."""
+    module, x = game(), plain(shape=SIDE).dataset[:4]  # type: ignore[index]
+    t = trainer(max_steps=4, callbacks=[EMA(0.5)])
+    t.fit(module, plain(shape=SIDE))
+    assert module.ema is not None
+    mean, now = module.averages["encoder"]
+    assert now is module.encoder and not equal(mean(x), now(x))
+    torch.testing.assert_close(module.encode(x)[:, :5], mean(x))
+    t.save_checkpoint(tmp_path / "x.ckpt")
+    saved = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    again = game()
+    for content, expected in ((saved, mean), ({k: v for k, v in saved.items() if k != "ema_encoder"}, now)):
+        again.load_state_dict(saved["state_dict"])
+        again.load_sampling_state(content)
+        torch.testing.assert_close(again.encode(x)[:, :5], expected(x))
+    again.drop_ema()
+    torch.testing.assert_close(again.encode(x)[:, :5], now(x))
+
+
+def weighed() -> Any:
+    """An Exemplar VAE whose exemplars have been coded."""
+    module: Any = make("exemplar_vae")
+    module.means = 3 * torch.eye(3)
+    return module
+
+
+@pytest.mark.parametrize("module", [game(), weighed()], ids=["stylex", "exemplar_vae"])
+@pytest.mark.parametrize(
+    "tool",
+    [
+        lambda module: Truncation(module, threshold=0.7),
+        LatentDirections,
+        lambda module: BoostedGAN(ToyGenerator(), ToyDiscriminator(), 2, base=module),
+    ],
+    ids=["Truncation", "LatentDirections", "A mixture"],
+)
+def test_what_draws_normal_noise_refuses_a_model_of_another(module: Any, tool: Any, request: Any) -> None:
+    who = request.node.callspec.id.split("-")[0]
+    with pytest.raises(ValueError, match=f"{who} needs a module whose noise is standard normal, got"):
+        tool(module)
+
+
+@pytest.mark.parametrize("module", [game(), weighed()], ids=["stylex", "exemplar_vae"])
+def test_ways_through_noise_of_another_law_are_straight(module: Any) -> None:
+    """On the great circle probabilities would not sum to 1, and codes leave the span of their ends."""
+    ends, _ = module.latents(4, seed=0)
+    t = torch.linspace(0, 1, 5)
+    expected = torch.lerp(ends[:2, None], ends[2:, None], t[None, :, None]).flatten(0, 1)
+    torch.testing.assert_close(walk(module, 2, 5), module.decode(expected))
+    stops, _ = module.latents(2, seed=0)
+    there = torch.lerp(stops[:1, None], stops[1:, None], torch.tensor([0, 0.5])[None, :, None])[0]
+    torch.testing.assert_close(latent_walk(module, n=1, places=2, frames=2)[:2, 0], module.decode(there))
 
 
 @pytest.mark.parametrize(
@@ -175,3 +256,10 @@ def test_a_short_last_batch_is_refused() -> None:
     loader = torch.utils.data.DataLoader(normal(9, *SIDE).float(), 4)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"batch_size must be >= 2 .* got a batch of 1 "):
         trainer(max_steps=3).fit(game(), loader)
+
+
+def test_networks_of_no_codes_or_classes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"StyleEncoder: classes must be in \[0, latent_dim\) = \[0, 8\), got 8\."):
+        StyleEncoder(SIDE, 8, 8)
+    with pytest.raises(ValueError, match=r"classes must be an integer >= 1, got 0"):
+        SoftDiscriminator(SIDE, classes=0)

@@ -300,6 +300,60 @@ def test_self_bleu_leaves_the_sentence_itself_out() -> None:
         self_bleu([[1]])
 
 
+def test_a_collapse_to_empty_text_is_no_diversity() -> None:
+    """Empty samples are copies of one another, told by their share, and lines of a file as others are."""
+    assert self_bleu([[]] * 4, 3) == {1: 1.0, 2: 1.0, 3: 1.0}
+    assert self_bleu([[], [1, 2], [3, 4]], 2) == {1: 0.0, 2: 0.0}
+    assert self_bleu([[], [], [1, 2], [1, 2]], 2) == {1: 1.0, 2: 1.0}
+    written = [[1, 2, 3, 4], [1, 2, 3, 5]]
+    assert self_bleu([[], *written, []], 3)[3] == pytest.approx((1 + self_bleu(written, 3)[3]) / 2)
+    x = torch.tensor([[2, 3, 0], [3, 2, 2], [0, 0, 0], [0, 2, 2]])
+    scores = TextScores(x, x[:2], 4, ("distinct", "self_bleu", "bleu"), bleu_n=(2,), pad=0)
+    assert scores(x)["empty"] == 0.5
+    found = scores(torch.zeros(5, 3, dtype=torch.int64))
+    assert found == {"distinct-1": 0, "distinct-2": 0, "empty": 1.0, "bleu-2": 0.0, "self_bleu-2": 1.0}
+
+
+def test_empty_lines_of_a_file_are_samples(tmp_path: Path) -> None:
+    corpus, made = tmp_path / "corpus.txt", tmp_path / "made.txt"
+    corpus.write_text("".join(f"ab{'c' * i}\n" for i in range(12)))
+    made.write_text("abc\n\n\nac\n")
+    data = TextFile(str(corpus), length=14)
+    found = score_text(made, data, ["self_bleu"])
+    assert found["protocol"]["samples"] == 4 and found["scores"]["empty"] == 0.5
+    assert found == score_text(["abc", "", "", "ac"], data, ["self_bleu"])
+    made.write_text("\n" * 3)
+    assert score_text(made, data, ["self_bleu"])["scores"]["self_bleu-2"] == 1.0
+
+
+def test_texts_of_an_oracle_are_independent_of_its_weights_and_of_others() -> None:
+    """No seed's noise is that of its weights, of its other split, of another seed, or of what samples are scored by."""
+    from unittest.mock import patch
+
+    seen: list[torch.Tensor] = []
+    with patch.object(LanguageModel, "forward", lambda self, z: (seen.append(z), z.long())[1]):
+        for seed in range(4):
+            data = OracleText(5, 4, items=100, seed=seed)
+            data.load("train"), data.load("test")
+    seen += [torch.randn(100, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(9)]
+    first = [float(z[0, 0]) for z in seen]
+    assert len({*first}) == len(first) == 17
+    with pytest.raises(ValueError, match="seed must be an integer >= 0, got -1"):
+        OracleText(5, 4, seed=-1)
+
+
+def test_a_sweep_sets_its_data_up() -> None:
+    class Late(MarkovText):
+        def setup(self, stage: str | None = None) -> None:
+            self.ready = True
+
+        def reference(self, split: Any = "train") -> Any:
+            assert self.ready
+            return super().reference(split)
+
+    assert temperature_sweep(MLE(LanguageModel((8, 6))), Late(), [1.0], 4)["protocol"]["samples"] == 4
+
+
 def test_scores_tell_their_names() -> None:
     data = OracleText(9, 10, items=40, hidden=4)
     x, y = data.reference("train")[0], data.reference("test")[0]
@@ -474,6 +528,10 @@ def test_a_run_from_fit_to_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert model.vocabulary is not None and model.vocabulary.decode(model.sample(64, seed=0)) == shown
     assert model.num_classes is None and model.vocabulary_size == 6
     main(["predict", "--ckpt_path", str(run), "--samples", "70"])
+    main(["predict", "--ckpt_path", str(run), "--samples", "70", "--temperature", "1e-4"])
+    cold = (run / "predictions-2" / "samples.txt").read_text().splitlines()
+    own = torch.Generator().manual_seed(0)
+    assert cold[:64] == model.vocabulary.decode(model.sample(64, None, own, temperature=1e-4)) and len({*cold}) < 4
     written = run / "predictions" / "samples.txt"
     assert len(written.read_text().splitlines()) == 70
     with output(capsys) as said:
@@ -488,6 +546,7 @@ def test_a_run_from_fit_to_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[s
     curve = temperature_sweep(model, MarkovText(), [0.5, 1.0], 60)["curve"]
     assert [float(row["nll_gen"]) for row in rows] == pytest.approx([point["nll_gen"] for point in curve], rel=1e-6)
     for wrong, told in (
+        (["predict", "--ckpt_path", str(run), "--temperature", "0"], "temperature must be a finite number > 0"),
         (["sweep", "--ckpt_path", str(run), "--temperatures", "0"], "temperature must be a finite number > 0, got 0.0"),
         (["sweep", "--ckpt_path", str(tmp_path)], "--ckpt_path must be a run or lie in one"),
         (["sweep", "--ckpt_path", str(run), "--out", "a.json"], "--out must be a CSV file, beside which the .json"),

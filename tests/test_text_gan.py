@@ -184,13 +184,19 @@ def test_resume_is_exact(tmp_path: Path) -> None:
     assert equal(whole, run(4, str(tmp_path / "step=2.ckpt")))
 
 
-def test_a_run_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     options = ["--trainer.max_steps", "2", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
     main(["fit", "--config", str(CONFIGS / "pydoc/wgan_gp.yaml"), *options, "--name", "run", "--model.d_steps", "1"])
     model = load(tmp_path / "runs" / "run")
     assert model.vocabulary is not None and len(model.vocabulary) == 27
     main(["export", "--ckpt_path", "runs/run", "--out", "g.pt2"])
+    assert "relaxed one-hot vectors (N, T, V), whose argmax are the tokens" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"temperature must be None for a CharGenerator without gumbel, got 0\.5"):
+        main(["predict", "--ckpt_path", "runs/run", "--temperature", "0.5"])
+    assert not (tmp_path / "runs" / "run" / "predictions").exists()
     made = torch.export.load(tmp_path / "g.pt2").module()(z := torch.randn(3, 64))
     assert made.shape == (3, 16, 27) and torch.equal(made.argmax(-1), model.decode(z))
     card = (tmp_path / "runs" / "run" / "checkpoints" / "last.md").read_text()

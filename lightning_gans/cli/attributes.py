@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_gans import checks
 from lightning_gans.compat.lightning import callbacks
 from lightning_gans.functional.control import measured, requested
 from lightning_gans.stages.control import fit_control
@@ -24,12 +25,14 @@ class AskedAttributes(callbacks.Callback):
         model: that predicts.
         attributes: values by name.
         folder: where what is learned is kept.
+        devices: that predict.
 
     Raises:
-        ValueError: for a model without attributes, and for values that it cannot be asked for.
+        ValueError: for a model without attributes, for values that it cannot be asked for, and several devices.
     """
 
-    def __init__(self, model: Any, attributes: Mapping[str, Any], folder: Path) -> None:
+    def __init__(self, model: Any, attributes: Mapping[str, Any], folder: Path, devices: int = 1) -> None:
+        checks.only("devices", devices, 1, "with --attributes, which are learned first")
         if not isinstance(model, GANControl):
             raise ValueError(f"--attributes needs a model GANControl, got {type(model).__name__}.")
         model.check_attributes(attributes)

@@ -123,7 +123,10 @@ def export(args: list[str]) -> None:
     own = parser.parse_args(args)
     with told():
         check_writable("--out", own.out)
-        print(f"Generator    {tools.export(tools.load(own.ckpt_path, own.which, own.weights), own.out)}")
+        model = tools.load(own.ckpt_path, own.which, own.weights)
+        print(f"Generator    {tools.export(model, own.out)}")
+        if model.vocabulary_size is not None and model(model.latents(1)[0]).is_floating_point():
+            print("Its samples are relaxed one-hot vectors (N, T, V), whose argmax are the tokens of its text.")
 
 
 def directions(args: list[str]) -> None:

@@ -83,13 +83,17 @@ def fit_networks_to_data(options: Any) -> None:
     """Write what the data and latent_dim determine into networks that take it: no other value could work.
 
     These are shape, latent_dim, groups of z, and the number of classes of a network that is conditional (none for
-    unlabelled data).
+    unlabelled data). The length of z itself is written where the class of the generator knows it (``noise_length``).
     """
     model, data = options.get("model"), options.get("data")
     if not model or not data:
         return
     source = built(data.as_dict())
     nets = list(vars(model["init_args"]).values())
+    if hasattr(generator := model["init_args"].get("generator"), "class_path") and "latent_dim" in model["init_args"]:
+        module, name = generator["class_path"].rsplit(".", 1)
+        length = getattr(getattr(importlib.import_module(module), name), "noise_length", None)
+        model["init_args"]["latent_dim"] = length(source.shape) if length else model["init_args"]["latent_dim"]
     while nets:
         config = nets.pop()
         if not hasattr(config, "as_dict") or "init_args" not in config:

@@ -27,6 +27,7 @@ from lightning_gans.cli.plan import plan
 from lightning_gans.compat.lightning import callbacks, loggers, pl_cli, utilities
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.engine.loggers import attempt
+from lightning_gans.functional.text import check_temperature
 from lightning_gans.runs.atomic import alone, sweep, write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint
 from lightning_gans.runs.folder import claim, configs, remove_empty, run_of, unused
@@ -94,6 +95,7 @@ class GANCLI(pl_cli.LightningCLI):
             default=None,
             help="predict: values that samples of GANControl are to have.",
         )
+        parser.add_argument("--temperature", type=float | None, default=None, help="predict: of text, > 0.")
         parser.add_lightning_class_args(callbacks.ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(gan_callbacks.SampleGrid, "grid")
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.filename": _BEST})
@@ -209,8 +211,13 @@ class GANCLI(pl_cli.LightningCLI):
         """Feed sample counts instead of data, and write what comes back."""
         checks.at_least_one(samples=(n := self.options["samples"]))
         self.datamodule.predict_dataloader = lambda: [min(64, n - done) for done in range(0, n, 64)]
+        if (temperature := self.options["temperature"]) is not None:
+            check_temperature(temperature)
+            self.model.sample(1, seed=0, temperature=temperature)  # refused here, before anything is written
+            self.model.sample_options["temperature"] = temperature
         if (asked := self.options["attributes"]) is not None:
-            self.trainer.callbacks.append(AskedAttributes(self.model, asked, self.run_dir / "control"))
+            where = self.run_dir / "control"
+            self.trainer.callbacks.append(AskedAttributes(self.model, asked, where, self.trainer.world_size))
         folder = unused(self.run_dir / "predictions")
         self.trainer.callbacks.append(SampleWriter(folder, self.datamodule.value_range, self.options["npz"]))
 

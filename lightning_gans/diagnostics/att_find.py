@@ -69,13 +69,18 @@ def coordinate_effects(
 
     base, ends = of(s, rows), torch.stack([s.quantile(trim, 0), s.quantile(1 - trim, 0)])
     found = base.new_empty(n, 2, length, base.shape[1])
-    for d, furthest in enumerate((torch.minimum, torch.maximum)):
-        step = shift * (furthest(s, ends[d]) - s)
+    for d in range(2):
+        step = moved_by(s, ends[d], d, shift) - s
         for js in torch.arange(length, device=s.device).split(max(1, _CHUNK // n)):
             alone = nn.functional.one_hot(js, length).to(s)[:, None]
             moved = (s + step * alone).flatten(0, 1)  # coordinate by coordinate
             found[:, d, js] = (of(moved, rows.repeat(len(js))).view(len(js), n, -1) - base).transpose(0, 1)
     return found, base, ends
+
+
+def moved_by(x: Tensor, end: Tensor, d: int, shift: float) -> Tensor:
+    """Coordinates moved to their low (d = 0) or high end, or so much of the way; those beyond it stay."""
+    return x + shift * ((torch.minimum, torch.maximum)[d](x, end) - x)
 
 
 def pick_coordinates(
@@ -208,7 +213,7 @@ class AttFind:
                 styles, layers = self.network.styles(self.network.spread(s)), len(self.network.layers)
                 self._lengths, self._images = [x.shape[1] for x in styles[:layers]], styles[layers:]
                 s = torch.cat(styles[:layers], 1)
-        self.coordinates = s
+        self.coordinates, self.shift = s, shift
         self.effects, self.base, self.ends = coordinate_effects(self._logits, s, shift=shift, trim=trim)
 
     def render(self, s: Tensor, rows: Tensor) -> Tensor:
@@ -254,8 +259,8 @@ class AttFind:
     ) -> tuple[Image.Image, Tensor]:
         """A picture of what a pick changes, and the class's probabilities (rows, 2) before and after.
 
-        Rows are the samples whose logit it raises most; columns the sample, the coordinate moved to the class's end,
-        and the difference of both, around grey.
+        Rows are the samples whose logit it raises most; columns the sample, the coordinate moved to the class's end (or
+        ``shift`` of the way), and the difference of both, around grey.
 
         Raises:
             ValueError: for samples that are no images.
@@ -263,9 +268,9 @@ class AttFind:
         d, j = (pick.direction + 1) // 2, pick.coordinate
         gain = self.effects[:, d, j, target].masked_fill(self.base.argmax(1) == target, -torch.inf)
         which = gain.topk(min(rows, len(gain))).indices
+        before = self.render(self.coordinates[which], which)
         s = self.coordinates[which].clone()
-        before = self.render(s, which)
-        s[:, j] = self.ends[d, j]
+        s[:, j] = moved_by(s[:, j], self.ends[d, j], d, self.shift)
         after = self.render(s, which)
         if before.ndim != 4:
             raise ValueError(f"chart needs images (N, C, H, W), got samples of shape {tuple(before.shape)}.")

@@ -106,7 +106,8 @@ class LatentDirections(pl.LightningModule):
         space: z, or w of a generator that has it (`networks.StyleGenerator`), whose coordinates they are then.
 
     Raises:
-        ValueError: for settings out of range, and a generator or reconstructor that cannot be used.
+        ValueError: for settings out of range, a model whose noise is not normal, and a generator or reconstructor that
+            cannot be used.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class LatentDirections(pl.LightningModule):
             raise ValueError(f"module must be a GANModule or a generator, got a {type(module).__name__}.")
         if getattr(module, "vocabulary_size", None) is not None:
             raise ValueError("module must make images or points for LatentDirections, got one that makes text.")
-        generator = component(module)
+        generator = component(module, self)
         told = getattr(module, "latent_dim", getattr(generator, "latent_dim", None))
         self.noise_length: int | None = None
         if space == "w":

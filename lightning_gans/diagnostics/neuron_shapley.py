@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
+from lightning_gans.networks.style import EqualConv2d, StyleLayer
 
 Filter = tuple[str, int]  # name of a module, number of its output channel
 Value = Callable[[], float]
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv1d, nn.ConvTranspose1d, EqualConv2d)
 
 
 @dataclass
@@ -48,7 +50,8 @@ def filters_of(network: nn.Module, modules: Sequence[str] | None = None) -> list
 
     Args:
         network: any.
-        modules: dotted names in it; None: all convolutions but the last, whose channels are the image's.
+        modules: dotted names in it; None: all convolutions but the last, whose channels are the image's; of a generator
+            by styles all style layers.
 
     Raises:
         ValueError: for a name that is not in the network, and for modules without filters.
@@ -59,8 +62,8 @@ def filters_of(network: nn.Module, modules: Sequence[str] | None = None) -> list
         last = int(getattr(module, "out_channels", getattr(module, "out_features", last)))
         channels[name] = last
     if modules is None:
-        kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv1d, nn.ConvTranspose1d)
-        modules = [name for name, module in known.items() if isinstance(module, kinds)][:-1]
+        modules = [name for name, module in known.items() if isinstance(module, StyleLayer)]
+        modules = modules or [name for name, module in known.items() if isinstance(module, _CONVOLUTIONS)][:-1]
     for name in modules:
         if name not in known:
             raise ValueError(f"modules must be names in the network, such as {', '.join([*known][1:4])}, got {name!r}.")

@@ -194,6 +194,19 @@ def require(model: Any, capability: type[Capability], who: object) -> Capability
     return cast(Capability, model)
 
 
+def require_normal_noise(model: Any, who: object) -> None:
+    """Nothing, for what tells no law of its noise; a ValueError for a model whose `latents` draw another.
+
+    Args:
+        model: anything.
+        who: draws standard normal noise for it, for the message: an object, whose class is named, or a string.
+    """
+    if not getattr(model, "normal_noise", True):
+        name = who if isinstance(who, str) else type(who).__name__
+        got = type(model).__name__
+        raise ValueError(f"{name} needs a module whose noise is standard normal, got {got}, which draws another.")
+
+
 def has(model: Any, capability: type[Capability]) -> bool:
     """Whether the model has a capability, for what is left out of a picture otherwise."""
     return not _missing(model, capability)

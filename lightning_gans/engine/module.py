@@ -55,6 +55,8 @@ class GenerativeModule(Sampling):
         counted: the player whose updates are ``global_step``.
         values: last value of everything that is logged, detached and on the device.
         betas: beta1, beta2 of the default optimizer.
+        annealed: networks, or parts of some, that go by the number of updates: when a cycle begins, ``at_update(step)``
+            of each moves its buffers, and returns tensors by the names that they are logged under.
         needs_index: batches are to tell the number of each item in the data (``Batch.index``).
     """
 
@@ -76,6 +78,7 @@ class GenerativeModule(Sampling):
         self.progress = Progress()
         self.values = self.progress.values
         self.run = cast(Run, None)  # of the fit that is under way
+        self.annealed: list[Any] = []
         self._resumed: Mapping[str, Any] | None = None
 
     def play(self, *players: Player) -> None:
@@ -178,6 +181,9 @@ class GenerativeModule(Sampling):
         if not self.run.steps:
             networks = {name: self.networks(name) for name in self.players}
             self.run.prepare(self.players, networks, self.optimizers(), self.progress)
+        if self.annealed and not any(self.progress.done.values()):
+            for net in self.annealed:
+                self.values.update(net.at_update(self.global_step))
         with double_backward(self.double_backward):
             self.cycle()
         trainer: Any = self.trainer

@@ -24,6 +24,7 @@ class Sampling(pl.LightningModule):
     Attributes:
         latent_dim: length of z.
         made_by: name of the attribute that holds the network which makes samples; averaged by ``callbacks.EMA``.
+        averaged_with: names of networks that only go with it, and are averaged when it is.
         normal_noise: z of samples is standard normal; False where `latents` draws it by another law.
         label_counts: (num_classes,) how often each class is in the training data, as far as they tell (a data module
             with ``reference``, a ``MemoryLoader``); None otherwise. Part of the checkpoint.
@@ -32,6 +33,7 @@ class Sampling(pl.LightningModule):
 
     latent_dim: int
     made_by = "generator"
+    averaged_with: tuple[str, ...] = ()
     normal_noise = True
     label_counts: Tensor | None = None
     vocabulary: Vocabulary | None = None
@@ -77,10 +79,23 @@ class Sampling(pl.LightningModule):
         """The network with averaged weights, if :meth:`start_ema` was called; no submodule of this module."""
         return self._slot.get("ema")
 
+    @property
+    def averages(self) -> dict[str, tuple[nn.Module, nn.Module]]:
+        """The averaged networks, the one that makes samples as "ema", each beside the trained one."""
+        return {name: (mean, self._trained(name)) for name, mean in self._slot.items()}
+
+    def _trained(self, name: str) -> nn.Module:
+        return self.trained_network if name == "ema" else cast(nn.Module, getattr(self, name))
+
+    def averaged(self, name: str) -> nn.Module:
+        """The network by which :attr:`network` goes, of those `averaged_with` it."""
+        return self._slot[name].to(self.device) if name in self._slot else self._trained(name)
+
     def start_ema(self) -> nn.Module:
         """Begin an averaged network at the present weights, or return the one that is there (see callbacks.EMA)."""
         if "ema" not in self._slot:
-            self._slot["ema"] = copied(self.trained_network).eval().requires_grad_(False)
+            for name in ("ema", *self.averaged_with):
+                self._slot[name] = copied(self._trained(name)).eval().requires_grad_(False)
         return self._slot["ema"].to(self.device)
 
     def drop_ema(self) -> None:
@@ -130,7 +145,7 @@ class Sampling(pl.LightningModule):
 
     def sampling_state(self) -> dict[str, Any]:
         """What a checkpoint holds of it beside the weights."""
-        averaged: dict[str, Any] = {} if self.ema is None else {"ema": self.ema.state_dict()}
+        averaged: dict[str, Any] = {_key(name): mean.state_dict() for name, mean in self._slot.items()}
         averaged |= {} if self.vocabulary is None else {"vocabulary": self.vocabulary.as_dict()}
         return averaged if self.label_counts is None else averaged | {"label_counts": self.label_counts}
 
@@ -140,7 +155,9 @@ class Sampling(pl.LightningModule):
         self.label_counts = checkpoint.get("label_counts")
         self.vocabulary = Vocabulary.of(checkpoint["vocabulary"]) if "vocabulary" in checkpoint else None
         if "ema" in checkpoint:
-            self.start_ema().load_state_dict(checkpoint["ema"])
+            self.start_ema()
+            for name, mean in self._slot.items():
+                mean.load_state_dict(checkpoint.get(_key(name)) or self._trained(name).state_dict())
 
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -193,3 +210,8 @@ class Sampling(pl.LightningModule):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing to do per batch: scores are computed by callbacks (``GenerativeMetrics``)."""
+
+
+def _key(name: str) -> str:
+    """Of an averaged network in a checkpoint."""
+    return name if name == "ema" else f"ema_{name}"

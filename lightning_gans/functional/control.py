@@ -66,11 +66,11 @@ def check_pairs(n: int, pairs: int, groups: Sequence[int]) -> None:
         pairs: of the global batch, in all.
         groups: sizes of the groups that minibatch statistics are over.
     """
-    world = rank_and_world()[1]
-    if n % 2 or n * world < 2 * pairs or any(n % size or pairs_meet(n * world, size) for size in groups):
+    world, least = rank_and_world()[1], max(2 * pairs, 4)  # of two rows alone there is no other pair to differ
+    if n % 2 or n * world < least or any(n % size or pairs_meet(n * world, size) for size in groups):
         apart = f", in groups of {groups[0]} that keep pairs apart," if groups else ""
         raise ValueError(
-            f"batch_size must be even{apart} and hold {pairs} pairs of samples, {2 * pairs} rows, on all ranks "
+            f"batch_size must be even{apart} and hold {least // 2} pairs of samples, {least} rows, on all ranks "
             f"together, got {n} on each of {world} (drop_last=True leaves out a short last one)."
         )
 

@@ -38,6 +38,17 @@ def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     return torch.where(straight, (1 - t) * a + t * b, round_)
 
 
+def way(module: Any, start: Tensor, end: Tensor, t: Tensor) -> Tensor:
+    """Noise (N, T, latent_dim) from ``start`` to ``end`` (N, latent_dim) at t (T,): :func:`slerp` if it is normal.
+
+    Of another law (``normal_noise``; codes, or probabilities among them) the straight way: the great circle's weights
+    do not sum to 1.
+    """
+    if getattr(module, "normal_noise", True):
+        return slerp(start, end, t)
+    return torch.lerp(start[:, None], end[:, None], t[None, :, None])
+
+
 def in_w(generator: Any) -> bool:
     """Whether a generator has a space w between its noise and its samples (`networks.StyleGenerator`)."""
     return all(hasattr(generator, name) for name in ("map", "spread", "synthesis"))
@@ -94,7 +105,7 @@ def nearest(queries: Tensor, items: Tensor, chunk: int = 4096) -> Tensor:
 def walk(module: Any, rows: int, columns: int, seed: int = 0, space: Literal["z", "w"] = "z") -> Tensor:
     """Samples (rows * columns, ...) along :func:`slerp` paths between random noises, one class per row.
 
-    In w, which is no Gaussian, paths are straight.
+    In w, which is no Gaussian, and where noise is none, paths are straight.
 
     Args:
         module: a model whose noise can be chosen: ``latents``, ``decode``, ``num_classes``.
@@ -116,5 +127,5 @@ def walk(module: Any, rows: int, columns: int, seed: int = 0, space: Literal["z"
     t = torch.linspace(0, 1, columns).to(ends)
     if space == "w":
         return between(module, ends[:rows], ends[rows:], t, labels).flatten(0, 1).float()
-    z = slerp(ends[:rows], ends[rows:], t).flatten(0, 1)
+    z = way(module, ends[:rows], ends[rows:], t).flatten(0, 1)
     return module.decode(z, None if labels is None else labels.repeat_interleave(columns).to(z.device)).float()

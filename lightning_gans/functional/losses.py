@@ -39,7 +39,7 @@ Weight = Tensor | None  # of each sample
 
 
 class AdversarialLoss(NamedTuple):
-    """The two sides of a game, each a scalar to minimise.
+    """The two sides of a game, each a scalar to minimise, of scores (N,), or (N, R) of R representations.
 
     `discriminator(real, fake, real_weight=None, fake_weight=None)` takes the scores of real and fake samples, (N,) and
     (M,), and `generator(fake, real=None, fake_weight=None, real_weight=None)` those of fake samples; only the
@@ -59,11 +59,16 @@ class AdversarialLoss(NamedTuple):
 
 
 def weighted(loss: Tensor, weight: Weight, name: str = "weights") -> Tensor:
-    """weight * loss of (N,) values, or these without weights; a weight of another shape is a ValueError."""
+    """weight * loss of (N,) values, or these without weights; a weight of another shape is a ValueError.
+
+    Of (N, R) values, those of R representations, each has its sample's weight (N,).
+    """
     if weight is None:
         return loss
     if weight.shape != loss.shape:
-        raise ValueError(f"{name} must be one weight per score, {tuple(loss.shape)}, got {tuple(weight.shape)}.")
+        if weight.shape != loss.shape[:1]:
+            raise ValueError(f"{name} must be one weight per score, {tuple(loss.shape)}, got {tuple(weight.shape)}.")
+        weight = weight[:, None]
     return weight * loss
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -170,6 +171,53 @@ def _invert(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     index = torch.searchsorted(sums, place[:, None], right=True)
     weight, behind = (x.gather(1, index).squeeze(1) for x in (parts, sums))
     return index.squeeze(1), ((exact - (behind - weight)) / weight).clamp(0, 1 - 2**-53)
+
+
+def gumbel(z: Tensor) -> Tensor:
+    r"""Gumbel noise :math:`-\log(-\log \Phi(z))` of standard normal noise z, of its shape; finite.
+
+    The largest of logits + Gumbel noise has the law of their softmax.
+
+    >>> gumbel(torch.tensor([-30.0, 0.0, 30.0]))
+    tensor([-4.3229,  0.3665, 75.4107])
+    """
+    return -torch.log(-torch.special.log_ndtr(full_precision(z).clamp(-12, 12))).to(z)
+
+
+SCHEDULES = ("exponential", "linear", "logarithmic", "sqrt", "quadratic", "sigmoid", "constant")
+
+
+def inverse_temperature(step: int, first: float, last: float, steps: int, schedule: str = "exponential") -> float:
+    r"""beta after so many updates, on its way from ``first`` to ``last`` within ``steps``, where it stays.
+
+    With :math:`t = \min(1, \mathrm{step} / \mathrm{steps})` and :math:`b = \mathrm{last} / \mathrm{first}`, it is
+    ``first`` times
+
+    ============= ====================================================================================
+    exponential   :math:`b^t`
+    linear        :math:`1 + (b - 1) t`
+    quadratic     :math:`1 + (b - 1) t^2`
+    sqrt          :math:`1 + (b - 1) \sqrt t`
+    logarithmic   :math:`1 + (b - 1) \ln(1 + t\,\mathrm{steps}) / \ln(1 + \mathrm{steps})`
+    sigmoid       :math:`1 + (b - 1) / (1 + e^{10 - 20 t})`, which is off by 5e-5 (b - 1) at both ends
+    constant      b
+    ============= ====================================================================================
+
+    >>> [round(inverse_temperature(step, 1, 100, 5000), 2) for step in (0, 2000, 3000, 9999)]
+    [1.0, 6.31, 15.85, 100.0]
+    """
+    t, b = min(1.0, step / steps), last / first
+    if schedule == "exponential":
+        return first * b**t
+    way = {
+        "linear": t,
+        "quadratic": t * t,
+        "sqrt": math.sqrt(t),
+        "logarithmic": math.log1p(t * steps) / math.log1p(steps),
+        "sigmoid": 1 / (1 + math.exp(10 - 20 * t)),
+        "constant": 1.0,
+    }[schedule]
+    return first * (1 + (b - 1) * way)
 
 
 def token_nll(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:

@@ -188,13 +188,20 @@ def bleu(samples: Sequence[Sentence], references: Sequence[Sentence], n: int = 5
 def self_bleu(samples: Sequence[Sentence], n: int = 5) -> dict[int, float]:
     """Mean BLEU of each sample against all others, itself left out: 1 for copies of one; it grows with their number.
 
-    >>> self_bleu([["a", "b"], ["a", "b"]], 2), self_bleu([["a"], ["b"]], 1)
-    ({1: 1.0, 2: 1.0}, {1: 0.0})
+    Empty samples are copies of one another, so 1 each where there are several, and no reference of others.
+
+    >>> self_bleu([["a", "b"], ["a", "b"]], 2), self_bleu([["a"], ["b"]], 1), self_bleu([[], []], 1)
+    ({1: 1.0, 2: 1.0}, {1: 0.0}, {1: 1.0})
     """
     if len(samples) < 2:
         raise ValueError(f"samples must be at least 2 for self-BLEU, got {len(samples)}.")
-    table = Bleu(samples, n)
-    return _means([table.up_to(sample, own=True) for sample in samples])
+    written = [sample for sample in samples if len(sample)]
+    empty = len(samples) - len(written)
+    found = [[float(empty > 1)] * n] * empty
+    if written:
+        table = Bleu(written, n)
+        found += [table.up_to(sample, own=True) for sample in written]
+    return _means(found)
 
 
 def _means(found: list[list[float]]) -> dict[int, float]:
@@ -209,7 +216,8 @@ class TextScores:
 
     ``js-n`` in bits to the corpus (and ``js-n/law``, n up to 3, where that is known), ``distinct-n``, ``copied-8``, the
     share of their 8-grams that the training part has, ``bleu-n`` against the held-out part, ``self_bleu-n``, and
-    ``nll_oracle``, nats a token, where there is an oracle.
+    ``nll_oracle``, nats a token, where there is an oracle. Where there is padding, ``empty`` is the share of samples
+    that hold nothing else.
 
     Args:
         training: tokens (N, T) of the training part.
@@ -277,12 +285,14 @@ class TextScores:
         if "copied" in self.metrics and longest >= 8:
             found["copied-8"] = copied(samples, self.training, 8, self.size, self.pad)
         made = sentences(samples, self.pad)
+        if self.pad is not None:
+            found["empty"] = sum(not sentence for sentence in made) / len(made)
         if "bleu" in self.metrics:
             self.table = self.table or Bleu(sentences(self.held_out, self.pad), max(self.bleu_n))
-            means = _means([self.table.up_to(sentence) if sentence else [0.0] * self.table.n for sentence in made])
+            means = _means([self.table.up_to(sentence) for sentence in made])
             found |= {f"bleu-{n}": means[n] for n in self.bleu_n}
         if "self_bleu" in self.metrics:
-            means = self_bleu([sentence or [-1 - i] for i, sentence in enumerate(made)], max(self.bleu_n))
+            means = self_bleu(made, max(self.bleu_n))
             found |= {f"self_bleu-{n}": means[n] for n in self.bleu_n}
         if "nll_oracle" in self.metrics and self.oracle is not None:
             with torch.no_grad():

@@ -21,6 +21,7 @@ from lightning_gans.networks.perceiver import PerceiverCritic
 from lightning_gans.networks.primal_dual import PrimalDualDiscriminator, PrimalDualGenerator
 from lightning_gans.networks.r3 import R3Discriminator, R3Generator
 from lightning_gans.networks.reconstructors import Reconstructor
+from lightning_gans.networks.rel_gan import LSTMGenerator, RelationalGenerator, RelationalMemory, RelGANDiscriminator
 from lightning_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from lightning_gans.networks.style import (
     ModulatedConv2d,
@@ -46,6 +47,7 @@ __all__ = [
     "DCGANGenerator",
     "DiffusionMLP",
     "DiffusionUNet",
+    "LSTMGenerator",
     "LanguageModel",
     "LayerNorm",
     "LeNet",
@@ -59,6 +61,9 @@ __all__ = [
     "R3Discriminator",
     "R3Generator",
     "Reconstructor",
+    "RelGANDiscriminator",
+    "RelationalGenerator",
+    "RelationalMemory",
     "ResNetClassifier",
     "ResNetDiscriminator",
     "ResNetGenerator",

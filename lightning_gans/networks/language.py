@@ -1,6 +1,8 @@
-"""A recurrent language model, one token after the other."""
+"""Recurrent language models, one token after the other."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,56 @@ from lightning_gans import checks
 from lightning_gans.functional.text import check_temperature, draw_tokens, token_nll
 
 
-class LanguageModel(nn.Module):
+class Recurrent(nn.Module):
+    """Base: logits of each token from those before it, token 0 before the first; subclasses define ``begin``, ``step``.
+
+    A subclass has ``embedding``, tokens to vectors, and ``out``, from what ``step`` gives to logits.
+
+    Args:
+        shape: (T, V), length and number of symbols.
+
+    Raises:
+        ValueError: for sizes out of range.
+    """
+
+    embedding: nn.Embedding
+    out: nn.Linear
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        super().__init__()
+        if len(shape) != 2:
+            raise ValueError(f"shape must be (T, V), length and number of symbols, got {tuple(shape)}.")
+        self.length, self.vocabulary_size = shape
+        checks.at_least_one(length=self.length, vocabulary_size=self.vocabulary_size)
+
+    def begin(self, n: int) -> Any:
+        """The state before the first of ``n`` texts' tokens."""
+        raise NotImplementedError
+
+    def step(self, embedded: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """What follows a token (N, E): the input of ``out``, and the next state."""
+        raise NotImplementedError
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Of each token given those before it, (N, T, V) for tokens (N, T)."""
+        state, made = self.begin(len(tokens)), []
+        for embedded in self.embedding(before(tokens)).unbind(1):
+            h, state = self.step(embedded, state)
+            made.append(h)
+        return self.out(torch.stack(made, 1))
+
+    def nll(self, tokens: Tensor, temperature: float = 1.0) -> Tensor:
+        """-log p of each token given those before it, (N, T) nats, by p^(1 / temperature)."""
+        check_temperature(temperature)
+        return token_nll(self.logits(tokens), tokens, temperature)
+
+
+def before(tokens: Tensor) -> Tensor:
+    """The token before each of (N, T); 0 before the first."""
+    return torch.cat([torch.zeros_like(tokens[:, :1]), tokens[:, :-1]], 1)
+
+
+class LanguageModel(Recurrent):
     r"""An LSTM that says the law of each token given those before it, as SeqGAN's (arXiv:1609.05473).
 
     .. math:: h_t = \mathrm{LSTM}(E_{y_{t-1}}, h_{t-1}), \qquad p(y_t | y_{<t}) = \mathrm{softmax}(W h_t + b), \qquad
@@ -33,34 +84,32 @@ class LanguageModel(nn.Module):
     """
 
     def __init__(self, shape: tuple[int, int] = (32, 27), embedding: int = 32, hidden: int = 32) -> None:
-        super().__init__()
-        if len(shape) != 2:
-            raise ValueError(f"shape must be (T, V), length and number of symbols, got {tuple(shape)}.")
-        self.length, self.vocabulary_size = shape
-        checks.at_least_one(length=self.length, vocabulary_size=self.vocabulary_size)
+        super().__init__(shape)
         checks.at_least_one(embedding=embedding, hidden=hidden)
         self.embedding = nn.Embedding(self.vocabulary_size, embedding)
         self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
         nn.init.zeros_(self.lstm.get_parameter("bias_hh_l0")).requires_grad_(False)  # the other one does the same
         self.out = nn.Linear(hidden, self.vocabulary_size)
 
-    def logits(self, tokens: Tensor) -> Tensor:
-        """Of each token given those before it, (N, T, V) for tokens (N, T)."""
-        before = torch.cat([torch.zeros_like(tokens[:, :1]), tokens[:, :-1]], 1)
-        return self.out(self.lstm(self.embedding(before))[0])
+    def begin(self, n: int) -> None:
+        """Of the LSTM, zeros."""
 
-    def nll(self, tokens: Tensor, temperature: float = 1.0) -> Tensor:
-        """-log p of each token given those before it, (N, T) nats, by p^(1 / temperature)."""
-        check_temperature(temperature)
-        return token_nll(self.logits(tokens), tokens, temperature)
+    def step(self, embedded: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One of the LSTM."""
+        h, state = self.lstm(embedded[:, None], state)
+        return h[:, 0], state
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Of each token given those before it, (N, T, V) for tokens (N, T), all at once."""
+        return self.out(self.lstm(self.embedding(before(tokens)))[0])
 
     def generate(self, z: Tensor, temperature: float = 1.0) -> Tensor:
         """Tokens (N, T) int64 of noise (N, T), by p^(1 / temperature)."""
         check_temperature(temperature)
         token, state, made = z.new_zeros(len(z), dtype=torch.int64), None, []
         for t in range(self.length):
-            h, state = self.lstm(self.embedding(token)[:, None], state)
-            token = draw_tokens(self.out(h[:, 0]), z[:, t], temperature)
+            h, state = self.step(self.embedding(token), state)
+            token = draw_tokens(self.out(h), z[:, t], temperature)
             made.append(token)
         return torch.stack(made, 1)
 

@@ -64,6 +64,7 @@ class EqualLinear(nn.Module):
 
     def __init__(self, features: int, out: int, lr_mul: float = 1.0, bias: float = 0.0, activate: bool = False) -> None:
         super().__init__()
+        self.out_features = out
         self.weight = nn.Parameter(torch.randn(out, features) / lr_mul)
         self.bias = nn.Parameter(torch.full((out,), bias / lr_mul))
         self.scale, self.lr_mul, self.activate = lr_mul / math.sqrt(features), lr_mul, activate
@@ -87,6 +88,7 @@ class EqualConv2d(nn.Module):
 
     def __init__(self, channels: int, out: int, kernel: int, halves: bool = False, activate: bool = True) -> None:
         super().__init__()
+        self.out_channels = out
         self.weight = nn.Parameter(torch.randn(out, channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out)) if activate else None
         self.scale, self.halves, self.kernel = 1 / math.sqrt(channels * kernel**2), halves, kernel
@@ -119,6 +121,7 @@ class ModulatedConv2d(nn.Module):
     def __init__(self, channels: int, out: int, kernel: int, doubles: bool = False, demodulate: bool = True) -> None:
         checks.sizes(channels=channels, out=out, kernel=kernel)
         super().__init__()
+        self.out_channels = out
         self.weight = nn.Parameter(torch.randn(out, channels, kernel, kernel))
         self.doubles, self.demodulate, self.kernel = doubles, demodulate, kernel
 
@@ -148,6 +151,7 @@ class StyleLayer(nn.Module):
 
     def __init__(self, w_dim: int, channels: int, out: int, side: int, doubles: bool = False) -> None:
         super().__init__()
+        self.out_channels = out
         self.affine = EqualLinear(w_dim, channels, bias=1.0)
         self.conv = ModulatedConv2d(channels, out, 3, doubles)
         self.strength = nn.Parameter(torch.zeros(()))
@@ -165,6 +169,7 @@ class ToImage(nn.Module):
 
     def __init__(self, w_dim: int, channels: int, colours: int) -> None:
         super().__init__()
+        self.out_channels = colours
         self.affine = EqualLinear(w_dim, channels, bias=1.0)
         self.conv = ModulatedConv2d(channels, colours, 1, demodulate=False)
         self.bias = nn.Parameter(torch.zeros(colours))
@@ -499,7 +504,9 @@ class StyleEncoder(StyleDiscriminator):
         classes: int = 2,
         widths: int | Sequence[int] = 64,
     ) -> None:
-        checks.sizes(shape=shape, latent_dim=latent_dim, classes=classes)
+        checks.sizes(shape=shape, latent_dim=latent_dim)
+        if not 0 <= classes < latent_dim:
+            raise ValueError(f"StyleEncoder: classes must be in [0, latent_dim) = [0, {latent_dim}), got {classes}.")
         super().__init__(shape, widths, group=1)
         self.layers[-1] = EqualLinear(cast(EqualLinear, self.layers[-1]).weight.shape[1], latent_dim - classes)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.functional.text import check_temperature
+from lightning_gans.functional.text import check_temperature, gumbel
 
 
 class _Block(nn.Module):
@@ -122,7 +122,7 @@ class CharGenerator(nn.Module):
 
     def _gumbel(self, z: Tensor) -> Tensor:
         own = z[:, self.noise.in_features :].unflatten(1, (self.length, self.vocabulary_size))
-        return -torch.log(-torch.special.log_ndtr(own.float().clamp(-12, 12))).to(z)
+        return gumbel(own)
 
 
 class CharCritic(nn.Module):

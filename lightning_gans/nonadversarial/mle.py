@@ -22,11 +22,13 @@ class MLE(GenerativeModule):
 
     in nats per token (``mle/nll``), padding included. Data are one-hot (N, T, V), or tokens (N, T) int64 (data modules
     of text with ``one_hot=False``). Samples are tokens (n, T) int64, by p^(1/temperature); a text is a function of
-    standard normal noise, one number a token. The checkpoint's ``generator`` is where text GANs begin. Stop at the best
+    standard normal noise, one number a token. The checkpoint's ``generator`` is where text GANs begin
+    (``generator_checkpoint``). Stop at the best
     NLL of the held-out part (``TextMetrics``, ``metrics/nll_gen``): that of the training part goes on falling.
 
     Args:
-        generator: the language model, as `networks.LanguageModel`: ``length``, ``vocabulary_size``, ``nll(tokens)``
+        generator: the language model, as `networks.LanguageModel`, or `networks.RelationalGenerator`, whose noise is
+            (N, T V): ``length``, ``vocabulary_size``, ``nll(tokens)``
             (N, T), and ``generate(z, temperature)``.
         lr_mle: of Adam.
         optimizer_mle: makes another optimizer.
@@ -60,7 +62,8 @@ class MLE(GenerativeModule):
         super().__init__(cuda_graphs=cuda_graphs)
         if missing := [n for n in ("length", "vocabulary_size", "nll", "generate") if not hasattr(generator, n)]:
             raise TypeError(f"generator must be a language model, got {type(generator).__name__} without {missing[0]}.")
-        self.generator, self.latent_dim = generator, cast(int, generator.length)
+        self.generator, self.length = generator, cast(int, generator.length)
+        self.latent_dim = cast(int, getattr(generator, "latent_dim", self.length))
         nets = ("generator",)
         self.play(Player("mle", nets, lr_mle, optimizer_mle, scheduler_mle, clip_grad_mle, accumulate_mle))
 
@@ -86,8 +89,8 @@ class MLE(GenerativeModule):
             check_tokens(real, size)
             real = one_hot(real, size)
         super().check_first_batch(replace(batch, real=real))
-        if real.shape[1:] != (self.latent_dim, size):
+        if real.shape[1:] != (self.length, size):
             raise ValueError(
-                f"real samples must be (N, {self.latent_dim}, {size}), the network's length and symbols, or tokens "
-                f"(N, {self.latent_dim}), got {tuple(batch.real.shape)}."
+                f"real samples must be (N, {self.length}, {size}), the network's length and symbols, or tokens "
+                f"(N, {self.length}), got {tuple(batch.real.shape)}."
             )

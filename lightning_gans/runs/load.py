@@ -63,6 +63,39 @@ def load(
     return module.to(torch.device(device)).requires_grad_(False).eval()
 
 
+def load_generator(network: nn.Module, path: str | Path) -> None:
+    """Give a generator the weights of a checkpoint's generator, averaged ones if there are any.
+
+    Buffers that the checkpoint does not have stay as they are.
+
+    Args:
+        network: the generator.
+        path: a checkpoint, or the folder of a run: the best by the score that was monitored, else the last one.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: its generator has other weights.
+    """
+    path = Path(path)
+    try:
+        path = _found(path, "best")
+    except FileNotFoundError:
+        path = _found(path, "last")
+    checkpoint = read_checkpoint(path)
+    every = {name.removeprefix("generator."): w for name, w in checkpoint["state_dict"].items()
+             if name.startswith("generator.")}  # fmt: skip
+    found, own = checkpoint.get("ema") or every, network.state_dict()
+    buffers = {name for name, _ in network.named_buffers()}
+    wrong = [n for n in {**own, **found} if n not in own or (n not in found and n not in buffers)]
+    wrong += [n for n, w in found.items() if n in own and own[n].shape != w.shape]
+    if wrong:
+        raise ValueError(
+            f"generator_checkpoint must hold the weights of a {type(network).__name__} of this size, got {path}, where "
+            f"{wrong[0]} is {tuple(found[wrong[0]].shape) if wrong[0] in found else 'missing'}."
+        )
+    network.load_state_dict({**own, **found})
+
+
 def resolve_class(
     name: str, wanted: tuple[type, ...], trust_code: bool = False, harmless: tuple[str, ...] = HARMLESS
 ) -> type:

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from lightning_gans import checks
+from lightning_gans.engine.contract import require_normal_noise
 from lightning_gans.functional.conditional import conditional_call, score
 from lightning_gans.functional.modes import evaluating
 
@@ -186,9 +187,7 @@ class LatentSampler(Sampler):
         if (calls := getattr(module, "network_calls", 1)) != 1:
             who = f"{type(self).__name__} needs a module whose samples take one network call"
             raise ValueError(f"{who}, got {type(module).__name__}, whose samples take {calls}.")
-        if not getattr(module, "normal_noise", True):
-            who, name = type(self).__name__, type(module).__name__
-            raise ValueError(f"{who} needs a module whose noise is standard normal, got {name}, which draws another.")
+        require_normal_noise(module, self)
         super().__init__(module, log_ratio)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +20,9 @@ from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.engine.player import Player
 from lightning_gans.functional.boosting import BOOSTS, Beta, ratio_of, step_size
 from lightning_gans.functional.modes import evaluating
-from lightning_gans.runs.atomic import replacing
-from lightning_gans.stages.fits import fit_items
+from lightning_gans.metrics.extractors import content_hash, weights_hash
+from lightning_gans.runs.atomic import replacing, write_text
+from lightning_gans.stages.fits import fit_items, key_of
 from lightning_gans.wrappers.mixture import MixtureGenerator
 
 
@@ -39,7 +41,8 @@ def reweight(
     """The data of AdaGAN's next round: ``data`` itself in the first one, then drawn by weights of what is missed.
 
     Trains ``classifier`` on fresh samples of the mixture against the data (`density_ratio`). The weights are written to
-    ``<folder>/weights.pt``, from where a round that goes on takes them.
+    ``<folder>/weights.pt``, from where a round that goes on takes them, if ``weights.json`` beside them tells the same
+    settings, data and mixture.
 
     Args:
         data: the plain data.
@@ -56,14 +59,22 @@ def reweight(
     if last is None:
         return data
     path = Path(folder) / "weights.pt"
-    if not path.is_file():
+    data.setup("fit")
+    settings = {"weights": weights, "beta": beta, "steps": steps, "batch_size": batch_size, "lr": lr,
+                "mixture": weights_hash(last.network), "items": content_hash(_items(data, "train")),
+                "classifier": {name: list(p.shape) for name, p in classifier.named_parameters()}}  # fmt: skip
+    told = path.with_suffix(".json")
+    key = key_of(settings)
+    if not (path.is_file() and told.is_file() and key_of(json.loads(told.read_text())) == key):
         components = len(last.generator.components) if isinstance(last.generator, MixtureGenerator) else 1
         h = density_ratio(
             data, last, classifier, steps=steps, batch_size=batch_size, lr=lr, folder=path.with_name("classifier")
         )
         found = BOOSTS[weights](h, 0.5 if weights == "topk" else step_size(beta, components))
+        told.unlink(missing_ok=True)
         with replacing(path) as temporary:
             torch.save(found, temporary)
+        write_text(told, json.dumps(settings, indent=1) + "\n")
     return Resampled(data, torch.load(path, weights_only=True))
 
 
@@ -88,7 +99,10 @@ def density_ratio(
     items, held = (_items(data, split) for split in ("train", "test"))
     fakes = module.sample(len(held), seed=0).to(held)
     look = _Look(held, fakes, max(1, steps // looks))
-    fit_items(_Ratio(classifier, module, lr), items, None, batch_size, steps, folder, [look])
+    mixture = weights_hash(module.network)
+    fit_items(
+        _Ratio(classifier, module, lr), items, None, batch_size, steps, folder, [look], mixture=mixture, looks=looks
+    )
     classifier.load_state_dict(look.kept)
     with torch.no_grad():
         return ratio_of(torch.cat([classifier.eval()(x) for x in items.split(1024)]))

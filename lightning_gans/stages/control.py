@@ -14,7 +14,6 @@ from lightning_gans.engine.player import Player
 from lightning_gans.functional.control import measured
 from lightning_gans.functional.latent import from_w, to_w
 from lightning_gans.functional.modes import evaluating
-from lightning_gans.metrics.extractors import weights_hash
 from lightning_gans.networks.control import AttributeEncoders
 from lightning_gans.stages.fits import fit_items
 from lightning_gans.techniques.gan_control import GANControl
@@ -41,8 +40,8 @@ def fit_control(
 
     Args:
         module: by its averaged weights if there are any.
-        folder: for a checkpoint, from which a call that was stopped goes on, and losses; each generator's in a folder
-            of its own by the hash of its weights. None leaves nothing on disk.
+        folder: for a checkpoint, from which a call that was stopped goes on, and losses, in a folder of its own by what
+            is measured on the generator's samples, and by the settings. None leaves nothing on disk.
         samples: in the table, >= 2.
         steps: updates.
         batch_size: of the table's rows.
@@ -63,8 +62,7 @@ def fit_control(
         encoders = AttributeEncoders({name: x.shape[1] for name, x in features.items()}, module.groups, width)
         encoders.fit_to(features)
         items = torch.cat([*features.values(), *parts.values()], 1)
-        place = None if folder is None else Path(folder) / weights_hash(module.network)
-        fit_items(_Encoders(encoders, lr), items, None, batch_size, steps, place)
+        fit_items(_Encoders(encoders, lr), items, None, batch_size, steps, folder, seed=seed)  # items tell the network
     module.learned(encoders)
     return encoders
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.memory import MemoryLoader
 from lightning_gans.engine.module import GenerativeModule
+from lightning_gans.engine.settings import differences
+from lightning_gans.metrics.extractors import content_hash
+from lightning_gans.runs.atomic import write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.runs.metrics_csv import MetricsCSV
 
@@ -33,7 +38,8 @@ def fit(
 ) -> None:
     """Train a module up to ``max_steps`` updates; in a folder, go on from the checkpoint ``last.ckpt`` that lies there.
 
-    A fit that was stopped comes to the same end to the bit, and one that has ended is only loaded.
+    A fit that was stopped comes to the same end to the bit, and one that has ended is only loaded, with a warning where
+    it had other hyper-parameters.
 
     Args:
         module: what is trained.
@@ -46,16 +52,25 @@ def fit(
         options: of the ``Trainer``.
 
     Raises:
-        ValueError: for a checkpoint that is unreadable or goes beyond ``max_steps``.
+        ValueError: for a checkpoint that is unreadable, of other networks, or goes beyond ``max_steps``.
     """
     place = None if folder is None else Path(folder)
     checkpoint = None if place is None else place / "last.ckpt"
     saved = read_checkpoint(checkpoint) if checkpoint is not None and checkpoint.is_file() else None
     if saved is not None and saved["global_step"] > max_steps:
         raise ValueError(f"max_steps is {max_steps}, but {checkpoint} is of {saved['global_step']} updates.")
+    if saved is not None:
+        _check_networks(module, saved["state_dict"], checkpoint)
     if saved is not None and saved["global_step"] == max_steps:
+        if told := "; ".join(differences(saved.get("hyper_parameters", {}), module.hparams)):
+            pl.utilities.rank_zero_warn(
+                f"{checkpoint} is finished, and stays as it is, without other settings: {told}."
+            )
         module.load_state_dict(saved["state_dict"])
         module.on_load_checkpoint(saved)
+        for callback in callbacks:
+            if (state := saved.get("callbacks", {}).get(callback.state_key)) is not None:
+                callback.load_state_dict(state)
         return
     kept: list[Any] = []
     if place is not None:
@@ -84,14 +99,47 @@ def fit_items(
     steps: int,
     folder: str | Path | None,
     callbacks: Sequence[Any] = (),
+    **settings: Any,
 ) -> None:
-    """`fit` on items (M, ...), however few, on their device, with losses in ``<folder>/metrics.csv``."""
+    """`fit` on items (M, ...), however few, on their device, with losses in ``metrics.csv``.
+
+    It has a folder of its own within ``folder``, by :func:`key_of` of items, labels, shapes of networks, rates, size of
+    batches and ``settings``, which lie in it as ``settings.json``: none goes on with what is of others. Only the number
+    of steps may grow.
+    """
     times = math.ceil(_BATCHES * batch_size / len(items))
     repeated = items.repeat(times, *[1] * (items.dim() - 1)), None if labels is None else labels.repeat(times)
     options: dict[str, Any] = {}
     if folder is not None:
+        of = {"fit": type(module).__name__, "batch_size": batch_size, "items": content_hash(items),
+              "labels": None if labels is None else content_hash(labels),
+              "rates": {name: player.lr for name, player in module.players.items()},
+              "networks": {name: list(p.shape) for name, p in module.named_parameters()}, **settings}  # fmt: skip
+        folder = Path(folder) / key_of(of)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "settings.json", json.dumps(of, indent=1) + "\n")
         options = {"logger": MetricsCSV(folder), "log_every_n_steps": min(20, steps)}
     device = "gpu" if items.is_cuda else "cpu"
     fit(module, MemoryLoader(*repeated, batch_size), steps, folder, callbacks=callbacks,
         every_n_steps=EVERY, accelerator=device, devices=1, enable_model_summary=False, **options)  # fmt: skip
     module.to(items.device)
+
+
+def key_of(settings: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits of plain settings: equal settings, equal key.
+
+    >>> key_of({"lr": 0.1, "seed": 1}) == key_of({"seed": 1, "lr": 0.1}), key_of({}) == key_of({"lr": 0.1})
+    (True, False)
+    """
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _check_networks(module: GenerativeModule, saved: Mapping[str, Tensor], checkpoint: Path | None) -> None:
+    """ValueError for weights of other shapes."""
+    for name, p in module.named_parameters():
+        got = tuple(saved[name].shape) if name in saved else "missing"
+        if got != tuple(p.shape):
+            raise ValueError(
+                f"folder must be that of a fit of the same networks, in which {name} is {tuple(p.shape)}, got "
+                f"{checkpoint}, where it is {got}."
+            )

@@ -38,7 +38,7 @@ def guided_scores(
     Args:
         path: a run or checkpoint of a diffusion.
         data: labelled images.
-        folder: where the classifier, grids and scores go.
+        folder: where grids and scores go, and the classifier: in a folder of its own by its settings and the data.
         scales: of guidance, >= 0.
         samples: of each, >= 2, of classes as frequent as in the data.
         steps: updates of the classifier.
@@ -46,7 +46,8 @@ def guided_scores(
         seed: of samples and classifier.
 
     Raises:
-        ValueError: for settings out of range, data without labels, and a model that is no diffusion.
+        ValueError: for settings out of range, data without labels or of another shape, and a model that is no
+            diffusion.
     """
     checks.at_least(2, samples=samples)
     checks.at_least_one(steps=steps, width=width)
@@ -62,11 +63,13 @@ def guided_scores(
         raise ValueError(f"data must have labels to guide by, got {data.name}, which has none.")
     if images.dtype != torch.uint8:
         raise ValueError(f"data must be images for the judge of classes, got {data.name}.")
+    if tuple(data.shape) != tuple(module.shape):
+        raise ValueError(f"data must be of shape {tuple(module.shape)}, as samples are, got {tuple(data.shape)}.")
     low, high = data.value_range or (-1.0, 1.0)
     pl.seed_everything(seed, verbose=False)
     classifier = TimedClassifier(tuple(data.shape), int(labels.max()) + 1, width)
     items = images.float() / 255 * (high - low) + low
-    fit_noisy_classifier(module, classifier, items, labels, steps=steps, folder=place)
+    fit_noisy_classifier(module, classifier, items, labels, steps=steps, folder=place, seed=seed)
     judge = ClassifierExtractor(images, labels, "lenet")
     scores = GenerativeScores(torch.cat([judge(part)[0] for part in images.split(1000)]), ("fid",))
     wanted = labels[torch.randint(len(labels), (samples,))]

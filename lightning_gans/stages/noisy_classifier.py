@@ -14,6 +14,7 @@ from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.engine.player import Player
 from lightning_gans.functional import draw
+from lightning_gans.metrics.extractors import content_hash
 from lightning_gans.stages.fits import fit_items
 
 
@@ -27,6 +28,7 @@ def fit_noisy_classifier(
     batch_size: int = 128,
     lr: float = 1e-3,
     folder: str | Path | None = None,
+    **settings: Any,
 ) -> None:
     """Train a classifier, in place, on samples as noisy as those that a diffusion is at on its way.
 
@@ -40,12 +42,15 @@ def fit_noisy_classifier(
         steps: updates.
         batch_size: items for each.
         lr: of Adam.
-        folder: for losses and a checkpoint, from which a call that was stopped goes on; None leaves nothing on disk.
+        folder: for losses and a checkpoint, from which a call that was stopped goes on, in a folder of its own by data,
+            networks and settings; None leaves nothing on disk.
+        settings: what else it depends on, as the seed of the classifier's first weights.
 
     Raises:
         ValueError: for numbers below 1, no labels, a module that is no diffusion, and logits of another shape.
     """
     checks.at_least_one(steps=steps, batch_size=batch_size)
+    checks.positive(lr=lr)
     if labels is None:
         raise ValueError("labels must be the classes of the items, got none: nothing can be guided to.")
     if not hasattr(module, "process"):
@@ -55,7 +60,9 @@ def fit_noisy_classifier(
     if logits.dim() != 2 or logits.shape[1] <= int(labels.max()):
         wanted = int(labels.max()) + 1
         raise ValueError(f"classifier must return logits of {wanted} classes or more, got shape {tuple(logits.shape)}.")
-    fit_items(_NoisyClassifier(module, classifier, lr), items, labels, batch_size, steps, folder)
+    process = content_hash(module.process.betas, module.process.times)
+    fit = _NoisyClassifier(module, classifier, lr)
+    fit_items(fit, items, labels, batch_size, steps, folder, process=process, **settings)
 
 
 class _NoisyClassifier(GenerativeModule):

@@ -81,7 +81,8 @@ def fit_vae(
     """
     checks.at_least_one(steps=steps, batch_size=batch_size, latent_dim=latent_dim, width=width)
     checks.positive(sigma=sigma)
-    fit_items(_VAE(generator, items, latent_dim, sigma, width, lr), items, labels, batch_size, steps, folder)
+    vae = _VAE(generator, items, latent_dim, sigma, width, lr)
+    fit_items(vae, items, labels, batch_size, steps, folder, sigma=sigma)
 
 
 class _Moments(GenerativeModule):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.engine.batch import Batch, Terms
+from lightning_gans.engine.contract import Latents, has, require_normal_noise
 from lightning_gans.functional.losses import LossName
-from lightning_gans.gan import GANModule
 from lightning_gans.runs.load import load
 from lightning_gans.techniques.gan import GAN
 from lightning_gans.wrappers.mixture import MixtureGenerator
@@ -89,11 +89,18 @@ def grown(generator: nn.Module, base: nn.Module | str | None, p: float, share: f
     return MixtureGenerator(component(base), generator, p, share, learn_p)
 
 
-def component(base: nn.Module | str) -> nn.Module:
-    """The generator of a network, a module or a checkpoint, by its averaged weights if there are any."""
+def component(base: nn.Module | str, who: object = "A mixture") -> nn.Module:
+    """The generator of a network, a module or a checkpoint, by its averaged weights if there are any.
+
+    Raises:
+        ValueError: for a checkpoint that cannot be read, and for a model that draws noise which is not normal, as
+            ``who`` does.
+    """
     if isinstance(base, str):
         try:
-            return component(load(base, trust_code=True))  # named by the user, as the classes of the new networks are
+            base = load(base, trust_code=True)  # named by the user, as the classes of the new networks are
         except ValueError as error:
             raise ValueError(f"base: {str(error).rstrip('.')}. Or give the module itself.") from error
-    return (base.ema or base.generator) if isinstance(base, GANModule) else base
+    require_normal_noise(base, who)
+    model: Any = base
+    return model.network if has(model, Latents) else model  # type: ignore[no-any-return]

@@ -11,6 +11,7 @@ from lightning_gans import checks
 from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.functional.losses import LOSSES, RELATIVISTIC, LossName
 from lightning_gans.gan import GANModule, real_in_generator_step
+from lightning_gans.runs.load import load_generator
 
 
 class GAN(GANModule):
@@ -35,10 +36,12 @@ class GAN(GANModule):
         latent_dim: length of z.
         loss: name of the adversarial loss.
         d_steps: the paper's k.
+        generator_checkpoint: a checkpoint, or the folder of a run (its best one, else the last), whose generator's
+            weights, averaged if they are, G begins with; of any model with such a generator, as `MLE` for text.
 
     Raises:
         ValueError: for an unknown loss; with a relativistic one, for ``g_batch_factor`` above 1 if D is conditional or
-            the loss goes by pairs.
+            the loss goes by pairs; when training starts, for a checkpoint of another generator.
     """
 
     losses: Collection[str] = LOSSES  # that a technique takes
@@ -51,10 +54,13 @@ class GAN(GANModule):
         *,
         loss: LossName = "minimax",
         d_steps: int = 1,
+        generator_checkpoint: str | None = None,
         **kwargs: Any,
     ) -> None:
         checks.one_of("loss", loss, self.losses)
         super().__init__(generator, discriminator, latent_dim, d_steps=d_steps, **kwargs)
+        self.generator_checkpoint = generator_checkpoint
+        self.annealed = [net for net in self.generator.modules() if hasattr(net, "at_update")]
         self.loss, self.relativistic, self.wasserstein = LOSSES[loss], loss in RELATIVISTIC, loss == "wasserstein"
         self.logistic = loss in ("minimax", "non_saturating")
         if loss == "relativistic":
@@ -89,6 +95,12 @@ class GAN(GANModule):
     def fake_weights(self, on_real: Tensor, on_fake: Tensor) -> Tensor | None:
         """Weights of the fakes in D's loss, of the shape of their scores; None: all one."""
         return None
+
+    def on_fit_start(self) -> None:
+        """Begin with the weights of ``generator_checkpoint``, unless the fit goes on from a checkpoint of its own."""
+        path, self.generator_checkpoint = self.generator_checkpoint, None
+        if path is not None and self.trainer.ckpt_path is None:
+            load_generator(self.generator, path)
 
     @property
     def log_ratio(self) -> nn.Module | None:

@@ -16,7 +16,7 @@ from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import as_logits
 from lightning_gans.functional.latent import from_w, to_w
-from lightning_gans.functional.modes import copied
+from lightning_gans.functional.modes import copied, evaluating
 from lightning_gans.functional.ranks import gather_rows, mean_over_ranks
 from lightning_gans.regularizers.path_length import by_styles
 from lightning_gans.techniques.style_gan2 import StyleGAN2
@@ -34,7 +34,7 @@ class StylEx(StyleGAN2):
     probabilities C(x) of a real sample, which are also the discriminator's soft label (`networks.SoftDiscriminator`).
     So the last ``num_classes`` numbers of z are those probabilities, which the generator passes on to w
     (``StyleGenerator(passed=...)``); samples have those of real samples that were seen last. d_C is the mean square
-    difference of C's ``features`` at unit length, of its logits if it has none: not LPIPS, whose networks are others.
+    difference of C's ``features`` at unit length, of log C(x) if it has none: not LPIPS, whose networks are others.
     Terms ``image``, ``features``, ``style`` and ``kl``. What C depends on is then found by `diagnostics.AttFind`.
 
     The weights are those of the public reproduction; the paper's were not published. Departures: both halves are in
@@ -60,7 +60,7 @@ class StylEx(StyleGAN2):
             a classifier of other classes, and a batch of one.
     """
 
-    normal_noise = False
+    normal_noise, averaged_with = False, ("encoder",)
     seen: Tensor
 
     def __init__(
@@ -101,13 +101,17 @@ class StylEx(StyleGAN2):
         found: Any = self._classifier["classifier"]
         return found.to(self.device) if isinstance(found, nn.Module) else found
 
+    def log_probabilities(self, x: Tensor) -> Tensor:
+        """log C(x), (N, K), of samples."""
+        return as_logits(self.classifier(x), len(x), self.classes).log_softmax(1)
+
     def told_by(self, batch: Batch) -> Batch:
         """The batch with probabilities (N, K) as labels, and in its noise."""
         if len(batch.real) < 2:
             told = "a batch of 1 (drop_last=True leaves out a short last one)"
             raise ValueError(f"batch_size must be >= 2 for reconstructions and samples, got {told}.")
         with torch.no_grad():
-            p = as_logits(self.classifier(batch.real), len(batch.real), self.classes).softmax(1).to(batch.z)
+            p = self.log_probabilities(batch.real).exp().to(batch.z)
         return replace(batch, labels=p, z=torch.cat([batch.z[:, : -self.classes], p], 1))
 
     def take(self, n: int) -> list[Batch]:
@@ -122,7 +126,8 @@ class StylEx(StyleGAN2):
         """Reconstructions of the first half of the real samples, and samples of noise."""
         generator: Any = self.generator
         half, w = len(batch.real) // 2, to_w(self.generator, batch.z)
-        w = torch.cat([self.encode(batch.real[:half], w[:half, -self.classes :]), w[half:]])
+        codes = torch.cat([self.encoder(batch.real[:half]), w[:half, -self.classes :]], 1)
+        w = torch.cat([codes, w[half:]])
         if not by_styles(generator):
             return from_w(generator, w)
         if torch.is_grad_enabled():  # in its own step
@@ -130,18 +135,18 @@ class StylEx(StyleGAN2):
         normal = partial(draw.normal, len(w), generator=batch.generator, device=w.device, dtype=w.dtype)
         return generator.synthesis(generator.spread(w), [normal(*shape) for shape in generator.noise_shapes])
 
-    def encode(self, x: Tensor, probabilities: Tensor | None = None) -> Tensor:
-        """w (N, w_dim) of samples: their codes, and what the classifier says of them."""
-        if probabilities is None:
-            probabilities = as_logits(self.classifier(x), len(x), self.classes).softmax(1)
-        return torch.cat([self.encoder(x), probabilities.to(x)], 1)
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """w (N, w_dim) of samples: their codes, by the averaged encoder if there is one, and what C says of them."""
+        with evaluating(encoder := self.averaged("encoder")):
+            return torch.cat([encoder(x), self.log_probabilities(x).exp().to(x)], 1)
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """Of StyleGAN2, and what a reconstruction has to keep."""
         half = len(batch.real) // 2
         x, again, p = batch.real[:half], fake[:half], batch.z[:half, -self.classes :]
-        look = getattr(self.classifier, "features", self.classifier)
-        q = as_logits(self.classifier(again), half, self.classes).log_softmax(1)
+        q = self.log_probabilities(again)
+        look = getattr(self.classifier, "features", self.log_probabilities)
         near = [F.normalize(look(images).reshape(half, -1), dim=1) for images in (x, again)]
         found = {
             "image": (x - again).abs().mean(),
@@ -162,8 +167,7 @@ class StylEx(StyleGAN2):
     def check_first_batch(self, batch: Batch) -> None:
         """Also that the classifier and the encoder fit."""
         super().check_first_batch(batch)
-        with torch.no_grad():
-            codes = self.encode(batch.real)
+        codes = self.encode(batch.real)
         if codes.shape != (len(batch.real), self.latent_dim):
             wanted, got = (length - self.classes for length in (self.latent_dim, codes.shape[1]))
             raise ValueError(f"encoder must return codes (N, {wanted}), got (N, {got}).")

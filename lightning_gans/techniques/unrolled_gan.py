@@ -94,7 +94,7 @@ class UnrolledGAN(GAN):
             on_real, on_fake = (score_with(self.discriminator, phi, x, batch.labels) for x in (batch.real, fake))
             return self.loss.discriminator(on_real, on_fake, real_weight=batch.weights)
 
-        parameters, slots = self._trained()
+        parameters, slots = self._tensors()
         moments: Moments | None = None
         if self.unroll_optimizer == "adam" and slots:
             flat = (torch.cat([slot[name].reshape(-1) for slot in slots]) for name in ("exp_avg", "exp_avg_sq"))
@@ -107,11 +107,11 @@ class UnrolledGAN(GAN):
 
     def generator_batch(self, last: Batch) -> Batch:
         """Notes where D's Adam stands."""
-        if self.unroll_optimizer == "adam" and (slots := self._trained()[1]):
+        if self.unroll_optimizer == "adam" and (slots := self._tensors()[1]):
             self.d_updates.fill_(slots[0]["step"])
         return super().generator_batch(last)
 
-    def _trained(self) -> tuple[dict[str, Tensor], list[Any]]:
+    def _tensors(self) -> tuple[dict[str, Tensor], list[Any]]:
         """D's parameters that its optimizer moves, by name, and Adam's state of each, if it is Adam's and complete."""
         optimizer = self.run.steps["d"].optimizer.optimizer
         moved = {id(p) for group in optimizer.param_groups for p in group["params"]}

@@ -30,7 +30,8 @@ def export(module: Any, path: str | Path) -> Path:
     Its EMA weights are taken if there are any.
 
     The file maps ``z`` (N, latent_dim), of the generator's precision, and for a conditional generator ``labels`` (N,)
-    int64, to ``samples`` (N, ...), for any N >= 1. It is made for a CPU.
+    int64, to ``samples`` (N, ...), for any N >= 1. It is made for a CPU. Of a text GAN these are relaxed one-hot
+    vectors (N, T, V), whose argmax are the tokens that ``sample`` gives.
 
     ======= =======================================================================================
     path    use

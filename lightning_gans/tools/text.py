@@ -24,7 +24,7 @@ def score_text(
     """Scores of texts against a data module of text, by the same code as ``TextMetrics`` uses in training.
 
     Args:
-        samples: a UTF-8 file, a text a line, or texts. They are cut to the data's length.
+        samples: a UTF-8 file, a text a line, empty ones too, or texts. They are cut to the data's length.
         data: the corpus.
         metrics: some of ``metrics.TEXT_METRICS``.
 
@@ -40,8 +40,7 @@ def score_text(
     >>> found["scores"]["distinct-1"], found["protocol"]["samples"]
     (0.375, 2)
     """
-    given = [line for line in read_text(samples).splitlines() if line.strip()] if isinstance(
-        samples, (str, Path)) else list(samples)  # fmt: skip
+    given = read_text(samples, blank=True).splitlines() if isinstance(samples, (str, Path)) else list(samples)
     if len(given) < 2:
         raise ValueError(f"samples must hold at least 2 texts, got {len(given)}.")
     data.prepare_data()
@@ -96,6 +95,8 @@ def temperature_sweep(
         raise ValueError("temperatures must hold a number > 0, got none.")
     for temperature in temperatures:
         check_temperature(temperature)
+    data.prepare_data()
+    data.setup("test")
     if metrics is None:
         metrics = ["distinct", "nll_oracle" if hasattr(data, "oracle") else "js"]
     scores, curve = scores_of(data, metrics), []

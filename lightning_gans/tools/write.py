@@ -16,7 +16,7 @@ from lightning_gans.datamodules.pictures import CHANNELS
 from lightning_gans.engine.contract import Critic, Latents, Samples, has
 from lightning_gans.engine.distributed import world_size
 from lightning_gans.functional.conditional import score
-from lightning_gans.functional.latent import between, in_w, slerp, walk
+from lightning_gans.functional.latent import between, in_w, walk, way
 from lightning_gans.functional.text import Vocabulary
 from lightning_gans.metrics import to_uint8
 from lightning_gans.runs.atomic import replacing, write_text
@@ -138,7 +138,7 @@ def latent_walk(
         places: random noises that each comes by.
         frames: steps from one to the next.
         seed: of the places, and of the classes of a conditional generator, which each keeps.
-        space: in w the ways are straight.
+        space: in w the ways are straight, as where noise is not normal.
     """
     labels = None if module.num_classes is None else torch.arange(n) % module.num_classes
     noise, classes = module.latents(places * n, None if labels is None else labels.repeat(places), seed=seed)
@@ -149,7 +149,7 @@ def latent_walk(
         if space == "w":
             made += list(between(module, here, there, t, labels).transpose(0, 1).float())
             continue
-        z = slerp(here, there, t.to(here))  # (n, frames, latent_dim)
+        z = way(module, here, there, t.to(here))  # (n, frames, latent_dim)
         made += [module.decode(z[:, i], labels).float() for i in range(frames)]
     return torch.stack(made)
 

@@ -147,10 +147,11 @@ OWN: dict[str, dict[str, Any]] = {
         "loss": "non_saturating",
     },
     "ada_gan": {"beta": "uniform", "loss": "non_saturating"},
+    "rel_gan": {"loss": "relativistic", "order": "g_first"},
 }
 OBJECTS = {"regularizers", "optimizer_g", "optimizer_d", "scheduler_g", "scheduler_d", "scheduler_c"}
 OBJECTS |= {"classifier", "weight_network", "base", "features", "measure", "encoder"}
-OBJECTS |= {"columns", "sam_g", "sam_d"}  # None, and younger than the first cases
+OBJECTS |= {"columns", "sam_g", "sam_d", "generator_checkpoint"}  # None, and younger than the first cases
 # Said by the technique itself, or not taken by it before.
 FIXED = {name: {"loss"} for name in ("unrolled", "wgan", "wgan_alp", "wgan_gp", "ct_gan")}
 FIXED["prc_gan"] = {"margin"}
