@@ -199,6 +199,7 @@ QUICK = {
     "control",
     "finite_difference",
     "learned_width",
+    "planted_collapse",
     "sampling_cost",
 }  # the others take their time
 EXPERIMENTS: dict[str, list[str]] = {
@@ -253,6 +254,7 @@ EXPERIMENTS: dict[str, list[str]] = {
     "transformers": ["--width", "4", "--updates", "2"],
     "linear_attention": ["--width", "4", "--updates", "2", "--sides", "4", "8"],
     "prc_text": ["--mle", "2", "--filters", "4", "--d_steps", "1"],
+    "planted_collapse": ["--data", "Ring", "--samples", "50", "--copies", "1", "2"],
     "spaces": [
         *("--updates", "2", "--widths", "2", "2", "2", "--latent_dim", "4", "--directions", "2", "--steps", "1"),
         *("--samples", "2", "--fakes", "0", "--items", "64"),
