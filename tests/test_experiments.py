@@ -252,6 +252,8 @@ EXPERIMENTS: dict[str, list[str]] = {
     "weight_producers": ["--width", "8", "--updates", "2"],
     "transformers": ["--width", "4", "--updates", "2"],
     "linear_attention": ["--width", "4", "--updates", "2", "--sides", "4", "8"],
+    "modes_at_equal_time": ["--data", "Ring", "--seconds", "0.1", "--calls", "2", "--samples", "600"],
+    "sharpness": ["--data", "Ring", "--width", "8", "--rhos", "0.05"],
     "planted_collapse": ["--data", "Ring", "--samples", "50", "--copies", "1", "2"],
     "spaces": [
         *("--updates", "2", "--widths", "2", "2", "2", "--latent_dim", "4", "--directions", "2", "--steps", "1"),
