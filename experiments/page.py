@@ -47,8 +47,10 @@ def publish(
     print("\n".join(tables))
     if arguments.out is None:
         return
-    script = Path(sys.argv[0]).stem
-    command = f"python -m experiments.{script} {shlex.join(sys.argv[1:])}"
+    script, options = Path(sys.argv[0]).stem, sys.argv[1:]
+    if "--runs" in options:  # where games are kept changes none of them, and is nobody else's folder
+        del options[(at := options.index("--runs")) : at + 2]
+    command = f"python -m experiments.{script} {shlex.join(options)}"
     words = f"# {title}\n"
     if arguments.out.exists():
         words = arguments.out.read_text().split(MARK)[0].rstrip() + "\n"

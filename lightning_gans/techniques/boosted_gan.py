@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -104,4 +104,4 @@ def component(base: nn.Module | str, who: object = "A mixture") -> nn.Module:
     require_normal_noise(base, who)
     require_one_call(base, who)
     model: Any = base
-    return model.network if has(model, Latents) else model  # type: ignore[no-any-return]
+    return cast(nn.Module, model.network if has(model, Latents) else model)
