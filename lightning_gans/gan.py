@@ -110,6 +110,7 @@ class GANModule(GenerativeModule):
         g = Player("g", ("generator",), lr_g, optimizer_g, scheduler_g, clip_grad_g, accumulate_g, sam=sam_g)
         super().__init__(double_backward=double_backward, cuda_graphs=cuda_graphs, columns=columns)
         self.generator, self.discriminator = generator, discriminator
+        self.annealed = [net for net in generator.modules() if hasattr(net, "at_update")]
         self.latent_dim, self.g_batch_factor, self.order = latent_dim, g_batch_factor, order
         self.d_steps, self.g_steps, self.betas = d_steps, g_steps, (betas[0], betas[1])
         self.g_batches = 0  # real batches that each generator update takes for before_generator_step

@@ -12,7 +12,7 @@ import torch
 from common import equal, state, trainer
 from torch import Tensor, nn
 
-from lightning_gans import MLE, PRCGAN, RelGAN, load
+from lightning_gans import MLE, PRCGAN, PrimalDualGAN, RelGAN, load
 from lightning_gans.callbacks import EMA, TextMetrics
 from lightning_gans.cli import main
 from lightning_gans.compat.lightning import callbacks, pl
@@ -273,6 +273,13 @@ def test_the_generator_steps_first_and_beta_goes_by_its_updates(tmp_path: Path) 
     assert beta == [4.0, 8.0, 16.0, 16.0] and equal(state(whole), state(rest))
     with pytest.warns(UserWarning, match="cuda_graphs has no effect on cpu"):
         assert equal(state(whole), state(run(6, cuda_graphs=True)[0]))
+
+
+@pytest.mark.parametrize("technique", [RelGAN, PrimalDualGAN])
+def test_beta_goes_by_the_updates_of_any_game(technique: type) -> None:
+    module, data = game(technique, d_steps=1)
+    trainer(max_steps=4).fit(module, datamodule=data)
+    assert float(module.generator.beta) == float(module.values["g/beta"]) == 8
 
 
 @pytest.mark.parametrize("ratio_clip", [None, 0.4])

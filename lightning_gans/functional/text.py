@@ -184,6 +184,15 @@ def gumbel(z: Tensor) -> Tensor:
     return -torch.log(-torch.special.log_ndtr(full_precision(z).clamp(-12, 12))).to(z)
 
 
+def relax(h: Tensor, beta: Tensor | float) -> Tensor:
+    """softmax(beta h) over the last axis, relaxed one-hot vectors of its argmax; computed in full precision.
+
+    >>> relax(torch.tensor([1.0, 3.0]), 1000.0)
+    tensor([0., 1.])
+    """
+    return (beta * full_precision(h)).softmax(-1).to(h)
+
+
 SCHEDULES = ("exponential", "linear", "logarithmic", "sqrt", "quadratic", "sigmoid", "constant")
 
 

@@ -60,7 +60,6 @@ class GAN(GANModule):
         checks.one_of("loss", loss, self.losses)
         super().__init__(generator, discriminator, latent_dim, d_steps=d_steps, **kwargs)
         self.generator_checkpoint = generator_checkpoint
-        self.annealed = [net for net in self.generator.modules() if hasattr(net, "at_update")]
         self.loss, self.relativistic, self.wasserstein = LOSSES[loss], loss in RELATIVISTIC, loss == "wasserstein"
         self.logistic = loss in ("minimax", "non_saturating")
         if loss == "relativistic":
