@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.functional.text import check_temperature, gumbel
+from lightning_gans.functional.text import check_temperature, gumbel, relax
 
 
 class _Block(nn.Module):
@@ -102,7 +102,7 @@ class CharGenerator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Relaxed one-hot vectors (N, T, V) of noise (N, latent_dim)."""
         h = self.logits(z)
-        soft = (h if self.gumbel is None else self.gumbel * (h + self._gumbel(z))).softmax(-1)
+        soft = h.softmax(-1) if self.gumbel is None else relax(h + self._gumbel(z), self.gumbel)
         if not self.straight_through:
             return soft
         return torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1) + (soft - soft.detach())
