@@ -254,6 +254,8 @@ EXPERIMENTS: dict[str, list[str]] = {
     "transformers": ["--width", "4", "--updates", "2"],
     "linear_attention": ["--width", "4", "--updates", "2", "--sides", "4", "8"],
     "prc_text": ["--mle", "2", "--filters", "4", "--d_steps", "1"],
+    "modes_at_equal_time": ["--data", "Ring", "--seconds", "0.1", "--calls", "2", "--samples", "600"],
+    "sharpness": ["--data", "Ring", "--width", "8", "--rhos", "0.05"],
     "planted_collapse": ["--data", "Ring", "--samples", "50", "--copies", "1", "2"],
     "spaces": [
         *("--updates", "2", "--widths", "2", "2", "2", "--latent_dim", "4", "--directions", "2", "--steps", "1"),
