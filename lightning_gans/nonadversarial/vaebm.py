@@ -109,8 +109,7 @@ class VAEBM(Walks, VAE):
         checks.at_least_one(buffer_size=buffer_size)
         checks.positive(step_size=step_size)
         checks.not_negative(spectral=spectral)
-        if not 0 <= replay <= 1:
-            raise ValueError(f"replay must be in [0, 1], got {replay!r}.")
+        checks.share(replay=replay)
         if vae_steps == 0 and kwargs.get("sigma") is None:
             raise ValueError("sigma must be that of the trained VAE with vae_steps=0, got None: nothing learns it.")
         super().__init__(encoder, decoder, latent_dim, **kwargs)
@@ -136,17 +135,13 @@ class VAEBM(Walks, VAE):
     @property
     def num_classes(self) -> int | None:
         """Classes that samples can be asked for."""
-        told = [getattr(net, "num_classes", None) for net in (self.decoder, self.energy) if takes_labels(net)]
-        return next((number for number in told if number is not None), None)
+        told = (getattr(net, "num_classes", None) for net in (self.decoder, self.energy) if takes_labels(net))
+        return next(filter(None, told), None)
 
     # ------------------------------------------------------------------ training
     def due(self, player: str) -> bool:
         """One after the other."""
         return player == self.counted
-
-    def scheduled(self, player: str) -> bool:
-        """Each from its first update on."""
-        return self.progress.updates[player] > 0
 
     def take(self, n: int) -> list[Batch]:
         """The next batches; while the energy learns, with samples of the model in the place of noise."""
