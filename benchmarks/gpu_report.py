@@ -30,6 +30,7 @@ is the plain loop with channels_last, fused Adam, and real and fake scored in on
 SPEED = ["ms", "ratio", "ratio_min", "ratio_max", "ratio_to_skilled", "busy", "share_of_floor", "peak_mib",
          "first_calls_s", "rounds", "updates"]  # fmt: skip
 WORDS = "## What it showed\n"
+STAGES = ("environment", "extractor", "exactness", "speed", "transformer", "training", "styles", "results")
 EXACT = ["updates", "eager_twice", "graphs", "churn", "resume", "graphs_bits", "churn_bits", "resume_bits"]
 PENALTY = ["dtype", "penalty", "gradient", "first_call_s"]
 
@@ -48,7 +49,7 @@ def table(rows: dict[str, Row], columns: Sequence[str]) -> str:
         cells = [cell(row.get(column)) for column in columns]
         if "error" in row:
             cells[-1] += f" ({row['error']})"
-        lines.append(f"| {name} | {row.get('card', '-')} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {cell(row.get('card'))} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -69,8 +70,9 @@ def part(name: str, found: Row) -> str:
         lines.append(table({n: r for n, r in rows.items() if "dtype" in r}, PENALTY))
     elif name == "transformer":
         lines.append(table(rows, ["ms", "updates_per_second", "updates", "batch"]))
-    elif name == "training":
-        lines.append(f"{found.get('at_once', 1)} at once; graphs, bf16-mixed, width 128, averaged weights, scored by "
+    elif name in ("training", "styles"):
+        width = "width 128" if name == "training" else "the widths of configs/cifar10/style_gan2.yaml"
+        lines.append(f"{found.get('at_once', 1)} at once; graphs, bf16-mixed, {width}, averaged weights, scored by "
                      "our classifier `resnet`.")  # fmt: skip
         scores = {f"{n}, after {s['seconds']:.3g} s": {**s, "card": r.get("card")}
                   for n, r in rows.items() for s in r.get("scores", ())}  # fmt: skip
@@ -86,8 +88,7 @@ def part(name: str, found: Row) -> str:
 
 def write(folder: Path, report: Path = REPORT) -> Path:
     """Write the page, and a picture of the samples beside it if there are any; the page's path."""
-    names = ("environment", "extractor", "exactness", "speed", "training", "results")
-    found = {name: json.loads(path.read_text()) for name in names if (path := folder / f"{name}.json").exists()}
+    found = {name: json.loads(path.read_text()) for name in STAGES if (path := folder / f"{name}.json").exists()}
     if not found:
         raise SystemExit(f"error: --report must be a folder with results of benchmarks.gpu, got {str(folder)!r}.")
     first = next(iter(found.values()))

@@ -37,6 +37,7 @@ from lightning_gans.runs.atomic import write_text
 Game = dict[str, Any]
 Result = dict[str, Any]
 TOYS = ("Ring", "Grid")
+TEXTS = ("MarkovText",)
 LINES = ("Gaussian1D", "PointMass", "RareTail1D")
 
 
@@ -247,6 +248,8 @@ def play(game: Game) -> Result:
     watching = [_callback(name)(**options) for name, options in game.get("watch", [])]
     if scored(game) in (*TOYS, *LINES, "StackedMNIST"):
         score: list[Any] = [callbacks.ModeCoverage(game["every"], **game.get("score", {}))]
+    elif scored(game) in TEXTS:
+        score = [callbacks.TextMetrics(game["every"], **game.get("score", {}))]
     elif game["score"] is None:
         score = []
     else:

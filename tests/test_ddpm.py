@@ -443,6 +443,8 @@ def test_bad_company() -> None:
         fit_noisy_classifier(module, TimedClassifier(), x, None)
     with pytest.raises(ValueError, match=r"classifier must return logits of 10 classes or more, got shape \(2, 3\)"):
         fit_noisy_classifier(module, TimedClassifier((2,), 3), x, torch.full((20,), 9))
+    with pytest.raises(ValueError, match=r"items must be of shape \(2,\), as the diffusion's samples are, got \(1,\)"):
+        fit_noisy_classifier(module, TimedClassifier((1,), 3), x[:, :1], torch.zeros(20, dtype=torch.int64))
 
 
 def test_a_fit_of_the_classifier_goes_on(tmp_path: Path) -> None:

@@ -197,7 +197,14 @@ def test_tails_of_the_toy() -> None:
 
 
 TINY = ["--seeds", "1", "--jobs", "1", "--updates", "8"]
-QUICK = {"clipping_band", "finite_difference", "learned_width", "sampling_cost"}  # the others take their time
+QUICK = {
+    "clipping_band",
+    "control",
+    "finite_difference",
+    "learned_width",
+    "planted_collapse",
+    "sampling_cost",
+}  # the others take their time
 EXPERIMENTS: dict[str, list[str]] = {
     "one_or_two_sided": ["--data", "Ring", "--weights", "0.1"],
     "finite_difference": ["--data", "Ring"],
@@ -249,6 +256,10 @@ EXPERIMENTS: dict[str, list[str]] = {
     "weight_producers": ["--width", "8", "--updates", "2"],
     "transformers": ["--width", "4", "--updates", "2"],
     "linear_attention": ["--width", "4", "--updates", "2", "--sides", "4", "8"],
+    "prc_text": ["--mle", "2", "--filters", "4", "--d_steps", "1"],
+    "modes_at_equal_time": ["--data", "Ring", "--seconds", "0.1", "--calls", "2", "--samples", "600"],
+    "sharpness": ["--data", "Ring", "--width", "8", "--rhos", "0.05"],
+    "planted_collapse": ["--data", "Ring", "--samples", "50", "--copies", "1", "2"],
     "spaces": [
         *("--updates", "2", "--widths", "2", "2", "2", "--latent_dim", "4", "--directions", "2", "--steps", "1"),
         *("--samples", "2", "--fakes", "0", "--items", "64"),
@@ -258,7 +269,7 @@ EXPERIMENTS: dict[str, list[str]] = {
         *("--steps", "2", "--fakes", "0", "--items", "64"),
     ],
     "explain": [
-        *("--updates", "2", "--widths", "2", "2", "2", "--samples", "10", "--explained", "4"),
+        *("--updates", "2", "--widths", "2", "2", "2", "--samples", "10", "--explained", "4", "--silent"),
         *("--fakes", "0", "--items", "64"),
     ],
     "sampling_cost": ["--ring_seconds", "0.1", "--data", "Ring", "--calls", "2", "--classifier_steps", "2"],
@@ -275,7 +286,7 @@ def test_from_beginning_to_end(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", *rest])
     importlib.import_module(f"experiments.{name}").main()
     text = out.read_text()
-    assert page.MARK in text and "- commit:" in text and "| " in text
+    assert page.MARK in text and "- commit:" in text and "| " in text and "--runs" not in text
     assert out.with_suffix(".png").stat().st_size > 5000
     games = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")]
     assert games and all(game["failed"] is None for game in games)

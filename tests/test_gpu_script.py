@@ -170,6 +170,19 @@ def test_it_runs_not_installed_without_jsonargparse_and_torch_fidelity(tmp_path:
     assert "On one CPU, scale 0.01; made-up images" in page and "## Environment" in page
 
 
+def test_every_stage_is_in_the_report(tmp_path: Path) -> None:
+    """With its own table where it has one."""
+    assert set(gpu_report.STAGES) == STAGES.keys()
+    rows = {"a": {"ms": 3.25, "updates": 7, "scores": [{"step": 7, "seconds": 75.0, "metrics/fid/resnet": 41.5}]}}
+    for name in STAGES:
+        found = {"card": "a card", "scale": 1, "source": "nothing", "seconds": 1.0, "told": f"of {name}", "rows": rows}
+        (tmp_path / f"{name}.json").write_text(json.dumps(found))
+    page = gpu_report.write(tmp_path, tmp_path / "gpu.md").read_text()
+    assert re.findall(r"^## (\w+)", page, re.M) == [name.capitalize() for name in gpu_report.STAGES]
+    styles = page.split("## Styles")[1].split("## ")[0]
+    assert "of styles (1 s)" in styles and "| a, after 75 s | - | 7 | 75 | 41.5 | - |" in styles
+
+
 @pytest.mark.slow
 def test_rehearsal_of_every_stage(tmp_path: Path) -> None:
     done = script(tmp_path, seconds=900)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -141,10 +142,10 @@ def test_a_plateau_is_seen_one_update_late() -> None:
     class Trainer:
         lr_scheduler_configs, global_step, callback_metrics = (Config,), 1, {}
 
-    late, values = Late(), {"d/loss": OnGPU(9.0)}
+    run, values = SimpleNamespace(late=Late(), monitors=Monitors()), {"d/loss": OnGPU(9.0)}
     for value in (1.0, 2.0, 3.0):
         values["g/loss"] = OnGPU(value)
-        step_schedulers(Trainer, "step", values, "g", late, Monitors())  # type: ignore[arg-type]
+        step_schedulers(Trainer, "step", values, "g", run)  # type: ignore[arg-type]
     assert Config.scheduler.seen == [1.0, 2.0]
 
 

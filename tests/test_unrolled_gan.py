@@ -193,8 +193,8 @@ def test_a_parameter_that_is_not_trained_is_not_unrolled() -> None:
     module = make("unrolled", d_steps=1)
     module.discriminator.layers[0].weight.requires_grad_(False)
     trainer(max_steps=1).fit(module, plain())
-    assert "layers.0.weight" not in module._trained()[0]  # type: ignore[operator]
-    assert len(module._trained()[0]) == 3  # type: ignore[operator]
+    assert "layers.0.weight" not in module._tensors()[0]  # type: ignore[operator]
+    assert len(module._tensors()[0]) == 3  # type: ignore[operator]
 
 
 def test_labels_reach_the_unrolled_discriminator() -> None:

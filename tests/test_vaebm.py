@@ -14,7 +14,7 @@ from lightning_gans import VAEBM
 from lightning_gans.callbacks import EMA
 from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.functional.langevin import langevin
-from lightning_gans.networks import ToyDiscriminator
+from lightning_gans.networks import ToyDiscriminator, VAEDecoder, VAEEncoder
 from lightning_gans.nonadversarial.singular import SingularValues
 from lightning_gans.optim import ClippedAdam
 from lightning_gans.tools import export
@@ -108,6 +108,15 @@ def test_singular_values_are_those_of_the_decomposition() -> None:
     torch.testing.assert_close(slopes[0], slopes[1], rtol=0, atol=0.05)
 
 
+def test_weights_that_begin_at_zero_have_a_singular_value_later() -> None:
+    net = nn.Linear(3, 2, bias=False)
+    nn.init.zeros_(net.weight)
+    values = SingularValues(net)
+    assert float(values(net)) == 0
+    nn.init.normal_(net.weight)
+    assert float(values(net, 40)) == pytest.approx(float(torch.linalg.matrix_norm(net.weight.detach(), 2)), rel=1e-3)
+
+
 def test_the_optimizer_is_adam_on_gradients_cut_off_by_its_last_second_moment() -> None:
     own = torch.Generator().manual_seed(0)
     a, b = (nn.Parameter(torch.zeros(5)) for _ in range(2))
@@ -138,7 +147,7 @@ def test_first_the_autoencoder_then_the_energy() -> None:
 
 def test_a_frozen_autoencoder_stays_to_the_bit_and_the_contrast_falls() -> None:
     torch.manual_seed(0)
-    module = make("vaebm", vae_steps=0, spectral=0.0, lr_energy=1e-2)
+    module = make("vaebm", vae_steps=0, sigma=1.0, spectral=0.0, lr_energy=1e-2)
     before, data = state(module), torch.randn(256, 2) * 0.1
     trainer(max_steps=1).fit(module, MemoryLoader(data, None, 64))
     batch = module.last_batch
@@ -152,7 +161,7 @@ def test_a_frozen_autoencoder_stays_to_the_bit_and_the_contrast_falls() -> None:
 
 
 def test_ends_of_chains_are_kept_in_a_ring_and_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = make("vaebm", vae_steps=0, buffer_size=6, replay=1.0, replay_after=1)
+    module = make("vaebm", vae_steps=0, sigma=1.0, buffer_size=6, replay=1.0, replay_after=1)
     seen: list[Tensor] = []
     walk = VAEBM.walk
 
@@ -201,6 +210,7 @@ def test_it_learns_what_an_autoencoder_of_one_mode_cannot() -> None:
         ({"sample_steps": 0}, "sample_steps must be an integer >= 1, got 0"),
         ({"buffer_size": 0}, "buffer_size must be an integer >= 1, got 0"),
         ({"replay_after": 0}, "replay_after must be an integer >= 1, got 0"),
+        ({"vae_steps": 0}, "sigma must be that of the trained VAE with vae_steps=0, got None"),
         ({"step_size": 0.0}, "step_size must be a finite number > 0, got 0.0"),
         ({"spectral": -1.0}, "spectral must be a finite number >= 0, got -1.0"),
         ({"replay": 1.5}, r"replay must be in \[0, 1\], got 1.5"),
@@ -227,3 +237,22 @@ def test_before_the_energy_it_samples_as_an_autoencoder() -> None:
     with torch.no_grad():
         assert equal(module.decode(z), module.decoder(z))
     assert module.network_calls == 5
+
+
+def test_an_energy_of_classes_under_a_decoder_without_is_sampled_with_classes() -> None:
+    nets = VAEEncoder((2,), 3, 8), VAEDecoder((2,), 3, 8), ToyDiscriminator(width=8, num_classes=4)
+    module = VAEBM(*nets, 3, vae_steps=1, chain_steps=2)
+    trainer(max_steps=2).fit(module, MemoryLoader(torch.randn(16, 2), torch.arange(16) % 4, 8))
+    assert module.num_classes == 4 and module.sample(5, seed=0).shape == (5, 2)
+    other = module.sample(5, torch.arange(5) % 4, seed=0)
+    with torch.inference_mode():  # of trainer.test and predict
+        assert equal(module.sample(5, torch.arange(5) % 4, seed=0), other)
+
+
+def test_the_schedule_of_the_energy_begins_with_it() -> None:
+    halves = lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)  # noqa: E731
+    module = make("vaebm", vae_steps=3, scheduler_vae=halves, scheduler_energy=halves, lr_vae=1.0, lr_energy=1.0)
+    fit = trainer(max_steps=5)
+    fit.fit(module, plain())
+    rates = [o.param_groups[0]["lr"] for o in fit.optimizers]
+    assert rates == [2.0**-5, 2.0**-2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_gans.engine import distributed
-from lightning_gans.engine.monitors import Monitors
 
 
 class NonFiniteError(RuntimeError):
@@ -87,27 +86,27 @@ class Late:
 
 
 def step_schedulers(
-    trainer: Any, interval: str, values: Mapping[str, Tensor], counted: str, late: Late, monitors: Monitors
+    trainer: Any, interval: str, values: Mapping[str, Tensor], counted: str, run: Any, waiting: Collection[str] = ()
 ) -> None:
     """One step of each scheduler that is due at the end of an update ("step") or of an epoch ("epoch").
 
     One that waits for a plateau sees its monitor, each measurement once, or else the loss of its player,
-    ``lr/<player>``.
+    ``lr/<player>``. Those whose names are among ``waiting`` stay where they are.
     """
     for i, config in enumerate(trainer.lr_scheduler_configs):
         done = trainer.global_step if interval == "step" else trainer.current_epoch + 1
-        if config.interval != interval or done % config.frequency:
+        if config.interval != interval or done % config.frequency or config.name in waiting:
             continue
         if not isinstance(config.scheduler, ReduceLROnPlateau):
             config.scheduler.step()
             continue
         name = getattr(config.scheduler, "monitor", None) or f"{str(config.name).rpartition('/')[2]}/loss"
         if name in trainer.callback_metrics and name not in values:
-            if monitors.is_new(f"scheduler {i}", name, trainer.global_step):
+            if run.monitors.is_new(f"scheduler {i}", name, trainer.global_step):
                 config.scheduler.step(float(trainer.callback_metrics[name]))
         elif name in values or getattr(config.scheduler, "monitor", None) is None:
             name = name if name in values else f"{counted}/loss"
-            if name in values and (value := late.read(name, values[name])) is not None:
+            if name in values and (value := run.late.read(name, values[name])) is not None:
                 config.scheduler.step(value)
 
 

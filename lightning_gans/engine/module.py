@@ -132,6 +132,10 @@ class GenerativeModule(Sampling):
         """Whether a player steps in this cycle."""
         return self.global_step % self.players[player].every == 0
 
+    def scheduled(self, player: str) -> bool:
+        """Whether the schedule of a player's learning rate moves at the end of this update."""
+        return True
+
     def note(self, **values: Tensor) -> None:
         """Have diagnostics logged beside the terms; ``d_name`` becomes ``d/name``, ``g_name`` ``g/name``."""
         for key, value in values.items():
@@ -197,7 +201,8 @@ class GenerativeModule(Sampling):
 
     def step_schedulers(self, interval: str) -> None:
         """Step the schedulers that are due at the end of an update ("step") or of an epoch ("epoch")."""
-        logbook.step_schedulers(self.trainer, interval, self.values, self.counted, self.run.late, self.run.monitors)
+        waiting = {f"lr/{name}" for name in self.players if not self.scheduled(name)}
+        logbook.step_schedulers(self.trainer, interval, self.values, self.counted, self.run, waiting)
 
     def _publish(self, values: dict[str, float], trainer: Any) -> None:
         self.run.require_finite(values, trainer)

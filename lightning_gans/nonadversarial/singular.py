@@ -47,6 +47,6 @@ class SingularValues(nn.Module):
                 for _ in range(steps):
                     right = normalize(matrix.t() @ left, dim=0)
                     left = normalize(matrix @ right, dim=0)
-                u.copy_(left)
+                u.copy_(torch.where(left.any(), left, u))  # weights that begin at 0 do not stay out
             found.append(left @ weight @ right)
         return torch.stack(found).sum() if found else torch.zeros(())

@@ -112,6 +112,8 @@ class VAEBM(Walks, VAE):
         checks.not_negative(spectral=spectral)
         if not 0 <= replay <= 1:
             raise ValueError(f"replay must be in [0, 1], got {replay!r}.")
+        if vae_steps == 0 and kwargs.get("sigma") is None:
+            raise ValueError("sigma must be that of the trained VAE with vae_steps=0, got None: nothing learns it.")
         super().__init__(encoder, decoder, latent_dim, **kwargs)
         self.energy, self.vae_steps, self.chain_steps, self.step_size = energy, vae_steps, chain_steps, step_size
         self.sample_steps, self.spectral, self.noisy = sample_steps or chain_steps, spectral, noisy
@@ -135,12 +137,17 @@ class VAEBM(Walks, VAE):
     @property
     def num_classes(self) -> int | None:
         """Classes that samples can be asked for."""
-        return getattr(self.decoder, "num_classes", None) if takes_labels(self.decoder) else None
+        told = [getattr(net, "num_classes", None) for net in (self.decoder, self.energy) if takes_labels(net)]
+        return next((number for number in told if number is not None), None)
 
     # ------------------------------------------------------------------ training
     def due(self, player: str) -> bool:
         """One after the other."""
         return player == self.counted
+
+    def scheduled(self, player: str) -> bool:
+        """Each from its first update on."""
+        return self.progress.updates[player] > 0
 
     def take(self, n: int) -> list[Batch]:
         """The next batches; while the energy learns, with samples of the model in the place of noise."""
@@ -190,9 +197,10 @@ class VAEBM(Walks, VAE):
         """Noise (N, latent_dim + pixels) after Langevin steps on U, each row by itself."""
 
         def gradient(noise: Tensor) -> Tensor:
-            with torch.enable_grad(), no_autocast(noise.device.type):
-                at = noise.detach().requires_grad_()
-                total = score(energy, self.made(at, labels), labels, "energy").sum()
+            # trainer.test and predict are in inference mode, where nothing has a gradient
+            with torch.inference_mode(False), torch.enable_grad(), no_autocast(noise.device.type):
+                at, given = noise.clone().requires_grad_(), None if labels is None else labels.clone()
+                total = score(energy, self.made(at, given), given, "energy").sum()
                 return noise + torch.autograd.grad(total, at)[0]
 
         with evaluating(energy):

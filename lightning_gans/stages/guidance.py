@@ -53,7 +53,8 @@ def guided_scores(
     checks.at_least_one(steps=steps, width=width)
     for scale in scales:
         checks.not_negative(scales=scale)
-    module, place = load(path), Path(folder)
+    module: Any = load(path)
+    place = Path(folder)
     if not hasattr(module, "reverse"):
         raise ValueError(f"ckpt_path must be of a diffusion, got one of {type(module).__name__}.")
     data.prepare_data()

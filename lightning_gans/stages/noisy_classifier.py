@@ -28,7 +28,7 @@ def fit_noisy_classifier(
     batch_size: int = 128,
     lr: float = 1e-3,
     folder: str | Path | None = None,
-    **settings: Any,
+    seed: int | None = None,
 ) -> None:
     """Train a classifier, in place, on samples as noisy as those that a diffusion is at on its way.
 
@@ -44,10 +44,11 @@ def fit_noisy_classifier(
         lr: of Adam.
         folder: for losses and a checkpoint, from which a call that was stopped goes on, in a folder of its own by data,
             networks and settings; None leaves nothing on disk.
-        settings: what else it depends on, as the seed of the classifier's first weights.
+        seed: that the classifier's first weights were drawn by: calls of another one do not go on with each other.
 
     Raises:
-        ValueError: for numbers below 1, no labels, a module that is no diffusion, and logits of another shape.
+        ValueError: for numbers below 1, no labels, a module that is no diffusion, items of another shape than its
+            samples, and logits of another shape.
     """
     checks.at_least_one(steps=steps, batch_size=batch_size)
     checks.positive(lr=lr)
@@ -55,6 +56,8 @@ def fit_noisy_classifier(
         raise ValueError("labels must be the classes of the items, got none: nothing can be guided to.")
     if not hasattr(module, "process"):
         raise ValueError(f"module must be a diffusion, got {type(module).__name__}.")
+    if (shape := tuple(items.shape[1:])) != (own := tuple(getattr(module, "shape", shape))):
+        raise ValueError(f"items must be of shape {own}, as the diffusion's samples are, got {shape}.")
     with torch.no_grad():
         logits = classifier(items[:2], torch.zeros(len(items[:2]), dtype=items.dtype, device=items.device))
     if logits.dim() != 2 or logits.shape[1] <= int(labels.max()):
@@ -62,7 +65,7 @@ def fit_noisy_classifier(
         raise ValueError(f"classifier must return logits of {wanted} classes or more, got shape {tuple(logits.shape)}.")
     process = content_hash(module.process.betas, module.process.times)
     fit = _NoisyClassifier(module, classifier, lr)
-    fit_items(fit, items, labels, batch_size, steps, folder, process=process, **settings)
+    fit_items(fit, items, labels, batch_size, steps, folder, process=process, seed=seed)
 
 
 class _NoisyClassifier(GenerativeModule):

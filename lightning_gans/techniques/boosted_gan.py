@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -103,4 +103,4 @@ def component(base: nn.Module | str, who: object = "A mixture") -> nn.Module:
             raise ValueError(f"base: {str(error).rstrip('.')}. Or give the module itself.") from error
     require_normal_noise(base, who)
     model: Any = base
-    return model.network if has(model, Latents) else model  # type: ignore[no-any-return]
+    return cast(nn.Module, model.network if has(model, Latents) else model)

@@ -101,6 +101,8 @@ class GAN(GANModule):
         path, self.generator_checkpoint = self.generator_checkpoint, None
         if path is not None and self.trainer.ckpt_path is None:
             load_generator(self.generator, path)
+            for net in self.annealed:
+                net.at_update(0)
 
     @property
     def log_ratio(self) -> nn.Module | None:

@@ -39,6 +39,12 @@ class PRCGAN(CTGAN):
     With both off and ``g_steps=1`` it is :class:`GAN`, and C is neither asked for nor fed. Adds the player C, and
     overrides :meth:`before_generator_step` and :meth:`generator_batch`.
 
+    On text (the paper's section 4.2): `networks.RelationalGenerator` with ``beta=(.2, 1.)``,
+    `networks.RelGANDiscriminator` for D and C, ``g_steps=1``, ``ct_weight=0``, rates of 1e-4, gradients clipped at 5,
+    and ``generator_checkpoint`` of a language model. z is the Gumbel noise, so that x_old and x_new share it, where the
+    released text code draws anew and compares unmatched texts; f, in loss, weights and penalty, is the mean over the
+    representations, where that code penalises their sum and weighs each score by itself.
+
     Defaults of the released image code, with its penalties of CT-GAN. Departures: its learning rates fall to 0
     linearly, which the recipe says and the defaults here do not; r is taken from logits, and log r within +-10; the
     consistency term draws dropout masks of its own; C's BatchNorm averages stay as they are in generator steps.

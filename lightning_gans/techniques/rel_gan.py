@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from lightning_gans.engine.batch import Batch, Terms
+from lightning_gans.functional.conditional import conditional_call
 from lightning_gans.functional.losses import LOSSES, LossName
 from lightning_gans.techniques.gan import GAN
 
@@ -70,7 +71,7 @@ class RelGAN(GAN):
     def each(self, x: Tensor, batch: Batch) -> Tensor:
         """Scores (N, R) of all representations; (N,) by a discriminator of one."""
         scores: Any = getattr(self.discriminator, "each", None)
-        return self.score(x, batch) if scores is None else scores(x)
+        return self.score(x, batch) if scores is None else conditional_call(scores, x, batch.labels)
 
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E log s(f_r(x) - f_r(y)), over pairs and representations."""

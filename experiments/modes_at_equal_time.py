@@ -1,0 +1,98 @@
+"""Which family finds all modes: GANs, an autoencoder, an energy or a diffusion, after the same time of training?
+
+    python -m experiments.modes_at_equal_time --out docs/results/modes-at-equal-time.md
+
+The networks and values of `sampling_cost`, on the ring of 8 narrow modes and the grid of 25. Every model is trained for
+the same processor time; what its samples cost is beside its scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from benchmarks.recipes import header
+from experiments import measures, page, playing
+from experiments.figures import COLOURS, tidy
+from experiments.sampling_cost import Budget, models
+from lightning_gans.callbacks import EMA
+from lightning_gans.compat.lightning import pl
+from lightning_gans.datamodules import Grid, Ring
+from lightning_gans.metrics import mode_coverage
+from lightning_gans.runs.atomic import write_text
+from lightning_gans.visualization.images import figure_image, new_figure
+
+METHODS = ("GAN", "WGANGP", "R3GAN", "VAE", "VAEBM", "DDPM")
+DATA = {"Ring": Ring, "Grid": Grid}
+SCORES = ("modes", "high_quality", "reverse_kl", "distance")
+
+
+def play(name: str, method: str, seed: int, a: argparse.Namespace) -> dict[str, Any]:
+    """Train one model and score its samples."""
+    pl.seed_everything(seed, verbose=False)
+    data, module = DATA[name](batch_size=256), models("Ring")[method]()
+    if method == "DDPM":
+        module.steps_back = module.process.respaced(a.calls)
+    trainer = pl.Trainer(max_steps=a.updates, max_epochs=-1, logger=False, enable_checkpointing=False,
+                         accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+                         callbacks=[Budget(a.seconds), EMA(0.99)])  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    samples = module.sample(a.samples, seed=seed)
+    found = mode_coverage(samples, data.modes, 4 * data.std)._asdict()
+    found["distance"] = float(torch.cdist(samples.double(), data.modes.double()).min(1).values.mean())
+    return {"failed": None, "updates": trainer.global_step, "calls": module.network_calls, "scores": found,
+            "drawn": [[round(v, 3) for v in row] for row in samples[:500].tolist()]}  # fmt: skip
+
+
+def figure(found: dict[str, dict[str, list[dict[str, Any]]]]) -> Image.Image:
+    """Samples of the first seed: a row for each data set, a column for each method."""
+    sheet = new_figure(2.2 * len(METHODS), 2.4 * len(found))
+    for axes, (data, methods) in zip(sheet.subplots(len(found), len(METHODS), squeeze=False), found.items()):
+        for one, (method, results) in zip(axes, methods.items()):
+            x, y = zip(*results[0]["drawn"])
+            one.scatter(x, y, s=2, color=COLOURS[0], linewidths=0)
+            one.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), aspect="equal")
+            tidy(one, f"{method}, {data}", "", "")
+    return figure_image(sheet)
+
+
+def main() -> None:
+    """Play, print, write."""
+    p = page.parser(__doc__, data=["Ring", "Grid"], updates=100_000, seconds=10.0, samples=2000, calls=50)
+    a = p.parse_args()
+    torch.set_num_threads(1)
+    playing._quiet()
+    commit = header("")[1].removeprefix("- commit: ")
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    tables: list[str] = []
+    for data in a.data:
+        tables += ["", f"## {data}: {len(DATA[data]().modes)} modes", "", "| model | modes | share near a mode | "
+                   "reverse KL | mean distance to a mode | network calls | updates |",
+                   "|---|---|---|---|---|---|---|"]  # fmt: skip
+        for method in METHODS:
+            for seed in a.seeds:
+                path = Path(a.runs) / f"modes-{data}-{method}-{seed}-{a.seconds:g}-{a.samples}-{a.calls}.json"
+                if not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_text(path, json.dumps(play(data, method, seed, a) | {"commit": commit}))
+                found.setdefault(data, {}).setdefault(method, []).append(json.loads(path.read_text()))
+            results = found[data][method]
+            cells = [measures.spread(float(r["scores"][score]) for r in results) for score in SCORES]
+            cells += [str(results[0]["calls"]), measures.spread(float(r["updates"]) for r in results)]
+            tables.append(f"| {method} | {' | '.join(cells)} |")
+    protocol = [
+        f"training: {a.seconds:g} s of processor time, one thread, whatever the updates; EMA 0.99; networks and values "
+        "of experiments/sampling_cost.py",
+        f"scores of {a.samples} samples; near: within 4 standard deviations; a mode counts with one sample near it",
+    ]
+    flat = {f"{d}: {m}": r for d, methods in found.items() for m, r in methods.items()}
+    page.publish(a, "Modes at equal time", flat, protocol, tables, figure(found))
+
+
+if __name__ == "__main__":
+    main()
