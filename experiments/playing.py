@@ -12,7 +12,7 @@ import inspect
 import json
 import logging
 import multiprocessing
-import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.gan import GANModule
-from lightning_gans.runs.atomic import write_text
+from lightning_gans.runs.atomic import replacing, write_text
 
 Game = dict[str, Any]
 Result = dict[str, Any]
@@ -305,7 +305,8 @@ def ends(game: Game, runs: Path) -> dict[str, Tensor]:
         with TemporaryDirectory(dir=runs, prefix="start-") as folder:
             play(game | {"folder": folder, "save_every": game["updates"]})
             last.parent.mkdir(exist_ok=True)
-            os.replace(Path(folder) / "last.ckpt", last)
+            with replacing(last) as part:
+                shutil.copyfile(Path(folder) / "last.ckpt", part)
     weights: dict[str, Tensor] = torch.load(last, weights_only=True)["state_dict"]
     return weights
 
