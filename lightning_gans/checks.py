@@ -51,9 +51,11 @@ def not_negative(**values: float) -> None:
 
 
 def interval(name: str, value: Sequence[float]) -> tuple[float, float]:
-    """The two bounds; ValueError unless they are (low, high) with low < high."""
+    """The two bounds; ValueError unless they are finite, (low, high) with low < high."""
     if len(value) != 2 or not value[0] < value[1]:
         raise ValueError(f"{name} must be (low, high) with low < high, got {tuple(value)}.")
+    if float("inf") in (-value[0], value[1]):
+        raise ValueError(f"{name} must be two finite numbers, got {tuple(value)}.")
     return float(value[0]), float(value[1])
 
 
@@ -61,6 +63,13 @@ def betas(value: Sequence[float]) -> None:
     """ValueError unless Adam can have these."""
     if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
         raise ValueError(f"betas must be two numbers in [0, 1), got {tuple(value)}.")
+
+
+def share(**values: float) -> None:
+    """ValueError unless every value is in [0, 1]."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {value!r}.")
 
 
 def inside(**values: float) -> None:

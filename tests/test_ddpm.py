@@ -427,7 +427,7 @@ def test_bad_company() -> None:
     bad = DDPM(DiffusionMLP((2,), 8, 1, learned_variance=True))
     with pytest.raises(ValueError, match=r"denoiser must return noise of shape \(4, 2\) with variance='fixed_lar"):
         trainer(max_steps=1).fit(bad, plain(8))
-    with pytest.raises(ValueError, match="export needs a model whose samples take one network call, got DDPM"):
+    with pytest.raises(ValueError, match="export needs a module whose samples take one network call, got DDPM"):
         export(module, "a.pt2")
     with pytest.raises(ValueError, match="LatentLangevin needs a module whose samples take one network call, got DDP"):
         LatentLangevin(module, lambda x: x[:, 0])

@@ -352,6 +352,7 @@ def test_scores_tell_how_sharp_the_fakes_are() -> None:
         (lambda: LSTMGenerator((4, 3), schedule_steps=0), "schedule_steps must be an integer >= 1, got 0"),
         (lambda: RelationalGenerator((4, 3), slots=0), "slots must be an integer >= 1, got 0"),
         (lambda: RelationalGenerator((1, 4, 3)), r"shape must be \(T, V\), .* got \(1, 4, 3\)"),  # type: ignore[arg-type]
+        (lambda: LSTMGenerator.noise_length((2,)), r"data must be texts \(T, V\) .* samples of shape \(2,\)"),
         (lambda: RelGANDiscriminator((4,)), r"shape must be \(T, V\), .* got \(4,\)"),  # type: ignore[arg-type]
         (lambda: RelGANDiscriminator((4, 3), 8, 3), "representations must divide embedding=8, got 3"),
         (lambda: RelGANDiscriminator((1, 3)), r"kernels must hold one of at most 1, .* got \(2, 3, 4, 5\)"),

@@ -192,7 +192,14 @@ def weighed() -> Any:
     return module
 
 
-@pytest.mark.parametrize("module", [game(), weighed()], ids=["stylex", "exemplar_vae"])
+NORMAL, ONCE = "a module whose noise is standard normal", "a module whose samples take one network call"
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [(game(), NORMAL), (weighed(), NORMAL), (make("ddpm"), ONCE), (make("vaebm"), ONCE)],
+    ids=["stylex", "exemplar_vae", "ddpm", "vaebm"],
+)
 @pytest.mark.parametrize(
     "tool",
     [
@@ -202,9 +209,11 @@ def weighed() -> Any:
     ],
     ids=["Truncation", "LatentDirections", "A mixture"],
 )
-def test_what_draws_normal_noise_refuses_a_model_of_another(module: Any, tool: Any, request: Any) -> None:
+def test_what_draws_noise_for_a_network_refuses_models_that_make_samples_otherwise(
+    module: Any, words: str, tool: Any, request: Any
+) -> None:
     who = request.node.callspec.id.split("-")[0]
-    with pytest.raises(ValueError, match=f"{who} needs a module whose noise is standard normal, got"):
+    with pytest.raises(ValueError, match=f"{who} needs {words}, got"):
         tool(module)
 
 

@@ -227,7 +227,7 @@ def test_bad_company() -> None:
     module.energy = nn.Linear(2, 2)
     with pytest.raises(ValueError, match=r"energy must return scores of shape \(4,\), got \(4, 2\)"):
         trainer(max_steps=1).fit(module, plain())
-    with pytest.raises(ValueError, match="export needs a model whose samples take one network call, got VAEBM"):
+    with pytest.raises(ValueError, match="export needs a module whose samples take one network call, got VAEBM"):
         export(make("vaebm"), "a.pt2")
 
 

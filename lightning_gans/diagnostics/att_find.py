@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lightning_gans import checks
+from lightning_gans.engine.contract import require_one_call
 from lightning_gans.functional.conditional import as_logits, conditional_call
 from lightning_gans.functional.latent import from_w, in_w, to_w
 from lightning_gans.functional.modes import evaluating
@@ -202,9 +203,7 @@ class AttFind:
             raise ValueError(f"space must be one that a {type(self.network).__name__} has, got {self.space!r}.")
         if codes is not None and self.space == "z":
             raise ValueError("codes must be None in z, got some: they are w.")
-        if (calls := getattr(module, "network_calls", 1)) != 1:
-            name = type(module).__name__
-            raise ValueError(f"AttFind needs a module whose samples take one network call, got {name}, with {calls}.")
+        require_one_call(module, self)
         self.z, self.labels = module.latents(n, seed=seed)
         with evaluating(self.network):
             s = self.z if self.space == "z" else to_w(self.network, self.z, self.labels) if codes is None else codes

@@ -186,7 +186,7 @@ def require(model: Any, capability: type[Capability], who: object) -> Capability
         TypeError: "X needs a model that ..., got Y, which has no z."
     """
     if missing := _missing(model, capability):
-        name = who if isinstance(who, str) else type(who).__name__
+        name = _name(who)
         words = _NEEDED[capability][0]
         if missing == [_TEXT]:
             raise TypeError(f"{name} needs a model that {words}, got {type(model).__name__}, whose samples are text.")
@@ -202,9 +202,20 @@ def require_normal_noise(model: Any, who: object) -> None:
         who: draws standard normal noise for it, for the message: an object, whose class is named, or a string.
     """
     if not getattr(model, "normal_noise", True):
-        name = who if isinstance(who, str) else type(who).__name__
-        got = type(model).__name__
+        name, got = _name(who), type(model).__name__
         raise ValueError(f"{name} needs a module whose noise is standard normal, got {got}, which draws another.")
+
+
+def require_one_call(model: Any, who: object) -> None:
+    """Nothing, for what makes samples of noise by one call of its network; a ValueError for a model that takes several.
+
+    Args:
+        model: anything.
+        who: takes the network for the map from noise to samples; as of :func:`require_normal_noise`.
+    """
+    if (calls := getattr(model, "network_calls", 1)) != 1:
+        name, got = _name(who), type(model).__name__
+        raise ValueError(f"{name} needs a module whose samples take one network call, got {got}, whose take {calls}.")
 
 
 def has(model: Any, capability: type[Capability]) -> bool:
@@ -219,3 +230,7 @@ def _missing(model: Any, capability: type) -> list[str]:
         return [_TEXT]
     missing += [name for name in networks if not isinstance(getattr(model, name, None), nn.Module)]
     return missing or [name for name in values if getattr(model, name, None) is None]
+
+
+def _name(who: object) -> str:
+    return who if isinstance(who, str) else type(who).__name__

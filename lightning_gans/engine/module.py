@@ -132,10 +132,6 @@ class GenerativeModule(Sampling):
         """Whether a player steps in this cycle."""
         return self.global_step % self.players[player].every == 0
 
-    def scheduled(self, player: str) -> bool:
-        """Whether the schedule of a player's learning rate moves at the end of this update."""
-        return True
-
     def note(self, **values: Tensor) -> None:
         """Have diagnostics logged beside the terms; ``d_name`` becomes ``d/name``, ``g_name`` ``g/name``."""
         for key, value in values.items():
@@ -200,8 +196,11 @@ class GenerativeModule(Sampling):
             self.log_dict(monitored, logger=False, batch_size=1, sync_dist=self.run.world > 1)
 
     def step_schedulers(self, interval: str) -> None:
-        """Step the schedulers that are due at the end of an update ("step") or of an epoch ("epoch")."""
-        waiting = {f"lr/{name}" for name in self.players if not self.scheduled(name)}
+        """Step the schedulers that are due at the end of an update ("step") or of an epoch ("epoch").
+
+        That of a player which begins later waits for its first update.
+        """
+        waiting = {f"lr/{name}" for name, updates in self.progress.updates.items() if not updates}
         logbook.step_schedulers(self.trainer, interval, self.values, self.counted, self.run, waiting)
 
     def _publish(self, values: dict[str, float], trainer: Any) -> None:

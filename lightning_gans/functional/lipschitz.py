@@ -7,7 +7,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lightning_gans import checks
 from lightning_gans.functional.double_backward.input_gradient import Discriminator, in_full_precision, no_autocast
 from lightning_gans.functional.draw import uniform
 from lightning_gans.functional.numerics import full_precision, row_norm
@@ -76,8 +75,8 @@ def check_lipschitz(
         raise ValueError(f"epsilon must be 0 < least <= most, got {epsilon}.")
     if not 0 < xi < float("inf"):
         raise ValueError(f"xi must be a finite number > 0, got {xi}.")
-    if clip is not None:
-        checks.interval("clip", clip)
+    if clip is not None and (len(clip) != 2 or not clip[0] < clip[1]):  # an infinite bound is none
+        raise ValueError(f"clip must be (low, high) with low < high or None, got {clip}.")
     if not isinstance(power_iterations, int) or power_iterations < 1:
         raise ValueError(f"power_iterations must be an integer >= 1, got {power_iterations}.")
 

@@ -98,7 +98,9 @@ class _Gumbel(Recurrent):
 
     @staticmethod
     def noise_length(shape: Sequence[int]) -> int:
-        """The length of z, T V, of texts of a shape."""
+        """The length of z, T V, of texts of a shape; ValueError for that of other data."""
+        if len(shape) != 2:
+            raise ValueError(f"data must be texts (T, V) for a generator of text, got samples of shape {(*shape,)}.")
         return shape[0] * shape[1]
 
     def at_update(self, step: int) -> dict[str, Tensor]:

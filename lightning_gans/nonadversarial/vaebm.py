@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -110,8 +109,7 @@ class VAEBM(Walks, VAE):
         checks.at_least_one(buffer_size=buffer_size)
         checks.positive(step_size=step_size)
         checks.not_negative(spectral=spectral)
-        if not 0 <= replay <= 1:
-            raise ValueError(f"replay must be in [0, 1], got {replay!r}.")
+        checks.share(replay=replay)
         if vae_steps == 0 and kwargs.get("sigma") is None:
             raise ValueError("sigma must be that of the trained VAE with vae_steps=0, got None: nothing learns it.")
         super().__init__(encoder, decoder, latent_dim, **kwargs)
@@ -137,26 +135,20 @@ class VAEBM(Walks, VAE):
     @property
     def num_classes(self) -> int | None:
         """Classes that samples can be asked for."""
-        told = [getattr(net, "num_classes", None) for net in (self.decoder, self.energy) if takes_labels(net)]
-        return next((number for number in told if number is not None), None)
+        told = (getattr(net, "num_classes", None) for net in (self.decoder, self.energy) if takes_labels(net))
+        return next(filter(None, told), None)
 
     # ------------------------------------------------------------------ training
     def due(self, player: str) -> bool:
         """One after the other."""
         return player == self.counted
 
-    def scheduled(self, player: str) -> bool:
-        """Each from its first update on."""
-        return self.progress.updates[player] > 0
-
     def take(self, n: int) -> list[Batch]:
         """The next batches; while the energy learns, with samples of the model in the place of noise."""
         batches = super().take(n)
-        if self.counted == "vae":
-            return batches
-        if self.progress.updates["energy"] == 0:
+        if (later := self.counted == "energy") and self.progress.updates["energy"] == 0:
             self.values.clear()  # of the VAE
-        return [replace(b, z=self.negatives(b)) for b in batches]
+        return [replace(b, z=self.negatives(b)) for b in batches] if later else batches
 
     def terms(self, player: str, batch: Batch) -> Terms:
         """Of the VAE, or of the energy on data and samples."""
@@ -191,9 +183,7 @@ class VAEBM(Walks, VAE):
         s = (self.log_variances["data"] / 2).exp()
         return mean + s * noise[:, self.latent_dim :].view_as(mean) if noisy else mean
 
-    def walk(
-        self, noise: Tensor, labels: Tensor | None, energy: nn.Module, steps: int, normal: Callable[[], Tensor]
-    ) -> Tensor:
+    def walk(self, noise: Tensor, labels: Tensor | None, energy: nn.Module, steps: int, normal: Any) -> Tensor:
         """Noise (N, latent_dim + pixels) after Langevin steps on U, each row by itself."""
 
         def gradient(noise: Tensor) -> Tensor:
@@ -212,7 +202,7 @@ class VAEBM(Walks, VAE):
         pixels = self.made(z[:1], None if labels is None else labels[:1], False).numel()
         normal = lambda d: torch.randn(len(z), d, generator=generator, dtype=z.dtype).to(z.device)  # noqa: E731
         noise = torch.cat([z, normal(pixels)], 1)
-        steps = self.sample_steps if int(self.pushed) else 0  # before the energy begins, it is a VAE
+        steps = self.sample_steps * bool(self.pushed)  # before the energy begins, it is a VAE
         noise = self.walk(noise, labels, self.network, steps, partial(normal, noise.shape[1]))
         return self.made(noise, labels, self.noisy)
 

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from lightning_gans import checks
-from lightning_gans.engine.contract import require_normal_noise
+from lightning_gans.engine.contract import require_normal_noise, require_one_call
 from lightning_gans.functional.conditional import conditional_call, score
 from lightning_gans.functional.modes import evaluating
 
@@ -184,9 +184,7 @@ class LatentSampler(Sampler):
         for name in ("generator", "latent_dim"):
             if not hasattr(module, name) and not (name == "generator" and hasattr(module, "network")):
                 raise ValueError(f"module must have a {name} for {type(self).__name__}, got {type(module).__name__}.")
-        if (calls := getattr(module, "network_calls", 1)) != 1:
-            who = f"{type(self).__name__} needs a module whose samples take one network call"
-            raise ValueError(f"{who}, got {type(module).__name__}, whose samples take {calls}.")
+        require_one_call(module, self)
         require_normal_noise(module, self)
         super().__init__(module, log_ratio)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.engine.batch import Batch, Terms
-from lightning_gans.engine.contract import Latents, has, require_normal_noise
+from lightning_gans.engine.contract import Latents, has, require_normal_noise, require_one_call
 from lightning_gans.functional.losses import LossName
 from lightning_gans.runs.load import load
 from lightning_gans.techniques.gan import GAN
@@ -93,8 +93,8 @@ def component(base: nn.Module | str, who: object = "A mixture") -> nn.Module:
     """The generator of a network, a module or a checkpoint, by its averaged weights if there are any.
 
     Raises:
-        ValueError: for a checkpoint that cannot be read, and for a model that draws noise which is not normal, as
-            ``who`` does.
+        ValueError: for a checkpoint that cannot be read, and for a model whose samples are not what its network makes
+            of normal noise, which ``who`` draws.
     """
     if isinstance(base, str):
         try:
@@ -102,5 +102,6 @@ def component(base: nn.Module | str, who: object = "A mixture") -> nn.Module:
         except ValueError as error:
             raise ValueError(f"base: {str(error).rstrip('.')}. Or give the module itself.") from error
     require_normal_noise(base, who)
+    require_one_call(base, who)
     model: Any = base
     return cast(nn.Module, model.network if has(model, Latents) else model)

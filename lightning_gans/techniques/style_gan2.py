@@ -82,8 +82,7 @@ class StyleGAN2(GAN):
     ) -> None:
         checks.not_negative(r1_gamma=r1_gamma, path_length_weight=path_length_weight)
         checks.at_least_one(r1_every=r1_every, path_length_every=path_length_every)
-        if not 0 <= style_mixing <= 1:
-            raise ValueError(f"style_mixing must be in [0, 1], got {style_mixing!r}.")
+        checks.share(style_mixing=style_mixing)
         if style_mixing or path_length_weight:
             require_styles(generator, "StyleGAN2 with style_mixing or path_length_weight")
         lazy: list[Regularizer] = []

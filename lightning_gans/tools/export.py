@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.engine.contract import Latents, require
+from lightning_gans.engine.contract import Latents, require, require_one_call
 from lightning_gans.functional.conditional import conditional_call, label_argument, takes_labels
 from lightning_gans.functional.importance import uniform_of
 from lightning_gans.functional.modes import copied
@@ -65,9 +65,7 @@ def export(module: Any, path: str | Path) -> Path:
     if format == "onnx":
         checks.installed("onnx", "onnxscript")
     net = require(module, Latents, "export").network
-    if (calls := getattr(module, "network_calls", 1)) != 1:
-        name = type(module).__name__
-        raise ValueError(f"export needs a model whose samples take one network call, got {name}, whose take {calls}.")
+    require_one_call(module, "export")
     net = copied(cast(nn.Module, getattr(net, "_orig_mod", net))).cpu().eval().requires_grad_(False)
     for layer in net.modules():
         for remove in (nn.utils.remove_spectral_norm, nn.utils.remove_weight_norm):

@@ -59,9 +59,7 @@ class DiffAugment(nn.Module):
         cutout_p: float = 1.0,
     ) -> None:
         super().__init__()
-        for name, value in (("translation", translation), ("cutout_p", cutout_p)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {value!r}.")
+        checks.share(translation=translation, cutout_p=cutout_p)
         self.translation, self.cutout_p = translation, cutout_p
         names = [name.strip() for name in (policy.split(",") if isinstance(policy, str) else policy)]
         if not names or not set(names) <= _POLICIES.keys():
@@ -145,8 +143,7 @@ class AdaptiveAugment(DiffAugment):
         checks.inside(target=target)
         checks.positive(speed=speed)
         checks.at_least_one(interval=interval)
-        if not 0 <= p <= 1:
-            raise ValueError(f"p must be in [0, 1], got {p!r}.")
+        checks.share(p=p)
         self.target, self.speed, self.interval = target, speed, interval
         self.register_buffer("p", torch.tensor(float(p)))
         self.register_buffer("signs", torch.tensor(0.0))
