@@ -104,6 +104,13 @@ def test_texts_have_the_law_that_the_likelihood_tells(which: int) -> None:
         assert float((net(z) - one_hot(tokens, 3)).abs().mean()) < 1e-4 and torch.equal(net.generate(z), tokens)
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_relaxed_texts_of_a_network_in_half_are_numbers(which: int) -> None:
+    """beta h is beyond the largest number of 16 bits."""
+    y = generators(beta=(1000.0, 1000.0))[which].half()(torch.full((2, 6), 12.0, dtype=torch.float16))
+    assert y.dtype == torch.float16 and torch.allclose(y.sum(-1).float(), torch.ones(2, 2))
+
+
 def test_no_gradient_goes_through_what_is_read() -> None:
     """y_2 depends on the bias of the logits by its own softmax alone, not by the token y_1 that was chosen."""
     net = generators(beta=(2.0, 2.0))[1].double()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans import checks
+from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.text import SCHEDULES, check_temperature, gumbel, inverse_temperature
 from lightning_gans.networks.language import LanguageModel, Recurrent
 
@@ -116,7 +117,7 @@ class _Gumbel(Recurrent):
             h, state = self.step(self.embedding(token), state)
             noisy = self.out(h) / temperature + g
             token = noisy.argmax(-1)
-            made.append((self.beta * noisy).softmax(-1) if relaxed else token)
+            made.append((self.beta * full_precision(noisy)).softmax(-1).to(noisy) if relaxed else token)
         return torch.stack(made, 1)
 
     def generate(self, z: Tensor, temperature: float = 1.0) -> Tensor:
