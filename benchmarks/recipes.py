@@ -12,10 +12,12 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -81,6 +83,13 @@ def header(command: str) -> list[str]:
             f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}", f"- versions: {versions}"]  # fmt: skip
 
 
+def given(arguments: Sequence[str]) -> str:
+    """Arguments as a page tells them, without ``--runs``: a folder of this machine, which changes no number."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--runs")
+    return shlex.join(parser.parse_known_args(arguments)[1])
+
+
 def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
@@ -97,7 +106,7 @@ def main() -> None:
     arguments.runs.mkdir(parents=True, exist_ok=True)
     rows = table(arguments.configs, arguments.seeds, arguments.runs, extra)
     seeds = f"- seeds: {', '.join(map(str, arguments.seeds))}; mean ± standard deviation over seeds"
-    told = header(f"python -m benchmarks.recipes {' '.join(sys.argv[1:])}")
+    told = header(f"python -m benchmarks.recipes {given(sys.argv[1:])}")
     text = "\n".join([f"# {arguments.title}", "", *told, seeds, "", *rows, ""])
     print(text)
     if arguments.out:

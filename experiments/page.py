@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.recipes import header
+from benchmarks.recipes import given, header
 from experiments.playing import Result
 from lightning_gans.runs.atomic import write_text
 from lightning_gans.visualization.images import save_image_atomic
@@ -47,10 +46,8 @@ def publish(
     print("\n".join(tables))
     if arguments.out is None:
         return
-    script, options = Path(sys.argv[0]).stem, sys.argv[1:]
-    if "--runs" in options:  # where games are kept changes none of them, and is nobody else's folder
-        del options[(at := options.index("--runs")) : at + 2]
-    command = f"python -m experiments.{script} {shlex.join(options)}"
+    script = Path(sys.argv[0]).stem
+    command = f"python -m experiments.{script} {given(sys.argv[1:])}"
     words = f"# {title}\n"
     if arguments.out.exists():
         words = arguments.out.read_text().split(MARK)[0].rstrip() + "\n"

@@ -12,12 +12,14 @@ import inspect
 import json
 import logging
 import multiprocessing
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -30,7 +32,7 @@ from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.gan import GANModule
-from lightning_gans.runs.atomic import write_text
+from lightning_gans.runs.atomic import replacing, write_text
 
 Game = dict[str, Any]
 Result = dict[str, Any]
@@ -293,10 +295,18 @@ def play(game: Game) -> Result:
 
 
 def ends(game: Game, runs: Path) -> dict[str, Tensor]:
-    """The weights that a game ends with, which is played once and kept under ``runs``."""
-    folder = runs / f"start-{_key(game)}"
-    if not (last := folder / "last.ckpt").exists():
-        play(game | {"folder": str(folder), "save_every": game["updates"]})
+    """The weights that a game ends with, which is played once and kept under ``runs``.
+
+    Games that begin at the same moment may each play it, which gives the same; none finds another's half-written.
+    """
+    last = runs / f"start-{_key(game)}" / "last.ckpt"
+    if not last.exists():
+        runs.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=runs, prefix="start-") as folder:
+            play(game | {"folder": folder, "save_every": game["updates"]})
+            last.parent.mkdir(exist_ok=True)
+            with replacing(last) as part:
+                shutil.copyfile(Path(folder) / "last.ckpt", part)
     weights: dict[str, Tensor] = torch.load(last, weights_only=True)["state_dict"]
     return weights
 

@@ -396,7 +396,7 @@ def test_a_wrong_key_in_a_file(capsys: pytest.CaptureFixture[str], where: str) -
         (["fit", "--model.d_steps=0"], "d_steps must be an integer >= 1, got 0"),
         (["fit", "--model.gp_weight=-1"], "gp_weight must be a finite number >= 0, got -1"),
         (["fit", "--data.batch_size=0"], "batch_size must be an integer >= 1, got 0"),
-        (["fit", "--model.latent_dim=-1"], "Networks must have sizes >= 1, got another (Trying to create tensor"),
+        (["fit", "--model.latent_dim=-1"], "latent_dim must be an integer >= 1, got -1"),
         (["fit", "--trainer.accelerator=abacus"], "invalid accelerator name"),
         (["fit", "--trainer.strategy=none"], "invalid strategy name"),
         (["fit", "--seed_everything=-1"], "-1 is not in bounds"),

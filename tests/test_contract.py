@@ -108,7 +108,7 @@ def test_terms_are_finite_and_logged(name: str) -> None:
 @others
 def test_terms_of_other_models_are_finite_and_logged(name: str) -> None:
     """``<player>/<term>`` of each player, whose sum is ``<player>/loss``."""
-    module, seen = make(name, **({"vae_steps": 0} if name == "vaebm" else {})), {}
+    module, seen = make(name, **({"vae_steps": 0, "sigma": 0.5} if name == "vaebm" else {})), {}
     terms = module.terms
 
     def kept(player: str, batch: Any) -> Any:

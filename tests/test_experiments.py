@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def test_a_game_is_played_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_game_begins_with_the_weights_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The start is played once per seed, for all games that go on from it."""
+    """The start is played once per seed, for all games that go on from it, and is there only as a whole."""
     start = playing.toy_game("Ring", 2, width=4, technique="gan", ema=None)
     slow = {"lr_g": 1e-9, "lr_d": 1e-9}
     rest = playing.toy_game("Ring", 1, width=4, technique="gan", ema=None, start=start, options=slow)
@@ -74,6 +75,7 @@ def test_a_game_begins_with_the_weights_of_another(tmp_path: Path, monkeypatch: 
     found = [playing.play(rest | {"seed": 1, "folder": str(tmp_path / name)}) for name in "ab"]
     whole = play(start | {"seed": 1, "folder": str(tmp_path / "whole")})
     assert [game["updates"] for game in begun] == [1, 2, 1]
+    assert [p.name for p in tmp_path.glob("start-*/*")] == ["last.ckpt"] and not Path(begun[1]["folder"]).exists()
     for result in found:
         torch.testing.assert_close(torch.tensor(result["sample"]), torch.tensor(whole["sample"]), rtol=0, atol=1e-4)
 
@@ -88,14 +90,15 @@ def test_a_diverged_game_is_a_result() -> None:
 def test_words_stay_when_a_table_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "a.md"
     arguments = page.parser(None).parse_args(["--out", str(out)])
-    monkeypatch.setattr(sys, "argv", ["experiments/a.py"])
+    monkeypatch.setattr(sys, "argv", ["experiments/a.py", "--jobs", "1", "--runs", "/home/me", "--out", "a.md"])
     found = {"x": [{"commit": "abc"}]}
     page.publish(arguments, "Title", found, ["p"], ["| old |"])
     out.write_text(out.read_text().replace("# Title\n", "# Title\n\nThe answer.\n"))
     page.publish(arguments, "Title", found, ["p"], ["| new |"])
     text = out.read_text()
     assert text.startswith("# Title\n\nThe answer.\n") and "| new |" in text and "| old |" not in text
-    assert "- commit: abc\n" in text and "- command: `python -m experiments.a " in text
+    assert "- commit: abc\n" in text
+    assert "- command: `python -m experiments.a --jobs 1 --out a.md`\n" in text  # no folder of this machine
 
 
 def test_what_the_robust_games_differ_in() -> None:
@@ -288,6 +291,13 @@ def test_from_beginning_to_end(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     games = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")]
     assert games and all(game["failed"] is None for game in games)
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_pages_hold_no_path_of_a_machine() -> None:
+    """A reader's machine has other folders."""
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    texts = {path.name: path.read_text() for path in pages}
+    assert {name for name, text in texts.items() if re.search(r"(?:^|[\s`'\"=(])/\w+/\w", text, re.M)} == set()
 
 
 def test_all_experiments_are_tested() -> None:

@@ -302,3 +302,9 @@ def test_types_that_are_refused_are_told_without_a_traceback() -> None:
     with pytest.raises(TypeError) as caught:
         MLE(nn.Linear(2, 2))
     assert sentence_of(caught.value) == "generator must be a language model, got Linear without length."
+
+
+def test_sizes_below_one_of_a_users_own_network() -> None:
+    with pytest.raises(RuntimeError) as error:
+        nn.Linear(-1, 2)
+    assert str(sentence_of(error.value)).startswith("Networks must have sizes >= 1, got another (Trying to create")

@@ -17,7 +17,9 @@ from lightning_gans.engine.graphs import StepGraphs
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def train(module: GANModule, steps: int = 3, items: int = 20, **options: Any) -> dict[str, Tensor]:
+def train(module: GANModule, steps: int | None = None, items: int = 20, **options: Any) -> dict[str, Tensor]:
+    """Three cycles, or so many steps."""
+    steps = steps or 3 * module.g_steps
     torch.manual_seed(3)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="cuda_graphs has no effect")

@@ -772,9 +772,14 @@ NEEDED: dict[str, dict[str, Any]] = {
     "LayerNorm": {"channels": 4},
     "ModulatedConv2d": {"channels": 4, "out": 4, "kernel": 3},
     "ProjectionHead": {"features": 4},
+    "RelationalMemory": {"inputs": 8},
     "TransformerBlock": {"width": 8, "heads": 2},
 }
-NONE_WILL_DO = {"blocks": ("PerceiverCritic", "R3Generator", "R3Discriminator"), "passed": ("StyleGenerator",)}
+NONE_WILL_DO = {
+    "blocks": ("PerceiverCritic", "R3Generator", "R3Discriminator"),
+    "classes": ("StyleEncoder",),
+    "passed": ("StyleGenerator",),
+}
 
 
 @pytest.mark.parametrize("name", [name for name in networks.__all__ if name[0].isupper()])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -146,11 +145,10 @@ class VAEBM(Walks, VAE):
 
     def take(self, n: int) -> list[Batch]:
         """The next batches; while the energy learns, with samples of the model in the place of noise."""
-        if self.counted == "vae":
-            return super().take(n)
-        if self.progress.updates["energy"] == 0:
+        batches = super().take(n)
+        if (later := self.counted == "energy") and self.progress.updates["energy"] == 0:
             self.values.clear()  # of the VAE
-        return [replace(b, z=self.negatives(b)) for b in super().take(n)]
+        return [replace(b, z=self.negatives(b)) for b in batches] if later else batches
 
     def terms(self, player: str, batch: Batch) -> Terms:
         """Of the VAE, or of the energy on data and samples."""
@@ -185,9 +183,7 @@ class VAEBM(Walks, VAE):
         s = (self.log_variances["data"] / 2).exp()
         return mean + s * noise[:, self.latent_dim :].view_as(mean) if noisy else mean
 
-    def walk(
-        self, noise: Tensor, labels: Tensor | None, energy: nn.Module, steps: int, normal: Callable[[], Tensor]
-    ) -> Tensor:
+    def walk(self, noise: Tensor, labels: Tensor | None, energy: nn.Module, steps: int, normal: Any) -> Tensor:
         """Noise (N, latent_dim + pixels) after Langevin steps on U, each row by itself."""
 
         def gradient(noise: Tensor) -> Tensor:
@@ -206,7 +202,7 @@ class VAEBM(Walks, VAE):
         pixels = self.made(z[:1], None if labels is None else labels[:1], False).numel()
         normal = lambda d: torch.randn(len(z), d, generator=generator, dtype=z.dtype).to(z.device)  # noqa: E731
         noise = torch.cat([z, normal(pixels)], 1)
-        steps = self.sample_steps if int(self.pushed) else 0  # before the energy begins, it is a VAE
+        steps = self.sample_steps * bool(self.pushed)  # before the energy begins, it is a VAE
         noise = self.walk(noise, labels, self.network, steps, partial(normal, noise.shape[1]))
         return self.made(noise, labels, self.noisy)
 
