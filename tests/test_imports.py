@@ -38,7 +38,7 @@ RULES: dict[str, set[str]] = {
     "networks": set(),
     "networks.text": {"functional.text"},
     "networks.random_features": {"functional.numerics"},  # where Python may ask a tensor
-    "networks.rel_gan": {"functional.text"},
+    "networks.rel_gan": {"functional.text", "functional.numerics"},  # what stays in full precision
     "networks.language": {"functional.text"},  # one draw of tokens for all that make them
     "wrappers": {"functional"},
     "regularizers": {"functional"},
