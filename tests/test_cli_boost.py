@@ -79,6 +79,7 @@ def test_rounds_by_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert not [path for path in runs.rglob(".*")]
 
 
+@pytest.mark.slow
 def test_adagan_by_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the second round on the data are drawn by weights, which a run that goes on finds again.
 

@@ -10,7 +10,20 @@ from typing import Any
 
 import pytest
 import torch
-from common import VARIANTS, data_for, equal, make, make_images, networks, noisy_loader, plain, resting, state, trainer
+from common import (
+    BY_KIND,
+    VARIANTS,
+    data_for,
+    equal,
+    make,
+    make_images,
+    networks,
+    noisy_loader,
+    plain,
+    resting,
+    state,
+    trainer,
+)
 from torch import Tensor, nn
 
 from lightning_gans import NONADVERSARIAL, TECHNIQUES, WGANGP, GANModule
@@ -23,7 +36,7 @@ from lightning_gans.runs.metrics_csv import MetricsCSV
 all_techniques = pytest.mark.parametrize("name", TECHNIQUES)
 all_models = pytest.mark.parametrize("name", [*TECHNIQUES, *NONADVERSARIAL])
 others = pytest.mark.parametrize("name", NONADVERSARIAL)
-all_variants = pytest.mark.parametrize("name", VARIANTS)
+kinds = pytest.mark.parametrize("name", BY_KIND)
 
 
 class Watch(callbacks.Callback):
@@ -61,10 +74,10 @@ def test_private_names_do_not_clash() -> None:
 @all_techniques
 def test_steps_are_counted_honestly(name: str) -> None:
     module, watch = make(name, d_steps=5), Watch()
-    t = trainer(max_steps=16, callbacks=[watch])
+    t = trainer(max_steps=6, callbacks=[watch])
     t.fit(module, train_dataloaders=plain())
-    assert (t.global_step, watch.steps) == (16, {"d": 80, "g": 16})
-    assert module.images_seen == 80 * 4
+    assert (t.global_step, watch.steps) == (6, {"d": 30, "g": 6})
+    assert module.images_seen == 30 * 4
 
 
 @all_techniques
@@ -265,7 +278,7 @@ def test_clipping_is_per_network() -> None:
     assert float(module.values["d/grad_norm"]) > 1e-2
 
 
-@all_variants
+@kinds
 def test_float16_with_a_gradient_scaler_trains(name: str) -> None:
     """16-mixed on the CPU: losses are scaled, gradients unscaled before clipping, penalties in float32."""
     precision = pytest.importorskip(f"{pl.__name__}.plugins.precision")
@@ -279,7 +292,7 @@ def test_float16_with_a_gradient_scaler_trains(name: str) -> None:
     assert float(module.values["d/grad_norm"]) < 2.0**10  # the norm of the unscaled gradient
 
 
-@all_variants
+@kinds
 def test_checkpoints_fall_on_every_multiple(tmp_path: Path, name: str) -> None:
     save = callbacks.ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=3)
     t = trainer(max_steps=11, callbacks=[save], enable_checkpointing=True)

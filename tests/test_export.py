@@ -180,6 +180,7 @@ def test_averaged_weights_are_exported_where_there_are_any(tmp_path: Path) -> No
     assert (out - module.generator(z)).abs().min() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_pt2_needs_nothing_of_this_library(tmp_path: Path) -> None:
     """In a fresh process in which it cannot be imported."""
     module = gan(GENERATORS["resnet_labels"]())

@@ -155,6 +155,7 @@ def test_in_loop_scores_equal_torch_fidelity(inception_weights: Path) -> None:
     assert "antialias=False" in metrics.protocol["resize"]
 
 
+@pytest.mark.slow
 def test_inception_repeats_grey_images(inception_weights: Path) -> None:
     extractor = InceptionExtractor(inception_weights)
     grey = torch.randint(256, (1, 1, 16, 16), dtype=torch.uint8)
