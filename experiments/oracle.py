@@ -121,12 +121,12 @@ def games(a: argparse.Namespace) -> dict[str, playing.Game]:
     }  # fmt: skip
     start = {**model, "updates": a.mle, "options": {"lr_mle": 1e-2},
              "watch": [[watch[0][0], {**watch[0][1], "every": a.mle}]]}  # fmt: skip
-    critic = {"embedding": 32, "kernels": [1, 2, 3, 4], "filters": a.filters}
+    critic = {"embedding": 32, "kernels": [2, 3], "filters": a.filters}
     seq = {
         **common, "technique": "seq_gan", "latent_dim": a.length, "generator": ["LanguageModel", size],
         "discriminator": ["SeqGANDiscriminator", critic], "updates": a.updates,
     }  # fmt: skip
-    own = {"rollouts": a.rollouts, "d_steps": a.d_steps, "lr_g": a.rate, "lr_d": 1e-3}
+    own = {"rollouts": a.rollouts, "d_steps": a.d_steps, "lr_g": a.rate, "lr_d": 3e-3, "l2_weight": 0.02}
     before = {**seq, "start": start, "updates": a.before, "watch": [],
               "options": {**own, "lr_g": 0.0, "reward": "constant"}}  # fmt: skip
     rel = {
@@ -134,7 +134,7 @@ def games(a: argparse.Namespace) -> dict[str, playing.Game]:
         "data_options": {**common["data_options"], "one_hot": True},
         "generator": ["LSTMGenerator", {**size, "beta": [1.0, 100.0], "schedule_steps": a.updates}],
         "discriminator": ["RelGANDiscriminator",
-                          {"embedding": 32, "representations": 8, "filters": a.filters, "kernels": [2, 3, 4]}],
+                          {"embedding": 32, "representations": 8, "filters": a.filters // 4, "kernels": [2, 3, 4]}],
         "options": {"lr_g": a.rel_rate, "lr_d": a.rel_rate},
     }  # fmt: skip
     longer = {**model, "start": start, "updates": a.updates, "options": {"lr_mle": 1e-2}}
@@ -187,8 +187,8 @@ def planes(found: dict[str, list[playing.Result]], truth: float) -> Image.Image:
 def main() -> None:
     """Play, print, write."""
     p = page.parser(
-        __doc__, updates=200, mle=624, before=40, vocabulary=100, length=20, items=10_000, samples=1000, filters=32,
-        rollouts=8, d_steps=10, rate=1e-2, rel_rate=1e-3, temperatures=list(TEMPERATURES),
+        __doc__, updates=150, mle=624, before=80, vocabulary=100, length=20, items=10_000, samples=1000, filters=64,
+        rollouts=4, d_steps=10, rate=3e-3, rel_rate=1e-3, temperatures=list(TEMPERATURES),
     )  # fmt: skip
     arguments = p.parse_args()
     found = playing.sweep(games(arguments), arguments.seeds, arguments)
@@ -224,11 +224,11 @@ def main() -> None:
         "the other is what NLL_gen is of; small networks all through: the literature has 5,000 symbols",
         f"the start: LSTM 32/32, {a.mle} updates by maximum likelihood (batch 64, Adam 1e-2, clipped at 5), the same "
         f"for all systems of a seed; from there {a.updates} generator updates each",
-        f"SeqGAN: {a.rollouts} rollouts, {a.d_steps} updates of D (4 x {a.filters} filters, Adam 1e-3) per update of G "
-        f"(Adam {a.rate:g}, clipped at 5), rollout policy 0.8 old + 0.2 new; before that D alone for "
+        f"SeqGAN: {a.rollouts} rollouts, {a.d_steps} updates of D (2 x {a.filters} filters, Adam 3e-3, l2 0.02) per "
+        f"update of G (Adam {a.rate:g}, clipped at 5), rollout policy 0.8 old + 0.2 new; before that D alone for "
         f"{a.before * a.d_steps} updates (the code: 46,800, and 4,680 per update of G); no baseline but where said",
-        f"RelGAN: an LSTM as its generator, 5 updates of D (8 representations, 3 x {a.filters} filters) per update of "
-        f"G, Adam {a.rel_rate:g} for both, inverse temperature 1 to 100",
+        f"RelGAN: an LSTM as its generator, 5 updates of D (8 representations, 3 x {a.filters // 4} filters) per "
+        f"update of G, Adam {a.rel_rate:g} for both, inverse temperature 1 to 100",
         f"scores: {a.samples:,} texts at each temperature, the same noise at all; NLL in nats a token; at temperature "
         "1 where none is told; NLL_gen at a temperature is of p^(1/temperature)",
         "best: the lowest NLL_oracle + NLL_gen at temperature 1 of the 10 measurements after the first update, by "
