@@ -5,6 +5,7 @@ from lightning_gans.callbacks.direction_charts import DirectionCharts
 from lightning_gans.callbacks.ema import EMA
 from lightning_gans.callbacks.generative_metrics import GenerativeMetrics
 from lightning_gans.callbacks.gradient_norms import GradientNorms
+from lightning_gans.callbacks.label_information import LabelInformation
 from lightning_gans.callbacks.loss_variance import LossVariance
 from lightning_gans.callbacks.mode_coverage import ModeCoverage
 from lightning_gans.callbacks.non_finite import NonFiniteError, NonFiniteGuard
@@ -28,6 +29,7 @@ __all__ = [
     "GANProgressBar",
     "GenerativeMetrics",
     "GradientNorms",
+    "LabelInformation",
     "LossVariance",
     "ModeCoverage",
     "NonFiniteError",
