@@ -24,6 +24,7 @@ from lightning_gans.cli.configuration import fit_networks_to_data
 from lightning_gans.cli.interruption import Interruption, handlers_kept, remember_job, requeued
 from lightning_gans.cli.parsing import Parser
 from lightning_gans.cli.plan import plan
+from lightning_gans.cli.warned import KeptWarnings
 from lightning_gans.compat.lightning import callbacks, loggers, pl_cli, utilities
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.engine.loggers import attempt
@@ -166,8 +167,12 @@ class GANCLI(pl_cli.LightningCLI):
         trainer: Any = super().instantiate_trainer(**kwargs)
         if getattr(self.datamodule, "vocabulary", None) is not None:
             trainer.callbacks = [_for_text(callback) for callback in trainer.callbacks]
+        if not any(isinstance(callback, gan_callbacks.Rates) for callback in trainer.callbacks):
+            trainer.callbacks.insert(0, gan_callbacks.Rates())
         if self.subcommand == "fit":
             resume = f"python {shlex.join([sys.argv[0], 'fit', f'--ckpt_path={self.run_dir}'])}"
+            self.held.enter_context(kept := KeptWarnings(self.run_dir))
+            trainer.callbacks.append(kept)
             trainer.callbacks.append(Interruption(self.run_dir / "checkpoints" / "last.ckpt", resume))
         return trainer
 
