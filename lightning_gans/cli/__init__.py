@@ -24,7 +24,7 @@ from lightning_gans.cli.commands import directions, explain, export, guide, scor
 from lightning_gans.cli.configuration import built, fit_networks_to_data, parameters, resolve
 from lightning_gans.cli.gan_cli import GANCLI, SaveConfig
 from lightning_gans.cli.interruption import exit_status
-from lightning_gans.cli.mistakes import sentence_of, silence, told
+from lightning_gans.cli.mistakes import quiet, sentence_of, silence, told
 from lightning_gans.cli.pages import compare, report
 from lightning_gans.cli.parsing import prepared
 from lightning_gans.compat.lightning import pl, utilities
@@ -40,9 +40,15 @@ from lightning_gans.techniques import TECHNIQUES
 
 
 def main(args: list[str] | None = None, default_config: Path | None = None) -> None:
-    """Run the command line; ``default_config`` is what ``fit`` does when no ``--config`` is given."""
-    with exit_status():
-        given = list(sys.argv[1:] if args is None else args)
+    """Run the command line; ``default_config`` is what ``fit`` does when no ``--config`` is given.
+
+    Lightning's own messages are left out but with ``--verbose``, which any command takes.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    verbose = "--verbose" in given
+    if given[:1] != ["boost"]:  # which hands it to its fits
+        given = [arg for arg in given if arg != "--verbose"]
+    with exit_status(), quiet(not verbose):
         if given and given[0] in OTHERS:
             OTHERS[given[0]](given[1:])
         else:
