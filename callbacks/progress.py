@@ -37,7 +37,9 @@ class GANProgressBar(callbacks.TQDMProgressBar):
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The logged values, three digits each, under short names."""
-        values = dict(sorted(trainer.progress_bar_metrics.items(), key=lambda pair: not pair[0].startswith("metrics/")))
+        values: dict[str, Any] = dict(
+            sorted(trainer.progress_bar_metrics.items(), key=lambda pair: not pair[0].startswith("metrics/"))
+        )
         for player, step in getattr(getattr(pl_module, "run", None), "steps", {}).items():
             names = [f"{player}/{term}" for term in step.terms] if len(step.terms) > 1 else []
             values |= {n: trainer.callback_metrics[n] for n in names if n in trainer.callback_metrics}
