@@ -12,6 +12,7 @@ from lightning_gans.callbacks.non_finite import NonFiniteError, NonFiniteGuard
 from lightning_gans.callbacks.overfit import OverfitAlarm
 from lightning_gans.callbacks.progress import GANProgressBar
 from lightning_gans.callbacks.rank_consistency import RankConsistency
+from lightning_gans.callbacks.rates import Rates
 from lightning_gans.callbacks.sample_grid import SampleGrid
 from lightning_gans.callbacks.sample_ranking import SampleRanking
 from lightning_gans.callbacks.sample_text import SampleText
@@ -36,6 +37,7 @@ __all__ = [
     "NonFiniteGuard",
     "OverfitAlarm",
     "RankConsistency",
+    "Rates",
     "SampleGrid",
     "SampleRanking",
     "SampleText",

@@ -65,14 +65,25 @@ SIBLINGS = {"runs.atomic", "engine"}  # of which it is said above who of their o
 OTHERS: dict[str, set[str]] = {  # packages beside Python's own
     "compat": {"lightning", "pytorch_lightning", "torch"},
     "engine": {"lightning_utilities", "numpy", "torch"},
-    "runs": {"torch", "yaml"},
+    "runs": {"numpy", "torch", "yaml"},
     "metrics": {"numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"},
     "samplers": {"sklearn", "torch", "tqdm"},
     "datamodules": {"datasets", "numpy", "PIL", "sklearn", "torch", "torchvision", "tqdm"},
-    "visualization": {"matplotlib", "numpy", "PIL", "torch"},
+    "visualization": {"matplotlib", "numpy", "PIL", "plotly", "torch"},
     "callbacks": {"matplotlib", "mpl_toolkits", "numpy", "PIL", "torch", "torchvision", "tqdm", "wandb"},
     "diagnostics": {"numpy", "PIL", "scipy", "torch", "tqdm"},
-    "tools": {"huggingface_hub", "numpy", "onnx", "onnxruntime", "onnxscript", "PIL", "torch", "torchmetrics", "tqdm"},
+    "tools": {
+        "huggingface_hub",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "PIL",
+        "torch",
+        "torchmetrics",
+        "tqdm",
+        "yaml",
+    },
 }
 ANYTHING = {"__init__", "cli"}  # these may import all of the library
 PYTHONS = {"_actions", "_asdict", "_fields", "_getframe", "_replace"}  # of argparse, NamedTuple and sys
