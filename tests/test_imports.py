@@ -83,7 +83,13 @@ TORCHS = {
     "_buffers",
     "_forward_hooks",
     "_forward_pre_hooks",
+    "_fused_adam_",
+    "_global_optimizer_post_hooks",
+    "_global_optimizer_pre_hooks",
     "_is_view",
+    "_optimizer_step_post_hooks",
+    "_optimizer_step_pre_hooks",
+    "_profiler_enabled",
 }  # no public way is known
 
 

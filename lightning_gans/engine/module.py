@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from lightning_gans import checks
 from lightning_gans.compat.lightning import pl
@@ -26,6 +26,7 @@ from lightning_gans.functional import draw
 from lightning_gans.functional.columns import Names, check_names, columns, left_out
 from lightning_gans.functional.conditional import takes_labels
 from lightning_gans.functional.double_backward.input_gradient import DoubleBackward, double_backward
+from lightning_gans.optim.adam import Adam
 
 _NOTHING = nullcontext(None)
 
