@@ -36,7 +36,10 @@ class Adam(torch.optim.Adam):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """One update; a closure is called once, before it."""
-        if self._asks_for_more():
+        hooks = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
+        hooks = hooks or torchs._global_optimizer_pre_hooks or torchs._global_optimizer_post_hooks
+        watched = torch.autograd._profiler_enabled() or torch.compiler.is_compiling()
+        if hooks or watched or hasattr(self, "grad_scale"):
             return self._by_torch() if closure is None else self._by_torch(closure)
         loss = None
         if closure is not None:
@@ -60,17 +63,6 @@ class Adam(torch.optim.Adam):
     def _by_torch(self, *closure: Callable[[], Any]) -> Any:
         step = cast(Any, torch.optim.Adam).step
         return (step if getattr(step, "hooked", False) else torchs.Optimizer.profile_hook_step(step))(self, *closure)
-
-    def _asks_for_more(self) -> bool:
-        hooks = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
-        return bool(
-            hooks
-            or torchs._global_optimizer_pre_hooks
-            or torchs._global_optimizer_post_hooks
-            or hasattr(self, "grad_scale")
-            or torch.autograd._profiler_enabled()
-            or torch.compiler.is_compiling()
-        )
 
     def _tensors(self) -> list[_Lists] | None:
         """What a step of each group needs; None if one operation is not all there is to do."""
