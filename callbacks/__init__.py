@@ -1,5 +1,6 @@
 """Callbacks: they watch a training and change no gradient."""
 
+from lightning_gans.callbacks.attention_maps import AttentionMaps
 from lightning_gans.callbacks.direction_charts import DirectionCharts
 from lightning_gans.callbacks.ema import EMA
 from lightning_gans.callbacks.generative_metrics import GenerativeMetrics
@@ -22,6 +23,7 @@ from lightning_gans.visualization.images import grid_image, save_image_atomic
 
 __all__ = [
     "EMA",
+    "AttentionMaps",
     "DirectionCharts",
     "GANProgressBar",
     "GenerativeMetrics",
