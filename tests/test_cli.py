@@ -216,7 +216,8 @@ def test_a_class_method_makes_a_network(
 ) -> None:
     Path("homemade.py").write_text(
         "from lightning_gans.networks import ToyGenerator\nclass Net(ToyGenerator):\n"
-        "    @classmethod\n    def small(cls, latent_dim: int = 1) -> 'Net':\n        return cls((2,), latent_dim, 3, 1)\n"
+        "    @classmethod\n    def small(cls, latent_dim: int = 1) -> 'Net':\n"
+        "        return cls((2,), latent_dim, 3, 1)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SystemExit):
