@@ -1,5 +1,6 @@
 """Callbacks: they watch a training and change no gradient."""
 
+from lightning_gans.callbacks.attention_maps import AttentionMaps
 from lightning_gans.callbacks.direction_charts import DirectionCharts
 from lightning_gans.callbacks.ema import EMA
 from lightning_gans.callbacks.generative_metrics import GenerativeMetrics
@@ -11,6 +12,7 @@ from lightning_gans.callbacks.non_finite import NonFiniteError, NonFiniteGuard
 from lightning_gans.callbacks.overfit import OverfitAlarm
 from lightning_gans.callbacks.progress import GANProgressBar
 from lightning_gans.callbacks.rank_consistency import RankConsistency
+from lightning_gans.callbacks.rates import Rates
 from lightning_gans.callbacks.sample_grid import SampleGrid
 from lightning_gans.callbacks.sample_ranking import SampleRanking
 from lightning_gans.callbacks.sample_text import SampleText
@@ -23,6 +25,7 @@ from lightning_gans.visualization.images import grid_image, save_image_atomic
 
 __all__ = [
     "EMA",
+    "AttentionMaps",
     "DirectionCharts",
     "GANProgressBar",
     "GenerativeMetrics",
@@ -34,6 +37,7 @@ __all__ = [
     "NonFiniteGuard",
     "OverfitAlarm",
     "RankConsistency",
+    "Rates",
     "SampleGrid",
     "SampleRanking",
     "SampleText",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning_gans import __version__
 from lightning_gans.callbacks.ema import EMA
+from lightning_gans.callbacks.rates import Rates
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine.contract import Played, require
@@ -35,30 +35,29 @@ def git_commit(folder: str | Path = ".") -> str | None:
         return None
 
 
-class WandbSetup(pl.Callback):
-    """Prepares W&B runs; does nothing with other loggers, and never needs ``wandb`` installed.
+class WandbSetup(Rates):
+    """Prepares W&B runs; with other loggers it is but :class:`Rates`, and it never needs ``wandb`` installed.
 
     Every group of metrics (``d/ g/ grad/ metrics/ ...``) gets generator updates as its x-axis, and FID and
     KID are summarised by their least value. Into the run's config go the git commit of the working folder, the version
     of this package, the technique, its penalties and networks, the data, seed, batch size, ``max_steps``, the decay of
     averaged weights and, once there are scores, their protocols, beside the hyper-parameters that Lightning puts there.
-    Every ``log_every_n_steps`` it logs ``lr/<player>`` and ``time/seconds_per_update``. ``WANDB_MODE=offline`` works
-    as ever.
+    It logs what :class:`Rates` does. ``WANDB_MODE=offline`` works as ever.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._told: dict[str, Any] = {}  # protocols
-        self._since: tuple[int, float] | None = None  # an update, and when it was done
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the run, once it is there and before anything is logged."""
+        super().on_fit_start(trainer, pl_module)
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
             if isinstance(logger, loggers.WandbLogger):
                 attempt(logger, partial(self._tell, logger, pl_module, self.facts(trainer, pl_module)))
-        self._told, self._since = {}, None
+        self._told = {}
 
     def _tell(self, logger: Any, pl_module: Any, facts: dict[str, Any]) -> None:
         run = logger.experiment
@@ -73,19 +72,8 @@ class WandbSetup(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log rates and speed, and tell protocols that are new."""
-        module: Any = pl_module
-        step, every = module.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not every or step % every or not trainer.is_global_zero or (self._since and self._since[0] == step):
-            return
-        now = time.perf_counter()
-        values = {f"lr/{name}": s.optimizer.param_groups[0]["lr"] for name, s in module.run.steps.items()}
-        if self._since is not None:
-            values["time/seconds_per_update"] = (now - self._since[1]) / (step - self._since[0])
-        self._since = step, now
-        for logger in trainer.loggers:
-            if isinstance(logger, loggers.WandbLogger):
-                logger.log_metrics(values, step=step)
-        self._tell_protocols(trainer)
+        if self.log_rates(trainer, pl_module):
+            self._tell_protocols(trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the protocols of scores that were measured at the end."""

@@ -1,8 +1,8 @@
 """The command line: ``fit``, ``test`` and ``predict`` of any model on any data, each run in a folder of its own.
 
 Beside them ``boost`` (rounds), ``score`` (images or text, whoever made them), ``sweep`` (text over temperatures),
-``export`` (the generator as a file), ``directions`` (in the latent space), ``explain`` (what drives a classifier) and
-``guide`` (a diffusion, by one).
+``export`` (the generator as a file), ``directions`` (in the latent space), ``explain`` (what drives a classifier),
+``guide`` (a diffusion, by one), ``report`` (a run as a page) and ``compare`` (runs beside each other).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from lightning_gans.cli.commands import directions, explain, export, guide, scor
 from lightning_gans.cli.configuration import built, fit_networks_to_data, parameters, resolve
 from lightning_gans.cli.gan_cli import GANCLI, SaveConfig
 from lightning_gans.cli.interruption import exit_status
-from lightning_gans.cli.mistakes import sentence_of, silence, told
+from lightning_gans.cli.mistakes import quiet, sentence_of, silence, told
+from lightning_gans.cli.pages import compare, report
 from lightning_gans.cli.parsing import prepared
 from lightning_gans.compat.lightning import pl, utilities
 from lightning_gans.datamodules.base import GANDataModule
@@ -39,9 +40,15 @@ from lightning_gans.techniques import TECHNIQUES
 
 
 def main(args: list[str] | None = None, default_config: Path | None = None) -> None:
-    """Run the command line; ``default_config`` is what ``fit`` does when no ``--config`` is given."""
-    with exit_status():
-        given = list(sys.argv[1:] if args is None else args)
+    """Run the command line; ``default_config`` is what ``fit`` does when no ``--config`` is given.
+
+    Lightning's own messages are left out but with ``--verbose``, which any command takes.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    verbose = "--verbose" in given
+    if given[:1] != ["boost"]:  # which hands it to its fits
+        given = [arg for arg in given if arg != "--verbose"]
+    with exit_status(), quiet(not verbose):
         if given and given[0] in OTHERS:
             OTHERS[given[0]](given[1:])
         else:
@@ -162,8 +169,8 @@ def reweighted(config: Mapping[str, Any], base: Path, folder: Path, weights: str
 
 
 OTHERS = {
-    "boost": boost, "directions": directions, "explain": explain, "export": export, "guide": guide, "score": score,
-    "sweep": sweep,
+    "boost": boost, "compare": compare, "directions": directions, "explain": explain, "export": export, "guide": guide,
+    "report": report, "score": score, "sweep": sweep,
 }  # fmt: skip
 
 __all__ = ["GANCLI", "OTHERS", "SaveConfig", "main"]
