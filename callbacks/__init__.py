@@ -1,9 +1,11 @@
 """Callbacks: they watch a training and change no gradient."""
 
+from lightning_gans.callbacks.attention_maps import AttentionMaps
 from lightning_gans.callbacks.direction_charts import DirectionCharts
 from lightning_gans.callbacks.ema import EMA
 from lightning_gans.callbacks.generative_metrics import GenerativeMetrics
 from lightning_gans.callbacks.gradient_norms import GradientNorms
+from lightning_gans.callbacks.label_information import LabelInformation
 from lightning_gans.callbacks.loss_variance import LossVariance
 from lightning_gans.callbacks.mode_coverage import ModeCoverage
 from lightning_gans.callbacks.non_finite import NonFiniteError, NonFiniteGuard
@@ -23,10 +25,12 @@ from lightning_gans.visualization.images import grid_image, save_image_atomic
 
 __all__ = [
     "EMA",
+    "AttentionMaps",
     "DirectionCharts",
     "GANProgressBar",
     "GenerativeMetrics",
     "GradientNorms",
+    "LabelInformation",
     "LossVariance",
     "ModeCoverage",
     "NonFiniteError",

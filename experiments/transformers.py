@@ -52,11 +52,22 @@ def games(data: str, width: int, updates: int) -> dict[str, playing.Game]:
     both = "transformers"
     found[f"{both}, DiffAugment"] = game(g["transformer"], d["transformer"], {}, augment)
     found["G conv, D conv, DiffAugment"] = game(g["conv"], d["conv"], {}, augment)
+    watch = {"watch": [["AttentionMaps", {"every_n_steps": max(1, updates // 4)}]]}
     upscale = {"super_resolution": 50.0}
     found[f"{both}, super-resolution"] = game(more(stem=True), d["transformer"], upscale, [])
     mask = {"locality": [[2, max(1, updates // 2)]]}
-    found[f"{both}, mask"] = game(more(locality="window"), d["transformer"], mask, [])
+    found[f"{both}, mask"] = game(more(locality="window"), d["transformer"], mask, []) | watch
+    found["G transformer, D transformer"] |= watch
     return found
+
+
+def near(result: playing.Result, when: int, reach: int = 2) -> float:
+    """Share of the weights of G's last block within the mask's reach, at the start (0), a quarter (1), ... (4)."""
+    kept = [shares for _, shares in sorted(result["kept"].get("AttentionMaps", {}).items(), key=lambda p: int(p[0]))]
+    if len(kept) <= when or result["failed"]:
+        return float("nan")
+    of_g = [share for name, share in kept[when].items() if name.startswith("g/")]
+    return float(sum(of_g[-1][: reach + 1]))
 
 
 def main() -> None:
@@ -77,7 +88,13 @@ def main() -> None:
             f"FID after {seconds:.0f} s": lambda r, name=name, t=seconds: measures.at_time(r, name, t),
             "ms per update": measures.milliseconds,
         }
+        looked: measures.Columns = {
+            when: lambda r, at=at: near(r, at) for at, when in enumerate(("start", "1/4", "1/2", "3/4", "end"))
+        }
+        watched = {name: runs for name, runs in found.items() if any("AttentionMaps" in r["kept"] for r in runs)}
         tables += ["", f"## {data}", "", *measures.table(found, columns, "networks")]
+        tables += ["", "Share of the weights of G's last block for tokens at most 2 away, over training:", ""]
+        tables += measures.table(watched, looked, "networks")
         everything[data] = found
     curves = {data: {name: runs for name, runs in found.items() if ", D" in name} for data, found in everything.items()}
     figure = figures.curves(curves, playing.score_of(arguments.data[0]), "FID", log=True)

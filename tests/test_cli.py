@@ -211,6 +211,20 @@ def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(re.search(rf"^{net} .*[\d,]+ parameters", plan, re.MULTILINE) for net in ("Generator", "Discriminator"))
 
 
+def test_a_class_method_makes_a_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("homemade.py").write_text(
+        "from lightning_gans.networks import ToyGenerator\nclass Net(ToyGenerator):\n"
+        "    @classmethod\n    def small(cls, latent_dim: int = 1) -> 'Net':\n"
+        "        return cls((2,), latent_dim, 3, 1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit):
+        cli("fit", "--dry_run", "--name=a", "--model.generator=homemade.Net.small")
+    assert re.search(r"Generator +Net, +[\d,]+ parameters", capsys.readouterr().out)
+
+
 class Records(logging.Handler):
     """What loggers say."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from common import QUIET, equal, plain
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_gans import DDPM, GAN, GANControl
 from lightning_gans.datamodules import Ring
@@ -127,3 +127,12 @@ def test_rounds_of_other_networks_or_settings_are_told(tmp_path: Path) -> None:
             rounds(6, steps)
     with pytest.warns(UserWarning, match=r"is finished, and stays as it is, without other settings: loss hinge \(was"):
         rounds(4, loss="hinge")
+
+
+def test_layers_of_other_kinds_are_other_networks(tmp_path: Path) -> None:
+    """Of the same shapes."""
+    for kind in (nn.ReLU, nn.Tanh):
+        torch.manual_seed(0)
+        classifier = nn.Sequential(nn.Linear(2, 4), kind(), nn.Linear(4, 1), nn.Flatten(0))
+        density_ratio(RING, mixture(0), classifier, steps=2, batch_size=8, looks=1, folder=tmp_path)
+    assert len({path.read_text() for path in tmp_path.rglob("settings.json")}) == 2

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
+import pkgutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -91,16 +91,14 @@ def fit_networks_to_data(options: Any) -> None:
     source = built(data.as_dict())
     nets = list(vars(model["init_args"]).values())
     if hasattr(generator := model["init_args"].get("generator"), "class_path") and "latent_dim" in model["init_args"]:
-        module, name = generator["class_path"].rsplit(".", 1)
-        length = getattr(getattr(importlib.import_module(module), name), "noise_length", None)
+        length = getattr(pkgutil.resolve_name(generator["class_path"]), "noise_length", None)
         model["init_args"]["latent_dim"] = length(source.shape) if length else model["init_args"]["latent_dim"]
     while nets:
         config = nets.pop()
         if not hasattr(config, "as_dict") or "init_args" not in config:
             continue
         nets += vars(config["init_args"]).values()  # a wrapper has a network of its own
-        module, name = config["class_path"].rsplit(".", 1)
-        taken = parameters(getattr(importlib.import_module(module), name))
+        taken = parameters(pkgutil.resolve_name(config["class_path"]))
         if "shape" in taken:
             config["init_args"]["shape"] = list(source.shape)
         if "latent_dim" in taken and "latent_dim" in model["init_args"]:
@@ -115,9 +113,8 @@ def built(config: Any) -> Any:
     """The object that a class path with its arguments stands for, which may be such objects in their turn."""
     if not isinstance(config, dict) or "class_path" not in config:
         return config
-    module, name = config["class_path"].rsplit(".", 1)
     arguments = {key: built(value) for key, value in config.get("init_args", {}).items()}
-    return getattr(importlib.import_module(module), name)(**arguments)
+    return pkgutil.resolve_name(config["class_path"])(**arguments)
 
 
 def parameters(obj: Any) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import json
+import pkgutil
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -219,8 +219,7 @@ def _own_defaults(parser_or_action: Any, prev_val: Any, value: Any) -> None:
     _DISCARD(parser_or_action, prev_val, value)
     if not prev_val or "init_args" not in prev_val or prev_val["class_path"] == value["class_path"]:
         return
-    module, name = str(value["class_path"]).rsplit(".", 1)
-    needed = _required(getattr(importlib.import_module(module), name)) | {"num_classes"}
+    needed = _required(pkgutil.resolve_name(str(value["class_path"]))) | {"num_classes"}
     for key in list(vars(prev_val["init_args"])):
         if key not in needed:
             prev_val["init_args"].pop(key)

@@ -8,6 +8,7 @@ from lightning_gans.diagnostics.direction_measures import (
     name_directions,
     sign_accuracy,
 )
+from lightning_gans.diagnostics.label_information import LabelUse, label_use
 from lightning_gans.diagnostics.latent_directions import LatentDirections
 from lightning_gans.diagnostics.neuron_shapley import FilterValues, filters_of, neuron_shapley, removal_curve, removed
 
@@ -15,11 +16,13 @@ __all__ = [
     "AttFind",
     "ControlTable",
     "FilterValues",
+    "LabelUse",
     "LatentDirections",
     "attribute_correlations",
     "control_table",
     "coordinate_effects",
     "filters_of",
+    "label_use",
     "match_directions",
     "merge_picks",
     "name_directions",

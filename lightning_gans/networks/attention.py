@@ -129,6 +129,26 @@ class Attention(nn.Module):
             mask: what is added to the logits, or whether a token sees another (each one at least), of a shape that
                 broadcasts to (N, heads, L, S).
         """
+        q, k, v = self._parts(x, context)
+        if self.features is not None:
+            if mask is not None:
+                raise ValueError("mask must be None with kernel='favor', which has no place for it, got one.")
+            y = self.features(q, k, v)
+        else:
+            y = self.attend(q, k, v, self.bias(q.shape[2], k.shape[2], mask))
+        return self.project(y.transpose(1, 2).flatten(2))
+
+    def weights(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """What each token takes of each other, (N, heads, L, S), each row of sum 1; of the arguments of `forward`.
+
+        With "favor", whose product never makes them, those of the softmax that it stands for.
+        """
+        q, k, _ = self._parts(x, context)
+        logits, bias = q @ k.transpose(2, 3), self.bias(q.shape[2], k.shape[2], mask)
+        return (logits if bias is None else logits + bias).softmax(3)
+
+    def _parts(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
+        """Queries, scaled, keys and values, each (N, heads, tokens, d)."""
         if x.ndim != 3 or x.shape[2] != self.width:
             raise ValueError(f"Attention takes tokens (N, L, {self.width}), got {tuple(x.shape)}.")
         if (context is None) != (self.context is None) or (context is not None and context.shape[2] != self.context):
@@ -145,13 +165,7 @@ class Attention(nn.Module):
             q = q / math.sqrt(q.shape[3])
         else:
             q, k = _unit(q) * self.temperature, _unit(k)
-        if self.features is not None:
-            if mask is not None:
-                raise ValueError("mask must be None with kernel='favor', which has no place for it, got one.")
-            y = self.features(q, k, v)
-        else:
-            y = self.attend(q, k, v, self.bias(q.shape[2], k.shape[2], mask))
-        return self.project(y.transpose(1, 2).flatten(2))
+        return [q, k, v]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         """The mean of v, by the kernel that suits; q is scaled already."""

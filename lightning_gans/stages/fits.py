@@ -103,9 +103,9 @@ def fit_items(
 ) -> None:
     """`fit` on items (M, ...), however few, on their device, with losses in ``metrics.csv``.
 
-    It has a folder of its own within ``folder``, by :func:`key_of` of items, labels, shapes of networks, rates, size of
-    batches and ``settings``, which lie in it as ``settings.json``: none goes on with what is of others. Only the number
-    of steps may grow.
+    It has a folder of its own within ``folder``, by :func:`key_of` of items, labels, layers as they print, rates, size
+    of batches and ``settings``, which lie in it as ``settings.json``: none goes on with what is of others. Only the
+    number of steps may grow.
     """
     times = math.ceil(_BATCHES * batch_size / len(items))
     repeated = items.repeat(times, *[1] * (items.dim() - 1)), None if labels is None else labels.repeat(times)
@@ -114,7 +114,8 @@ def fit_items(
         of = {"fit": type(module).__name__, "batch_size": batch_size, "items": content_hash(items),
               "labels": None if labels is None else content_hash(labels),
               "rates": {name: player.lr for name, player in module.players.items()},
-              "networks": {name: list(p.shape) for name, p in module.named_parameters()}, **settings}  # fmt: skip
+              "layers": str(module), "networks": {name: list(p.shape) for name, p in module.named_parameters()},
+              **settings}  # fmt: skip
         folder = Path(folder) / key_of(of)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "settings.json", json.dumps(of, indent=1) + "\n")
