@@ -5,12 +5,14 @@ from lightning_gans.callbacks.direction_charts import DirectionCharts
 from lightning_gans.callbacks.ema import EMA
 from lightning_gans.callbacks.generative_metrics import GenerativeMetrics
 from lightning_gans.callbacks.gradient_norms import GradientNorms
+from lightning_gans.callbacks.label_information import LabelInformation
 from lightning_gans.callbacks.loss_variance import LossVariance
 from lightning_gans.callbacks.mode_coverage import ModeCoverage
 from lightning_gans.callbacks.non_finite import NonFiniteError, NonFiniteGuard
 from lightning_gans.callbacks.overfit import OverfitAlarm
 from lightning_gans.callbacks.progress import GANProgressBar
 from lightning_gans.callbacks.rank_consistency import RankConsistency
+from lightning_gans.callbacks.rates import Rates
 from lightning_gans.callbacks.sample_grid import SampleGrid
 from lightning_gans.callbacks.sample_ranking import SampleRanking
 from lightning_gans.callbacks.sample_text import SampleText
@@ -28,12 +30,14 @@ __all__ = [
     "GANProgressBar",
     "GenerativeMetrics",
     "GradientNorms",
+    "LabelInformation",
     "LossVariance",
     "ModeCoverage",
     "NonFiniteError",
     "NonFiniteGuard",
     "OverfitAlarm",
     "RankConsistency",
+    "Rates",
     "SampleGrid",
     "SampleRanking",
     "SampleText",

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_gans.compat.lightning import callbacks, pl
 
+_FORMAT = "{l_bar}{bar:20}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_fmt}{postfix}]"
 _REDRAW_SECONDS = 0.1  # reading the metrics waits for the device, so not every step
 
 
@@ -15,8 +16,9 @@ class GANProgressBar(callbacks.TQDMProgressBar):
     """One bar over the whole training, counting generator updates, beside the loss terms and the score.
 
     The total is ``max_steps``, or what ``max_epochs`` amounts to (corrected after the first epoch), or unknown. A
-    resumed training goes on where it stopped. Shown is whatever was logged with ``prog_bar=True``, without the group
-    ``metrics/``: ``d/critic=-3.1, g/critic=1.2, fid/lenet=14.2``. Validation, test and predict bars are Lightning's.
+    resumed training goes on where it stopped. Shown are the time left, whatever was logged with ``prog_bar=True``,
+    scores first and without the group ``metrics/``, and the terms of each loss, as far as the terminal is wide:
+    ``fid/lenet=14.2, d/loss=-3.1, g/loss=1.2, d/adversarial=-3.5, ...``. Other bars are Lightning's.
 
     Args:
         refresh_rate: redraw after every n-th update (at most ten times a second); 0 hides the bar.
@@ -35,7 +37,13 @@ class GANProgressBar(callbacks.TQDMProgressBar):
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The logged values, three digits each, under short names."""
-        return {name.removeprefix("metrics/"): f"{value:.3g}" for name, value in trainer.progress_bar_metrics.items()}
+        values: dict[str, Any] = dict(
+            sorted(trainer.progress_bar_metrics.items(), key=lambda pair: not pair[0].startswith("metrics/"))
+        )
+        for player, step in getattr(getattr(pl_module, "run", None), "steps", {}).items():
+            names = [f"{player}/{term}" for term in step.terms] if len(step.terms) > 1 else []
+            values |= {n: trainer.callback_metrics[n] for n in names if n in trainer.callback_metrics}
+        return {name.removeprefix("metrics/"): f"{float(value):.3g}" for name, value in values.items()}
 
     def total_updates(self, trainer: pl.Trainer, done: int, epochs_left: int, per_epoch: float) -> int | None:
         """Generator updates of the whole training: ``done`` so far, then ``per_epoch`` in each epoch left."""
@@ -52,7 +60,7 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         done = self.epoch_start = pl_module.global_step
         epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch
         bar = self.train_progress_bar = self.init_train_tqdm()
-        bar.unit = " updates"
+        bar.unit, bar.bar_format = " updates", _FORMAT
         bar.initial = bar.n = bar.last_print_n = done  # the rate counts from here
         bar.total = self.total_updates(trainer, done, epochs_left, float(trainer.num_training_batches))
         bar.refresh()

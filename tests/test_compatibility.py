@@ -19,6 +19,7 @@ from common import VARIANTS, build, plain, state, trainer
 from torch import nn
 
 from lightning_gans import TECHNIQUES, regularizers
+from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
 from lightning_gans.regularizers import Regularizer
 from lightning_gans.wrappers import DiffAugment, spectral_norm, weight_norm
@@ -35,7 +36,8 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
 PRECISIONS = ["32-true", "64-true", "bf16-mixed"]
 DROPOUT = {"ct_gan", "prc_gan", "prc_gan_clip"}  # with a consistency term of their own
 # Part of a refusal -> what a cell says.
-KINDS = {"more than once": "built in", "BatchNorm": "refused", "stable_rank": "refused", "unroll_steps": "refused"}
+KINDS = {"more than once": "built in", "BatchNorm": "refused", "stable_rank": "refused", "unroll_steps": "refused",
+         "takes labels": "refused"}  # fmt: skip
 VARIETIES = {
     "prc_gan": ", `ratio_clip=None`",
     "prc_gan_clip": ", clipped",
@@ -51,8 +53,10 @@ Outcomes = dict[Combination, str | None]  # the sentence of a refusal, or None w
 def outcome(technique: str, regularizer: str, wrapper: str, precision: str, norm: Any = "none") -> str | None:
     """Train for two generator updates; None, or why it was refused before the first one."""
     torch.manual_seed(1)
-    generator, classifier = DCGANGenerator((1, 8, 8), 3, width=4), DCGANDiscriminator((1, 8, 8), width=4)
-    discriminator = DCGANDiscriminator((1, 8, 8), width=4, norm=norm)
+    classes = 3 if regularizer == "InformationTerm" and technique != "stylex" else None
+    generator = DCGANGenerator((1, 8, 8), 3, width=4, num_classes=classes)
+    classifier = DCGANDiscriminator((1, 8, 8), width=4)
+    discriminator = DCGANDiscriminator((1, 8, 8), width=4, norm=norm, num_classes=classes)
     if technique in DROPOUT or regularizer == "ConsistencyTerm":
         discriminator.layers.append(nn.Dropout(0.3))
     added: list[Regularizer] = [] if regularizer == "none" else [getattr(regularizers, regularizer)()]
@@ -64,7 +68,8 @@ def outcome(technique: str, regularizer: str, wrapper: str, precision: str, norm
     except ValueError as refusal:
         return str(refusal)
     before, fit = state(module), trainer(max_steps=2, precision=precision)
-    fit.fit(module, plain(n=100, shape=(1, 8, 8)))
+    data = plain(n=100, shape=(1, 8, 8))
+    fit.fit(module, data if classes is None else MemoryLoader(data.dataset, torch.arange(100) % 3, 4, shuffle=False))
     assert fit.global_step == 2
     assert all(value.isfinite().all() for value in module.values.values()), module.values
     assert {f"d/{r.name}" for r in added} | {"d/adversarial", "g/adversarial"} <= module.values.keys()
@@ -161,15 +166,17 @@ Written by `python tests/test_compatibility.py`, which tries every technique wit
 
 > {example(found, "more than once")}
 
-**refused**: `UnrolledGAN` takes no regularizer, and `SRNGAN` no discriminator that is normalised otherwise:
+**refused**: `UnrolledGAN` takes no regularizer, `SRNGAN` no discriminator that is normalised otherwise, and `StylEx` has verdicts in the place of labels:
 
 > {example(found, "unroll_steps").partition(", got")[0]} ...
 >
 > {example(found, "stable_rank")}
+>
+> {example(found, "takes labels")}
 
 {{all}}
 
-The discriminator has dropout where a consistency term is involved, which is 0 without it.
+The discriminator has dropout where a consistency term is involved, which is 0 without it, and both networks have classes where `InformationTerm` is, which is about them.
 
 ## BatchNorm in the discriminator
 

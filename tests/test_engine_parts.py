@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from common import equal, make, plain, state, trainer
@@ -16,7 +19,7 @@ from lightning_gans import GAN, GANModule
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules import MemoryLoader, memory
 from lightning_gans.datamodules.resampled import ResampledLoader
-from lightning_gans.engine import resume
+from lightning_gans.engine import resume, rng
 from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.engine.player import Player
@@ -309,3 +312,35 @@ def test_items_that_are_drawn_more_than_once_keep_their_number() -> None:
 def test_the_numbers_are_exact_after_a_resume(tmp_path: Path) -> None:
     whole, again = resumed(Numbered, tmp_path, 4, 14)
     assert equal([b.index for b in whole.batches][-10:], [b.index for b in again.batches][-10:])
+
+
+def test_two_streams_of_random_numbers_take_turns() -> None:
+    """Each draws what it would have drawn alone, cached normal numbers included, whatever the other draws."""
+    draws: list[Callable[[], float]] = [
+        random.random, lambda: random.gauss(0, 1), np.random.random, np.random.standard_normal,
+        lambda: float(torch.rand(())), lambda: 0.0,
+    ]  # fmt: skip
+    chosen = random.Random(0)
+    plans = [[[chosen.randrange(len(draws)) for _ in range(chosen.randrange(4))] for _ in range(60)] for _ in range(2)]
+    plans[1][20:40] = [[5]] * 20  # a stretch in which one of them draws nothing
+
+    def alone(seed: int, plan: list[list[int]]) -> list[float]:
+        rng.seed(seed)
+        return [draws[k]() for turn in plan for k in turn]
+
+    with rng.untouched():
+        expected = [alone(seed, plan) for seed, plan in enumerate(plans)]
+        rng.seed(1)
+        other: Any = rng.capture()  # as a checkpoint has it
+        rng.seed(0)
+        seen: list[list[float]] = [[], []]
+        for turns in zip(*plans):
+            for found, turn in zip(seen, turns):
+                found += [draws[k]() for k in turn]
+                other = rng.swap(other, cuda=False)
+        assert seen == expected
+
+
+def test_swapping_does_without_what_numpy_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rng, "_found", lambda generator: None)
+    test_two_streams_of_random_numbers_take_turns()

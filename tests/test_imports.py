@@ -22,7 +22,7 @@ FOLDERS = {"lightning_gans": ROOT / "lightning_gans", "lightning_gans.datamodule
 # Who may import whom: a name stands for itself and all below it. The longest key that fits a module holds for it.
 FLOOR = {"compat", "checks", "version", "runs.atomic"}  # nothing of ours above them, and everybody may use them
 FIRST = {f"engine.{name}" for name in ("batch", "player", "progress", "graphs", "rng", "distributed", "frozen",
-                                       "contract", "monitors", "loggers")}  # fmt: skip
+                                       "contract", "monitors", "loggers", "shortcuts")}  # fmt: skip
 SECOND = {
     f"engine.{name}"
     for name in ("step", "run", "resume", "logbook", "settings", "sampling", "stream", "first_batch", "connection")
@@ -65,14 +65,25 @@ SIBLINGS = {"runs.atomic", "engine"}  # of which it is said above who of their o
 OTHERS: dict[str, set[str]] = {  # packages beside Python's own
     "compat": {"lightning", "pytorch_lightning", "torch"},
     "engine": {"lightning_utilities", "numpy", "torch"},
-    "runs": {"torch", "yaml"},
-    "metrics": {"numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"},
+    "runs": {"numpy", "torch", "yaml"},
+    "metrics": {"geomloss", "numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"},
     "samplers": {"sklearn", "torch", "tqdm"},
     "datamodules": {"datasets", "numpy", "PIL", "sklearn", "torch", "torchvision", "tqdm"},
-    "visualization": {"matplotlib", "numpy", "PIL", "torch"},
+    "visualization": {"matplotlib", "numpy", "PIL", "plotly", "torch"},
     "callbacks": {"matplotlib", "mpl_toolkits", "numpy", "PIL", "torch", "torchvision", "tqdm", "wandb"},
     "diagnostics": {"numpy", "PIL", "scipy", "torch", "tqdm"},
-    "tools": {"huggingface_hub", "numpy", "onnx", "onnxruntime", "onnxscript", "PIL", "torch", "torchmetrics", "tqdm"},
+    "tools": {
+        "huggingface_hub",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "PIL",
+        "torch",
+        "torchmetrics",
+        "tqdm",
+        "yaml",
+    },
 }
 ANYTHING = {"__init__", "cli"}  # these may import all of the library
 PYTHONS = {"_actions", "_asdict", "_fields", "_getframe", "_replace"}  # of argparse, NamedTuple and sys
@@ -83,7 +94,13 @@ TORCHS = {
     "_buffers",
     "_forward_hooks",
     "_forward_pre_hooks",
+    "_fused_adam_",
+    "_global_optimizer_post_hooks",
+    "_global_optimizer_pre_hooks",
     "_is_view",
+    "_optimizer_step_post_hooks",
+    "_optimizer_step_pre_hooks",
+    "_profiler_enabled",
 }  # no public way is known
 
 

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.double_backward import sparse
 from lightning_gans.functional.double_backward.first_order import linear_input_gradient
-from lightning_gans.functional.double_backward.input_gradient import _method, double_backward, input_gradient
+from lightning_gans.functional.double_backward.input_gradient import chosen, double_backward, input_gradient
 from lightning_gans.functional.draw import uniform
 from lightning_gans.functional.penalties import gradient_penalty, interpolate, perturb
 from lightning_gans.networks import (
@@ -430,9 +430,9 @@ def test_a_critic_in_half_precision_by_itself() -> None:
 def test_methods_nest_and_end() -> None:
     with double_backward("plain"):
         with double_backward("linear"):
-            assert _method.get() == "linear"
-        assert _method.get() == "plain"
-    assert _method.get() == "sparse"
+            assert chosen.get() == "linear"
+        assert chosen.get() == "plain"
+    assert chosen.get() == "sparse"
     with pytest.raises(ValueError, match="must be one of sparse, linear, compiled, plain, got 'fast'"):
         double_backward("fast").__enter__()  # type: ignore[arg-type]
 

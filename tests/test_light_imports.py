@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("matplotlib", "sklearn", "jsonargparse", "torch_fidelity")
+HEAVY = ("matplotlib", "plotly", "sklearn", "jsonargparse", "torch_fidelity")
 MAY = ("lightning_gans/cli/", "lightning_gans/visualization/")
 FILES = [p for folder in ("lightning_gans", "datamodules", "callbacks") for p in sorted((ROOT / folder).rglob("*.py"))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ from common import equal, make, plain, state, trainer
 from torch import Tensor
 
 from lightning_gans.cli import main
-from lightning_gans.optim import ExtraAdam, ExtraSGD, OptimisticAdam, OptimisticSGD
+from lightning_gans.optim import Adam, ExtraAdam, ExtraSGD, OptimisticAdam, OptimisticSGD
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -141,3 +142,60 @@ def test_by_class_path_on_the_command_line(capsys: pytest.CaptureFixture[str], t
     saved = torch.load("runs/a/checkpoints/last.ckpt", weights_only=True, map_location="cpu")
     slots: list[dict[str, Tensor]] = list(saved["optimizer_states"][1]["state"].values())
     assert all({"last_step", "exp_avg"} <= slot.keys() for slot in slots) and len(slots) == 8
+
+
+def two_adams(**options: Any) -> tuple[list[list[Tensor]], list[torch.optim.Adam]]:
+    """Torch's and ours, of the same parameters in two groups."""
+    parameters, optimizers = [], []
+    for kind in (torch.optim.Adam, Adam):
+        torch.manual_seed(0)
+        own = [torch.randn(shape, requires_grad=True) for shape in ((3, 2), (3,), ())]
+        groups = [{"params": own[:2]}, {"params": own[2:], "lr": 0.3}]
+        parameters.append(own)
+        optimizers.append(kind(groups, lr=0.1, betas=(0.5, 0.9), fused=True, **options))
+    return parameters, optimizers
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}, {"maximize": True}, {"amsgrad": True}], ids=str)
+def test_adam_without_wrappers_is_torchs_to_the_bit(options: dict[str, Any]) -> None:
+    """Parameters without a gradient, a loaded state, hooks, a schedule and a closure included."""
+    parameters, optimizers = two_adams(**options)
+    schedules = [torch.optim.lr_scheduler.ExponentialLR(o, 0.9) for o in optimizers]
+    hooked: list[int] = []
+    for step in range(12):
+        gradients = [torch.randn_like(p) for p in parameters[0]]
+        for i, (own, optimizer, schedule) in enumerate(zip(parameters, optimizers, schedules)):
+            for k, (p, gradient) in enumerate(zip(own, gradients)):
+                p.grad = None if (step, k) == (5, 1) else gradient.clone()
+            if step == 7:
+                optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            if step == 9:
+                optimizer.register_step_post_hook(lambda *_, i=i: hooked.append(i))
+            loss = optimizer.step(lambda: torch.tensor(2.0)) if step % 2 else optimizer.step()
+            assert (loss is None) == (step % 2 == 0)
+            schedule.step()
+        assert all(map(torch.equal, *parameters))
+        ours, theirs = (o.state_dict() for o in optimizers)
+        assert ours["param_groups"] == theirs["param_groups"]
+        assert all(torch.equal(a, theirs["state"][k][n]) for k, s in ours["state"].items() for n, a in s.items())
+    assert hooked == [0, 1] * 3
+
+
+def test_adam_goes_without_wrappers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for its first step, and wherever more is asked of it; a loss by a closure is computed once."""
+    by_torch: list[int] = []
+    _, (_, optimizer) = two_adams()
+    own = [p for group in optimizer.param_groups for p in group["params"]]
+    real = Adam._by_torch
+    monkeypatch.setattr(Adam, "_by_torch", lambda self, *a: by_torch.append(step) or real(self, *a))
+    calls: list[int] = []
+    for step in range(6):
+        for p in own:
+            p.grad = torch.ones_like(p)
+        if step == 2:
+            own[0].grad = None
+        if step == 4:
+            optimizer.state[own[1]]["step"] = optimizer.state[own[1]]["step"].clone()  # somebody's own
+        optimizer.step(lambda step=step: calls.append(step) or torch.zeros(()))
+    assert by_torch == [0, 2] and calls == [*range(6)]
+    assert [float(optimizer.state[p]["step"]) for p in own] == [5.0, 6.0, 6.0]

@@ -23,7 +23,8 @@ from lightning_gans.cli.attributes import AskedAttributes
 from lightning_gans.cli.configuration import fit_networks_to_data
 from lightning_gans.cli.interruption import Interruption, handlers_kept, remember_job, requeued
 from lightning_gans.cli.parsing import Parser
-from lightning_gans.cli.plan import plan
+from lightning_gans.cli.plan import Opening, duration, plan
+from lightning_gans.cli.warned import KeptWarnings
 from lightning_gans.compat.lightning import callbacks, loggers, pl_cli, utilities
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.engine.loggers import attempt
@@ -86,6 +87,7 @@ class GANCLI(pl_cli.LightningCLI):
         parser.add_argument("--out", default="runs", help="Folder that holds the runs.")
         parser.add_argument("--name", default=None, help="Folder of this run in OUT; by default <data>-<model>/<date>.")
         parser.add_argument("--dry_run", action="store_true", help="Print the resolved plan and stop.")
+        parser.epilog = "--verbose shows all that Lightning says, too."
         parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of torch; null: its choice.")
         parser.add_argument(
             "--fast", type=bool, default=False, help="fit on a GPU: TF32, cudnn.benchmark, CUDA graphs."
@@ -166,8 +168,13 @@ class GANCLI(pl_cli.LightningCLI):
         trainer: Any = super().instantiate_trainer(**kwargs)
         if getattr(self.datamodule, "vocabulary", None) is not None:
             trainer.callbacks = [_for_text(callback) for callback in trainer.callbacks]
+        if not any(isinstance(callback, gan_callbacks.Rates) for callback in trainer.callbacks):
+            trainer.callbacks.insert(0, gan_callbacks.Rates())
         if self.subcommand == "fit":
-            resume = f"python {shlex.join([sys.argv[0], 'fit', f'--ckpt_path={self.run_dir}'])}"
+            trainer.callbacks.insert(0, Opening(self.run_dir))
+            resume = command("fit", f"--ckpt_path={self.run_dir}")
+            self.held.enter_context(kept := KeptWarnings(self.run_dir))
+            trainer.callbacks.append(kept)
             trainer.callbacks.append(Interruption(self.run_dir / "checkpoints" / "last.ckpt", resume))
         return trainer
 
@@ -181,7 +188,6 @@ class GANCLI(pl_cli.LightningCLI):
             go_fast(self.model, self.trainer.strategy.root_device, self.options["trainer"].get("benchmark") is None)
         self._start_loggers()
         if self.trainer.is_global_zero:
-            print(f"Run folder: {self.run_dir}")
             remember_job(self.run_dir, self.command)
             if self.uses_wandb:
                 write_text(self.run_dir / "wandb_id", self.wandb_id)
@@ -280,6 +286,10 @@ class GANCLI(pl_cli.LightningCLI):
                         f"{entry[name]:.4g} ({when} {entry['step']:.0f})" for when, entry in scores.items()
                     )
                     lines.append(f"{name.removeprefix('metrics/'):<12} {told}")
+        took = next(c.seconds for c in self.trainer.callbacks if isinstance(c, gan_callbacks.Rates))
+        lines.append(f"{'Trained':<12} {self.trainer.global_step:,} updates in {duration(took)}")
+        lines.append(f"{'Next':<12} {command('predict', f'--ckpt_path={self.run_dir}')}  # samples")
+        lines.append(f"{'':<12} {command('report', f'--ckpt_path={self.run_dir}')}   # all of it as a page")
         return "\n".join(lines)
 
 
@@ -308,6 +318,22 @@ class SaveConfig(pl_cli.SaveConfigCallback):
         written = configs(folder)
         if not written or written[-1].read_text() != text:
             write_text(folder / (f"config-{len(written) + 1}.yaml" if written else "config.yaml"), text)
+        for logger in trainer.loggers:
+            attempt(logger, partial(_tell_configuration, logger, text))
+
+
+def _tell_configuration(logger: Any, text: str) -> None:
+    """The whole of it, where a dashboard shows it."""
+    if isinstance(logger, loggers.WandbLogger):
+        logger.experiment.config.update({"config": yaml.safe_load(text)}, allow_val_change=True)
+    elif isinstance(logger, loggers.TensorBoardLogger):
+        logger.experiment.add_text("config", "\n".join(f"    {line}" for line in text.splitlines()))
+
+
+def command(*args: str) -> str:
+    """What to type for this program with these arguments."""
+    program = sys.argv[0] if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
+    return shlex.join([*(["python"] if program.endswith(".py") else []), program, *args])
 
 
 def offline_without_login() -> None:

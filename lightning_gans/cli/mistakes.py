@@ -23,7 +23,8 @@ _LIGHTNINGS = tuple(  # what it asks of options that we hand on to it
         ("lightning.fabric", "utilities.seed"),
     )
 )
-
+_LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric",
+            "pytorch_lightning.callbacks.early_stopping", "lightning.pytorch.callbacks.early_stopping")  # fmt: skip
 
 # Where a TypeError is meant, and no fault of ours.
 ASK_FOR_TYPES = (checks.__name__, contract.__name__, first_batch.__name__, text.__name__)
@@ -79,5 +80,17 @@ def silence() -> None:
         "in eval mode at the start of training",
     ):
         warnings.filterwarnings("ignore", message=f".*{message}.*")
-    for name in ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())
+
+
+@contextmanager
+def quiet(on: bool = True) -> Iterator[None]:
+    """Lightning says nothing of its own (seed, accelerators, limits, what ended a fit) but warnings and early stops."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS if on]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(max(logger.level, logging.INFO if logger.name.endswith("early_stopping") else logging.WARNING))
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before):
+            logger.setLevel(level)

@@ -1,10 +1,12 @@
-"""The resolved plan of a run, for ``--dry_run``."""
+"""What will be trained: in short where a run begins, and measured for ``--dry_run``."""
 
 from __future__ import annotations
 
 import copy
+import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +37,11 @@ def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Pa
     seconds = (clock[-1] - clock[0]) / max(1, len(clock) - 1)
     size, updates = data.batch_size, options["trainer"].get("max_steps", -1)
 
-    def count(net: nn.Module) -> str:
-        return f"{type(net).__name__}, {sum(p.numel() for p in net.parameters()):,} parameters"
-
-    players = {name: " and ".join(player.networks) for name, player in model.players.items()}
-    turns = [f"{getattr(model, f'{name}_steps', 1)} {nets} update(s)" for name, nets in players.items()]
-    networks = [name for player in reversed(model.players.values()) for name in player.networks]
     factor = getattr(model, "g_batch_factor", None)
     fakes = "" if factor is None else f", {size * factor} fakes for the generator's"
-    total = (
-        f"{updates:,} {players[model.counted]} updates, about {_duration(seconds * updates)}"
-        if updates > 0
-        else "no max_steps"
-    )
+    total = "no max_steps"
+    if updates > 0:
+        total = f"{updates:,} {_player(model, model.counted)} updates, about {duration(seconds * updates)}"
     if torch.cuda.is_available() and trial.device.type == "cuda":
         memory = f"{torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB peak on the GPU"
     else:
@@ -56,11 +50,11 @@ def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Pa
     penalties += [r.name for r in getattr(model, "regularizers", ())]
     return "\n".join(
         [
-            f"Technique      {type(model).__name__}, {', '.join(turns)} per cycle",
+            _technique(model),
             f"Data           {data.describe()}",
             f"Samples        shape {tuple(data.shape)}, range {data.value_range}, classes {data.num_classes}",
             f"Noise          shape {model.noise_shape}",
-            *(f"{name.capitalize():<14} {count(getattr(model, name))}" for name in networks),
+            *_networks(model),
             f"Regularizers   {', '.join(penalties) or 'none'}",
             f"Batch          {size} real samples for an update{fakes}",
             f"Cycle          {seconds * 1000:.1f} ms measured, {size * model.batches_needed()[0]} images",
@@ -71,7 +65,65 @@ def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Pa
     )
 
 
-def _duration(seconds: float) -> str:
+class Opening(callbacks.Callback):
+    """Says, before anything is trained, what will be, on what, for how long, and where the run lies."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Say it on the first rank; files are there by now, and a checkpoint is read."""
+        if trainer.is_global_zero:
+            print(opening(trainer, pl_module, self.run_dir), flush=True)
+
+
+def opening(trainer: Any, model: GenerativeModule, run_dir: Path) -> str:
+    """A few lines, of what is known without a step."""
+    data: Any = trainer.datamodule
+    seed, batch, done = os.environ.get("PL_GLOBAL_SEED"), getattr(data, "batch_size", None), model.global_step
+    where = f"{trainer.strategy.root_device}{f' and {n - 1} more' if (n := trainer.world_size) > 1 else ''}"
+    told = type(data).__name__
+    with suppress(NotImplementedError):  # of a user's own
+        told = data.describe()
+    length = f"{trainer.max_steps:,} {_player(model, model.counted)} updates"
+    if trainer.max_steps < 0:
+        length = f"{epochs:,} epochs" if (epochs := trainer.max_epochs or -1) > 0 else "until it is stopped"
+    for limit in (c for c in trainer.callbacks if isinstance(c, callbacks.Timer)):
+        length += f", at most {duration(limit.time_remaining() or 0.0)}"
+    return "\n".join(
+        [
+            _technique(model),
+            f"Data           {told}{f', batches of {batch:,}' if batch else ''}",
+            *_networks(model),
+            f"Length         {length}{f', of which {done:,} are done' if done else ''}",
+            f"Device         {where}, precision {trainer.precision}{f', seed {seed}' if seed else ''}",
+            f"Run folder     {run_dir}",
+        ]
+    )
+
+
+def _technique(model: GenerativeModule) -> str:
+    times = {name: getattr(model, f"{name}_steps", 1) for name in model.players}
+    turns = [f"{n} {_player(model, name)} update{'s' * (n > 1)}" for name, n in times.items()]
+    return f"Technique      {type(model).__name__}, {', '.join(turns)} per cycle"
+
+
+def _player(model: GenerativeModule, name: str) -> str:
+    return " and ".join(model.players[name].networks)
+
+
+def _networks(model: GenerativeModule) -> list[str]:
+    """Class and size of each."""
+    names = [name for player in reversed(model.players.values()) for name in player.networks]
+    nets: dict[str, nn.Module] = {name: getattr(model, name) for name in names}
+    return [
+        f"{name.capitalize():<14} {type(net).__name__}, {sum(p.numel() for p in net.parameters()):,} parameters"
+        for name, net in nets.items()
+    ]
+
+
+def duration(seconds: float) -> str:
+    """A duration, to be read."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

@@ -1,6 +1,7 @@
 """What one learns about a trained model."""
 
 from lightning_gans.diagnostics.att_find import AttFind, coordinate_effects, merge_picks, pick_coordinates
+from lightning_gans.diagnostics.commentaries import commentary_weights
 from lightning_gans.diagnostics.control_measures import ControlTable, control_table, requested_errors
 from lightning_gans.diagnostics.direction_measures import (
     attribute_correlations,
@@ -8,6 +9,7 @@ from lightning_gans.diagnostics.direction_measures import (
     name_directions,
     sign_accuracy,
 )
+from lightning_gans.diagnostics.label_information import LabelUse, label_use
 from lightning_gans.diagnostics.latent_directions import LatentDirections
 from lightning_gans.diagnostics.neuron_shapley import FilterValues, filters_of, neuron_shapley, removal_curve, removed
 
@@ -15,11 +17,14 @@ __all__ = [
     "AttFind",
     "ControlTable",
     "FilterValues",
+    "LabelUse",
     "LatentDirections",
     "attribute_correlations",
+    "commentary_weights",
     "control_table",
     "coordinate_effects",
     "filters_of",
+    "label_use",
     "match_directions",
     "merge_picks",
     "name_directions",

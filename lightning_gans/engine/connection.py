@@ -14,6 +14,7 @@ from lightning_gans.engine import logbook, resume
 from lightning_gans.engine.loggers import let_fail
 from lightning_gans.engine.monitors import keep_monitors
 from lightning_gans.engine.settings import Fresh, before_settings, differences
+from lightning_gans.engine.shortcuts import restore_profiles, skip_profiles
 from lightning_gans.engine.step import Step
 from lightning_gans.engine.stream import NO_BATCH
 
@@ -63,6 +64,31 @@ def hooked_once(trainer: Any, module: Any, step: Step) -> Iterator[Callable[[], 
         vars(module).update({} if own is None else {"on_before_optimizer_step": own})
 
 
+def _clip(trainer: Any, pl_module: Any, optimizer: Any) -> None:
+    """Scale down the gradient of the networks that step; Lightning has unscaled it by now."""
+    if (step := pl_module.run.stepping).player.clip is not None:
+        step.clip()
+
+
+def step_optimizer(trainer: Any, module: Any, step: Step, counted: bool) -> None:
+    """Step a player's optimizer: by Lightning, which counts it, if it is the counted one's.
+
+    The others go past its counter, and where nobody has a hook there past all it does.
+    """
+    if step.may_repeat:
+        with hooked_once(trainer, module, step) as closure:
+            if counted:
+                step.optimizer.step(closure)
+            else:
+                trainer.strategy.optimizer_step(step.optimizer.optimizer, closure, model=module)
+    elif counted:
+        step.optimizer.step(step.closure)
+    elif step.simple and module.run.hooks.none(trainer, module):
+        step.optimizer.optimizer.step()
+    else:
+        trainer.strategy.optimizer_step(step.optimizer.optimizer, step.closure, model=module)
+
+
 def _no_hook(optimizer: Optimizer) -> None:
     """What is called in place of a hook that has fired already."""
 
@@ -85,6 +111,9 @@ class Connection(callbacks.Callback):
         pl_module.begin()
         if pl_module.vocabulary_size is not None:  # before callbacks of the user's write texts
             pl_module.vocabulary = getattr(getattr(trainer, "datamodule", None), "vocabulary", None)
+        skip_profiles(trainer)
+        if any(player.clip is not None for player in pl_module.players.values()):  # else there is no such hook
+            vars(self)["on_before_optimizer_step"] = _clip
         pl_module.run.fresh = Fresh(trainer)
         if cycles := trainer.fast_dev_run or (type(trainer.overfit_batches) is int and trainer.overfit_batches):
             needed = int(cycles) * pl_module.batches_needed()[0]
@@ -129,32 +158,21 @@ class Connection(callbacks.Callback):
         """Lightning is about to open the next epoch's iterator."""
         pl_module.run.stream.enter_loader_random_state(trainer.train_dataloader)
 
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        """Clip the gradient of the networks that step; Lightning has unscaled it by now."""
-        if (step := pl_module.run.stepping).player.clip is not None:
-            step.clip()
-
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Say so if somebody's ``training_step`` has trained in place of ours."""
-        self._tell_step(trainer, pl_module)
+        every, step = trainer.log_every_n_steps, trainer.global_step
+        if not self.others_log and every and step % every == 0:
+            self.others_log = bool(trainer.loggers) and bool(trainer.logged_metrics)
+        if self.others_log:
+            # What people log stands at the number of updates, as ours does, and not one before: Lightning takes the
+            # step from a value of that name. It stays what checkpoints are named by, so it is told in each step.
+            pl_module.log("step", float(step), batch_size=1)
         if pl_module.run.stream.untouched:
             pl_module.run.stream.untouched = False
             pl.utilities.rank_zero_warn(
                 f"{type(pl_module).__name__}.training_step must call super().training_step(dataloader_iter), which "
                 "trains, got one that does not: override terms or cycle to train in another way."
             )
-
-    def _tell_step(self, trainer: Any, pl_module: Any) -> None:
-        """What people log themselves stands at the number of updates, as ours does, and not one before.
-
-        Lightning takes the step from a value of that name. It stays what checkpoints are named by, so it is told in
-        each step, once somebody logs.
-        """
-        every = trainer.log_every_n_steps
-        if not self.others_log and every and trainer.global_step % every == 0:
-            self.others_log = bool(trainer.loggers) and bool(trainer.logged_metrics)
-        if self.others_log:
-            pl_module.log("step", float(trainer.global_step), batch_size=1)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Step the schedulers that count epochs, before anybody compares a value."""
@@ -177,6 +195,7 @@ class Connection(callbacks.Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Leave the callbacks of others as they were."""
+        restore_profiles(trainer)
         if pl_module.run is not None:
             pl_module.run.monitors.end(trainer)
             pl_module.run.watching = False  # a checkpoint may be written of what there is
@@ -184,6 +203,7 @@ class Connection(callbacks.Callback):
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Let go of trainer and data. Lightning ends silently where there is nothing to train on, or too little."""
         pl_module.run.trainer = None
+        restore_profiles(trainer)
         if pl_module.needs_index and hasattr(trainer.train_dataloader, "with_index"):
             trainer.train_dataloader.with_index = False  # it may be another module's next
         if trainer.num_training_batches == 0 and trainer.limit_train_batches != 0:

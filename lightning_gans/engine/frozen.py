@@ -52,8 +52,12 @@ def buffers_of(places: Places) -> Buffers:
 
 def swap_in_copies(places: Places) -> Buffers:
     """Put copies of the buffers in their places; returns the originals for :func:`put_back`."""
-    originals = buffers_of(places)
-    put_back([(module, name, buffer.clone()) for module, name, buffer in originals])
+    originals: Buffers = []
+    for module, name in places:
+        buffers = module._buffers
+        buffer = cast(Tensor, buffers[name])
+        originals.append((module, name, buffer))
+        buffers[name] = buffer.clone()
     return originals
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from lightning_gans import checks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import logbook, resume, rng
 from lightning_gans.engine.batch import Batch, Terms, to_device
-from lightning_gans.engine.connection import Connection, check_connected, hooked_once, refuse_lightnings_own
+from lightning_gans.engine.connection import Connection, check_connected, refuse_lightnings_own, step_optimizer
 from lightning_gans.engine.first_batch import check_data, check_not_lazy
 from lightning_gans.engine.player import Player
 from lightning_gans.engine.progress import Progress
@@ -25,9 +24,8 @@ from lightning_gans.engine.step import TermsOf
 from lightning_gans.functional import draw
 from lightning_gans.functional.columns import Names, check_names, columns, left_out
 from lightning_gans.functional.conditional import takes_labels
-from lightning_gans.functional.double_backward.input_gradient import DoubleBackward, double_backward
-
-_NOTHING = nullcontext(None)
+from lightning_gans.functional.double_backward.input_gradient import DoubleBackward, chosen
+from lightning_gans.optim.adam import Adam
 
 
 class GenerativeModule(Sampling):
@@ -141,6 +139,8 @@ class GenerativeModule(Sampling):
     def draw_noise(self, n: int) -> Tensor:
         """Standard normal noise for ``n`` samples, (n, *noise_shape)."""
         run = self.run
+        if run.world == 1:
+            return torch.randn((n, *run.noise_shape), generator=run.noise, device=run.noise.device, dtype=run.dtype)
         return draw.normal(n, *run.noise_shape, generator=run.noise, device=run.noise.device, dtype=run.dtype)
 
     def take(self, n: int) -> list[Batch]:
@@ -163,11 +163,7 @@ class GenerativeModule(Sampling):
         """
         step = self.run.stepping = self.run.steps[player]
         step.compute(terms, batches, key)
-        with hooked_once(self.trainer, self, step) if step.may_repeat else _NOTHING as closure:
-            if player == self.counted:
-                step.optimizer.step(closure or step.closure)
-            else:
-                self.run.strategy.optimizer_step(step.optimizer.optimizer, closure or step.closure, model=self)
+        step_optimizer(self.trainer, self, step, player == self.counted)
         self.progress.done[player] += 1
         self.progress.updates[player] += 1
         torch.clear_autocast_cache()  # Lightning 2.4 keeps weights as they were cast first in a cycle
@@ -185,8 +181,11 @@ class GenerativeModule(Sampling):
         if self.annealed and not any(self.progress.done.values()):
             for net in self.annealed:
                 self.values.update(net.at_update(self.global_step))
-        with double_backward(self.double_backward):
+        before = chosen.set(self.double_backward)
+        try:
             self.cycle()
+        finally:
+            chosen.reset(before)
         trainer: Any = self.trainer
         if trainer.lr_scheduler_configs:
             self.step_schedulers("step")
@@ -210,8 +209,9 @@ class GenerativeModule(Sampling):
             return
         self.run.monitors.check(trainer, values, last=False)
         shown = {f"{name}/loss" for name in ("d", "g", *(self.players if len(self.players) < 3 else ()))}
-        for name, value in values.items():
-            self.log(name, value, prog_bar=name in shown, logger=False, batch_size=1)
+        # Not by self.log, after which Lightning goes through all values in every step.
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
+        trainer.progress_bar_metrics.update({name: value for name, value in values.items() if name in shown})
         for logger in trainer.loggers:  # directly: the x-axis is the number of updates
             logger.log_metrics({**values, "time/images_seen": float(self.images_seen)}, step=trainer.global_step)
 

@@ -18,6 +18,7 @@ from lightning_gans.engine.monitors import Monitors
 from lightning_gans.engine.player import Player, needs_closure
 from lightning_gans.engine.progress import Progress
 from lightning_gans.engine.settings import Fresh
+from lightning_gans.engine.shortcuts import Hooks
 from lightning_gans.engine.step import Step
 from lightning_gans.engine.stream import DataStream
 from lightning_gans.functional.conditional import takes_labels
@@ -58,6 +59,7 @@ class Run:
         needs_two: a network that cannot be trained on a batch of one sample, if there is any.
         fresh: optimizers and schedules as they were configured.
         monitors: who compares which value.
+        hooks: who has a hook of optimizer steps.
         watching: losses must be finite; not if a callback of the user's sees to that.
         trainer: whose fit it is; None once that is over.
         began: updates of all players before this fit.
@@ -88,6 +90,7 @@ class Run:
             for hook in _TRANSFER
         )
         self.trainer: Any = trainer
+        self.hooks = Hooks(trainer)
         self.strategy, self.precision = cast(Any, trainer.strategy), cast(Any, trainer.precision_plugin)
         self.steps: dict[str, Step] = {}
         self.looked, self.watching, self.began = False, True, -1

@@ -102,9 +102,17 @@ class Sampling(pl.LightningModule):
         """Forget the averaged network."""
         self._slot.clear()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Words go straight to where they are, since a module looks long for parameters: Lightning sets one all day."""
+        if type(value) is str and type(vars(self).get(name)) is str:
+            vars(self)[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """The network's output for noise ``z`` (N, *noise_shape), with labels if it takes them."""
-        return conditional_call(getattr(self, self.made_by), z, labels)
+        network = getattr(self, self.made_by)
+        return network(z) if labels is None else conditional_call(network, z, labels)
 
     def latents(
         self,

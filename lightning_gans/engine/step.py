@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import reduce
+from operator import attrgetter
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,7 @@ from lightning_gans.engine import distributed, rng
 from lightning_gans.engine.batch import TENSORS, Batch, Terms
 from lightning_gans.engine.frozen import Buffers, buffers_of, places_of, put_back, swap_in_copies
 from lightning_gans.engine.graphs import StepGraphs
-from lightning_gans.engine.player import Player, may_call_again
+from lightning_gans.engine.player import Player, may_call_again, needs_closure
 from lightning_gans.engine.progress import Progress
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
 from lightning_gans.optim.sam import ascend
@@ -24,6 +25,7 @@ from lightning_gans.optim.sam import put_back as put_weights_back
 _NOTHING = nullcontext()
 TermsOf = Callable[[Batch], Terms]
 Gradients = Sequence[Tensor | None]
+_trains = attrgetter("requires_grad")
 
 
 class Step:
@@ -63,6 +65,7 @@ class Step:
         self._many = distributed.world_size() > 1
         self._exact_name = f"{player.name}/loss"
         self.may_repeat = may_call_again(self.optimizer.optimizer)
+        self.simple = player.clip is None and not needs_closure(self.optimizer.optimizer)  # needs no hook, no closure
         self.terms: dict[str, None] = {}  # names of what is minimised
         self.calls = 0  # of the closure, since the last gradients
         self.loss = torch.empty(())
@@ -121,7 +124,9 @@ class Step:
 
     # ------------------------------------------------------------------ gradients
     def _evaluate(self, terms: TermsOf, batches: Sequence[Batch]) -> Gradients:
-        own = [p for group in self._groups for p in group["params"] if p.requires_grad]
+        own: list[nn.Parameter] = []
+        for group in self._groups:
+            own += filter(_trains, group["params"])
         others = []
         for group in self._other_groups:
             for p in group["params"]:

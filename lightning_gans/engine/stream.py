@@ -47,15 +47,15 @@ class DataStream:
         self._replay = 0
         self._first = True
         self._iterator: Iterator[Any] | None = None
-        self._training_state: rng.RNGState | None = None  # set while the global generators are the loader's
-        self._data_state: rng.RNGState | None = None
+        self._training_state: rng.Place | rng.RNGState | None = None  # while the global generators are the loader's
+        self._data_state: rng.Place | None = None
         self._items: int | None = None  # in the data, if they have a length
         self._seeded_once = False  # the loader draws from the global generators only when an epoch begins
 
     def enter_loader_random_state(self, loaders: Any) -> None:
         """Give the global generators to the loaders, which Lightning is about to open (in ``on_train_epoch_start``)."""
         if self._training_state is None:
-            self._training_state = rng.capture()
+            self._training_state = rng.swap(None)
         self._seed_epoch(self._next_epoch, loaders)
 
     def fill(self, iterator: Any, n: int, following: int) -> bool:
@@ -67,20 +67,16 @@ class DataStream:
         opening, self.untouched = iterator is not self._iterator, False
         if not opening and self._seeded_once:
             return self._fill(iterator, n, following)
-        training = self._training_state or rng.capture()
-        self._training_state = None
+        training, self._training_state = self._training_state, None
+        here = rng.swap(None if opening else self._data_state)
         try:
             if opening:
                 self._open(iterator)
-            else:
-                assert self._data_state is not None
-                rng.restore(self._data_state)
             complete = self._fill(iterator, n, following)
             if not complete and self.position == 0:
                 raise ValueError(NO_BATCH)
-            self._data_state = rng.capture(cuda=False)
         finally:
-            rng.restore(training)
+            self._data_state = rng.swap(training or here, cuda=False)
         return complete
 
     def _fill(self, iterator: Any, n: int, following: int) -> bool:

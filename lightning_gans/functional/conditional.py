@@ -92,7 +92,8 @@ def score(
     >>> score(lambda x, labels: x.sum(1) + labels, torch.ones(2, 3), torch.tensor([0, 1])).tolist()
     [3.0, 4.0]
     """
-    return check_scores(conditional_call(discriminator, x, labels), len(x), name)
+    scores, n = discriminator(x) if labels is None else conditional_call(discriminator, x, labels), len(x)
+    return scores if scores.shape == (n,) else check_scores(scores, n, name)
 
 
 def check_scores(scores: Tensor, n: int, name: str = "discriminator") -> Tensor:

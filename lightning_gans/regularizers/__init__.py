@@ -6,6 +6,7 @@ from lightning_gans.regularizers.dragan import DRAGAN
 from lightning_gans.regularizers.drift import Drift
 from lightning_gans.regularizers.finite_difference import FiniteDifferencePenalty
 from lightning_gans.regularizers.gradient_penalty import R1, R2, GradientPenalty
+from lightning_gans.regularizers.information import InformationTerm
 from lightning_gans.regularizers.regularizer import Regularizer
 from lightning_gans.regularizers.score_penalty import ScorePenalty
 
@@ -18,6 +19,7 @@ __all__ = [
     "Drift",
     "FiniteDifferencePenalty",
     "GradientPenalty",
+    "InformationTerm",
     "Regularizer",
     "ScorePenalty",
 ]

@@ -36,7 +36,7 @@ class PathLength(Regularizer):
         shrink: it is taken on so many times fewer samples, >= 1.
 
     Raises:
-        ValueError: for settings out of range, and, when called, for a generator without styles.
+        ValueError: for settings out of range, and, when a game is made, for a generator without styles.
     """
 
     name = "path_length"
@@ -47,6 +47,11 @@ class PathLength(Regularizer):
         checks.inside(decay=decay)
         checks.at_least_one(shrink=shrink)
         self.decay, self.shrink = decay, shrink
+
+    def fitting(self, network: nn.Module) -> Regularizer:
+        """Itself, for a generator by styles."""
+        require_styles(network, "PathLength")
+        return self
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
         """The term at fresh styles; what it is given as a discriminator is the player's network, the generator."""

@@ -71,6 +71,10 @@ class Regularizer(ABC):
             checks.at_least_one(every=every)
             self.every = every
 
+    def fitting(self, network: nn.Module) -> Regularizer:
+        """Itself; a subclass raises a ValueError here for a network of its player that it cannot be taken of."""
+        return self
+
     @abstractmethod
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
         """The unweighted term, given the batch and the fake samples (N, ...) of this step."""

@@ -1,6 +1,7 @@
 """Better samples of a trained GAN, by its discriminator: no network is changed. One file per paper."""
 
 from lightning_gans.samplers.base import LatentSampler, Report, Sampler
+from lightning_gans.samplers.boosted import BoostedRatio, boosted_ratio
 from lightning_gans.samplers.calibration import Calibrated, calibrate, calibration_z
 from lightning_gans.samplers.collaborative import CollaborativeSampler
 from lightning_gans.samplers.guided import Guided
@@ -12,6 +13,7 @@ from lightning_gans.samplers.rejection import RejectionSampler, Thresholding, ac
 from lightning_gans.samplers.truncation import Truncation
 
 __all__ = [
+    "BoostedRatio",
     "Calibrated",
     "Chains",
     "CollaborativeSampler",
@@ -27,6 +29,7 @@ __all__ = [
     "Thresholding",
     "Truncation",
     "acceptance_logit",
+    "boosted_ratio",
     "calibrate",
     "calibration_z",
     "keep_training",

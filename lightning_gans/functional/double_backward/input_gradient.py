@@ -23,7 +23,7 @@ DoubleBackward = Literal["sparse", "linear", "compiled", "plain"]
 # Networks with the input shapes for which nothing in them was worth replacing: small MLPs, which the mode would slow.
 _nothing_to_gain: WeakKeyDictionary[nn.Module, set[torch.Size]] = WeakKeyDictionary()
 _held: WeakKeyDictionary[nn.Module, tuple[bool, bool]] = WeakKeyDictionary()
-_method: ContextVar[DoubleBackward] = ContextVar("double_backward", default="sparse")
+chosen: ContextVar[DoubleBackward] = ContextVar("double_backward", default="sparse")  # see double_backward
 
 
 @contextmanager
@@ -48,11 +48,11 @@ def double_backward(method: DoubleBackward) -> Iterator[None]:
     """
     if method not in get_args(DoubleBackward):
         raise ValueError(f"double_backward must be one of {', '.join(get_args(DoubleBackward))}, got {method!r}.")
-    token = _method.set(method)
+    token = chosen.set(method)
     try:
         yield
     finally:
-        _method.reset(token)
+        chosen.reset(token)
 
 
 def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool = True, through: bool = False) -> Tensor:
@@ -66,7 +66,7 @@ def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool =
     >>> input_gradient(lambda x: x.square().sum(1), torch.tensor([[1.0, 2.0]])).tolist()
     [[2.0, 4.0]]
     """
-    method = _method.get() if create_graph else "plain"
+    method = chosen.get() if create_graph else "plain"
     if through and method != "plain":
         method = "sparse"
     network = _network(discriminator)

@@ -1,0 +1,43 @@
+"""Commands that show what runs have done: ``report`` and ``compare``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lightning_gans.cli.mistakes import silence, told
+from lightning_gans.tools.compare import compare as compared
+from lightning_gans.tools.report import report as reported
+
+
+def report(args: list[str]) -> None:
+    """``report``: a run as one HTML file: curves, samples over training, protocols, warnings, card, configuration."""
+    parser = argparse.ArgumentParser("report", description=report.__doc__)
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="Folder of a run, or a checkpoint in one.")
+    parser.add_argument("--out", type=Path, default=None, help="HTML file; by default report.html in the run.")
+    own = parser.parse_args(args)
+    silence()
+    with told():
+        print(f"Report       {reported(own.ckpt_path, own.out)}")
+
+
+def compare(args: list[str]) -> None:
+    """``compare``: runs, or folders of runs that differ in their seeds, as tables and one HTML file of curves."""
+    parser = argparse.ArgumentParser("compare", description=compare.__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="Folders of runs, or of runs of several seeds.")
+    parser.add_argument("--out", type=Path, default=Path("comparison.html"), help="HTML file.")
+    parser.add_argument("--reach", action="append", default=[], metavar="SCORE=VALUE",
+                        help="Tell the time to this value; by default to the best that all runs reach.")  # fmt: skip
+    own = parser.parse_args(args)
+    silence()
+    with told():
+        print(found := compared(own.runs, own.out, dict(_level(text) for text in own.reach)))
+        print(f"\nComparison   {found.path}")
+
+
+def _level(text: str) -> tuple[str, float]:
+    name, equals, value = text.rpartition("=")
+    try:
+        return name, float(value if equals else "?")
+    except ValueError:
+        raise ValueError(f"--reach must be SCORE=VALUE, as fid/lenet=20, got {text}.") from None

@@ -1,0 +1,51 @@
+"""What Lightning does around each update for those who ask, left out where nobody does."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+from lightning_gans.compat.lightning import callbacks, pl, strategies
+
+_HOOK = "on_before_optimizer_step"
+
+
+def skip_profiles(trainer: Any) -> None:
+    """Let a profiler that measures nothing not be entered and left some thirty times in each update."""
+    if type(trainer.profiler) is pl.profilers.PassThroughProfiler:
+        vars(trainer.profiler)["profile"] = nullcontext
+
+
+def restore_profiles(trainer: Any) -> None:
+    """Undo :func:`skip_profiles`."""
+    vars(trainer.profiler).pop("profile", None)
+
+
+class Hooks:
+    """Whether anybody hooks into optimizer steps: if not, what Lightning makes of one is that step alone."""
+
+    def __init__(self, trainer: Any) -> None:
+        precision, kinds = trainer.precision_plugin, pl.plugins
+        steps: list[Any] = [kinds.Precision.optimizer_step]
+        if getattr(precision, "scaler", None) is None:
+            steps.append(kinds.MixedPrecision.optimizer_step)
+        self._plain = _function(trainer.strategy.optimizer_step) is strategies.Strategy.optimizer_step
+        self._plain &= _function(precision.optimizer_step) in steps
+        self._plain &= type(trainer.profiler) is pl.profilers.PassThroughProfiler
+        self._seen: tuple[Any, int] | None = None
+        self._alone = False
+
+    def none(self, trainer: Any, module: Any) -> bool:
+        """Whether there is no such hook now, of a callback or of the module."""
+        found = trainer.callbacks
+        if self._seen is None or self._seen[0] is not found or self._seen[1] != len(found):
+            self._seen = found, len(found)
+            mine = getattr(type(module), _HOOK) is not getattr(pl.LightningModule, _HOOK)
+            nothing = callbacks.Callback.on_before_optimizer_step
+            theirs = any(_function(getattr(callback, _HOOK)) is not nothing for callback in found)
+            self._alone = self._plain and not mine and not theirs
+        return self._alone and _HOOK not in vars(module)
+
+
+def _function(method: Any) -> Any:
+    return getattr(method, "__func__", method)

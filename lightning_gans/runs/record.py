@@ -1,0 +1,175 @@
+"""What a run has left behind, as numbers and text: for reports and comparisons."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
+from lightning_gans.runs.folder import configs
+
+SECONDS = "time/seconds"
+# What may differ between two runs on the same data: how it is fetched and dealt out.
+_DEALING = {"batch_size", "batches_per_epoch", "root", "download", "workers", "flip", "dequantize", "one_hot"}
+# Parts of scores' names of which more is better, where no checkpoint tells (`ScoreCallback.higher_is_better`).
+HIGHER_IS_BETTER = frozenset(("is", "precision", "recall", "density", "coverage", "modes", "high_quality", "bleu-2",
+                              "bleu-3", "bleu-4", "bleu-5", "distinct-1", "distinct-2"))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values over generator updates, both of one length; values may be NaN."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run's folder as it is read.
+
+    Attributes:
+        folder: it.
+        curves: by the names of ``metrics.csv``, in its order.
+        config: the newest configuration; empty where there is none.
+        protocols: how scores were made, by the label of their file.
+        warned: what was warned of during training, one line each.
+    """
+
+    folder: Path
+    curves: dict[str, Curve]
+    config: dict[str, Any] = field(default_factory=dict)
+    protocols: dict[str, dict[str, Any]] = field(default_factory=dict)
+    warned: list[str] = field(default_factory=list)
+
+    @property
+    def scores(self) -> list[str]:
+        """Names of the scores."""
+        return [name for name in self.curves if name.startswith("metrics/")]
+
+    @property
+    def updates(self) -> int:
+        """The last one on record."""
+        return int(max(curve.steps[-1] for curve in self.curves.values()))
+
+    @property
+    def seed(self) -> Any:
+        """As configured."""
+        return self.config.get("seed_everything")
+
+    @property
+    def data(self) -> Any:
+        """Class and arguments of the data, without how they are dealt out; None where they are not on record."""
+        return _without(self.config.get("data"), _DEALING)
+
+    @cached_property
+    def checkpoint(self) -> dict[str, Any]:
+        """The newest one; empty where none can be read."""
+        try:
+            return read_checkpoint(newest_checkpoint(self.folder))
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    @cached_property
+    def higher_is_better(self) -> frozenset[str]:
+        """Parts of the names of such scores."""
+        states = self.checkpoint.get("callbacks", {}).values()
+        known = [s["higher_is_better"] for s in states if isinstance(s, Mapping) and "higher_is_better" in s]
+        return HIGHER_IS_BETTER.union(*known)
+
+    def better(self, name: str) -> Any:
+        """``max`` or ``min``, whichever picks the better of two values of a score."""
+        return max if set(name.split("/")) & self.higher_is_better else min
+
+    def best(self, name: str) -> tuple[float, int] | None:
+        """The best value of a score and its update; None if there is no number."""
+        curve = self.curves[name]
+        found = [(v, int(s)) for s, v in zip(curve.steps, curve.values) if math.isfinite(v)]
+        return self.better(name)(found, key=lambda pair: pair[0]) if found else None
+
+    def seconds_at(self, step: float) -> float:
+        """Seconds of training until an update, between those on record; NaN where none are."""
+        if (clock := self.curves.get(SECONDS)) is None:
+            return math.nan
+        return float(np.interp(step, [0.0, *clock.steps], [0.0, *clock.values]))
+
+    def reached(self, name: str, value: float) -> int | None:
+        """The first update at which a score is as good as a value."""
+        curve, better = self.curves[name], self.better(name)
+        good = (int(s) for s, v in zip(curve.steps, curve.values) if math.isfinite(v) and better(v, value) == v)
+        return next(good, None)
+
+    @property
+    def updates_per_second(self) -> float:
+        """The median between rows, which passes over the time of scores; NaN where it is not on record."""
+        if (clock := self.curves.get(SECONDS)) is None or len(clock.steps) < 2:
+            return math.nan
+        took = np.diff(clock.values)
+        return float(np.median(np.diff(clock.steps)[took > 0] / took[took > 0])) if (took > 0).any() else math.nan
+
+
+def read_record(folder: str | Path) -> Record:
+    """Read a run's folder.
+
+    Raises:
+        ValueError: there is no ``metrics.csv`` with a number in it.
+    """
+    folder = Path(folder)
+    path = folder / "metrics.csv"
+    if not path.is_file():
+        raise ValueError(f"A run must hold metrics.csv, got {folder}, which has none.")
+    curves = read_curves(path)
+    if not curves:
+        raise ValueError(f"metrics.csv must hold steps and values, got none in {path}.")
+    known = configs(folder)
+    config = yaml.safe_load(known[-1].read_text()) if known else {}
+    warned = folder / "warnings.txt"
+    return Record(folder, curves, config if isinstance(config, dict) else {}, _protocols(folder),
+                  warned.read_text().splitlines() if warned.is_file() else [])  # fmt: skip
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """The columns of a ``metrics.csv`` that have values."""
+    columns: dict[str, list[tuple[float, float]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            step = _number(row.get("step"))
+            if step is None:
+                continue
+            for name, text in row.items():
+                if name and name != "step" and (value := _number(text)) is not None:
+                    columns.setdefault(name, []).append((step, value))
+    return {n: Curve(*(np.array(part, dtype=float) for part in zip(*pairs))) for n, pairs in columns.items()}
+
+
+def _number(text: Any) -> float | None:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def _protocols(folder: Path) -> dict[str, dict[str, Any]]:
+    found = {}
+    for path in sorted(folder.glob("scores-*.jsonl")):
+        try:
+            last = json.loads(path.read_text().strip().splitlines()[-1])
+            found[path.stem.removeprefix("scores-")] = dict(last["protocol"])
+        except (ValueError, IndexError, KeyError, TypeError):  # half a line of a killed run
+            continue
+    return found
+
+
+def _without(config: Any, names: set[str]) -> Any:
+    if isinstance(config, Mapping):
+        return {key: _without(value, names) for key, value in config.items() if key not in names}
+    return config

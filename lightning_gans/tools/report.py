@@ -1,0 +1,120 @@
+"""A run as one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_gans import checks
+from lightning_gans.runs.atomic import check_writable, write_text
+from lightning_gans.runs.card import card
+from lightning_gans.runs.checkpoints import read_checkpoint
+from lightning_gans.runs.folder import run_of
+from lightning_gans.runs.record import Curve, Record, read_record
+from lightning_gans.visualization import page
+from lightning_gans.visualization.charts import Line, line_chart
+
+_FILMS = {"step": "Samples of one fixed noise", "interpolation": "Interpolations", "neighbours": "Nearest neighbours"}
+UNKNOWN = "-"
+_GROUPS = {"lr": "Learning rates", "time": "Time", "grad": "Gradient norms"}
+
+
+def report(path: str | Path, out: str | Path | None = None) -> Path:
+    """Write one HTML file about a run: curves, samples over training, protocols, warnings, card and configuration.
+
+    Args:
+        path: its folder, or a checkpoint in it, whose model card is shown in place of the newest one's.
+        out: the file; by default ``report.html`` in the run.
+
+    Raises:
+        ValueError: there is no run, or it has no metrics.
+        ImportError: plotly is not installed.
+    """
+    checks.installed("plotly")
+    path = Path(path)
+    folder = path if path.is_dir() else run_of(path)
+    if folder is None or not path.exists():
+        raise ValueError(f"--ckpt_path must be a run or a checkpoint that lies in one, got {path}.")
+    record = read_record(folder)
+    out = Path(out or folder / "report.html")
+    check_writable("--out", out)
+    checkpoint, name = (record.checkpoint, "last.ckpt") if path.is_dir() else (read_checkpoint(path), path.name)
+    films = [(title, page.film(folder / "samples", prefix)) for prefix, title in _FILMS.items()]
+    sections = [
+        ("Warnings", page.notes(record.warned)),
+        ("Scores", _score_table(record) + page.charts(_panels(record, scores=True), "scores")),
+        *films,
+        ("Loss terms and diagnostics", page.charts(_panels(record, scores=False), "terms")),
+        ("How scores were measured", protocol_tables(record.protocols)),
+        ("Model card", page.markdown(card(checkpoint, name)) if "class_path" in checkpoint else ""),
+        ("Configuration", _configuration(record)),
+    ]
+    facts = [title_of(record), f"{record.updates:,} updates", *_time(record), str(folder)]
+    write_text(out, page.page(title_of(record), " · ".join(facts[1:]), sections))
+    return out
+
+
+def title_of(record: Record) -> str:
+    """Technique and data, as far as they are on record."""
+    model, data = (
+        str((record.config.get(k) or {}).get("class_path", "")).rpartition(".")[2] for k in ("model", "data")
+    )
+    return f"{model} on {data}" if model and data else record.folder.name
+
+
+def _panels(record: Record, scores: bool) -> dict[str, Any]:
+    """A figure for each score, or for each group of other curves."""
+    if scores:
+        return {n.removeprefix("metrics/"): line_chart([_line(n, record.curves[n])]) for n in record.scores}
+    groups: dict[str, list[str]] = {}
+    for name in record.curves:
+        if name not in record.scores:
+            group, _, rest = name.partition("/")
+            groups.setdefault(name if group == "time" or not rest else group, []).append(name)
+    return {
+        _GROUPS.get(group, group): line_chart([_line(n, record.curves[n], i, n) for i, n in enumerate(names)])
+        for group, names in groups.items()
+    }
+
+
+def _line(name: str, curve: Curve, colour: int = 0, label: str | None = None) -> Line:
+    return Line(label or name, curve.steps, curve.values, None, colour)
+
+
+def _score_table(record: Record) -> str:
+    rows = []
+    for name in record.scores:
+        curve, best = record.curves[name], record.best(name)
+        found = [UNKNOWN] * 3 if best is None else [f"{best[0]:.4g}", f"{best[1]:,}", clock(record.seconds_at(best[1]))]
+        rows.append([name.removeprefix("metrics/"), f"{curve.values[-1]:.4g}", f"{int(curve.steps[-1]):,}", *found])
+    return page.table(["score", "last", "at update", "best", "at update", "after"], rows) if rows else ""
+
+
+def protocol_tables(known: Mapping[str, Mapping[str, Any]]) -> str:
+    """How scores were made, a table for each label."""
+    return "".join(page.table([label, ""], protocol.items()) for label, protocol in known.items())
+
+
+def _configuration(record: Record) -> str:
+    text = yaml.safe_dump(record.config, sort_keys=False) if record.config else ""
+    return page.folded("config.yaml", text) if text else ""
+
+
+def _time(record: Record) -> list[str]:
+    rate = record.updates_per_second
+    took = record.seconds_at(record.updates)
+    return [] if math.isnan(took) else [clock(took), f"{rate:.3g} updates per second"]
+
+
+def clock(seconds: float) -> str:
+    """A duration, to be read."""
+    if math.isnan(seconds):
+        return UNKNOWN
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.3g} s"

@@ -1,0 +1,75 @@
+"""Curves over generator updates as plotly draws them: hover, zoom, lines that a click on their name hides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lightning_gans import checks
+from lightning_gans.visualization.images import INK
+
+COLOURS = ("#1f6fa8", "#d1601f", "#3a8f5c", "#8a5aa8", "#c04a5a", "#7a6a4f", "#2a9d9d", "#b58a1b", "#5b6472", "#d477a8")
+POINTS = 2000  # of a line: more would not be seen, and would have to be loaded
+MARKED = 60  # values, up to which each gets a dot
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart.
+
+    Attributes:
+        name: in the legend.
+        x: of one length with ``y``.
+        y: values; NaN leaves a gap.
+        band: (low, high) around them, if there is one.
+        colour: number of its colour; lines of one number belong together.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    band: tuple[np.ndarray, np.ndarray] | None = None
+    colour: int = 0
+
+
+def line_chart(lines: Sequence[Line], x_title: str = "generator updates", height: int = 300) -> Any:
+    """A plotly figure of the lines, each thinned to :data:`POINTS`.
+
+    Raises:
+        ImportError: plotly is not installed.
+    """
+    checks.installed("plotly")
+    from plotly import graph_objects
+
+    figure = graph_objects.Figure()
+    for line in lines:
+        colour, kept = COLOURS[line.colour % len(COLOURS)], thinned(len(line.x))
+        if line.band is not None:
+            low, high = (part[kept] for part in line.band)
+            outline = [*high, *low[::-1]]
+            figure.add_scatter(x=[*line.x[kept], *line.x[kept][::-1]], y=outline, fill="toself", fillcolor=colour,
+                               opacity=0.18, line={"width": 0}, legendgroup=line.name, showlegend=False,
+                               hoverinfo="skip")  # fmt: skip
+        mode = "lines+markers" if len(kept) <= MARKED else "lines"
+        figure.add_scatter(x=line.x[kept].tolist(), y=line.y[kept].tolist(), name=line.name, legendgroup=line.name,
+                           mode=mode, line={"color": colour, "width": 1.8}, marker={"size": 4},
+                           hovertemplate="%{x:,}: %{y:.5g}")  # fmt: skip
+    axis = {"gridcolor": "#e8eaee", "linecolor": "#b9bec7", "zerolinecolor": "#d5d8de", "ticks": "outside"}
+    figure.update_layout(template="none", height=height, margin={"l": 64, "r": 16, "t": 12, "b": 44}, hovermode="x",
+                         font={"family": "system-ui, sans-serif", "size": 12, "color": INK}, paper_bgcolor="white",
+                         plot_bgcolor="white", showlegend=len(lines) > 1,
+                         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02})  # fmt: skip
+    figure.update_xaxes(title_text=x_title, separatethousands=True, **axis)
+    figure.update_yaxes(**axis)
+    drawn = {float(y) for line in lines for y in line.y if np.isfinite(y)}
+    if len(drawn) == 1 and (level := drawn.pop()):  # plotly would show it within -1 and 1
+        figure.update_yaxes(range=sorted((0, 2 * level)))
+    return figure
+
+
+def thinned(n: int, most: int = POINTS) -> np.ndarray:
+    """Which of ``n`` points to draw: all, or ``most`` of them, evenly spaced, the first and the last among them."""
+    return np.arange(n) if n <= most else np.unique(np.linspace(0, n - 1, most).round().astype(int))

@@ -1,0 +1,282 @@
+"""`report` and `compare`: what runs have done, as pages that need nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import re
+import shutil
+import subprocess
+import warnings
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from test_cli import TOY
+
+from lightning_gans import callbacks
+from lightning_gans.callbacks.score import ScoreCallback
+from lightning_gans.cli import main
+from lightning_gans.compat.lightning import callbacks as pl_callbacks
+from lightning_gans.runs.record import HIGHER_IS_BETTER, read_record
+from lightning_gans.tools.compare import compare
+from lightning_gans.tools.report import report
+from lightning_gans.visualization.charts import POINTS, thinned
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NASTY = "</script><b>name & more"
+
+
+def written(folder: Path, fid: list[float], seed: int = 0, rate: float = 2.0, **config: Any) -> Path:
+    """A run with a score at every hundredth update, ``rate`` updates per second, and pictures."""
+    (folder / "samples").mkdir(parents=True)
+    lines = ["step,d/loss,metrics/fid/lenet,time/seconds"]
+    for i, value in enumerate(fid):
+        step = 100 * i
+        lines.append(f"{step},,{value},{step / rate}")
+        lines.append(f"{step + 50},{-value / 10},,{(step + 50) / rate}")
+        Image.new("RGB", (6, 4), (i, 0, 0)).save(folder / "samples" / f"step_{step:06d}.png")
+    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+    known = {
+        "seed_everything": seed,
+        "model": {"class_path": "lightning_gans.WGANGP", "init_args": {"lr_d": 1e-3}},
+        "data": {"class_path": "Ring", "init_args": {"modes": 8, "batch_size": 4}},
+        "out": str(folder.parent),
+    } | config
+    (folder / "config.yaml").write_text(yaml.safe_dump(known))
+    protocol = {"step": 0, "protocol": {"num_fake": 1500, "seed": 0}}
+    (folder / "scores-fid.jsonl").write_text(json.dumps(protocol) + "\n")
+    return folder
+
+
+class Page(HTMLParser):
+    """What a browser would load from elsewhere, and the text of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [str(value) for name, value in attrs if name in ("src", "href", "srcset")]
+
+    def handle_data(self, data: str) -> None:
+        if len(data) < 1_000_000:  # plotly itself
+            self.text += data
+
+
+# ---------------------------------------------------------------------- what is read
+def test_numbers_of_a_record(tmp_path: Path) -> None:
+    record = read_record(written(tmp_path / "a", [30.0, 9.0, math.nan, 7.0], rate=4.0))
+    assert record.updates == 350 and record.scores == ["metrics/fid/lenet"]
+    assert record.best("metrics/fid/lenet") == (7.0, 300)
+    assert [record.reached("metrics/fid/lenet", value) for value in (30, 9, 8, 1)] == [0, 100, 300, None]
+    assert record.updates_per_second == pytest.approx(4.0)
+    assert record.seconds_at(75) == pytest.approx(75 / 4)  # between 50 and 100
+    assert record.data == {"class_path": "Ring", "init_args": {"modes": 8}}  # batches may be of any size
+
+
+def test_speed_passes_over_the_time_of_scores(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,time/seconds\n10,1\n20,2\n30,90\n40,91\n")
+    assert read_record(tmp_path).updates_per_second == 10.0
+
+
+def test_scores_of_which_more_is_better() -> None:
+    kinds = [vars(callbacks)[name] for name in callbacks.__all__]
+    kinds = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, ScoreCallback)]
+    assert len(kinds) >= 3 and {name for kind in kinds for name in kind.higher_is_better} == HIGHER_IS_BETTER
+
+
+@pytest.mark.parametrize("text", [None, "", "hello\nthere\n", "step,a\n", "step,a\n1,\n"])
+def test_a_folder_without_metrics_is_one_sentence(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "metrics.csv").write_text(text)
+    for command in (["report", f"--ckpt_path={tmp_path}"], ["compare", str(tmp_path), str(tmp_path)]):
+        with pytest.raises(SystemExit) as caught:
+            main(command)
+        assert re.fullmatch(r"error: .+ must hold (metrics\.csv|steps and values), .+\.", str(caught.value.code))
+    assert not list(tmp_path.glob("*.html"))
+
+
+def test_half_a_line_of_a_run_that_goes_on(tmp_path: Path) -> None:
+    run = written(tmp_path / "a", [3.0, 2.0])
+    with (run / "metrics.csv").open("a") as file:
+        file.write("200,0.1")
+    with (run / "scores-fid.jsonl").open("a") as file:
+        file.write('{"step": 10')
+    assert read_record(run).updates == 200 and read_record(run).protocols == {}
+
+
+# ---------------------------------------------------------------------- one run
+def test_a_report_holds_everything(tmp_path: Path) -> None:
+    run = written(tmp_path / "<b>&name", [30.0, 9.0, 11.0])
+    (run / "warnings.txt").write_text(f"update 7: {NASTY}\n")
+    path = report(run)
+    page = Page(path)
+    assert path == run / "report.html" and page.addresses == []
+    assert page.tags.count("h2") == 6 and "b" not in page.tags  # warnings to configuration; there is no checkpoint
+    for told in ("WGANGP on Ring", "250 updates", "2 updates per second", NASTY, "num_fake", "1500", "lr_d: 0.001"):
+        assert told in page.text, told
+    assert re.search(r"fid/lenet\s*11\s*200\s*9\s*100\s*50 s", page.text), "last, best, and after how long"
+    frames = json.loads(re.findall(r'<script type="application/json">(.*?)</script>', path.read_text())[0])
+    assert [step for step, _ in frames] == [0, 100, 200] and all(p.startswith("data:image/png;b") for _, p in frames)
+    drawn = path.read_text().split("Plotly.newPlot")
+    assert any('"y":[30.0,9.0,11.0]' in chart for chart in drawn) and any('"name":"d\\u002floss"' in c for c in drawn)
+
+
+def test_texts_have_a_film_too(tmp_path: Path) -> None:
+    run = written(tmp_path / "a", [2.0, 1.0])
+    for path in (run / "samples").iterdir():
+        path.with_suffix(".txt").write_text(f"{NASTY}\n")
+        path.unlink()
+    page = Page(report(run))
+    assert NASTY in page.text.replace("\\u003c", "<") and "b" not in page.tags
+
+
+def test_long_curves_are_thinned() -> None:
+    assert thinned(5).tolist() == [0, 1, 2, 3, 4]
+    kept = thinned(1_000_000)
+    assert len(kept) == POINTS and (kept[0], kept[-1]) == (0, 999_999) and len(np.unique(np.diff(kept))) <= 2
+
+
+class Warns(pl_callbacks.Callback):
+    """Warns at each update."""
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        warnings.warn("the loss\nis odd", stacklevel=1)
+
+
+def test_a_run_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It keeps its warnings, each once, leaves Python's as it was, and is reported with its card."""
+    Path("a.yaml").write_text(yaml.safe_dump({**TOY, "grid": {"every_n_steps": 4}}))
+    before = warnings.showwarning, warnings.formatwarning
+    with pytest.warns(UserWarning, match="is odd"):
+        main(["fit", "--config=a.yaml", "--name=a", f"--trainer.callbacks+={__name__}.Warns"])
+    assert (warnings.showwarning, warnings.formatwarning) == before
+    kept = Path("runs/a/warnings.txt").read_text().splitlines()
+    assert [line for line in kept if "odd" in line] == ["update 1: the loss is odd"]
+    main(["report", "--ckpt_path=runs/a/checkpoints/last.ckpt", "--out=r.html"])
+    page = Page(Path("r.html"))
+    assert "Report       r.html" in capsys.readouterr().out and page.addresses == []
+    for told in ("the loss is odd", "technique: lightning_gans.techniques.wgan_gp.WGANGP", "generator updates: 4"):
+        assert told in page.text, told
+    with pytest.raises(SystemExit) as caught:
+        main(["report", "--ckpt_path=a.yaml"])
+    assert "must be a run or a checkpoint that lies in one, got a.yaml" in str(caught.value.code)
+
+
+def test_a_loss_that_is_no_number_is_on_record() -> None:
+    Path("a.yaml").write_text(yaml.safe_dump(TOY))
+    with pytest.raises(SystemExit):
+        main(["fit", "--config=a.yaml", "--name=a", "--model.lr_d=1e30", "--trainer.max_steps=50"])
+    last = Path("runs/a/warnings.txt").read_text().splitlines()[-1]
+    assert re.match(r"update \d+: ended by NonFiniteError: .* must be a finite number", last)
+
+
+# ---------------------------------------------------------------------- several runs
+def test_a_comparison_tells_last_best_and_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, fid in enumerate(([30.0, 9.0, 11.0], [20.0, 12.0, 7.0])):
+        written(tmp_path / "a" / f"seed-{seed}", fid, seed)
+    written(tmp_path / "b", [40.0, 30.0, 10.0], rate=1.0)
+    main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out=c.html"])
+    told = capsys.readouterr().out
+    assert re.search(r"^a +WGANGP +2 \(0, 1\) +250 +2 ± 0 +2\.08 min$", told, re.MULTILINE), told
+    assert re.search(r"^b +WGANGP +0 +250 +1 +4\.17 min$", told, re.MULTILINE)
+    assert "10 after" in told  # the best that all reach
+    assert re.search(r"^a +9 ± 2\.8 +8 ± 1\.4 +100, 200 +150 +1\.25 min$", told, re.MULTILINE)
+    assert re.search(r"^b +10 +10 +200 +200 +3\.33 min$", told, re.MULTILINE)
+    page, text = Page(Path("c.html")), Path("c.html").read_text()
+    assert page.addresses == [] and "mean, within the least and the greatest" in page.text
+    assert (
+        '"y":[25.0,10.5,9.0]' in text and "[30.0,12.0,11.0,7.0,9.0,20.0]" in text
+    )  # mean; and its band, there and back
+    found = compare([tmp_path / "a", tmp_path / "b"], reach={"fid/lenet": 8.0}).tables["fid/lenet"][1]
+    assert [row[-2:] for row in found] == [["1 of 2 did", "-"], ["never", "-"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"data": {"class_path": "Grid"}}, "must be on the same data, got Ring (a) and Grid (b)."),
+        ({"data": {"class_path": "Ring", "init_args": {"modes": 5}}},
+         "must be on the same data, got Ring of modes 8 (a) and Ring of modes 5 (b)."),
+    ],
+)  # fmt: skip
+def test_other_data_are_not_compared(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    runs = [str(written(tmp_path / "a", [3.0])), str(written(tmp_path / "b", [2.0], **change))]
+    with pytest.raises(SystemExit) as caught:
+        main(["compare", *runs])
+    assert str(caught.value.code) == f"error: Runs that are compared {words}" and not Path("comparison.html").exists()
+
+
+def test_runs_that_differ_in_more_than_their_seeds(tmp_path: Path) -> None:
+    written(tmp_path / "a" / "x", [3.0])
+    written(tmp_path / "a" / "y", [2.0], 1, model={"class_path": "lightning_gans.GAN"})
+    told = r"The runs in .*a must differ in their seeds alone, got .*WGANGP.* and .*GAN.* for model.class_path \(x, y\)"
+    with pytest.raises(ValueError, match=told):
+        compare([tmp_path / "a", tmp_path / "a"])
+
+
+def test_mistakes_of_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = (str(written(tmp_path / name, [3.0])) for name in "ab")
+    for args, words in (
+        ([a], "must be of two runs or more, got 1."),
+        ([a, str(tmp_path / "c")], "or be a folder of runs that do, got"),
+        ([a, b, "--reach=fid"], "--reach must be SCORE=VALUE, as fid/lenet=20, got fid."),
+        ([a, b, "--reach=kid=2"], "--reach must name a score of the runs (fid/lenet), got kid."),
+        ([a, b, f"--out={a}"], "--out must be the name of a file"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(["compare", *args])
+        assert words in str(caught.value.code), args
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *args: None if n == "plotly" else find(n, *args))
+    for args in (["compare", a, b], ["report", f"--ckpt_path={a}"]):
+        with pytest.raises(SystemExit) as caught:
+            main(args)
+        assert str(caught.value.code) == "error: plotly must be installed for this: pip install plotly"
+
+
+def test_scores_that_were_measured_otherwise_are_told(tmp_path: Path) -> None:
+    a, b = (written(tmp_path / name, [3.0]) for name in "ab")
+    (b / "scores-fid.jsonl").write_text(json.dumps({"protocol": {"num_fake": 10, "seed": 0}}) + "\n")
+    (note,) = compare([a, b]).notes
+    assert note == "Scores of fid were not measured alike (num_fake): compare them with care."
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_a_browser_shows_it(tmp_path: Path, command: str) -> None:
+    """All charts are drawn and the film plays, without a word in the console."""
+    for name in "ab":
+        written(tmp_path / name, [30.0, 9.0, 11.0])
+    runs = [f"--ckpt_path={tmp_path / 'a'}"] if command == "report" else [str(tmp_path / "a"), str(tmp_path / "b")]
+    main([command, *runs, f"--out={tmp_path / 'page.html'}"])
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=8000",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--window-size=1240,3000",
+    ]
+    address = f"file://{tmp_path / 'page.html'}"
+    shot = [str(CHROMIUM), *options, f"--screenshot={tmp_path / 'page.png'}", address]
+    subprocess.run(shot, check=True, capture_output=True, timeout=120)
+    assert Image.open(tmp_path / "page.png").size == (1240, 3000)
+    done = subprocess.run([str(CHROMIUM), *options, "--dump-dom", address], capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr
+    dom = done.stdout
+    charts = len(re.findall(r'id="(scores|terms|timed)-\d+"', dom))
+    assert charts >= 3 and dom.count('class="cartesianlayer"') == charts
+    assert "update 200</output>" in dom and '<img class="frame" alt="samples" src="data:image/png' in dom
