@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -128,7 +128,7 @@ class PRCGAN(CTGAN):
             on_fake = on_fake - mean_over_ranks(on_fake.detach().mean())
         if self.ratio_clip is not None:
             ratio = prc.log_ratio(score(self.classifier, fake, batch.labels, "classifier"), self.kept["logits"]).exp()
-            positive = prc.reward(self.loss.generator, on_fake, on_real) >= 0
+            positive = prc.reward(self.loss.generator, on_fake, on_real) >= 0 if self.surrogate == "paper" else None
             weights = prc.surrogate_weights(ratio, positive, self.ratio_clip, self.surrogate)
             self.note(**prc.ratio_summary(ratio, weights))
         return {"adversarial": self.loss.generator(on_fake, on_real, weights, batch.weights)}
@@ -152,8 +152,8 @@ class PRCGAN(CTGAN):
         if self.ratio_clip is None:
             return
         if "logits" not in self.kept:
-            last, fake = cast(Batch, self.last_batch), cast(Tensor, self.last_fake)
-            self.kept["logits"] = score(self.classifier, fake, last.labels, "classifier").detach()
+            last: Any = self.last_batch
+            self.kept["logits"] = score(self.classifier, self.last_fake, last.labels, "classifier").detach()
         for batch in batches:
             self.minimise("c", self.classifier_terms, [batch])
 
