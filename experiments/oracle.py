@@ -182,7 +182,6 @@ def planes(found: dict[str, list[playing.Result]], truth: float) -> Image.Image:
         axes.plot([truth], [truth], "*", color="black", markersize=11, label="the truth")
         figures.tidy(axes, f"{which} generator, temperature .4 (below) to 1.3", "held-out NLL_gen, nats a token",
                      "NLL_oracle, nats a token" if which == "last" else "")  # fmt: skip
-        axes.set_xscale("log")
     axes.legend(frameon=False, fontsize=7.5)
     return figure_image(figure)
 
