@@ -66,7 +66,7 @@ OTHERS: dict[str, set[str]] = {  # packages beside Python's own
     "compat": {"lightning", "pytorch_lightning", "torch"},
     "engine": {"lightning_utilities", "numpy", "torch"},
     "runs": {"numpy", "torch", "yaml"},
-    "metrics": {"numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"},
+    "metrics": {"geomloss", "numpy", "scipy", "torch", "torchmetrics", "torch_fidelity", "tqdm"},
     "samplers": {"sklearn", "torch", "tqdm"},
     "datamodules": {"datasets", "numpy", "PIL", "sklearn", "torch", "torchvision", "tqdm"},
     "visualization": {"matplotlib", "numpy", "PIL", "plotly", "torch"},

@@ -133,6 +133,32 @@ def test_shuffled_labels_are_told_where_a_pooled_distance_is_blind() -> None:
     assert otdd_report(collapsed, labels[:400], x[400:1300], labels[400:1300], n=400).distance > 1.1 * report.real
 
 
+def test_the_entropic_distance_tends_to_the_exact_one_and_moves_as_it_does() -> None:
+    """Debiased: of equal sets 0, and of a shift 2 |d|^2 whatever the blur (one class: its law moves, too)."""
+    pytest.importorskip("geomloss")
+    x, y = doubles(30, 2), torch.arange(30) % 3
+    x = x + 4 * y[:, None]
+    other = doubles(30, 2).flip(0) + 4.5 * y[:, None]
+    exact = otdd(x, y, other, y)
+    assert otdd(x, y, other, y, blur=0.02) == pytest.approx(exact, rel=1e-6)
+    assert otdd(x, y, x, y, blur=0.5) == pytest.approx(0, abs=1e-4) and otdd(x, y, x[:9], y[:9], blur=0.5) > 0
+    shift = torch.tensor([0.3, -0.4])
+    for blur in (0.1, 1.0):
+        moved = otdd(x[::3], 0 * y[::3], x[::3] + shift, 0 * y[::3], blur)
+        assert moved**2 == pytest.approx(2 * 0.25, rel=1e-3)
+    report = otdd_report(x, y, torch.cat([x, x + 0.1]), torch.cat([y, y]), n=20, blur=0.5)
+    assert report.shuffled > 1.5 * report.distance
+
+
+def test_the_entropic_distance_without_its_package_or_a_blur(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = doubles(12, 2), torch.arange(12) % 3
+    with pytest.raises(ValueError, match=r"blur must be a finite number > 0, got 0\.0"):
+        otdd(x, y, x, y, blur=0.0)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="geomloss must be installed for this: pip install geomloss"):
+        otdd(x, y, x, y, blur=0.1)
+
+
 def test_bad_sets() -> None:
     x, y = doubles(12, 2), torch.arange(12) % 3
     with pytest.raises(ValueError, match="each class must have two items or more in both sets, got 0 of class 2"):

@@ -1,6 +1,7 @@
 """What one learns about a trained model."""
 
 from lightning_gans.diagnostics.att_find import AttFind, coordinate_effects, merge_picks, pick_coordinates
+from lightning_gans.diagnostics.commentaries import commentary_weights
 from lightning_gans.diagnostics.control_measures import ControlTable, control_table, requested_errors
 from lightning_gans.diagnostics.direction_measures import (
     attribute_correlations,
@@ -19,6 +20,7 @@ __all__ = [
     "LabelUse",
     "LatentDirections",
     "attribute_correlations",
+    "commentary_weights",
     "control_table",
     "coordinate_effects",
     "filters_of",

@@ -18,6 +18,7 @@ from lightning_gans.functional.penalties import (
     path_length,
     perturb,
 )
+from lightning_gans.functional.preference import preference_loss
 from lightning_gans.functional.ranks import gather_rows, mean_over_ranks, rank_and_world
 from lightning_gans.functional.robust import outlier_share, rho_for_share, robust_weights
 from lightning_gans.functional.shapes import draw_shapes
@@ -47,6 +48,7 @@ __all__ = [
     "outlier_share",
     "path_length",
     "perturb",
+    "preference_loss",
     "rank_and_world",
     "residual",
     "rho_for_share",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.numerics import full_precision
+from lightning_gans.functional.ranks import gather_rows
 
 
 def consistency_term(
@@ -51,28 +52,72 @@ def dropout_distance(
     >>> sorted(set(dropout_distance(dropout, torch.ones(100, 1), feature_weight=0).tolist()))
     [0.0, 4.0]
     """
-    twice = torch.cat([x, x])  # one pass: each row has a mask of its own
-    labels = None if labels is None else torch.cat([labels, labels])
-    features: list[Tensor] = []
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
-        for layer in discriminator.modules()
-        if isinstance(layer, nn.Linear) and feature_weight > 0
-    ]
-    try:
-        f1, f2 = full_precision(score(discriminator, twice, labels)).chunk(2)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    (f1, f2), features = _twice(discriminator, x, labels, feature_weight > 0)
     distance = (f1 - f2).square()
     if feature_weight > 0:
         if not features:
             raise ValueError(
                 f"feature_weight must be 0 for a discriminator without a torch.nn.Linear layer, got {feature_weight}."
             )
-        h1, h2 = full_precision(features[-1].flatten(1)).chunk(2)
+        h1, h2 = features
         distance = distance + feature_weight * (h1 - h2).square().mean(1)
     return distance
+
+
+def relic_term(
+    discriminator: nn.Module, x: Tensor, labels: Tensor | None = None, temperature: float = 0.1, alpha: float = 1.0
+) -> Tensor:
+    r"""A sample's two answers are alike, and like the others' in the same way (ReLIC, arXiv:2010.07922); a scalar.
+
+    .. math:: -\frac1{2N} \sum_i \big( \log p_{12}(i|i) + \log p_{21}(i|i) \big)
+        + \alpha \frac1N \sum_i KL\big(p_{12}(\cdot|i)\,\|\,p_{21}(\cdot|i)\big), \qquad
+        p_{12}(j|i) \propto e^{h'_i \cdot h''_j / \tau}
+
+    of the features h', h'' of unit length in two passes, whose masks (dropout, ``wrappers.DiffAugment``) differ.
+    p_12 of the divergence has no gradient.
+
+    Args:
+        discriminator: with a linear layer, whose input the features are, and something random.
+        x: samples (N, ...).
+        labels: their classes (N,), if it takes them.
+        temperature: tau > 0.
+        alpha: >= 0.
+
+    Raises:
+        ValueError: for a discriminator without a linear layer.
+
+    >>> net = nn.Sequential(nn.Linear(2, 1))  # without anything random both passes agree: the rest is the contrast
+    >>> round(float(relic_term(net, torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), temperature=0.5, alpha=9.0)), 4)
+    0.0181
+    """
+    _, features = _twice(discriminator, x, labels, True)
+    if not features:
+        raise ValueError("relic needs a discriminator with a torch.nn.Linear layer, whose input the features are.")
+    one, two = (torch.nn.functional.normalize(gather_rows(h), dim=1) for h in features)
+    there, back = (a @ b.T / temperature for a, b in ((one, two), (two, one)))
+    contrast = -(there.log_softmax(1).diagonal() + back.log_softmax(1).diagonal()).mean() / 2
+    p = there.detach().log_softmax(1)
+    return contrast + alpha * (p.exp() * (p - back.log_softmax(1))).sum(1).mean()
+
+
+def _twice(
+    discriminator: nn.Module, x: Tensor, labels: Tensor | None, seen: bool
+) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
+    """Both scores (N,) of each sample; if ``seen`` also both inputs (N, F) of the last linear layer, if any."""
+    twice = torch.cat([x, x])  # one pass: each row has a mask of its own
+    labels = None if labels is None else torch.cat([labels, labels])
+    features: list[Tensor] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+        for layer in discriminator.modules()
+        if isinstance(layer, nn.Linear) and seen
+    ]
+    try:
+        f1, f2 = full_precision(score(discriminator, twice, labels)).chunk(2)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return (f1, f2), list(full_precision(features[-1].flatten(1)).chunk(2)) if features else []
 
 
 def warn_without_dropout(distance: Tensor) -> None:

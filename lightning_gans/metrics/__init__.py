@@ -33,6 +33,7 @@ from lightning_gans.metrics.generative import (
     precision_recall,
 )
 from lightning_gans.metrics.otdd import DatasetDistance, otdd, otdd_report
+from lightning_gans.metrics.prototypes import PrototypeCounts, prototype_counts
 from lightning_gans.metrics.spectrum import spectrum_bands, spectrum_gap
 from lightning_gans.metrics.text import (
     TEXT_METRICS,
@@ -64,6 +65,7 @@ __all__ = [
     "InceptionExtractor",
     "ModuleExtractor",
     "PrecisionRecall",
+    "PrototypeCounts",
     "ShapeMeasure",
     "ShapeRule",
     "TextScores",
@@ -87,6 +89,7 @@ __all__ = [
     "otdd",
     "otdd_report",
     "precision_recall",
+    "prototype_counts",
     "reverse_kl",
     "self_bleu",
     "shape_attributes",

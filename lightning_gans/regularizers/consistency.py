@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from torch import Tensor, nn
 
-from lightning_gans.functional.consistency import dropout_distance, warn_without_dropout
+from lightning_gans import checks
+from lightning_gans.functional.consistency import dropout_distance, relic_term, warn_without_dropout
 from lightning_gans.regularizers.regularizer import RegularizedBatch, Regularizer
+
+Kind = Literal["distance", "relic"]
 
 
 class ConsistencyTerm(Regularizer):
@@ -15,10 +20,17 @@ class ConsistencyTerm(Regularizer):
     the paper has distances where the code has squares. The code takes the first pass from the adversarial term; here
     both are the term's own. Without dropout, or in evaluation mode, it is 0, which is told in a warning.
 
+    ``kind="relic"`` has in its place ReLIC's contrast of the features and the divergence of their similarities
+    (arXiv:2010.07922, ``functional.consistency.relic_term``), whose masks may be those of ``wrappers.DiffAugment``:
+    the samples of a batch must be told from each other, and in the same way under both.
+
     Args:
         weight: lambda, the paper's lambda_2.
         margin: M >= 0, the paper's M'.
         feature_weight: a >= 0.
+        kind: "distance" or "relic".
+        temperature: tau > 0 of ReLIC.
+        alpha: >= 0, the weight of its divergence.
 
     Raises:
         ValueError: for an argument out of range; when called, for a critic without a linear layer if a > 0.
@@ -34,17 +46,28 @@ class ConsistencyTerm(Regularizer):
     name = "consistency"
     per_sample = True
 
-    def __init__(self, weight: float = 2.0, margin: float = 0.0, feature_weight: float = 0.1) -> None:
+    def __init__(
+        self, weight: float = 2.0, margin: float = 0.0, feature_weight: float = 0.1, kind: Kind = "distance",
+        temperature: float = 0.1, alpha: float = 1.0,
+    ) -> None:  # fmt: skip
         super().__init__(weight)
+        checks.one_of("kind", kind, get_args(Kind))
+        checks.positive(temperature=temperature)
+        checks.not_negative(alpha=alpha)
+        if kind == "relic":
+            checks.only("margin", margin, 0.0, "with kind='relic'")
         for name, value in (("margin", margin), ("feature_weight", feature_weight)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be a finite number >= 0, got {value}.")
         if margin and not weight:
             raise ValueError(f"margin must be 0 with weight=0, got {margin}.")
         self.margin, self.feature_weight, self._checked = margin, feature_weight, False
+        self.kind, self.temperature, self.alpha = kind, temperature, alpha
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
         """The term at the real samples; the first call warns where it is 0."""
+        if self.kind == "relic":
+            return relic_term(discriminator, batch.real, batch.labels, self.temperature, self.alpha)
         distance = dropout_distance(discriminator, batch.real, batch.labels, self.feature_weight)
         if not self._checked:
             warn_without_dropout(distance)
