@@ -28,14 +28,23 @@ def ends(parameter: dict[str, Any]) -> tuple[Any, Any]:
 
 def command_lines(sweep: dict[str, Any]) -> list[list[str]]:
     """Two, as an agent of W&B makes them."""
-    utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
     lines = []
     for end in (0, 1):
-        args = {name: {"value": ends(parameter)[end]} for name, parameter in sweep["parameters"].items()}
-        made = utils.create_sweep_command_args({"args": args})
-        command = utils.create_sweep_command([*sweep["command"]])
-        lines.append([part for word in command for part in (made["args"] if word == "${args}" else [word])])
+        made = [f"--{name}={ends(parameter)[end]}" for name, parameter in sweep["parameters"].items()]
+        lines.append([part for word in sweep["command"] for part in (made if word == "${args}" else [word])])
     return lines
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_agents_make_them_so(name: str) -> None:
+    """By W&B's own code, whose import takes seconds."""
+    utils, sweep = pytest.importorskip("wandb.sdk.launch.sweeps.utils"), read(name)
+    for end, line in enumerate(command_lines(sweep)):
+        args = {name: {"value": ends(parameter)[end]} for name, parameter in sweep["parameters"].items()}
+        made = utils.create_sweep_command_args({"args": args})["args"]
+        command = utils.create_sweep_command([*sweep["command"]])
+        assert [part for word in command for part in (made if word == "${args}" else [word])] == line
 
 
 def test_each_data_set_has_one() -> None:

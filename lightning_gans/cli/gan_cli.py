@@ -268,6 +268,7 @@ class GANCLI(pl_cli.LightningCLI):
     def _report(self, last: Path) -> str:
         saved = self.trainer.checkpoint_callback
         best = Path((getattr(saved, "monitor", None) and saved.best_model_path) or last)
+        best = beside if (beside := last.with_name(best.name)).is_file() else best  # as short as the others' paths
         files = {
             "Sample grid": self.run_dir / "samples" / "latest.png",
             "Samples": self.run_dir / "samples" / "latest.txt",
