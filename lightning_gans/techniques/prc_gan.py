@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -152,8 +152,8 @@ class PRCGAN(CTGAN):
         if self.ratio_clip is None:
             return
         if "logits" not in self.kept:
-            last: Any = self.last_batch
-            self.kept["logits"] = score(self.classifier, self.last_fake, last.labels, "classifier").detach()
+            last, fake = cast(Batch, self.last_batch), cast(Tensor, self.last_fake)
+            self.kept["logits"] = score(self.classifier, fake, last.labels, "classifier").detach()
         for batch in batches:
             self.minimise("c", self.classifier_terms, [batch])
 

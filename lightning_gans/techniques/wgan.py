@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gans import checks
@@ -60,7 +60,7 @@ class WGAN(GAN):
     @torch.no_grad()
     def after_discriminator_step(self) -> None:
         """w <- clip(w, -c, c) for every parameter of the critic."""
-        parameters = [*self.discriminator.parameters()]
+        parameters: list[Tensor] = [*self.discriminator.parameters()]
         torch._foreach_clamp_min_(parameters, -self.c)
         torch._foreach_clamp_max_(parameters, self.c)
 
