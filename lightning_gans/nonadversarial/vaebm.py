@@ -118,10 +118,10 @@ class VAEBM(Walks, VAE):
         if vae_steps == 0 and kwargs.get("sigma") is None:
             raise ValueError("sigma must be that of the trained VAE with vae_steps=0, got None: nothing learns it.")
         super().__init__(encoder, decoder, latent_dim, **kwargs)
-        self.energy, self.chain_steps, self.step_size = energy, chain_steps, step_size
+        self.energy, self.chain_steps, self.phases = energy, chain_steps, {"vae": vae_steps, "energy": None}
         self.sample_steps, self.spectral, self.noisy = sample_steps or chain_steps, spectral, noisy
-        self.phases = {"vae": vae_steps, "energy": None}
-        self.singular_values, self.replay, self.replay_after = SingularValues(energy), replay, replay_after
+        self.step_size, self.replay, self.replay_after = step_size, replay, replay_after
+        self.singular_values = SingularValues(energy)
         self.register_buffer("ends", torch.zeros(buffer_size, latent_dim))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))  # into it, since the energy began
         adam = optimizer_energy or partial(ClippedAdam, lr=lr_energy, betas=(0.99, 0.999))
@@ -207,10 +207,9 @@ class VAEBM(Walks, VAE):
         self, z: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None, *, alike: bool = False
     ) -> Tensor:
         """Samples (N, ...) of noise z (N, latent_dim); further noise by ``generator`` (CPU), or ``alike``."""
-        pixels = self.made(z[:1], None if labels is None else labels[:1], False).numel()
-        draw = partial(torch.randn, 1 if alike else len(z), generator=generator, dtype=z.dtype)
-        normal = lambda d: draw(d).to(z.device).expand(len(z), d)  # noqa: E731
-        noise = torch.cat([z, normal(pixels)], 1)
+        rows = partial(torch.randn, 1 if alike else len(z), generator=generator, dtype=z.dtype)
+        normal = lambda d: rows(d).to(z.device).expand(len(z), d)  # noqa: E731
+        noise = torch.cat([z, normal(self.made(z[:1], None if labels is None else labels[:1], False).numel())], 1)
         steps = self.sample_steps * bool(self.pushed)  # before the energy begins, it is a VAE
         noise = self.walk(noise, labels, self.network, steps, partial(normal, noise.shape[1]))
         return self.made(noise, labels, self.noisy)
