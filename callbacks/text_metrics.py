@@ -23,8 +23,8 @@ class TextMetrics(ScoreCallback):
     ``metrics/distinct-n``, ``metrics/copied-8``, ``metrics/bleu-n`` to the held-out part, ``metrics/self_bleu-n``,
     ``metrics/nll_oracle`` where the data have an oracle, and ``metrics/nll_gen``, the held-out NLL of a model that has
     a density. Both are in nats per token. (``nll_oracle`` alone ranks nothing: a sharper law of fewer texts lowers it.)
-    Of a GAN also ``metrics/sharpness``, the mean of the largest share of a relaxed symbol, 1 for one-hot vectors: how
-    far what its discriminator sees is from the text.
+    Of a GAN of relaxed texts also ``metrics/sharpness``, the mean of the largest share of a relaxed symbol, 1 for
+    one-hot vectors: how far what its discriminator sees is from the text.
 
     Args:
         every_n_steps: generator updates between two measurements, >= 1.
@@ -90,7 +90,9 @@ class TextMetrics(ScoreCallback):
         if has(pl_module, Critic) and has(pl_module, Latents):
             latents = cast(Latents, pl_module).latents(min(64, self.num_samples), seed=self.seed)
             with torch.no_grad(), evaluating(network := pl_module.network):
-                found["sharpness"] = float(conditional_call(network, *latents).float().amax(-1).mean())
+                shown = conditional_call(network, *latents)
+            if shown.is_floating_point():  # else its discriminator sees the text itself
+                found["sharpness"] = float(shown.float().amax(-1).mean())
         if self.nll_gen:
             found["nll_gen"] = held_out_nll(pl_module, self.scores.held_out)
         self.protocol = {

@@ -276,15 +276,15 @@ def play(game: Game) -> Result:
         failed = "not finite"
     except (ValueError, RuntimeError) as error:
         failed = str(error)
-    weights = torch.cat([p.detach().flatten() for p in module.discriminator.parameters()]).double().cpu()
+    looked_at = getattr(module, "discriminator", module.trained_network)  # a model without an adversary has none
+    weights = torch.cat([p.detach().flatten() for p in looked_at.parameters()]).double().cpu()
     spread = weights[torch.linspace(0, len(weights) - 1, 100_000).long()] if len(weights) > 100_000 else weights
     sample = module.sample(100, generator=torch.Generator().manual_seed(0)).cpu()
     return {
         "rows": [rows.rows[step] for step in sorted(rows.rows)],
         "weights": torch.quantile(spread, torch.linspace(0, 1, 201).double()).tolist() if not failed else [],
         "parameters": {
-            name: sum(p.numel() for p in net.parameters())
-            for name, net in (("g", module.generator), ("d", module.discriminator))
+            name: sum(p.numel() for p in net.parameters()) for name, net in (("g", module.generator), ("d", looked_at))
         },
         "failed": failed,
         "bytes": memory.bytes,

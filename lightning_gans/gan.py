@@ -140,13 +140,16 @@ class GANModule(GenerativeModule):
         """The fakes of a step, of the batch's noise and labels; in D's step without gradient."""
         return cast(Tensor, self(batch.z, batch.labels))
 
+    def as_real(self, made: Tensor, batch: Batch) -> Tensor:
+        """What the generator returns, in the form of real samples, if a technique's is another."""
+        return made
+
     def generator_batch(self, last: Batch) -> Batch:
         """The batch of a generator step, given the last discriminator step's: fresh noise, labels as in the data."""
         n, labels = self.g_batch_factor * len(last.real), last.labels
         if labels is not None and self.g_batch_factor > 1:  # the cycle's labels have the data's class frequencies
             pool = distributed.interleave(torch.cat(self.progress.labels or [labels]))
-            drawn = draw.uniform(n, generator=self.run.noise, device=pool.device)
-            labels = pool[(drawn * len(pool)).long()]
+            labels = pool[(draw.uniform(n, generator=self.run.noise, device=pool.device) * len(pool)).long()]
         return Batch(last.real, labels, last.weights, self.draw_noise(n), self.run.noise)
 
     # ------------------------------------------------------------------ what it can use
@@ -274,7 +277,7 @@ class GANModule(GenerativeModule):
     def _checked_fake(self, batch: Batch) -> Tensor:
         hint = f"; latent_dim={self.latent_dim} must be the length of the noise that it takes"
         try:
-            fake = tried("generator", self.generator, "noise", batch.z, batch.labels, hint)
+            fake = self.as_real(tried("generator", self.generator, "noise", batch.z, batch.labels, hint), batch)
         except ValueError:
             if self._takes_maps(batch):
                 raise ValueError(
@@ -296,9 +299,8 @@ class GANModule(GenerativeModule):
         return False
 
     def _check_scores(self, batch: Batch) -> None:
-        n = len(batch.real)
         scores = tried("discriminator", self.discriminator, "real samples", batch.real, batch.labels)
-        if scores.shape[:1] != (n,) or scores.numel() != n:
+        if scores.shape[:1] != (n := len(batch.real),) or scores.numel() != n:
             raise ValueError(
                 f"The discriminator must return one score per sample, shape ({n},), got {tuple(scores.shape)}."
             )

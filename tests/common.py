@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -14,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_gans import MLE, NONADVERSARIAL, TECHNIQUES, GANModule
+from lightning_gans import MLE, NONADVERSARIAL, TECHNIQUES, GANModule, SeqGAN
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.engine.batch import Batch
+from lightning_gans.functional.text import one_hot
 from lightning_gans.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
@@ -46,6 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "lr_d": 2e-4,
     },
     "stylex": {"path_length_weight": 0.0, "r1_every": 1, "lr_g": 2e-4, "lr_d": 2e-4},
+    "seq_gan": {"rollouts": 2, "l2_weight": 0.0},
     "boosted": {"p": 0.7},
     "boosted_learned": {"p": 0.7, "learn_p": True},
 }
@@ -103,7 +106,7 @@ def other(name: str, shape: tuple[int, ...], **options: Any) -> Any:
     """A model without an adversary, or a variant of one."""
     options = OTHERS[name] | options
     if name == "mle":
-        return ReadsNumbers(LanguageModel((3, 5), 4, 4), **options)
+        return NumbersMLE(LanguageModel((3, 5), 4, 4), **options)
     if name.startswith("ddpm"):
         net = DiffusionMLP(shape, 16, 1, learned_variance=options.get("variance") == "learned")
         return NONADVERSARIAL["ddpm"](net, shape, **options)
@@ -112,17 +115,41 @@ def other(name: str, shape: tuple[int, ...], **options: Any) -> Any:
     return NONADVERSARIAL[name.removesuffix("_near")](*autoencoder(shape), 3, **options)  # type: ignore[call-arg]
 
 
-class ReadsNumbers(MLE):
-    """A language model that reads what the tests train on: the first three numbers, in about [-1, 1], as tokens."""
+def read(batch: Batch) -> Batch:
+    """What the tests train on as texts: the first three numbers, in about [-1, 1], as one of five symbols each."""
+    x = batch.real.flatten(1)
+    tokens = F.pad(((x[:, :3] + 1) * 2.5).long().clamp(0, 4), (0, max(0, 3 - x.shape[1])))
+    return replace(batch, real=one_hot(tokens, 5, x.dtype))
 
-    def terms(self, player: str, batch: Batch) -> Any:
-        return super().terms(player, replace(batch, real=self.read(batch.real)))
+
+class ReadsNumbers:
+    """A model of text that trains on numbers."""
+
+    def take(self, n: int) -> list[Batch]:
+        return [read(batch) for batch in super().take(n)]  # type: ignore[misc]
 
     def check_first_batch(self, batch: Batch) -> None:
-        super().check_first_batch(replace(batch, real=self.read(batch.real)))
+        super().check_first_batch(read(batch))  # type: ignore[misc]
 
-    def read(self, x: Tensor) -> Tensor:
-        return F.pad(((x.flatten(1)[:, :3] + 1) * 2.5).long().clamp(0, 4), (0, max(0, 3 - x[0].numel())))
+
+class NumbersMLE(ReadsNumbers, MLE):
+    """Maximum likelihood of them."""
+
+
+class NumbersSeqGAN(ReadsNumbers, SeqGAN):
+    """SeqGAN of them."""
+
+
+class OfTexts(nn.Module):
+    """A discriminator of numbers that takes texts (N, 3, 5) for such."""
+
+    def __init__(self, net: nn.Module, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.net, self.shape = net, shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, size = x.flatten(1), math.prod(self.shape)
+        return self.net(x.repeat(1, 1 + size // x.shape[1])[:, :size].unflatten(1, self.shape))
 
 
 def autoencoder(shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
@@ -147,6 +174,10 @@ def build(
     if technique == "prc_gan_clip":
         own: dict[str, Any] = {"classifier": classifier, "ct_weight": 0.0, "d_steps": 2, "g_steps": 3}
         return TECHNIQUES["prc_gan"](generator, discriminator, 3, **(own | options))
+    if technique == "seq_gan":
+        shape = (1, 8, 8) if isinstance(generator, DCGANGenerator) else (2,)
+        settings = SETTINGS[technique] | options
+        return NumbersSeqGAN(LanguageModel((3, 5), 4, 4), OfTexts(discriminator, shape), 3, **settings)
     third = {"weight_network": classifier} if technique == "robust_wgan" else {}
     if technique == "stylex":
         size = 64 if isinstance(generator, DCGANGenerator) else 2
@@ -215,7 +246,8 @@ def state(module: GANModule) -> dict[str, Tensor]:
 
 def resting(module: GANModule) -> set[str]:
     """Names in the state of what never trains: parameters without a gradient, buffers in evaluation mode."""
-    names = {name for name, p in module.named_parameters() if not p.requires_grad}
+    trains = {name: p.requires_grad for name, p in module.named_parameters()}
+    names = {name for name in trains if not trains[name.replace("delayed.", "generator.")]}  # a delayed copy moves too
     for owner, sub in module.named_modules():
         kept = not sub.training or owner == "generator"  # the weights among a mixture's frozen components
         names |= {f"{owner}.{name}" for name, _ in sub.named_buffers(recurse=False) if kept}

@@ -90,6 +90,11 @@ def weighs_samples() -> GANModule:
     return make("robust_wgan", weight_network=None, rho=0.1, w_every=3).double()
 
 
+def permutes() -> GANModule:
+    """The technique whose texts get the rewards of others, with the mean over all of them off."""
+    return make("seq_gan", reward="permuted", baseline="batch").double()
+
+
 def train(module: GANModule, data: Any, steps: int, strategy: str = "gan_ddp", **options: Any) -> GANModule:
     pl.seed_everything(11, verbose=False)
     world = dist.get_world_size() if dist.is_initialized() else 1
@@ -135,6 +140,7 @@ def main(rank: int, folder: Path) -> None:
         found[f"{name} float32"] = state(train(make(name, **SGD), loader(4, torch.float32), STEPS))
     for name in OTHERS:
         found[name] = state(train(make(name).double(), loader(4), STEPS))
+    found["permuted"] = state(train(permutes(), loader(4), STEPS))
     for name, options in REPEATED.items():
         found[name] = state(train(make("wgan_gp", **options).double(), loader(4), STEPS))
     found["weights of samples"] = state(train(weighs_samples(), loader(4), STEPS))

@@ -8,7 +8,18 @@ import pytest
 import torch
 from common import OTHERS, VARIANTS, make, state
 from ranks import two_ranks
-from ranks_worker import IN_FLOAT32, REPEATED, SGD, STEPS, loader, main, train, weighs_samples, with_batch_norm
+from ranks_worker import (
+    IN_FLOAT32,
+    REPEATED,
+    SGD,
+    STEPS,
+    loader,
+    main,
+    permutes,
+    train,
+    weighs_samples,
+    with_batch_norm,
+)
 
 from lightning_gans import GANModule
 
@@ -60,6 +71,12 @@ def test_two_ranks_equal_one_process_in_float32(found: dict[str, Any], name: str
     one = state(train(make(name, **SGD), data, STEPS, strategy="auto"))
     assert largest_difference(start, one) > 1e-4
     assert largest_difference(one, found[f"{name} float32"]) < 1e-6
+
+
+def test_rewards_are_permuted_over_all_ranks(found: dict[str, Any]) -> None:
+    one = train(permutes(), loader(8), STEPS, strategy="auto")
+    assert largest_difference(state(permutes()), state(one)) > 1e-4
+    assert largest_difference(state(one), found["permuted"]) < 1e-10
 
 
 def test_two_ranks_weigh_the_samples_as_one_process_does(found: dict[str, Any]) -> None:

@@ -19,7 +19,8 @@ from lightning_gans import TECHNIQUES, load
 from lightning_gans.cli import main
 
 EXPECTED: dict[str, Any] = json.loads((CHECKPOINTS / "expected.json").read_text())
-SINCE = {"r3_gan", "style_gan2", "trans_gan", "gan_control", "stylex", "rel_gan"}  # techniques that are younger
+# techniques that are younger
+SINCE = {"r3_gan", "style_gan2", "trans_gan", "gan_control", "stylex", "rel_gan", "seq_gan"}
 every_checkpoint = pytest.mark.parametrize("name", EXPECTED)
 
 

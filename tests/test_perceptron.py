@@ -22,6 +22,7 @@ CRITICS = {
     "both": lambda: nn.Sequential(nn.Linear(6, 5, False), nn.ReLU(True), nn.Linear(5, 4), nn.LeakyReLU(),
                                   nn.Linear(4, 1)),
     "flat": lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1)),
+    "flat scores": lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1), nn.Flatten(0)),
     "linear": lambda: nn.Sequential(nn.Linear(6, 1)),
     "toy": lambda: ToyDiscriminator((6,), width=5),
 }  # fmt: skip

@@ -29,6 +29,7 @@ from lightning_gans.networks import (
     RelationalMemory,
     RelGANDiscriminator,
 )
+from lightning_gans.wrappers import spectral_norm, weight_norm
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL: dict[str, Any] = {"embedding": 8, "representations": 4, "filters": 6, "kernels": (2, 3), "hidden": 5}
@@ -216,6 +217,36 @@ def test_the_loss_is_of_the_pairs_of_all_representations() -> None:
     assert float(far.discriminator_terms(Batch(real, None, None, real), fake)["adversarial"]) == 700
     with pytest.raises(ValueError, match=r"real_weight must be one weight per score, \(4, 3\), got \(3,\)"):
         LOSSES["hinge"].discriminator(scores[:4], scores[4:], real_weight=torch.ones(3))
+
+
+def test_each_representation_has_an_average_of_its_own() -> None:
+    """R critics, of which each compares with its own mean; the loss is the mean of theirs."""
+    torch.manual_seed(0)
+    real, fake = 5 * torch.randn(4, 3, dtype=torch.float64), 5 * torch.randn(6, 3, dtype=torch.float64)
+    loss, weights = LOSSES["relativistic_average"], torch.tensor([2.0, 0.0, 1.5, 0.5], dtype=torch.float64)
+    for w in (None, weights):
+        each = [loss.discriminator(real[:, r], fake[:, r], real_weight=w) for r in range(3)]
+        assert float(loss.discriminator(real, fake, real_weight=w)) == pytest.approx(float(sum(each)) / 3, rel=1e-12)
+    each = [loss.generator(fake[:, r], real[:, r]) for r in range(3)]
+    assert float(loss.generator(fake, real)) == pytest.approx(float(sum(each)) / 3, rel=1e-12)
+
+
+@pytest.mark.parametrize("wrapper", [spectral_norm, weight_norm])
+def test_a_normalised_discriminator_keeps_its_representations(wrapper: Any) -> None:
+    data = MarkovText(T=4, batch_size=8)
+    generator = LSTMGenerator(data.shape, 4, 5)
+    critic = wrapper(RelGANDiscriminator(data.shape, **SMALL))
+    module, seen = RelGAN(generator, critic, generator.latent_dim, d_steps=1), []
+    loss = module.loss
+    module.loss = loss._replace(discriminator=lambda *s, **w: (seen.append(s[0].shape), loss.discriminator(*s, **w))[1])
+    trainer(max_steps=1).fit(module, datamodule=data)
+    assert seen == [(8, 4)]
+
+
+def test_a_wrapper_that_hides_the_representations_is_refused() -> None:
+    critic = nn.Sequential(RelGANDiscriminator((4, 6), **SMALL), nn.Flatten(0))
+    with pytest.raises(ValueError, match="discriminator must have the method each itself, got Sequential, a part of"):
+        RelGAN(LSTMGenerator((4, 6), 4, 5), critic, 24)
 
 
 def test_the_penalty_is_of_the_mean_and_the_same_by_all_ways() -> None:

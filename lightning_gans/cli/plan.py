@@ -15,6 +15,7 @@ from torch import nn
 
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.engine import rng
 from lightning_gans.engine.module import GenerativeModule
 
 
@@ -90,7 +91,9 @@ class Opening(callbacks.Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Say it on the first rank; files are there by now, and a checkpoint is read."""
         if trainer.is_global_zero:
-            print(opening(trainer, pl_module, self.run_dir), flush=True)
+            with rng.untouched():  # whatever a description reads or draws
+                told = opening(trainer, pl_module, self.run_dir)
+            print(told, flush=True)
 
 
 def opening(trainer: Any, model: GenerativeModule, run_dir: Path) -> str:

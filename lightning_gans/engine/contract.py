@@ -167,7 +167,7 @@ _NEEDED: dict[type, tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]
     Latents: ("makes samples of noise that can be chosen", ("sample", "latents", "decode"), (), ()),
     Critic: ("has a discriminator", ("score",), (), ("discriminator",)),
     Ratio: ("estimates the ratio of densities", ("score",), ("log_ratio",), ("discriminator",)),
-    Likelihood: ("bounds the density of data", ("log_density_bound",), (), ()),
+    Likelihood: ("bounds the density of data", (), ("log_density_bound",), ()),  # some GANs' generators do
 }
 
 

@@ -13,17 +13,19 @@ from torch import Tensor, nn
 from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.frozen import frozen
 from lightning_gans.functional.conditional import conditional_call, needs_labels, takes_labels
+from lightning_gans.functional.text import check_tokens
 
 LONELY = "more than 1 value per channel"  # what torch's BatchNorm says of a batch of one
 RESHAPE = (nn.Flatten, nn.Unflatten, nn.Identity)  # layers that only give another shape
 
 
-def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
+def check_data(batch: Batch, networks: Mapping[str, nn.Module], symbols: int | None = None) -> None:
     """Real samples, weights and labels are such as can be trained on, and as the networks expect them.
 
     Args:
         batch: the first one.
         networks: by name; those that take labels need them.
+        symbols: where real samples may be tokens (N, T) int64, how many different ones there are.
 
     Raises:
         TypeError: for real samples that are no tensor of numbers.
@@ -35,7 +37,9 @@ def check_data(batch: Batch, networks: Mapping[str, nn.Module]) -> None:
             f"real samples must be a floating-point tensor, got {type(real).__name__}: yield x, (x, labels) or "
             "(x, labels, weights), or tell columns=."
         )
-    if not real.is_floating_point():
+    if symbols is not None and not real.is_floating_point():
+        check_tokens(real, symbols)
+    elif not real.is_floating_point():
         tokens = real.dtype == torch.int64 and real.ndim == 2
         hint = "of text take one_hot=True" if tokens else "scale images to the data's range"
         raise TypeError(f"real samples must be a floating-point tensor, got {real.dtype}: {hint}.")

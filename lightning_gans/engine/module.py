@@ -55,12 +55,13 @@ class GenerativeModule(Sampling):
         betas: beta1, beta2 of the default optimizer.
         annealed: networks, or parts of some, that go by the number of updates: when a cycle begins, ``at_update(step)``
             of each moves its buffers, and returns tensors by the names that they are logged under.
+        reads_tokens: real samples may be tokens of text, (N, T) int64.
         needs_index: batches are to tell the number of each item in the data (``Batch.index``).
     """
 
     counted = "g"
     betas: tuple[float, float] = (0.9, 0.999)
-    needs_index = False
+    reads_tokens = needs_index = False
 
     def __init__(
         self, *, double_backward: DoubleBackward = "sparse", cuda_graphs: bool = False, columns: Names | None = None
@@ -111,7 +112,7 @@ class GenerativeModule(Sampling):
 
     def check_first_batch(self, batch: Batch) -> None:
         """Raise one sentence for data that the networks cannot be trained on."""
-        check_data(batch, self._named())
+        check_data(batch, self._named(), self.vocabulary_size if self.reads_tokens else None)
 
     def _named(self) -> dict[str, nn.Module]:
         names = [self.made_by, *[name for player in self.players.values() for name in player.networks]]

@@ -1,7 +1,7 @@
 """Adversarial losses: real scores high, everything is minimised, scores are raw (logits).
 
-With r = D(x) and f = D(G(z)) the scores, s the sigmoid and m_r, m_f the mean scores (weighted if there are weights, and
-over all processes of a distributed run), averaged over the batch:
+With r = D(x) and f = D(G(z)) the scores, s the sigmoid and m_r, m_f the mean scores (weighted if there are weights,
+over all processes of a distributed run, and of each representation by itself), averaged over the batch:
 
 | name                 | discriminator                              | generator                     | source           |
 |----------------------|--------------------------------------------|-------------------------------|------------------|
@@ -98,6 +98,8 @@ def least_squares_d(real: Tensor, fake: Tensor, real_weight: Weight = None, fake
 
 def wasserstein_d(real: Tensor, fake: Tensor, real_weight: Weight = None, fake_weight: Weight = None) -> Tensor:
     """-E r + E f."""
+    if real_weight is None and fake_weight is None:
+        return full_precision(fake).mean() - full_precision(real).mean()
     return _two_means(-full_precision(real), full_precision(fake), real_weight, fake_weight)
 
 
@@ -108,9 +110,9 @@ def relativistic_average_d(
     fake_weight: Weight = None,
     names: tuple[str, str] = ("real_weight", "fake_weight"),
 ) -> Tensor:
-    """E -log s(r - m_f) + E -log(1 - s(f - m_r)); the means are over all processes."""
+    """E -log s(r - m_f) + E -log(1 - s(f - m_r)); the means are over all processes, of each representation its own."""
     r, f = full_precision(real), full_precision(fake)
-    means = torch.stack([weighted_mean(r, real_weight, names[0]), weighted_mean(f, fake_weight, names[1])])
+    means = torch.stack([weighted(r, real_weight, names[0]).mean(0), weighted(f, fake_weight, names[1]).mean(0)])
     m_r, m_f = mean_over_ranks(means).unbind()
     return _two_means(-F.logsigmoid(r - m_f), -F.logsigmoid(m_r - f), real_weight, fake_weight)
 

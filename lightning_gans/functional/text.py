@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_gans.functional.modes import evaluating
 from lightning_gans.functional.numerics import full_precision
 
 _PARTS = 2**40  # a probability is a whole number of these
@@ -127,6 +128,24 @@ def to_tokens(x: Tensor) -> Tensor:
     [[1, 0]]
     """
     return x.argmax(-1) if x.is_floating_point() else x
+
+
+def check_language_model(network: object, *more: str) -> None:
+    """TypeError unless it tells ``length`` and ``vocabulary_size``, and has methods ``nll``, ``generate`` and ``more``.
+
+    >>> check_language_model(torch.nn.Linear(1, 1))
+    Traceback (most recent call last):
+    TypeError: generator must be a language model, got Linear without length.
+    """
+    for name in ("length", "vocabulary_size", "nll", "generate", *more):
+        if not hasattr(network, name):
+            raise TypeError(f"generator must be a language model, got {type(network).__name__} without {name}.")
+
+
+def log_density(network: Any, x: Tensor, temperature: float = 1.0) -> Tensor:
+    """log p(x) (N,), in nats, of tokens or one-hot vectors by a language model, as it is sampled at a temperature."""
+    with torch.no_grad(), evaluating(network):
+        return -network.nll(to_tokens(x), temperature).sum(1)
 
 
 def check_temperature(temperature: float) -> None:

@@ -23,6 +23,7 @@ from lightning_gans.networks.r3 import R3Discriminator, R3Generator
 from lightning_gans.networks.reconstructors import Reconstructor
 from lightning_gans.networks.rel_gan import LSTMGenerator, RelationalGenerator, RelationalMemory, RelGANDiscriminator
 from lightning_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
+from lightning_gans.networks.seq_gan import SeqGANDiscriminator
 from lightning_gans.networks.style import (
     ModulatedConv2d,
     SoftDiscriminator,
@@ -67,6 +68,7 @@ __all__ = [
     "ResNetClassifier",
     "ResNetDiscriminator",
     "ResNetGenerator",
+    "SeqGANDiscriminator",
     "SoftDiscriminator",
     "StyleDiscriminator",
     "StyleEncoder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -49,10 +50,45 @@ class Recurrent(nn.Module):
             made.append(h)
         return self.out(torch.stack(made, 1))
 
+    def written(self, h: Tensor, state: Any, z: Tensor, temperature: float = 1.0) -> Tensor:
+        """Tokens (N, M) that follow on what ``step`` gave, one for each number of noise z (N, M), M >= 1."""
+        made = [draw_tokens(self.out(h), z[:, 0], temperature)]
+        for noise in z[:, 1:].unbind(1):
+            h, state = self.step(self.embedding(made[-1]), state)
+            made.append(draw_tokens(self.out(h), noise, temperature))
+        return torch.stack(made, 1)
+
+    def rollouts(self, tokens: Tensor, z: Tensor) -> Iterator[Tensor]:
+        """Texts that begin with the first token, then the first two, ..., and go on as this network writes.
+
+        The state behind what is kept is computed once for all.
+
+        Args:
+            tokens: texts (N, T).
+            z: standard normal noise (N, R, T - 1, T), of R texts for each beginning and row: of token u behind the
+                first t tokens it is z[:, :, t - 1, u].
+
+        Yields:
+            T - 1 times texts (N R, T), the R of a row one after the other.
+        """
+        rows, noise = tokens.repeat_interleave(z.shape[1], 0), z.flatten(0, 1)
+        state = self.begin(len(rows))
+        for t, embedded in enumerate(self.embedding(before(rows)).unbind(1)):
+            h, state = self.step(embedded, state)
+            if t:
+                yield torch.cat([rows[:, :t], self.written(h, state, noise[:, t - 1, t:])], 1)
+
     def nll(self, tokens: Tensor, temperature: float = 1.0) -> Tensor:
         """-log p of each token given those before it, (N, T) nats, by p^(1 / temperature)."""
         check_temperature(temperature)
         return token_nll(self.logits(tokens), tokens, temperature)
+
+
+def text_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """(T, V), the shape of texts; ValueError for that of other data."""
+    if len(shape) != 2:
+        raise ValueError(f"data must be texts (T, V) for a generator of text, got samples of shape {(*shape,)}.")
+    return shape[0], shape[1]
 
 
 def before(tokens: Tensor) -> Tensor:
@@ -91,8 +127,14 @@ class LanguageModel(Recurrent):
         nn.init.zeros_(self.lstm.get_parameter("bias_hh_l0")).requires_grad_(False)  # the other one does the same
         self.out = nn.Linear(hidden, self.vocabulary_size)
 
-    def begin(self, n: int) -> None:
+    @staticmethod
+    def noise_length(shape: Sequence[int]) -> int:
+        """The length of z, T, of texts of a shape; ValueError for that of other data."""
+        return text_shape(shape)[0]
+
+    def begin(self, n: int) -> Any:
         """Of the LSTM, zeros."""
+        return None
 
     def step(self, embedded: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One of the LSTM."""
@@ -106,12 +148,10 @@ class LanguageModel(Recurrent):
     def generate(self, z: Tensor, temperature: float = 1.0) -> Tensor:
         """Tokens (N, T) int64 of noise (N, T), by p^(1 / temperature)."""
         check_temperature(temperature)
-        token, state, made = z.new_zeros(len(z), dtype=torch.int64), None, []
-        for t in range(self.length):
-            h, state = self.step(self.embedding(token), state)
-            token = draw_tokens(self.out(h), z[:, t], temperature)
-            made.append(token)
-        return torch.stack(made, 1)
+        if z.shape[1:] != (self.length,):
+            raise ValueError(f"z must be of shape (N, {self.length}), a number a token, got {tuple(z.shape)}.")
+        first = self.embedding(z.new_zeros(len(z), dtype=torch.int64))
+        return self.written(*self.step(first, self.begin(len(z))), z, temperature)
 
     def forward(self, z: Tensor) -> Tensor:
         """Tokens of noise."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.functional.text import SCHEDULES, check_temperature, gumbel, inverse_temperature, relax
-from lightning_gans.networks.language import LanguageModel, Recurrent
+from lightning_gans.networks.language import LanguageModel, Recurrent, text_shape
 
 
 class _Norm(nn.Module):
@@ -99,9 +99,8 @@ class _Gumbel(Recurrent):
     @staticmethod
     def noise_length(shape: Sequence[int]) -> int:
         """The length of z, T V, of texts of a shape; ValueError for that of other data."""
-        if len(shape) != 2:
-            raise ValueError(f"data must be texts (T, V) for a generator of text, got samples of shape {(*shape,)}.")
-        return shape[0] * shape[1]
+        length, size = text_shape(shape)
+        return length * size
 
     def at_update(self, step: int) -> dict[str, Tensor]:
         """Move beta, by the number of updates alone; what is told in the log."""

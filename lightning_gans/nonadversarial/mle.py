@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory
-from lightning_gans.functional.modes import evaluating
-from lightning_gans.functional.text import check_tokens, one_hot, to_tokens
+from lightning_gans.functional.text import check_language_model, log_density, to_tokens
 
 
 class MLE(GenerativeModule):
@@ -46,7 +43,7 @@ class MLE(GenerativeModule):
     torch.Size([3, 20])
     """
 
-    counted = "mle"
+    counted, reads_tokens = "mle", True
 
     def __init__(
         self,
@@ -60,8 +57,7 @@ class MLE(GenerativeModule):
         cuda_graphs: bool = False,
     ) -> None:
         super().__init__(cuda_graphs=cuda_graphs)
-        if missing := [n for n in ("length", "vocabulary_size", "nll", "generate") if not hasattr(generator, n)]:
-            raise TypeError(f"generator must be a language model, got {type(generator).__name__} without {missing[0]}.")
+        check_language_model(generator)
         self.generator, self.length = generator, cast(int, generator.length)
         self.latent_dim = cast(int, getattr(generator, "latent_dim", self.length))
         nets = ("generator",)
@@ -76,21 +72,16 @@ class MLE(GenerativeModule):
         """-log p of each token (N, T), in nats, of tokens or one-hot vectors, by the network that is trained."""
         return cast(Any, self.generator).nll(to_tokens(x))
 
-    @torch.no_grad()
     def log_density_bound(self, x: Tensor, temperature: float = 1.0) -> Tensor:
         """log p(x) (N,), in nats, which is exact here, of what is sampled at a temperature."""
-        with evaluating(network := self.network):
-            return -cast(Any, network).nll(to_tokens(x), temperature).sum(1)
+        return log_density(self.network, x, temperature)
 
     def check_first_batch(self, batch: Batch) -> None:
         """Raise one sentence for data that are not of the network's length and alphabet."""
-        real, size = batch.real, cast(int, self.vocabulary_size)
-        if torch.is_tensor(real) and not real.is_floating_point():
-            check_tokens(real, size)
-            real = one_hot(real, size)
-        super().check_first_batch(replace(batch, real=real))
-        if real.shape[1:] != (self.length, size):
+        super().check_first_batch(batch)
+        wanted = (self.length, self.vocabulary_size) if batch.real.is_floating_point() else (self.length,)
+        if batch.real.shape[1:] != wanted:
             raise ValueError(
-                f"real samples must be (N, {self.length}, {size}), the network's length and symbols, or tokens "
-                f"(N, {self.length}), got {tuple(batch.real.shape)}."
+                f"real samples must be (N, {self.length}, {self.vocabulary_size}), the network's length and symbols, "
+                f"or tokens (N, {self.length}), got {tuple(batch.real.shape)}."
             )

@@ -118,10 +118,9 @@ class VAEBM(Walks, VAE):
         if vae_steps == 0 and kwargs.get("sigma") is None:
             raise ValueError("sigma must be that of the trained VAE with vae_steps=0, got None: nothing learns it.")
         super().__init__(encoder, decoder, latent_dim, **kwargs)
-        self.energy, self.chain_steps, self.phases = energy, chain_steps, {"vae": vae_steps, "energy": None}
-        self.sample_steps, self.spectral, self.noisy = sample_steps or chain_steps, spectral, noisy
-        self.step_size, self.replay, self.replay_after = step_size, replay, replay_after
-        self.singular_values = SingularValues(energy)
+        self.energy, self.singular_values, self.step_size, self.noisy = energy, SingularValues(energy), step_size, noisy
+        self.chain_steps, self.sample_steps, self.spectral = chain_steps, sample_steps or chain_steps, spectral
+        self.replay, self.replay_after, self.phases = replay, replay_after, {"vae": vae_steps, "energy": None}
         self.register_buffer("ends", torch.zeros(buffer_size, latent_dim))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))  # into it, since the energy began
         adam = optimizer_energy or partial(ClippedAdam, lr=lr_energy, betas=(0.99, 0.999))

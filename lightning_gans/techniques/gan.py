@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from lightning_gans import checks
 from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.functional.losses import LOSSES, RELATIVISTIC, LossName
+from lightning_gans.functional.text import log_density
 from lightning_gans.gan import GANModule, real_in_generator_step
 from lightning_gans.runs.load import load_generator
 
@@ -102,6 +104,11 @@ class GAN(GANModule):
             load_generator(self.generator, path)
             for net in self.annealed:
                 net.at_update(0)
+
+    @property
+    def log_density_bound(self) -> Callable[..., Tensor] | None:
+        """log p (N,) of texts, perhaps at a temperature, by a generator that is a language model; else None."""
+        return partial(log_density, self.network) if hasattr(self.trained_network, "nll") else None
 
     @property
     def log_ratio(self) -> nn.Module | None:

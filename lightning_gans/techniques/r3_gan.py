@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.engine.batch import Batch, Terms
-from lightning_gans.functional.penalties import gradient_penalty
+from lightning_gans.functional.penalties import gradient_norm, gradient_penalty
 from lightning_gans.techniques.gan import GAN
 
 
@@ -29,7 +30,7 @@ class R3GAN(GAN):
     learning rate of 5e-5 after 20 million images; ``gamma_end``, ``beta2_end`` and ``anneal_steps`` go there by half a
     cosine, and a scheduler (``CosineAnnealingLR``) does the same for the rates. Gamma is to grow with the number of
     pixels. Departures: no adaptive augmentation; the cosine is our choice of the schedule's form; the penalties are
-    taken in passes of their own, so that a random augmentation (``wrappers.DiffAugment``) is drawn anew for them.
+    taken in a pass of their own, so that a random augmentation (``wrappers.DiffAugment``) is drawn anew for them.
 
     Overrides :meth:`cycle`, to move gamma and beta2.
 
@@ -83,8 +84,13 @@ class R3GAN(GAN):
         terms = super().discriminator_terms(batch, fake)
         if not self.gamma_range[0]:
             return terms
-        critic, half = self.critic(batch), self.gamma / 2
-        r1, r2 = (half * gradient_penalty(critic, x, target=0.0) for x in (batch.real, fake))
+        half = self.gamma / 2
+        if self._joint:  # one pass for two
+            labels = None if batch.labels is None else torch.cat([batch.labels, batch.labels])
+            slopes = gradient_norm(self.critic(replace(batch, labels=labels)), torch.cat([batch.real, fake]))
+            r1, r2 = (half * slope.square().mean() for slope in slopes.chunk(2))
+        else:
+            r1, r2 = (half * gradient_penalty(self.critic(batch), x, target=0.0) for x in (batch.real, fake))
         return {**terms, "r1": r1, "r2": r2}
 
     def cycle(self) -> None:

@@ -42,8 +42,8 @@ class RelGAN(GAN):
         clip_grad_d: the same of the discriminator.
 
     Raises:
-        ValueError: for settings out of range, for a Wasserstein loss (`WGANGP` and `PRCGAN` take these networks), and
-            for ``g_batch_factor`` above 1 with pairs.
+        ValueError: for settings out of range, for a Wasserstein loss (`WGANGP` and `PRCGAN` take these networks), for
+            ``g_batch_factor`` above 1 with pairs, and for a wrapper that hides ``each``.
     """
 
     losses = tuple(name for name in LOSSES if name != "wasserstein")
@@ -67,6 +67,9 @@ class RelGAN(GAN):
         kwargs |= {"d_steps": d_steps, "order": order, "lr_g": lr_g, "lr_d": lr_d, "betas": betas}
         kwargs |= {"clip_grad_g": clip_grad_g, "clip_grad_d": clip_grad_d}
         super().__init__(generator, discriminator, latent_dim, loss=loss, **kwargs)
+        if not hasattr(discriminator, "each") and any(hasattr(part, "each") for part in discriminator.modules()):
+            got = f"{type(discriminator).__name__}, a part of which has it: its representations would be averaged"
+            raise ValueError(f"discriminator must have the method each itself, got {got}.")
 
     def each(self, x: Tensor, batch: Batch) -> Tensor:
         """Scores (N, R) of all representations; (N,) by a discriminator of one."""

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from lightning_gans.functional.double_backward.input_gradient import no_autocast
+from lightning_gans.functional.numerics import LOOKED_AT
+
 Network = TypeVar("Network", bound=nn.Module)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _LAYERS = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
@@ -56,15 +59,15 @@ class SpectralNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The normalised weight; while training, ``u`` is kept for the next time."""
-        with torch.autocast(weight.device.type, enabled=False):
-            matrix = self._matrix(weight)
-            u, v = self._iterate(matrix.detach(), self.u, self.power_iterations)
-            sigma = torch.dot(u, matrix @ v)
+        with no_autocast(weight.device.type):
+            matrix, before = self._matrix(weight), self.u
+            u, v = self._iterate(matrix.detach(), before, self.power_iterations)
+            sigma, kept = torch.dot(u, matrix @ v), u
             found = sigma.detach() > 0  # not where the weight is 0, which stays as it is
+            if weight.device.type not in LOOKED_AT or not found:
+                sigma, kept = torch.where(found, sigma, 1), torch.where(found, u, before)
             if self.training:
-                with torch.no_grad():
-                    self.u.copy_(torch.where(found, u, self.u))
-            sigma = torch.where(found, sigma, 1)
+                before.copy_(kept)
             smaller = min(matrix.shape)
             if self.stable_rank is None or smaller == 1:
                 return weight / sigma
@@ -76,15 +79,20 @@ class SpectralNorm(nn.Module):
             return matrix.view(shape).movedim(0, self.dim)
 
     def _matrix(self, weight: Tensor) -> Tensor:
-        return weight.movedim(self.dim, 0).flatten(1)
+        plain = self.dim == 0 and weight.ndim == 2
+        return weight.view_as(weight) if plain else weight.movedim(self.dim, 0).flatten(1)
 
     @staticmethod
-    @torch.no_grad()
     def _iterate(matrix: Tensor, u: Tensor, times: int) -> tuple[Tensor, Tensor]:
         for _ in range(times):
-            v = F.normalize(matrix.mT @ u, dim=0, eps=1e-12)
-            u = F.normalize(matrix @ v, dim=0, eps=1e-12)
+            v = _unit(matrix.mT @ u)
+            u = _unit(matrix @ v)
         return u, v
+
+
+def _unit(x: Tensor) -> Tensor:
+    """``F.normalize`` without the calls around it."""
+    return x / torch.linalg.vector_norm(x, 2, 0, True).clamp_min(1e-12)
 
 
 def spectral_norm(network: Network, power_iterations: int = 1, stable_rank: float | None = None) -> Network:

@@ -30,6 +30,8 @@ from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
+    LanguageModel,
+    SeqGANDiscriminator,
     StyleDiscriminator,
     StyleGenerator,
     ToyDiscriminator,
@@ -148,6 +150,14 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "ada_gan": {"beta": "uniform", "loss": "non_saturating"},
     "rel_gan": {"loss": "relativistic", "order": "g_first"},
+    "seq_gan": {
+        "rollouts": 2,
+        "delay": 0.8,
+        "baseline": "none",
+        "reward": "discriminator",
+        "l2_weight": 0.2,
+        "loss": "non_saturating",
+    },
 }
 OBJECTS = {"regularizers", "optimizer_g", "optimizer_d", "scheduler_g", "scheduler_d", "scheduler_c"}
 OBJECTS |= {"classifier", "weight_network", "base", "features", "measure", "encoder"}
@@ -192,7 +202,9 @@ INJECTED: dict[str, tuple[str, dict[str, Any]]] = {
     "score": ("ScorePenalty", {"weight": 0.5}),
 }
 CASES: dict[str, Case] = {
-    **{name: Case(name, "dropout" if name == "ct_gan" else "mlp") for name in OWN},
+    **{name: Case(name, "dropout" if name == "ct_gan" else "mlp") for name in OWN if name != "seq_gan"},
+    "seq_gan": Case("seq_gan", "text", "text"),
+    "seq_gan-permuted": Case("seq_gan", "text", "one-hot", {"reward": "permuted", "baseline": "batch"}),
     # the variants of techniques
     "prc_gan-clip": Case("prc_gan", options=CLIP),
     "prc_gan-paper": Case("prc_gan", "dropout", options={**CLIP, "surrogate": "paper", "center_scores": True,
@@ -323,6 +335,9 @@ def networks(case: Case) -> dict[str, nn.Module]:
     if case.nets == "styles":
         generators = [StyleGenerator((1, 8, 8), LATENT, w_dim=LATENT, widths=2, mapping_layers=2, num_classes=None)]
         critics = [StyleDiscriminator((1, 8, 8), widths=2, group=2, num_classes=None)]
+    elif case.nets == "text":
+        generators = [LanguageModel((LATENT, 5), embedding=WIDTH, hidden=WIDTH)]
+        critics = [SeqGANDiscriminator((LATENT, 5), embedding=WIDTH, kernels=(1, 2), filters=4, dropout=0.0)]
     elif "image" in case.nets:
         norm: Any = "none" if "plain" in case.nets else "batch"
         generators = [DCGANGenerator(shape=(1, 8, 8), latent_dim=LATENT, width=2, norm="batch", num_classes=None,
@@ -358,6 +373,9 @@ def loader(kind: str) -> Any:
     x = torch.rand(44, *shape, generator=source, dtype=torch.float64) * 2 - 1
     labels = torch.randint(CLASSES, (44,), generator=source)
     weights = torch.rand(44, generator=source, dtype=torch.float64) + 0.5
+    if kind in ("text", "one-hot"):
+        tokens = (torch.rand(44, LATENT, generator=source, dtype=torch.float64) * 5).long()
+        return DataLoader(tokens if kind == "text" else nn.functional.one_hot(tokens, 5).double(), 4, shuffle=True)  # type: ignore[arg-type]
     if kind == "memory":
         return MemoryLoader(x, None, 4, shuffle=True, drop_last=True)
     if kind == "augmented":

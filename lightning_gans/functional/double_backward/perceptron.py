@@ -17,15 +17,17 @@ def perceptron_layers(network: nn.Module | None) -> Layers | None:
     """The linear layers of a network, and the slope below zero behind each but the last; None for any other network.
 
     Taken are an ``nn.Sequential`` of ``nn.Linear`` that alternate with ``nn.ReLU`` or ``nn.LeakyReLU`` (an
-    ``nn.Flatten()`` may come first), and networks that tell one by an attribute ``perceptron``, of which they are the
-    scores of flattened samples (a property, or set in the class); no hooks, no parametrizations, one score.
+    ``nn.Flatten()`` may come first, and an ``nn.Flatten(0)`` last), and networks that tell one by an attribute
+    ``perceptron``, of which they are the scores of flattened samples (a property, or set in the class); no hooks, no
+    parametrizations, one score.
     """
     told = network if type(network) is nn.Sequential else getattr(network, "perceptron", None)
     if network is None or type(told) is not nn.Sequential or _hooked(network) or _hooked(told):
         return None
     modules = [*told]
-    if modules and type(modules[0]) is nn.Flatten and (modules[0].start_dim, modules[0].end_dim) == (1, -1):
-        modules = [] if _hooked(modules[0]) else modules[1:]
+    for place, start in ((0, 1), (-1, 0)):
+        if modules and _flattens(modules[place], start):
+            del modules[place]
     if len(modules) % 2 == 0:
         return None
     linear, between = modules[0::2], modules[1::2]
@@ -50,6 +52,10 @@ def perceptron_input_gradient(layers: Layers, x: Tensor) -> Tensor:
     linear, slopes = layers
     parameters = [p for layer in linear for p in (layer.weight, layer.bias)]
     return _InputGradient.apply(x.flatten(1), slopes, *parameters)
+
+
+def _flattens(module: nn.Module, start: int) -> bool:
+    return type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (start, -1) and not _hooked(module)
 
 
 def _hooked(module: nn.Module) -> bool:
