@@ -400,6 +400,18 @@ def test_samples_are_a_function_of_the_seed() -> None:
     assert equal(module.decode(z), module.decode(z)) and equal(module(z), module.decode(z))
 
 
+@pytest.mark.parametrize("name", ["ddpm", "vaebm"])
+def test_what_is_decoded_of_noise_depends_on_nothing_beside_it(name: str) -> None:
+    module = make(name, steps=20) if name == "ddpm" else make(name, chain_steps=3, step_size=0.3)
+    if name == "vaebm":
+        module.pushed += 1  # the energy has begun
+    z, _ = module.latents(4, seed=0)
+    together, apart = module.decode(z), torch.cat([module.decode(row) for row in z.split(1)])
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
+    same = module.sample(2, seed=0) - module.reverse(z[:1].expand(2, -1), None, torch.Generator().manual_seed(1))
+    assert float(same[1].abs().max()) > 1e-3  # of a sample the noise between is its own
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -497,4 +509,4 @@ def test_its_life_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Monk
         )
     with pytest.raises(SystemExit):
         main([*short, "--dry_run"])
-    assert "DDPM, 1 denoiser update(s) per cycle" in capsys.readouterr().out
+    assert "DDPM, 1 denoiser update per cycle" in capsys.readouterr().out

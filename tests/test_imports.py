@@ -93,6 +93,8 @@ TORCHS = {
     "_are_functorch_transforms_active",
     "_backward_hooks",
     "_buffers",
+    "_foreach_clamp_max_",
+    "_foreach_clamp_min_",
     "_forward_hooks",
     "_forward_pre_hooks",
     "_fused_adam_",
