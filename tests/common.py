@@ -19,6 +19,7 @@ from lightning_gans import MLE, NONADVERSARIAL, TECHNIQUES, GANModule, LeakGAN, 
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.engine.batch import Batch
+from lightning_gans.functional.conditional import conditional_call
 from lightning_gans.functional.text import one_hot
 from lightning_gans.networks import (
     DCGANDiscriminator,
@@ -151,15 +152,17 @@ class OfTexts(nn.Module):
 
     def __init__(self, net: nn.Module, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.net, self.shape = net, shape
+        self.net, self.shape, self.num_classes = net, shape, getattr(net, "num_classes", None)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         x, size = x.flatten(1), math.prod(self.shape)
-        return self.net(x.repeat(1, 1 + size // x.shape[1])[:, :size].unflatten(1, self.shape))
+        return conditional_call(
+            self.net, x.repeat(1, 1 + size // x.shape[1])[:, :size].unflatten(1, self.shape), labels
+        )
 
     def features(self, tokens: Tensor) -> Tensor:
         read = one_hot(tokens.clamp(min=0), 5, next(self.parameters()).dtype) * (tokens >= 0)[..., None]
-        return torch.cat([self(read).view(-1, 1), read.flatten(1)], 1)
+        return torch.cat([self(read, tokens.new_zeros(len(tokens))).view(-1, 1), read.flatten(1)], 1)
 
 
 def autoencoder(shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
