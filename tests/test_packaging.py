@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_gans.cli import main
+from lightning_gans.cli import OTHERS, main
 from lightning_gans.cli.gan_cli import GANCLI
 from lightning_gans.cli.recipes import COSTS, MAIN, RECIPES, names, shipped
 from lightning_gans.version import __version__
@@ -78,6 +78,13 @@ def test_from_a_shell_the_main_job_needs_no_clone(monkeypatch: pytest.MonkeyPatc
         ["fit", "--config", f"{RECIPES / MAIN}.yaml", "--name=a"]
     ]
     assert [line for line in (ROOT / "train.py").read_text().splitlines() if "main" in line][-1] == "    main()"
+
+
+def test_all_commands_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"Other commands, each with --help: {', '.join(OTHERS)}." in told
 
 
 def test_costs_are_of_recipes() -> None:

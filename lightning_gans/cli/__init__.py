@@ -79,6 +79,7 @@ def _train(args: list[str], default_config: Path | None, from_shell: bool) -> No
             trainer_defaults={"callbacks": [gan_callbacks.GANProgressBar()]},
             seed_everything_default=0,
             auto_configure_optimizers=False,
+            parser_kwargs={"epilog": f"Other commands, each with --help: {', '.join(OTHERS)}."},
             args=None if from_shell else args,
         )
     except Exception as error:

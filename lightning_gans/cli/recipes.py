@@ -58,7 +58,7 @@ def recipes(args: list[str]) -> None:
     for line in [head, *lines]:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
     if measured := _costs().get("measured"):
-        print(f"\nCPU time of all updates, without scores and pictures; measured {measured}. A GPU takes far less.")
+        print(f"\nCPU time of all updates, without scores and pictures; -: not measured. {measured}.")
 
 
 def table() -> Iterator[tuple[str, ...]]:

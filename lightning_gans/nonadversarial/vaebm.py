@@ -206,10 +206,9 @@ class VAEBM(Walks, VAE):
         self, z: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None, *, alike: bool = False
     ) -> Tensor:
         """Samples (N, ...) of noise z (N, latent_dim); further noise by ``generator`` (CPU), or ``alike``."""
-        pixels = self.made(z[:1], None if labels is None else labels[:1], False).numel()
-        draw = partial(torch.randn, 1 if alike else len(z), generator=generator, dtype=z.dtype)
-        normal = lambda d: draw(d).to(z.device).expand(len(z), d)  # noqa: E731
-        noise = torch.cat([z, normal(pixels)], 1)
+        rows = partial(torch.randn, 1 if alike else len(z), generator=generator, dtype=z.dtype)
+        normal = lambda d: rows(d).to(z.device).expand(len(z), d)  # noqa: E731
+        noise = torch.cat([z, normal(self.made(z[:1], None if labels is None else labels[:1], False).numel())], 1)
         steps = self.sample_steps * bool(self.pushed)  # before the energy begins, it is a VAE
         noise = self.walk(noise, labels, self.network, steps, partial(normal, noise.shape[1]))
         return self.made(noise, labels, self.noisy)
