@@ -26,6 +26,7 @@ from lightning_gans.metrics.text import held_out_nll
 from lightning_gans.networks import (
     CharGenerator,
     LanguageModel,
+    LeakGANGenerator,
     LSTMGenerator,
     RelationalGenerator,
     RelGANDiscriminator,
@@ -120,10 +121,11 @@ def test_rewards_are_constants_and_the_loss_is_a_sum() -> None:
 def policies() -> list[Any]:
     torch.manual_seed(0)
     shape = (5, 7)
-    return [LanguageModel(shape, 3, 4), LSTMGenerator(shape, 3, 4), RelationalGenerator(shape, 3, 2, 1, 4)]
+    own = [LanguageModel(shape, 3, 4), LSTMGenerator(shape, 3, 4), RelationalGenerator(shape, 3, 2, 1, 4)]
+    return [*own, LeakGANGenerator(critic(shape), shape, 3, 4, 3, horizon=2)]
 
 
-@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("which", [0, 1, 2, 3])
 def test_rollouts_keep_the_prefix_and_go_on_as_if_it_were_read_anew(which: int) -> None:
     net = loud(policies()[which])
     tokens, z = torch.randint(7, (3, 5)), torch.randn(3, 2, 4, 5, dtype=torch.float64)
@@ -140,6 +142,8 @@ def test_rollouts_keep_the_prefix_and_go_on_as_if_it_were_read_anew(which: int) 
                 own = torch.cat([own, draw_tokens(net.logits(again)[:, u], noise)[:, None]], 1)
             assert torch.equal(found, own)
         assert len({tuple(row) for row in texts[0].tolist()}) > 3
+        few = list(net.rollouts(tokens, z[:, :, 1::2], 2))
+        assert len(few) == 2 and torch.equal(few[0], texts[1]) and torch.equal(few[1], texts[3])
 
 
 def test_a_prefix_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from lightning_gans.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
     LanguageModel,
+    LeakGANGenerator,
     SeqGANDiscriminator,
     StyleDiscriminator,
     StyleGenerator,
@@ -158,6 +159,16 @@ OWN: dict[str, dict[str, Any]] = {
         "l2_weight": 0.2,
         "loss": "non_saturating",
     },
+    "leak_gan": {
+        "rollouts": 2,
+        "delay": 0.8,
+        "baseline": "none",
+        "reward": "discriminator",
+        "l2_weight": 0.2,
+        "delta": 12.0,
+        "mle_weight": 1.0,
+        "loss": "non_saturating",
+    },
 }
 OBJECTS = {"regularizers", "optimizer_g", "optimizer_d", "scheduler_g", "scheduler_d", "scheduler_c"}
 OBJECTS |= {"classifier", "weight_network", "base", "features", "measure", "encoder"}
@@ -201,9 +212,11 @@ INJECTED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "score": ("ScorePenalty", {"weight": 0.5}),
 }
+TEXT = {"seq_gan", "leak_gan"}  # of no other networks
 CASES: dict[str, Case] = {
-    **{name: Case(name, "dropout" if name == "ct_gan" else "mlp") for name in OWN if name != "seq_gan"},
+    **{name: Case(name, "dropout" if name == "ct_gan" else "mlp") for name in OWN if name not in TEXT},
     "seq_gan": Case("seq_gan", "text", "text"),
+    "leak_gan": Case("leak_gan", "leak", "text"),
     "seq_gan-permuted": Case("seq_gan", "text", "one-hot", {"reward": "permuted", "baseline": "batch"}),
     # the variants of techniques
     "prc_gan-clip": Case("prc_gan", options=CLIP),
@@ -338,6 +351,9 @@ def networks(case: Case) -> dict[str, nn.Module]:
     elif case.nets == "text":
         generators = [LanguageModel((LATENT, 5), embedding=WIDTH, hidden=WIDTH)]
         critics = [SeqGANDiscriminator((LATENT, 5), embedding=WIDTH, kernels=(1, 2), filters=4, dropout=0.0)]
+    elif case.nets == "leak":
+        critics = [SeqGANDiscriminator((LATENT, 5), embedding=WIDTH, kernels=(1, 2), filters=4, dropout=0.0)]
+        generators = [LeakGANGenerator(critics[0], (LATENT, 5), embedding=WIDTH, hidden=WIDTH, goal_size=4, horizon=2)]
     elif "image" in case.nets:
         norm: Any = "none" if "plain" in case.nets else "batch"
         generators = [DCGANGenerator(shape=(1, 8, 8), latent_dim=LATENT, width=2, norm="batch", num_classes=None,
