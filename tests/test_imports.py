@@ -40,6 +40,7 @@ RULES: dict[str, set[str]] = {
     "networks.random_features": {"functional.numerics"},  # where Python may ask a tensor
     "networks.rel_gan": {"functional.text", "functional.numerics"},  # what stays in full precision
     "networks.language": {"functional.text"},  # one draw of tokens for all that make them
+    "networks.style_transfer": {"functional.text"},
     "wrappers": {"functional"},
     "regularizers": {"functional"},
     "optim": {"functional"},
