@@ -1,8 +1,6 @@
-"""``python train.py fit`` trains a GAN; without further arguments WGAN-GP on scikit-learn's digits."""
-
-from pathlib import Path
+"""``python train.py fit`` trains a GAN: what ``lightning-gans`` is after an installation, in a clone."""
 
 from lightning_gans.cli import main
 
 if __name__ == "__main__":
-    main(default_config=Path(__file__).parent / "configs" / "digits" / "wgan_gp.yaml")
+    main()

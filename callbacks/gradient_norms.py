@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import Draws, EveryNSteps, log_metrics, scores, stepping
+from lightning_gans.callbacks.probe import Draws, EveryNSteps, log_histogram, log_metrics, scores, stepping
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.contract import Critic, Played, has
@@ -28,11 +28,32 @@ def layer_norms(net: nn.Module) -> dict[str, Tensor]:
     A layer is a module with parameters of its own; parameters without a gradient are passed over.
     """
     squares: dict[str, Tensor] = {}
+    for layer, gradient in _by_layer(net):
+        squares[layer] = squares.get(layer, 0.0) + gradient.square().sum()
+    return {layer: square.sqrt() for layer, square in squares.items()}
+
+
+def layer_histograms(net: nn.Module, bins: int = 64) -> dict[str, tuple[Tensor, Tensor]]:
+    """Counts (bins,) of the elements of each layer's gradient, and edges (bins + 1,), of finite ones."""
+    parts: dict[str, list[Tensor]] = {}
+    for layer, gradient in _by_layer(net):
+        parts.setdefault(layer, []).append(gradient.flatten()[gradient.flatten().isfinite()])
+    found = {}
+    for layer, elements in ((layer, torch.cat(known)) for layer, known in parts.items()):
+        if len(elements):
+            low, high = elements.aminmax()
+            high = torch.where(high > low, high, low + 1e-12 + low.abs() * 1e-6)  # all are equal
+            counts = torch.histc(elements, bins, float(low), float(high))
+            found[layer] = counts.cpu(), torch.linspace(float(low), float(high), bins + 1, dtype=torch.float64)
+    return found
+
+
+def _by_layer(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Gradients with the layer that each is of."""
     for name, p in net.named_parameters():
         if p.grad is not None:
             layer = name.split(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
-            squares[layer] = squares.get(layer, 0.0) + p.grad.detach().float().square().sum()
-    return {layer or "parameters": square.sqrt() for layer, square in squares.items()}
+            yield layer or "parameters", p.grad.detach().float()
 
 
 def mean_input_gradient(module: Critic, x: Tensor, labels: Tensor | None) -> Tensor:
@@ -54,7 +75,8 @@ class GradientNorms(EveryNSteps, Draws):
     before it is clipped; ``grad/d/<layer>`` and ``grad/g/<layer>``: the part of each layer; ``grad/input/real``,
     ``.../fake``, ``.../interpolated``: mean of :math:`\|\nabla_x D(x)\|_2` over the last batch, its fakes and points
     :math:`\alpha x + (1 - \alpha)\tilde x,\ \alpha \sim U(0, 1)` (D in evaluation mode; left out where there is none).
-    The figure is ``<folder>/gradients/latest.png``, and ``grad/layers`` in W&B and TensorBoard.
+    The figure is ``<folder>/gradients/latest.png``, and ``grad/layers`` in W&B and TensorBoard; histograms of each
+    layer's gradient are there as ``grad/d/<layer>/histogram``.
 
     Args:
         every_n_steps: generator updates between logs.
@@ -63,6 +85,7 @@ class GradientNorms(EveryNSteps, Draws):
         picture_every: draw at every k-th log (and at the end).
         seed: of the interpolation.
         dirpath: the folder; None means the logger's, or ``default_root_dir``.
+        histograms: log them too.
     """
 
     place = "gradients"
@@ -76,9 +99,12 @@ class GradientNorms(EveryNSteps, Draws):
         picture_every: int = 10,
         seed: int = 0,
         dirpath: str | None = None,
+        histograms: bool = False,
     ) -> None:
         super().__init__(every_n_steps)
         checks.at_least_one(picture_every=picture_every)
+        self.histograms = histograms
+        self.counted: dict[str, tuple[Tensor, Tensor]] = {}  # of the cycle under way
         self.per_layer, self.inputs, self.picture_every = per_layer, inputs, picture_every
         self.seed, self.dirpath = seed, dirpath
         self.cycle_is_due = False
@@ -110,6 +136,9 @@ class GradientNorms(EveryNSteps, Draws):
             self.held[player] = {
                 layer if one else f"{name}.{layer}": norm for name in names for layer, norm in norms[name].items()
             }
+            for name in names if self.histograms else ():
+                for layer, counts in layer_histograms(getattr(module, name)).items():
+                    self.counted[f"grad/{player}/{layer if one else f'{name}.{layer}'}/histogram"] = counts
 
     def act(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         """Log the norms of the cycle that has just ended."""
@@ -120,7 +149,9 @@ class GradientNorms(EveryNSteps, Draws):
             values[f"grad/{player}"] = torch.stack(list(layers.values())).norm()
             if self.per_layer:
                 values |= {f"grad/{player}/{layer}": norm for layer, norm in layers.items()}
-        self.held = {}
+        for name, (counts, edges) in self.counted.items():
+            log_histogram(trainer, name, counts, edges, step)
+        self.held, self.counted = {}, {}
         if self.inputs and has(module, Critic) and module.last_batch is not None and module.last_fake is not None:
             values |= self.input_norms(module, module.last_batch, module.last_fake, step)
         if not values:

@@ -91,6 +91,7 @@ class NonFiniteGuard(Asks):
         self.step = 0  # the generator update that is under way
         self.found: str | None = None  # what was not finite in it
         self.rollbacks = 0  # to the state that is kept
+        self.gone_back = 0  # times, to whatever state
         self.lowered = 1.0  # what all rollbacks have multiplied the learning rates by
         self.kept: dict[str, Any] = {}
         self.waits_each_step: bool | None = None  # None: on a CPU
@@ -194,6 +195,7 @@ class NonFiniteGuard(Asks):
                 f"training would stand still.{saved}"
             )
         self.rollbacks += 1
+        self.gone_back += 1
         self.lowered *= self.lr_factor
         back = f"Going back to the state of update {self.kept['step']}, learning rates times {self.lr_factor:g}."
         pl.utilities.rank_zero_warn(f"{told}. {back}{saved}")

@@ -147,6 +147,25 @@ def _draw(logger: Any, key: str, image: Image.Image, step: int) -> None:
     logger.experiment.add_image(key, np.asarray(image), step, dataformats="HWC")
 
 
+def log_histogram(trainer: pl.Trainer, key: str, counts: Tensor, edges: Tensor, step: int) -> None:
+    """Hand counts (bins,) between edges (bins + 1,) to every logger that shows histograms (W&B, TensorBoard)."""
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        if isinstance(logger, (loggers.WandbLogger, loggers.TensorBoardLogger)):
+            attempt(logger, partial(_count, logger, key, counts, edges, step))
+
+
+def _count(logger: Any, key: str, counts: Tensor, edges: Tensor, step: int) -> None:
+    if isinstance(logger, loggers.WandbLogger):
+        from wandb import Histogram
+
+        logger.log_metrics({key: Histogram(np_histogram=(counts.numpy(), edges.numpy()))}, step=step)  # type: ignore[dict-item]
+        return
+    middle, n = (edges[1:] + edges[:-1]) / 2, counts.sum()
+    logger.experiment.add_histogram_raw(
+        key, float(edges[0]), float(edges[-1]), int(n), float((counts * middle).sum()),
+        float((counts * middle.square()).sum()), edges[1:].tolist(), counts.tolist(), step)  # fmt: skip
+
+
 def log_metrics(trainer: pl.Trainer, values: dict[str, float], step: int) -> None:
     """Hand the values to every logger, at this generator update."""
     for logger in trainer.loggers:

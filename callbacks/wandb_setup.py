@@ -8,16 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_gans import __version__
+from lightning_gans import __version__, checks
 from lightning_gans.callbacks.ema import EMA
+from lightning_gans.callbacks.non_finite import NonFiniteGuard
 from lightning_gans.callbacks.rates import Rates
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine.contract import Played, require
+from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.engine.loggers import attempt
 
 GROUPS = ("c", "d", "g", "grad", "lr", "metrics", "samples", "surrogate", "time", "variance")
 _AXIS = "trainer/global_step"  # Lightning's name; here it counts generator updates
+_VARIETY = {"modes", "recall", "coverage", "distinct-1", "distinct-2"}
 _LOWER_IS_BETTER = ("metrics/fid/*", "metrics/kid/*")
 
 
@@ -43,10 +46,23 @@ class WandbSetup(Rates):
     of this package, the technique, its penalties and networks, the data, seed, batch size, ``max_steps``, the decay of
     averaged weights and, once there are scores, their protocols, beside the hyper-parameters that Lightning puts there.
     It logs what :class:`Rates` does. ``WANDB_MODE=offline`` works as ever.
+
+    W&B is alerted, which mails or posts as its user has chosen, when a value is not finite (also of one that
+    :class:`NonFiniteGuard` went back from), and when a measure of variety (modes, recall, coverage, distinct n-grams)
+    falls below ``collapse`` times its best or the FID rises above its best / ``collapse``, once until it recovers.
+
+    Args:
+        alerts: send them.
+        collapse: 0 < collapse < 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, alerts: bool = True, collapse: float = 0.5) -> None:
         super().__init__()
+        checks.inside(collapse=collapse)
+        self.alerts, self.collapse = alerts, collapse
+        self._alerted: set[str] = set()
+        self._looked: dict[str, float] = {}  # label of a score, and the update of the last value that was looked at
+        self._gone_back = 0
         self._told: dict[str, Any] = {}  # protocols
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -57,7 +73,8 @@ class WandbSetup(Rates):
         for logger in trainer.loggers:
             if isinstance(logger, loggers.WandbLogger):
                 attempt(logger, partial(self._tell, logger, pl_module, self.facts(trainer, pl_module)))
-        self._told = {}
+        self._told, self._looked, self._gone_back = {}, {}, 0
+        self._alerted.clear()
 
     def _tell(self, logger: Any, pl_module: Any, facts: dict[str, Any]) -> None:
         run = logger.experiment
@@ -71,7 +88,9 @@ class WandbSetup(Rates):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log rates and speed, and tell protocols that are new."""
+        """Log rates and speed, tell protocols that are new, and look at what was measured."""
+        if self.alerts and trainer.is_global_zero:
+            self._look(trainer)
         if self.log_rates(trainer, pl_module):
             self._tell_protocols(trainer)
 
@@ -79,6 +98,36 @@ class WandbSetup(Rates):
         """Tell the protocols of scores that were measured at the end."""
         if trainer.is_global_zero:
             self._tell_protocols(trainer)
+            if self.alerts:
+                self._look(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Alert of a value that is not finite."""
+        if self.alerts and isinstance(exception, NonFiniteError) and trainer.is_global_zero:
+            self._alert(trainer, "A value is not finite", str(exception), "ERROR")
+
+    def _look(self, trainer: Any) -> None:
+        times = sum(c.gone_back for c in trainer.callbacks if isinstance(c, NonFiniteGuard))
+        if times > self._gone_back:
+            self._alert(trainer, "A value was not finite", f"Went back by update {trainer.global_step}.", "WARN")
+        self._gone_back = times
+        for c in trainer.callbacks:
+            if not isinstance(c, ScoreCallback) or not c.history or self._looked.get(c.label) == c.history[-1]["step"]:
+                continue
+            self._looked[c.label] = c.history[-1]["step"]
+            for name, value in c.history[-1].items():
+                if (kind := _VARIETY & set(name.split("/"))) or "fid" in name.split("/"):
+                    best = c.best(name)[name]
+                    lost = value < self.collapse * best if kind else value > best / self.collapse
+                    if lost and name not in self._alerted:
+                        told = f"{name} is {value:.4g} at update {c.history[-1]['step']:.0f}, its best was {best:.4g}."
+                        self._alert(trainer, "The generator may have collapsed", told, "WARN")
+                    (self._alerted.add if lost else self._alerted.discard)(name)
+
+    def _alert(self, trainer: Any, title: str, text: str, level: str) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, loggers.WandbLogger):
+                attempt(logger, lambda run=logger: run.experiment.alert(title=title, text=text, level=level))  # type: ignore[misc]
 
     def _tell_protocols(self, trainer: Any) -> None:
         found = {c.label: dict(c.protocol) for c in trainer.callbacks if isinstance(c, ScoreCallback) and c.protocol}

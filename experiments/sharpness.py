@@ -102,7 +102,9 @@ def main() -> None:
                    "eigenvalue | loss of D |", "|---|---|---|---|---|"]  # fmt: skip
         for told, options in games.items():
             for seed in a.seeds:
-                path = Path(a.runs) / f"sam-{name}-{told.replace(', ', '-')}-{seed}-{a.updates}-{a.width}.json"
+                path = (
+                    Path(a.runs) / f"sam-{name}-{told.replace(', ', '-')}-{seed}-{a.updates}-{a.width}-{a.samples}.json"
+                )
                 if not path.exists():
                     path.parent.mkdir(parents=True, exist_ok=True)
                     result = play(data, options, seed, a.updates, a.width, a.samples)

@@ -15,16 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_gans import MLE, NONADVERSARIAL, TECHNIQUES, GANModule, SeqGAN, StyleTransfer
+from lightning_gans import MLE, NONADVERSARIAL, TECHNIQUES, GANModule, LeakGAN, SeqGAN, StyleTransfer
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.engine.batch import Batch
+from lightning_gans.functional.conditional import conditional_call
 from lightning_gans.functional.text import one_hot
 from lightning_gans.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
     DiffusionMLP,
     LanguageModel,
+    LeakGANGenerator,
     StyleAutoencoder,
     ToyDiscriminator,
     ToyGenerator,
@@ -50,6 +52,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "stylex": {"path_length_weight": 0.0, "r1_every": 1, "lr_g": 2e-4, "lr_d": 2e-4},
     "seq_gan": {"rollouts": 2, "l2_weight": 0.0},
+    "leak_gan": {"rollouts": 2, "l2_weight": 0.0},
     "boosted": {"p": 0.7},
     "boosted_learned": {"p": 0.7, "learn_p": True},
 }
@@ -141,6 +144,10 @@ class NumbersSeqGAN(ReadsNumbers, SeqGAN):
     """SeqGAN of them."""
 
 
+class NumbersLeakGAN(ReadsNumbers, LeakGAN):
+    """LeakGAN of them."""
+
+
 class NumbersStyleTransfer(ReadsNumbers, StyleTransfer):
     """Style transfer of them; the first symbol tells the style."""
 
@@ -157,15 +164,21 @@ def styled(batch: Batch) -> Batch:
 
 
 class OfTexts(nn.Module):
-    """A discriminator of numbers that takes texts (N, 3, 5) for such."""
+    """A discriminator of numbers that takes texts (N, 3, 5) for such; its features are its score and the text."""
 
     def __init__(self, net: nn.Module, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.net, self.shape = net, shape
+        self.net, self.shape, self.num_classes = net, shape, getattr(net, "num_classes", None)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         x, size = x.flatten(1), math.prod(self.shape)
-        return self.net(x.repeat(1, 1 + size // x.shape[1])[:, :size].unflatten(1, self.shape))
+        return conditional_call(
+            self.net, x.repeat(1, 1 + size // x.shape[1])[:, :size].unflatten(1, self.shape), labels
+        )
+
+    def features(self, tokens: Tensor) -> Tensor:
+        read = one_hot(tokens.clamp(min=0), 5, next(self.parameters()).dtype) * (tokens >= 0)[..., None]
+        return torch.cat([self(read, tokens.new_zeros(len(tokens))).view(-1, 1), read.flatten(1)], 1)
 
 
 def autoencoder(shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
@@ -200,6 +213,10 @@ def build(
         return NumbersStyleTransfer(
             StyleAutoencoder((3, 5), 7, 2, 4, 2, schedule="constant"), OfTexts(discriminator, shape), 7, **own
         )
+    if technique == "leak_gan":
+        critic = OfTexts(discriminator, (1, 8, 8) if isinstance(generator, DCGANGenerator) else (2,))
+        net = LeakGANGenerator(critic, (3, 5), 4, 4, 2, horizon=2)
+        return NumbersLeakGAN(net, critic, 3, **SETTINGS[technique] | options)
     third = {"weight_network": classifier} if technique == "robust_wgan" else {}
     if technique == "stylex":
         size = 64 if isinstance(generator, DCGANGenerator) else 2
@@ -266,10 +283,15 @@ def state(module: GANModule) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
+def copy_of(name: str) -> str:
+    """The weight that one of a copy within the module follows; itself for others."""
+    return name.replace("delayed.", "generator.").replace("generator.leaked.", "discriminator.")
+
+
 def resting(module: GANModule) -> set[str]:
     """Names in the state of what never trains: parameters without a gradient, buffers in evaluation mode."""
     trains = {name: p.requires_grad for name, p in module.named_parameters()}
-    names = {name for name in trains if not trains[name.replace("delayed.", "generator.")]}  # a delayed copy moves too
+    names = {name for name in trains if not trains[copy_of(name)]}
     for owner, sub in module.named_modules():
         kept = not sub.training or owner == "generator"  # the weights among a mixture's frozen components
         names |= {f"{owner}.{name}" for name, _ in sub.named_buffers(recurse=False) if kept}

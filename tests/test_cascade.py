@@ -57,7 +57,7 @@ def gan() -> R3GAN:
 
 
 # ---------------------------------------------------------------------- cascades
-@pytest.mark.parametrize(("second", "steps"), [(diffusion, 200), (gan, 250)])
+@pytest.mark.parametrize(("second", "steps"), [(diffusion, 200), pytest.param(gan, 250, marks=pytest.mark.slow)])
 def test_any_model_of_the_codes_makes_the_samples_of_an_autoencoder_better(
     second: Any, steps: int, tmp_path: Path
 ) -> None:
@@ -148,9 +148,9 @@ def test_one_round_with_the_exact_classifier_is_the_data() -> None:
     four = lambda n, generator: torch.randint(4, (n, 1), generator=generator)  # noqa: E731
     exact = lambda x: (4 * P).log()[x[:, 0]]  # noqa: E731
     for ratio in (BoostedRatio([exact]), BoostedRatio([exact, exact], weights=[0.3, 0.7])):
-        x = MetropolisHastings(four, ratio, steps=10).sample(20_000, progress=False)[:, 0]
+        x = MetropolisHastings(four, ratio, steps=8).sample(10_000, progress=False)[:, 0]
         shares = x.bincount(minlength=4) / len(x)
-        torch.testing.assert_close(shares.double(), P, rtol=0, atol=0.012)
+        torch.testing.assert_close(shares.double(), P, rtol=0, atol=0.02)
         z = (torch.ones(4).double() / 4 * ratio(torch.arange(4)[:, None]).exp()).sum()
         assert float(z) == pytest.approx(1, abs=1e-12)  # which is normalised already
     assert BoostedRatio([])(torch.zeros(3, 1)).tolist() == [0, 0, 0]
@@ -172,9 +172,9 @@ def test_a_second_round_corrects_what_the_first_could_not() -> None:
     module.sample = lambda n, labels, generator: torch.randn(n, 1, generator=generator)
     real = 1 + 0.5 * torch.randn(4000, 1)
     ratio = boosted_ratio(module, real, [nn.Linear(1, 1), Square()], steps=150, lr=0.03, chain=8, progress=False)
-    ends = [MetropolisHastings(module, BoostedRatio(ratio.ratios[:t]), steps=30).sample(1000, progress=False)
+    ends = [MetropolisHastings(module, BoostedRatio(ratio.ratios[:t]), steps=20).sample(600, progress=False)
             for t in (1, 2)]  # fmt: skip
-    ends.append(LatentLangevin(module, ratio, steps=60, step_size=0.05).sample(1000, progress=False))
+    ends.append(LatentLangevin(module, ratio, steps=60, step_size=0.05).sample(600, progress=False))
     assert float(ends[0].std()) > 0.8
     for end in ends[1:]:
         assert float(end.mean()) == pytest.approx(1, abs=0.15) and float(end.std()) == pytest.approx(0.5, abs=0.12)

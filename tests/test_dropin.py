@@ -1,4 +1,4 @@
-"""The library in somebody else's project: the README's examples, run, and a Trainer that is left as it comes."""
+"""The library in somebody else's project: the examples of the docs, run, and a Trainer as it comes."""
 
 from __future__ import annotations
 
@@ -127,7 +127,8 @@ def test_resumes_in_a_users_own_trainer(tmp_path: Path) -> None:
     assert equal(fit(14, str(tmp_path / "6.ckpt")), whole)
 
 
-def test_the_readme_quotes_the_examples() -> None:
-    text = (Path(__file__).parents[1] / "README.md").read_text()
-    quoted = [path.name for path in EXAMPLES.glob("*.py") if path.read_text().strip() in text]
-    assert len(quoted) == 2
+def test_readme_and_docs_quote_the_examples() -> None:
+    root = Path(__file__).parents[1]
+    for page, count in (("README.md", 1), ("docs/own-project.md", 2)):
+        text = (root / page).read_text()
+        assert len([path for path in EXAMPLES.glob("*.py") if path.read_text().strip() in text]) == count

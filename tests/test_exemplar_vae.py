@@ -368,7 +368,7 @@ def learned(
 
 def test_leave_one_out_keeps_the_prior_from_its_own_items() -> None:
     """Without it each item is explained by its own exemplar: better where it was trained, far worse elsewhere."""
-    with_it, without = (learned(cls, 250, items=50, lr=5e-3)[0] for cls in (ExemplarVAE, KeepsOwn))
+    with_it, without = (learned(cls, 150, items=50, lr=7e-3)[0] for cls in (ExemplarVAE, KeepsOwn))
     assert float(without.values["vae/bound"]) > float(with_it.values["vae/bound"]) + 2
     held_out = Digits().reference("train")[0][400:800].float() / 127.5 - 1
     gain = (with_it.log_density_bound(held_out) - without.log_density_bound(held_out)).mean()
@@ -411,20 +411,25 @@ def test_its_life_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Monk
     module = load(run)
     assert isinstance(module, ExemplarVAE) and len(module.means) > 1000 and module.ema is not None
     z, _ = module.latents(5, seed=3)
-    exported = torch.export.load(export(module, tmp_path / "d.pt2")).module()
+    with pytest.warns(
+        UserWarning, match=r"noise of ExemplarVAE is not standard normal: feed d\.pt2 with z of its latents"
+    ):
+        exported = torch.export.load(export(module, tmp_path / "d.pt2")).module()
     torch.testing.assert_close(exported(z), module.sample(5, seed=3), rtol=1e-5, atol=1e-5)
-    main([*short, "--name=b", "--trainer.max_steps=3"])
+    bare = ["--trainer.callbacks=[{class_path: EMA, init_args: {decay: 0.98}}]", "--checkpoint.monitor=null"]
+    main([*short[:-1], *bare, "--grid.every_n_steps=null", "--name=b", "--trainer.max_steps=3"])  # unwatched
     main(["fit", f"--ckpt_path={tmp_path / 'runs' / 'b'}", "--trainer.max_steps=6"])
     ends = [torch.load(tmp_path / f"runs/{n}/checkpoints/last.ckpt", weights_only=True) for n in "ab"]
-    for key in ("state_dict", "optimizer_states", "ema", "engine"):
+    for key in ("state_dict", "optimizer_states", "ema"):
         assert equal(ends[0][key], ends[1][key]), key
+    assert equal(*([end["engine"][key] for key in ("noise", "updates")] for end in ends))
     main(["predict", f"--ckpt_path={run}", "--samples=4"])
     assert {"grid.png", "interpolation.png", "walk.gif"} <= {p.name for p in (run / "predictions").iterdir()}
     capsys.readouterr()
     with pytest.raises(SystemExit):
         main([*short, "--dry_run", "--trainer.max_steps=6"])
     plan = capsys.readouterr().out
-    for words in ("ExemplarVAE, 1 encoder and decoder and log_variances update(s) per cycle", "Encoder ", "Decoder ",
+    for words in ("ExemplarVAE, 1 encoder and decoder and log_variances update per cycle", "Encoder ", "Decoder ",
                   "100 real samples for an update\n", "100 images", "Regularizers   none"):  # fmt: skip
         assert words in plan, words
 

@@ -341,6 +341,7 @@ def test_attributes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
     fit = ["fit", f"--config={ROOT}/configs/shapes/gan_control.yaml", f"--out={tmp_path}", "--name=run"]
     fit += ["--trainer.max_steps=2", "--data.items=64", "--data.held_out=64", "--trainer.enable_progress_bar=false"]
     fit += ["--model.generator.widths=4", "--model.discriminator.widths=4", "--grid.every_n_steps=null"]
+    fit += ["--trainer.callbacks=[]", "--checkpoint.monitor=null"]
     main(fit)
     predict = ["predict", f"--ckpt_path={tmp_path}/run", "--samples=3", "--trainer.enable_progress_bar=false"]
     import lightning_gans.cli.attributes as place
@@ -353,9 +354,6 @@ def test_attributes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert "Attributes   mean error in deviations of the data: hue " in told and ", position " in told
     assert len(list((tmp_path / "run" / "predictions").glob("0*.png"))) == 3
     assert len(list((tmp_path / "run" / "control").glob("*/last.ckpt"))) == 1
-    with pytest.raises(SystemExit, match="error: attributes must be one of hue, size, position, got 'hew'"):
-        main([*predict, '--attributes={"hew": 0.3}'])
-    assert not (tmp_path / "run" / "predictions-2").exists()
 
 
 @pytest.mark.parametrize(

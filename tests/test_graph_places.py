@@ -94,7 +94,7 @@ def play(
 ) -> dict[Any, list[set[int]]]:
     with watched(module) as seen, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="cuda_graphs has no effect")
-        trainer(max_steps=cycles * getattr(module, "g_steps", 1) + getattr(module, "vae_steps", 0)).fit(
+        trainer(max_steps=cycles * getattr(module, "g_steps", 1) + getattr(module, "phases", {}).get("vae", 0)).fit(
             module, data or plain(400, 4, shape=shape)
         )
     return seen

@@ -39,6 +39,7 @@ RULES: dict[str, set[str]] = {
     "networks.text": {"functional.text"},
     "networks.random_features": {"functional.numerics"},  # where Python may ask a tensor
     "networks.rel_gan": {"functional.text", "functional.numerics"},  # what stays in full precision
+    "networks.leak_gan": {f"functional.{name}" for name in ("text", "goals", "modes")},  # what it reads, and aims at
     "networks.language": {"functional.text"},  # one draw of tokens for all that make them
     "networks.style_transfer": {"functional.text"},
     "wrappers": {"functional"},
@@ -93,6 +94,8 @@ TORCHS = {
     "_are_functorch_transforms_active",
     "_backward_hooks",
     "_buffers",
+    "_foreach_clamp_max_",
+    "_foreach_clamp_min_",
     "_forward_hooks",
     "_forward_pre_hooks",
     "_fused_adam_",

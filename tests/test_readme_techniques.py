@@ -1,4 +1,4 @@
-"""The README's table of techniques says what there is: each class, its paper, and the data that it has recipes for."""
+"""The table of docs/techniques.md says what there is: each class, its paper, and the data that it has recipes for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_gans import NONADVERSARIAL, TECHNIQUES
 
 ROOT = Path(__file__).parent.parent
 ROW = re.compile(r"^\| .+ \| `(\w+)` \| \[(.+?)\]\(\S+\) \| (.+) \|$", re.MULTILINE)
-TABLE = {name: (paper, recipes) for name, paper, recipes in ROW.findall((ROOT / "README.md").read_text())}
+TABLE = {name: (paper, recipes) for name, paper, recipes in ROW.findall((ROOT / "docs" / "techniques.md").read_text())}
 
 
 def recipes(name: str) -> set[str]:

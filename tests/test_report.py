@@ -26,7 +26,7 @@ from lightning_gans.compat.lightning import callbacks as pl_callbacks
 from lightning_gans.runs.record import HIGHER_IS_BETTER, read_record
 from lightning_gans.tools.compare import compare
 from lightning_gans.tools.report import report
-from lightning_gans.visualization.charts import POINTS, thinned
+from lightning_gans.visualization.charts import POINTS, Line, line_chart, thinned
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NASTY = "</script><b>name & more"
@@ -145,6 +145,15 @@ def test_long_curves_are_thinned() -> None:
     assert thinned(5).tolist() == [0, 1, 2, 3, 4]
     kept = thinned(1_000_000)
     assert len(kept) == POINTS and (kept[0], kept[-1]) == (0, 999_999) and len(np.unique(np.diff(kept))) <= 2
+
+
+def test_a_score_that_falls_far_has_a_logarithmic_axis() -> None:
+    def axis(values: list[float], logarithmic: bool = True) -> Any:
+        return line_chart([Line("a", np.arange(len(values)), np.array(values))], logarithmic=logarithmic).layout.yaxis
+
+    assert axis([2000.0, 3.0, math.nan]).type == "log" and axis([2000.0, 3.0], False).type is None
+    assert {axis(values).type for values in ([20.0, 3.0], [2000.0, 0.0], [2000.0, -3.0], [math.nan], [])} == {None}
+    assert axis([0.001, 0.001]).range == (0, 0.002) and axis([0.0, 0.0]).range is None
 
 
 class Warns(pl_callbacks.Callback):

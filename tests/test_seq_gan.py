@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_gans import GAN, MLE, RelGAN, SeqGAN, load
 from lightning_gans.callbacks import TextMetrics
+from lightning_gans.cli import main
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules import MarkovText
 from lightning_gans.engine.batch import Batch
@@ -24,6 +26,7 @@ from lightning_gans.metrics.text import held_out_nll
 from lightning_gans.networks import (
     CharGenerator,
     LanguageModel,
+    LeakGANGenerator,
     LSTMGenerator,
     RelationalGenerator,
     RelGANDiscriminator,
@@ -118,10 +121,11 @@ def test_rewards_are_constants_and_the_loss_is_a_sum() -> None:
 def policies() -> list[Any]:
     torch.manual_seed(0)
     shape = (5, 7)
-    return [LanguageModel(shape, 3, 4), LSTMGenerator(shape, 3, 4), RelationalGenerator(shape, 3, 2, 1, 4)]
+    own = [LanguageModel(shape, 3, 4), LSTMGenerator(shape, 3, 4), RelationalGenerator(shape, 3, 2, 1, 4)]
+    return [*own, LeakGANGenerator(critic(shape), shape, 3, 4, 3, horizon=2)]
 
 
-@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("which", [0, 1, 2, 3])
 def test_rollouts_keep_the_prefix_and_go_on_as_if_it_were_read_anew(which: int) -> None:
     net = loud(policies()[which])
     tokens, z = torch.randint(7, (3, 5)), torch.randn(3, 2, 4, 5, dtype=torch.float64)
@@ -138,6 +142,8 @@ def test_rollouts_keep_the_prefix_and_go_on_as_if_it_were_read_anew(which: int) 
                 own = torch.cat([own, draw_tokens(net.logits(again)[:, u], noise)[:, None]], 1)
             assert torch.equal(found, own)
         assert len({tuple(row) for row in texts[0].tolist()}) > 3
+        few = list(net.rollouts(tokens, z[:, :, 1::2], 2))
+        assert len(few) == 2 and torch.equal(few[0], texts[1]) and torch.equal(few[1], texts[3])
 
 
 def test_a_prefix_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,3 +434,37 @@ def test_without_rewards_of_its_own_it_does_not_learn(mutation: str) -> None:
         model.generator_terms = lambda batch, fake: {"adversarial": 0 * model.generator.nll(fake).sum()}  # type: ignore
     trainer(max_steps=60).fit(model, datamodule=data)
     assert js2(model, data) > 0.2
+
+
+@pytest.mark.slow
+def test_from_a_language_model_to_a_curve_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three fits: the language model, D alone, the game; on data of another length than the recipe's."""
+    monkeypatch.chdir(tmp_path)
+    quick = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.T", "5"]
+    recipe = ["fit", "--config", str(CONFIGS / "markov/seq_gan.yaml"), *quick]
+    mle = ["--model", "MLE", "--model.generator", "LanguageModel", "--model.generator.embedding", "16"]
+    main([*recipe, *mle, "--trainer.max_steps", "8", "--name", "mle"])
+    begin = ["--model.generator_checkpoint", "runs/mle"]
+    stays = ["--model.lr_g", "0", "--model.reward", "constant", "--model.baseline", "none"]
+    main([*recipe, *begin, *stays, "--trainer.max_steps", "2", "--name", "d"])
+    first, before = load("runs/mle"), load("runs/d")
+    assert before.latent_dim == 5 and torch.equal(before.sample(50, seed=1), first.sample(50, seed=1))
+    main([*recipe, "--ckpt_path", "runs/d", "--trainer.max_steps", "6"])
+    after: Any = load("runs/d")
+    assert not torch.equal(after.sample(50, seed=1), first.sample(50, seed=1))
+    assert not torch.equal(after.generator.out.weight, after.delayed.out.weight)
+    capsys.readouterr()
+    main(["sweep", "--ckpt_path", "runs/d", "--temperatures", "0.5", "1", "--samples", "60"])
+    assert "nll_gen" in capsys.readouterr().out
+    main(["predict", "--ckpt_path", "runs/d", "--temperature", "0.5"])
+    assert re.fullmatch("([a-f]{5}\n){64}", Path("runs/d/predictions/samples.txt").read_text())
+    for wrong, told in (
+        (["--model.rollouts", "0"], "rollouts must be an integer >= 1, got 0"),
+        (["--model.generator", "CharGenerator"], "generator must be a language model, got CharGenerator without nll"),
+        (["--data.one_hot", "true", "--model.discriminator", "ToyDiscriminator"], "must have its last layer as score"),
+    ):
+        with pytest.raises(SystemExit, match=told):
+            main([*recipe, *wrong, "--name", "wrong"])
+    assert not Path("runs/wrong").exists()

@@ -480,6 +480,14 @@ def test_temperatures_out_of_range_and_models_without() -> None:
     assert torch.equal(a, b) and a.dtype == torch.int64
 
 
+def test_the_first_lines_are_texts_too(tmp_path: Path) -> None:
+    """What stands for a token is known before callbacks write."""
+    callback = SampleText(1, lines=2, shown=0, dirpath=tmp_path)
+    trainer(max_steps=1, callbacks=[callback]).fit(MLE(LanguageModel((8, 6))), datamodule=MarkovText())
+    for step in (0, 1):
+        assert re.fullmatch("([a-f]{8}\n){2}", next(tmp_path.rglob(f"step_00000{step}.txt")).read_text())
+
+
 @pytest.mark.parametrize("callback", [SampleGrid, GenerativeMetrics, ModeCoverage])
 def test_callbacks_of_images_refuse_text(callback: type) -> None:
     model = MLE(LanguageModel((8, 6)))

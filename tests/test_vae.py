@@ -257,4 +257,4 @@ def test_its_life_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Monk
     capsys.readouterr()
     with pytest.raises(SystemExit):
         main([*short, "--dry_run", "--trainer.max_steps=6"])
-    assert "VAE, 1 encoder and decoder and log_variances update(s) per cycle" in capsys.readouterr().out
+    assert "VAE, 1 encoder and decoder and log_variances update per cycle" in capsys.readouterr().out

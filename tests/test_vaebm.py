@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from torch.optim import Adam
 
 from lightning_gans import VAEBM
 from lightning_gans.callbacks import EMA
+from lightning_gans.cli import main
 from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.functional.langevin import langevin
 from lightning_gans.networks import ToyDiscriminator, VAEDecoder, VAEEncoder
@@ -19,6 +22,7 @@ from lightning_gans.nonadversarial.singular import SingularValues
 from lightning_gans.optim import ClippedAdam
 from lightning_gans.tools import export
 
+RECIPE = Path(__file__).parent.parent / "configs" / "ring" / "vaebm.yaml"
 W = torch.tensor([[1.0], [0.5]], dtype=torch.float64)  # x = W z + s e
 S, T, C = 0.5, 0.8, torch.tensor([1.0, -1.0], dtype=torch.float64)
 
@@ -192,9 +196,9 @@ def test_it_learns_what_an_autoencoder_of_one_mode_cannot() -> None:
     decoder = nn.Linear(2, 2, bias=False)
     decoder.weight.data = torch.eye(2)
     module = VAEBM(Back(2), decoder, ToyDiscriminator((2,), 32, 2), 2, vae_steps=0, sigma=0.1, step_size=0.1,
-                   chain_steps=15, sample_steps=30, spectral=0.5, replay_after=50, lr_energy=2e-3)  # fmt: skip
+                   chain_steps=15, sample_steps=30, spectral=0.5, replay_after=50, lr_energy=4e-3)  # fmt: skip
     plainly = near(module.sample(1000, seed=0))
-    trainer(max_steps=150, callbacks=[EMA(decay=0.95)]).fit(module, MemoryLoader(data, None, 64))
+    trainer(max_steps=80, callbacks=[EMA(decay=0.95)]).fit(module, MemoryLoader(data, None, 64))
     corrected = module.sample(1000, seed=0)
     sides = float((corrected[:, 0] > 0).float().mean())
     assert near(corrected) > 0.11 > 1.6 * plainly and 0.3 < sides < 0.7
@@ -256,3 +260,18 @@ def test_the_schedule_of_the_energy_begins_with_it() -> None:
     fit.fit(module, plain())
     rates = [o.param_groups[0]["lr"] for o in fit.optimizers]
     assert rates == [2.0**-5, 2.0**-2]
+
+
+def test_a_dry_run_times_both_of_its_parts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[str] = []
+    minimise = VAEBM.minimise
+    monkeypatch.setattr(VAEBM, "minimise", lambda self, name, *rest: (seen.append(name), minimise(self, name, *rest)))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(RECIPE), "--dry_run", "--model.vae_steps=5", "--trainer.max_steps=7"])
+    told = capsys.readouterr().out
+    assert "VAEBM, 5 encoder and decoder and log_variances updates, then energy updates" in told
+    assert "5 encoder and decoder and log_variances updates and 2 energy updates, about" in told
+    assert seen == 4 * ["vae"] + 4 * ["energy"] and re.search(r"Cycle +[\d.]+ ms and [\d.]+ ms measured", told)

@@ -2,8 +2,8 @@
 
 Beside them ``boost`` (rounds), ``score`` (images or text, whoever made them), ``sweep`` (text over temperatures),
 ``export`` (the generator as a file), ``directions`` (in the latent space), ``explain`` (what drives a classifier),
-``guide`` (a diffusion, by one), ``classify`` and ``rewrite`` (text by styles), ``report`` (a run as a page) and
-``compare`` (runs beside each other).
+``guide`` (a diffusion, by one), ``classify`` and ``rewrite`` (text by styles), ``report`` (a run as a page),
+``compare`` (runs beside each other) and ``recipes`` (the configurations that are shipped).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, redirect_stdout
@@ -28,6 +29,7 @@ from lightning_gans.cli.interruption import exit_status
 from lightning_gans.cli.mistakes import quiet, sentence_of, silence, told
 from lightning_gans.cli.pages import compare, report
 from lightning_gans.cli.parsing import prepared
+from lightning_gans.cli.recipes import MAIN, RECIPES, recipes, shipped
 from lightning_gans.compat.lightning import pl, utilities
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.engine.module import GenerativeModule
@@ -41,19 +43,25 @@ from lightning_gans.techniques import TECHNIQUES
 
 
 def main(args: list[str] | None = None, default_config: Path | None = None) -> None:
-    """Run the command line; ``default_config`` is what ``fit`` does when no ``--config`` is given.
+    """Run the command line: ``lightning-gans``, and ``train.py`` of a clone.
+
+    ``default_config`` is what ``fit`` does when no ``--config`` is given; from a shell that is a shipped recipe.
 
     Lightning's own messages are left out but with ``--verbose``, which any command takes.
     """
     given = list(sys.argv[1:] if args is None else args)
-    verbose = "--verbose" in given
+    shell_default, verbose = default_config or RECIPES / f"{MAIN}.yaml", "--verbose" in given
     if given[:1] != ["boost"]:  # which hands it to its fits
         given = [arg for arg in given if arg != "--verbose"]
     with exit_status(), quiet(not verbose):
         if given and given[0] in OTHERS:
-            OTHERS[given[0]](given[1:])
+            try:
+                OTHERS[given[0]](given[1:])
+            except BrokenPipeError:  # `| head` has seen enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise SystemExit(141) from None
         else:
-            _train(given, default_config, args is None)
+            _train(given, shell_default if args is None else default_config, args is None)
 
 
 def _train(args: list[str], default_config: Path | None, from_shell: bool) -> None:
@@ -71,6 +79,7 @@ def _train(args: list[str], default_config: Path | None, from_shell: bool) -> No
             trainer_defaults={"callbacks": [gan_callbacks.GANProgressBar()]},
             seed_everything_default=0,
             auto_configure_optimizers=False,
+            parser_kwargs={"epilog": f"Other commands, each with --help: {', '.join(OTHERS)}."},
             args=None if from_shell else args,
         )
     except Exception as error:
@@ -95,7 +104,7 @@ def boost(args: list[str]) -> None:
     if own.rounds < 1:
         raise SystemExit(f"error: rounds must be an integer >= 1, got {own.rounds}.")
     base: Path | None = None
-    if own.first and not own.first.endswith((".yaml", ".yml")):
+    if own.first and not shipped(own.first).endswith((".yaml", ".yml")):
         base = newest_checkpoint(own.first) if Path(own.first).is_dir() else Path(own.first)
         try:
             read_checkpoint(base)
@@ -171,7 +180,8 @@ def reweighted(config: Mapping[str, Any], base: Path, folder: Path, weights: str
 
 OTHERS = {
     "boost": boost, "classify": classify, "compare": compare, "directions": directions, "explain": explain,
-    "export": export, "guide": guide, "report": report, "rewrite": rewrite, "score": score, "sweep": sweep,
+    "export": export, "guide": guide, "recipes": recipes, "report": report, "rewrite": rewrite,
+    "score": score, "sweep": sweep,
 }  # fmt: skip
 
 __all__ = ["GANCLI", "OTHERS", "SaveConfig", "main"]

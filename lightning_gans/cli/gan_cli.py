@@ -268,6 +268,7 @@ class GANCLI(pl_cli.LightningCLI):
     def _report(self, last: Path) -> str:
         saved = self.trainer.checkpoint_callback
         best = Path((getattr(saved, "monitor", None) and saved.best_model_path) or last)
+        best = beside if (beside := last.with_name(best.name)).is_file() else best  # as short as the others' paths
         files = {
             "Sample grid": self.run_dir / "samples" / "latest.png",
             "Samples": self.run_dir / "samples" / "latest.txt",
@@ -318,6 +319,16 @@ class SaveConfig(pl_cli.SaveConfigCallback):
         written = configs(folder)
         if not written or written[-1].read_text() != text:
             write_text(folder / (f"config-{len(written) + 1}.yaml" if written else "config.yaml"), text)
+        for logger in trainer.loggers:
+            attempt(logger, partial(_tell_configuration, logger, text))
+
+
+def _tell_configuration(logger: Any, text: str) -> None:
+    """The whole of it, where a dashboard shows it."""
+    if isinstance(logger, loggers.WandbLogger):
+        logger.experiment.config.update({"config": yaml.safe_load(text)}, allow_val_change=True)
+    elif isinstance(logger, loggers.TensorBoardLogger):
+        logger.experiment.add_text("config", "\n".join(f"    {line}" for line in text.splitlines()))
 
 
 def command(*args: str) -> str:

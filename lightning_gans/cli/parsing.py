@@ -20,6 +20,7 @@ import lightning_gans.callbacks as gan_callbacks
 import lightning_gans.datamodules as gan_datamodules
 from lightning_gans import networks, nonadversarial, regularizers, techniques, wrappers
 from lightning_gans.cli.configuration import parameters
+from lightning_gans.cli.recipes import shipped
 from lightning_gans.compat.lightning import callbacks, pl, pl_cli
 
 _PACKAGES = (techniques, nonadversarial, gan_datamodules, gan_callbacks, networks, regularizers, wrappers)
@@ -94,8 +95,8 @@ def innermost(message: str) -> tuple[str, list[str]]:
 def prepared(args: list[str]) -> list[str]:
     """The same, so that the parser does what is meant by it.
 
-    A list that is given as a whole starts anew, so that its members do not inherit arguments from those that had their
-    places; ``null`` is understood at any depth.
+    A recipe's name (``ring/wgan_gp``) means its file; a list that is given as a whole starts anew, so that its members
+    do not inherit arguments from those that had their places; ``null`` is understood at any depth.
 
     Raises:
         SystemExit: with one sentence, for a configuration that cannot be read, or the name of a class that only
@@ -106,6 +107,7 @@ def prepared(args: list[str]) -> list[str]:
     for option, value, tokens in _options(args):
         found: dict[str, Any] = {}
         if option in ("-c", "--config") and value is not None:
+            tokens = [f"{option}={(value := shipped(value))}"] if value != shipped(value) else tokens
             found = _read_config(value)
             result += [f"--{name}={nothing}" for name, nothing in _LISTS.items() if configured and _has(found, name)]
             configured = True

@@ -15,33 +15,50 @@ from torch import nn
 
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.engine import rng
 from lightning_gans.engine.module import GenerativeModule
 
 
 def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Path, steps: int = 3) -> str:
     """The resolved plan of a run: shapes, parameters, batches, and time and memory measured over a few real steps."""
-    trial = copy.deepcopy(model)
-    clock: list[float] = []
+    trial, phases = copy.deepcopy(model), _phases(model)
+    clock: list[tuple[str, float]] = []
+    if hasattr(trial, "phases"):
+        trial.phases = {name: 0 if n == 0 else steps + 1 for name, n in phases.items()}
 
     class Clock(callbacks.Callback):
+        def on_train_batch_start(self, *args: Any) -> None:
+            self.phase = trial.counted
+
         def on_train_batch_end(self, *args: Any) -> None:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            clock.append(time.perf_counter())
+            clock.append((self.phase, time.perf_counter()))
 
     trainer_options = {k: options["trainer"].get(k) for k in ("accelerator", "precision")}
-    trainer = pl.Trainer(max_steps=steps + 1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+    played = [name for name, n in phases.items() if n != 0]
+    length = len(played) * (steps + 1)
+    trainer = pl.Trainer(max_steps=length, logger=False, enable_checkpointing=False, enable_progress_bar=False,
                          enable_model_summary=False, devices=1, limit_val_batches=0, callbacks=[Clock()],
                          **trainer_options)  # fmt: skip
     trainer.fit(trial, datamodule=data)
-    seconds = (clock[-1] - clock[0]) / max(1, len(clock) - 1)
+    seconds = dict.fromkeys(phases, 0.0)
+    for name in played:
+        times = [t for phase, t in clock if phase == name]
+        seconds[name] = (times[-1] - times[0]) / max(1, len(times) - 1) if times else 0.0
+    measured = " and ".join(f"{seconds[name] * 1000:.1f} ms" for name in played)
     size, updates = data.batch_size, options["trainer"].get("max_steps", -1)
 
     factor = getattr(model, "g_batch_factor", None)
     fakes = "" if factor is None else f", {size * factor} fakes for the generator's"
     total = "no max_steps"
     if updates > 0:
-        total = f"{updates:,} {_player(model, model.counted)} updates, about {duration(seconds * updates)}"
+        parts, left = [], updates
+        for name, n in phases.items():
+            parts.append((name, left if n is None else min(n, left)))
+            left -= parts[-1][1]
+        told = " and ".join(f"{n:,} {_player(model, name)} updates" for name, n in parts if n)
+        total = f"{told}, about {duration(sum(seconds[name] * n for name, n in parts))}"
     if torch.cuda.is_available() and trial.device.type == "cuda":
         memory = f"{torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB peak on the GPU"
     else:
@@ -57,7 +74,7 @@ def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Pa
             *_networks(model),
             f"Regularizers   {', '.join(penalties) or 'none'}",
             f"Batch          {size} real samples for an update{fakes}",
-            f"Cycle          {seconds * 1000:.1f} ms measured, {size * model.batches_needed()[0]} images",
+            f"Cycle          {measured} measured, {size * model.batches_needed()[0]} images",
             f"Length         {total}",
             f"Memory         {memory}",
             f"Run folder     {run_dir}",
@@ -74,7 +91,9 @@ class Opening(callbacks.Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Say it on the first rank; files are there by now, and a checkpoint is read."""
         if trainer.is_global_zero:
-            print(opening(trainer, pl_module, self.run_dir), flush=True)
+            with rng.untouched():  # whatever a description reads or draws
+                told = opening(trainer, pl_module, self.run_dir)
+            print(told, flush=True)
 
 
 def opening(trainer: Any, model: GenerativeModule, run_dir: Path) -> str:
@@ -102,7 +121,15 @@ def opening(trainer: Any, model: GenerativeModule, run_dir: Path) -> str:
     )
 
 
+def _phases(model: GenerativeModule) -> dict[str, int | None]:
+    """Players whose updates are counted, one after the other, and how many; None: all that are left."""
+    return dict(getattr(model, "phases", {model.counted: None}))
+
+
 def _technique(model: GenerativeModule) -> str:
+    if len(phases := _phases(model)) > 1:
+        parts = [f"{'' if n is None else f'{n:,} '}{_player(model, name)} updates" for name, n in phases.items()]
+        return f"Technique      {type(model).__name__}, {', then '.join(parts)}"
     times = {name: getattr(model, f"{name}_steps", 1) for name in model.players}
     turns = [f"{n} {_player(model, name)} update{'s' * (n > 1)}" for name, n in times.items()]
     return f"Technique      {type(model).__name__}, {', '.join(turns)} per cycle"

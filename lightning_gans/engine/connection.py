@@ -109,6 +109,8 @@ class Connection(callbacks.Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Seed the noise (equally on all ranks), or go on from the checkpoint; batches of a trial are whole cycles."""
         pl_module.begin()
+        if pl_module.vocabulary_size is not None:  # before callbacks of the user's write texts
+            pl_module.vocabulary = getattr(getattr(trainer, "datamodule", None), "vocabulary", None)
         skip_profiles(trainer)
         if any(player.clip is not None for player in pl_module.players.values()):  # else there is no such hook
             vars(self)["on_before_optimizer_step"] = _clip
@@ -122,8 +124,6 @@ class Connection(callbacks.Callback):
         if pl_module.needs_index and hasattr(trainer.train_dataloader, "with_index"):
             trainer.train_dataloader.with_index = True
         data: Any = getattr(trainer, "datamodule", None)
-        if pl_module.vocabulary_size is not None:
-            pl_module.vocabulary = getattr(data, "vocabulary", None)
         if pl_module.num_classes is not None:
             known = data.reference("train")[1] if hasattr(data, "reference") else None
             pl_module.count_labels(getattr(trainer.train_dataloader, "labels", None) if known is None else known)

@@ -68,6 +68,8 @@ def gradient_penalty(
     """
     check_penalty(p, target, power)
     excess = gradient_norm(discriminator, x, p) - target
+    if power == 2 and not one_sided:
+        return excess.square().mean()
     excess = excess.clamp_min(0) if one_sided else excess.abs()
     if power >= 1:
         return excess.pow(power).mean()

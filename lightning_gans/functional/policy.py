@@ -55,6 +55,26 @@ def permuted(rows: Tensor, u: Tensor) -> Tensor:
     return gather_rows(rows)[gather_rows(u).argsort()[rank::world]]
 
 
+def rank_rescaled(reward: Tensor, delta: float = 12.0) -> Tensor:
+    r"""What a reward is worth among the others of its place, :math:`\sigma(\delta\,(1/2 - \mathrm{rank}_i / B))`.
+
+    Rank 1 is the best of the B texts of all processes, by itself in each column; equal ones share their mean rank. So
+    the mean and variance of rewards are always the same, however little they differ. (LeakGAN, arXiv:1709.08624.)
+
+    Args:
+        reward: (N, ...).
+        delta: > 0; how far apart the best and the worst are.
+
+    >>> rank_rescaled(torch.tensor([[0.3], [0.1], [0.2], [0.1]])).flatten().tolist() == [
+    ...     float(torch.tensor(12 * (0.5 - rank / 4)).sigmoid()) for rank in (1, 3.5, 2, 3.5)
+    ... ]
+    True
+    """
+    every, own = full_precision(gather_rows(reward))[None], full_precision(reward)[:, None]
+    better, equal = ((every > own).to(own.dtype).sum(1), (every == own).to(own.dtype).sum(1))
+    return (delta * (0.5 - (better + (equal + 1) / 2) / every.shape[1])).sigmoid()
+
+
 @torch.no_grad()
 def follow(delayed: nn.Module, live: nn.Module, delay: float, copied: Collection[str] = ()) -> None:
     """Move a network towards another one of its class: each weight becomes delay * its own + (1 - delay) * the other's.

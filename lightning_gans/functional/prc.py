@@ -54,7 +54,7 @@ def log_ratio(new_logits: Tensor, old_logits: Tensor, limit: float = LOG_RATIO_L
     return (full_precision(old_logits) - full_precision(new_logits)).clamp(-limit, limit)
 
 
-def surrogate_weights(ratio: Tensor, positive: Tensor, epsilon: float, surrogate: Surrogate = "code") -> Tensor:
+def surrogate_weights(ratio: Tensor, positive: Tensor | None, epsilon: float, surrogate: Surrogate = "code") -> Tensor:
     """Weights w (N,) such that w A is the clipped surrogate of the reward A, of ratios r (N,); differentiable in r.
 
     ========= ================================= ==========================================
@@ -74,7 +74,9 @@ def surrogate_weights(ratio: Tensor, positive: Tensor, epsilon: float, surrogate
     ([0.75, 1.0, 2.0], [0.5, 1.0, 1.25])
     """
     upper = ratio.clamp_max(1 + epsilon)
-    return upper if surrogate == "code" else torch.where(positive, upper, ratio.clamp_min(1 - epsilon))
+    return (
+        upper if surrogate == "code" or positive is None else torch.where(positive, upper, ratio.clamp_min(1 - epsilon))
+    )
 
 
 def donsker_varadhan(real: Tensor, fake: Tensor) -> Tensor:

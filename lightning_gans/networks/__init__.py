@@ -15,6 +15,7 @@ from lightning_gans.networks.deep_resnet import (
 from lightning_gans.networks.diffusion import DiffusionMLP, DiffusionUNet, TimedClassifier
 from lightning_gans.networks.language import LanguageModel
 from lightning_gans.networks.layers import ConditionalBatchNorm2d, LayerNorm, ProjectionHead, make_norm
+from lightning_gans.networks.leak_gan import LeakGANGenerator
 from lightning_gans.networks.mlp import ToyDiscriminator, ToyGenerator
 from lightning_gans.networks.mnist import MNISTCritic, MNISTGenerator
 from lightning_gans.networks.perceiver import PerceiverCritic
@@ -53,6 +54,7 @@ __all__ = [
     "LanguageModel",
     "LayerNorm",
     "LeNet",
+    "LeakGANGenerator",
     "MNISTCritic",
     "MNISTGenerator",
     "ModulatedConv2d",

@@ -38,15 +38,15 @@ class Recurrent(nn.Module):
         """The state before the first of ``n`` texts' tokens."""
         raise NotImplementedError
 
-    def step(self, embedded: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """What follows a token (N, E): the input of ``out``, and the next state."""
+    def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """What follows tokens (N,): the input of ``out``, and the next state; the one that came stays as it is."""
         raise NotImplementedError
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Of each token given those before it, (N, T, V) for tokens (N, T)."""
         state, made = self.begin(len(tokens)), []
-        for embedded in self.embedding(before(tokens)).unbind(1):
-            h, state = self.step(embedded, state)
+        for token in before(tokens).unbind(1):
+            h, state = self.step(token, state)
             made.append(h)
         return self.out(torch.stack(made, 1))
 
@@ -54,29 +54,32 @@ class Recurrent(nn.Module):
         """Tokens (N, M) that follow on what ``step`` gave, one for each number of noise z (N, M), M >= 1."""
         made = [draw_tokens(self.out(h), z[:, 0], temperature)]
         for noise in z[:, 1:].unbind(1):
-            h, state = self.step(self.embedding(made[-1]), state)
+            h, state = self.step(made[-1], state)
             made.append(draw_tokens(self.out(h), noise, temperature))
         return torch.stack(made, 1)
 
-    def rollouts(self, tokens: Tensor, z: Tensor) -> Iterator[Tensor]:
+    def rollouts(self, tokens: Tensor, z: Tensor, every: int = 1) -> Iterator[Tensor]:
         """Texts that begin with the first token, then the first two, ..., and go on as this network writes.
+
+        With ``every`` above 1 they begin with as many tokens, twice as many, ..., fewer than T.
 
         The state behind what is kept is computed once for all.
 
         Args:
             tokens: texts (N, T).
-            z: standard normal noise (N, R, T - 1, T), of R texts for each beginning and row: of token u behind the
-                first t tokens it is z[:, :, t - 1, u].
+            z: standard normal noise (N, R, K, T), K = (T - 1) // every, of R texts for each beginning and row: of token
+                u behind the first t tokens it is z[:, :, t // every - 1, u].
+            every: tokens from one beginning to the next.
 
         Yields:
-            T - 1 times texts (N R, T), the R of a row one after the other.
+            K times texts (N R, T), the R of a row one after the other.
         """
         rows, noise = tokens.repeat_interleave(z.shape[1], 0), z.flatten(0, 1)
         state = self.begin(len(rows))
-        for t, embedded in enumerate(self.embedding(before(rows)).unbind(1)):
-            h, state = self.step(embedded, state)
-            if t:
-                yield torch.cat([rows[:, :t], self.written(h, state, noise[:, t - 1, t:])], 1)
+        for t, token in enumerate(before(rows).unbind(1)):
+            h, state = self.step(token, state)
+            if t and t % every == 0:
+                yield torch.cat([rows[:, :t], self.written(h, state, noise[:, t // every - 1, t:])], 1)
 
     def nll(self, tokens: Tensor, temperature: float = 1.0) -> Tensor:
         """-log p of each token given those before it, (N, T) nats, by p^(1 / temperature)."""
@@ -136,9 +139,9 @@ class LanguageModel(Recurrent):
         """Of the LSTM, zeros."""
         return None
 
-    def step(self, embedded: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One of the LSTM."""
-        h, state = self.lstm(embedded[:, None], state)
+        h, state = self.lstm(self.embedding(token)[:, None], state)
         return h[:, 0], state
 
     def logits(self, tokens: Tensor) -> Tensor:
@@ -150,7 +153,7 @@ class LanguageModel(Recurrent):
         check_temperature(temperature)
         if z.shape[1:] != (self.length,):
             raise ValueError(f"z must be of shape (N, {self.length}), a number a token, got {tuple(z.shape)}.")
-        first = self.embedding(z.new_zeros(len(z), dtype=torch.int64))
+        first = z.new_zeros(len(z), dtype=torch.int64)
         return self.written(*self.step(first, self.begin(len(z))), z, temperature)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ class _Gumbel(Annealed, Recurrent):
         token, state = z.new_zeros(len(z), dtype=torch.int64), self.begin(len(z))
         made: list[Tensor] = []
         for g in noise.unbind(1):
-            h, state = self.step(self.embedding(token), state)
+            h, state = self.step(token, state)
             noisy = self.out(h) / temperature + g
             token = noisy.argmax(-1)
             made.append(relax(noisy, self.beta) if relaxed else token)
@@ -193,9 +193,9 @@ class RelationalGenerator(_Gumbel):
         """The first memory."""
         return self.memory.begin(n)
 
-    def step(self, embedded: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
         """The next memory, flat and as it is."""
-        memory = self.memory(embedded, state)
+        memory = self.memory(self.embedding(token), state)
         return memory.flatten(1), memory
 
 

@@ -80,11 +80,17 @@ class SeqGANDiscriminator(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
+    def features(self, x: Tensor) -> Tensor:
+        """What scores are linear functions of, h (N, F); where no token is yet, -1 or a vector of zeros, it reads 0."""
+        if x.is_floating_point():
+            embedded = x @ self.embedding.weight
+        else:
+            embedded = self.embedding(x.clamp(min=0)) * (x >= 0)[..., None]
+        features = torch.cat([F.relu(conv(embedded.transpose(1, 2)).amax(-1)) for conv in self.convolutions], 1)
+        gate = self.gate(features).sigmoid()
+        return gate * F.relu(self.lifted(features)) + (1 - gate) * features
+
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N,)."""
-        embedded = (x @ self.embedding.weight if x.is_floating_point() else self.embedding(x)).transpose(1, 2)
-        features = torch.cat([F.relu(conv(embedded).amax(-1)) for conv in self.convolutions], 1)
-        gate = self.gate(features).sigmoid()
-        features = gate * F.relu(self.lifted(features)) + (1 - gate) * features
-        logits = self.score(self.dropout(features))
+        logits = self.score(self.dropout(self.features(x)))
         return logits[:, 1] - logits[:, 0]

@@ -34,8 +34,9 @@ class DDPM(Walks):
 
     A sample takes ``sampling_steps`` network calls, which is told in scores and cards as ``network_calls``: the
     ancestral steps of the paper, or with ``eta`` those of DDIM, of which eta = 0 adds no noise. The noise between is
-    drawn by the source of z in :meth:`sample`, and in :meth:`decode` by one of its own, the same each time: what it
-    makes of z is then a function, of which interpolations can be drawn. ``samplers.Guided`` draws a sample to a class.
+    drawn by the source of z in :meth:`sample`, and in :meth:`decode` by one of its own, the same each time and for each
+    row: what it makes of z is then a function, of which interpolations can be drawn. ``samplers.Guided`` draws a sample
+    to a class.
 
     Args:
         denoiser: (x_t, t), and labels if it takes any, to the noise, of the shape of x_t, or to (N, 2 C, ...) with a
@@ -153,7 +154,7 @@ class DDPM(Walks):
     @torch.no_grad()
     def reverse(
         self, z: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None,
-        push: Callable[[Tensor, Tensor], Tensor] | None = None,
+        push: Callable[[Tensor, Tensor], Tensor] | None = None, *, alike: bool = False,
     ) -> Tensor:  # fmt: skip
         """Samples (N, *shape) of noise z (N, latent_dim), step by step.
 
@@ -162,9 +163,11 @@ class DDPM(Walks):
             labels: (N,) for a conditional network.
             generator: source of the noise between (CPU); the global one if not given.
             push: x_t and times (N,) in [0, 1000) to a gradient by x_t that moves the samples, see `samplers.Guided`.
+            alike: all rows have the same noise between.
         """
         x, process = z.view(-1, *self.shape), self.steps_back
-        noise = lambda: torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)  # noqa: E731
+        shape = (1 if alike else len(z), *self.shape)
+        noise = lambda: torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)  # noqa: E731
         with evaluating(net := self.network):
             for i in reversed(range(process.steps)):
                 t = torch.full((len(x),), i, device=x.device)

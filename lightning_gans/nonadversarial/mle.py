@@ -10,6 +10,7 @@ from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory
 from lightning_gans.functional.text import check_language_model, log_density, to_tokens
+from lightning_gans.runs.load import load_generator
 
 
 class MLE(GenerativeModule):
@@ -20,8 +21,9 @@ class MLE(GenerativeModule):
     in nats per token (``mle/nll``), padding included. Data are one-hot (N, T, V), or tokens (N, T) int64 (data modules
     of text with ``one_hot=False``). Samples are tokens (n, T) int64, by p^(1/temperature); a text is a function of
     standard normal noise, one number a token. The checkpoint's ``generator`` is where text GANs begin
-    (``generator_checkpoint``). Stop at the best
-    NLL of the held-out part (``TextMetrics``, ``metrics/nll_gen``): that of the training part goes on falling.
+    (``generator_checkpoint``). Stop at the best NLL of the held-out part (``TextMetrics``, ``metrics/nll_gen``): that
+    of the training part goes on falling. A network may have further terms to minimise (``losses``, as of
+    `networks.LeakGANGenerator`).
 
     Args:
         generator: the language model, as `networks.LanguageModel`, or `networks.RelationalGenerator`, whose noise is
@@ -33,6 +35,7 @@ class MLE(GenerativeModule):
         clip_grad_mle: largest norm of the gradient.
         accumulate_mle: batches whose mean gradient makes one update.
         cuda_graphs: see `GenerativeModule`.
+        generator_checkpoint: whose generator's weights it begins with, as of `GAN`.
 
     Raises:
         TypeError: for a network that is no language model.
@@ -55,18 +58,28 @@ class MLE(GenerativeModule):
         clip_grad_mle: float | None = 5.0,
         accumulate_mle: int = 1,
         cuda_graphs: bool = False,
+        generator_checkpoint: str | None = None,
     ) -> None:
         super().__init__(cuda_graphs=cuda_graphs)
         check_language_model(generator)
         self.generator, self.length = generator, cast(int, generator.length)
+        self.generator_checkpoint = generator_checkpoint
         self.latent_dim = cast(int, getattr(generator, "latent_dim", self.length))
         nets = ("generator",)
         self.play(Player("mle", nets, lr_mle, optimizer_mle, scheduler_mle, clip_grad_mle, accumulate_mle))
 
     def terms(self, player: str, batch: Batch) -> Terms:
         """The mean over samples, by their weights, and tokens."""
-        nll = self.nll(batch.real).mean(1)
-        return {"nll": (nll if batch.weights is None else batch.weights * nll).mean()}
+        own = getattr(self.generator, "losses", None)
+        terms = {"nll": self.nll(batch.real)} if own is None else own(to_tokens(batch.real))
+        means = {name: value.mean(1) for name, value in terms.items()}
+        return {name: (x if batch.weights is None else batch.weights * x).mean() for name, x in means.items()}
+
+    def on_fit_start(self) -> None:
+        """Begin with the weights of ``generator_checkpoint``, unless the fit goes on from a checkpoint of its own."""
+        path, self.generator_checkpoint = self.generator_checkpoint, None
+        if path is not None and self.trainer.ckpt_path is None:
+            load_generator(self.generator, path)
 
     def nll(self, x: Tensor) -> Tensor:
         """-log p of each token (N, T), in nats, of tokens or one-hot vectors, by the network that is trained."""

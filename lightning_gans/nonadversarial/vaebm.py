@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -42,11 +43,15 @@ class VAEBM(Walks, VAE):
 
     A sample takes ``sample_steps`` such steps, each a call of the decoder and of the energy, which is told in scores
     and cards as ``network_calls``. The noise between is as in `DDPM`: from the source of z in :meth:`sample`, and the
-    same each time in :meth:`decode`. ``callbacks.EMA`` averages the energy.
+    same each time and for each row in :meth:`decode`. ``callbacks.EMA`` averages the energy. The normaliser of h is not
+    known: :meth:`log_density_bound` is that of the VAE, without the energy.
 
     Departures: any network is E, of raw scores, without the code's weight normalisation; samples are not cut off at the
     range of the data within a chain. The code's potential has the logarithm of p(x|z) in place of \|e\|^2/2: the same
     gradient, since s is one number.
+
+    Attributes:
+        phases: updates of each player, one after the other; None: all that are left.
 
     Args:
         encoder: as of `VAE`.
@@ -78,7 +83,7 @@ class VAEBM(Walks, VAE):
     """
 
     made_by = "energy"
-    vae_steps = 1  # while the constructor has not said
+    phases: Mapping[str, int | None] = {"vae": 1, "energy": None}  # while the constructor has not said
     ends: Tensor
     pushed: Tensor
 
@@ -113,9 +118,9 @@ class VAEBM(Walks, VAE):
         if vae_steps == 0 and kwargs.get("sigma") is None:
             raise ValueError("sigma must be that of the trained VAE with vae_steps=0, got None: nothing learns it.")
         super().__init__(encoder, decoder, latent_dim, **kwargs)
-        self.energy, self.vae_steps, self.chain_steps, self.step_size = energy, vae_steps, chain_steps, step_size
-        self.sample_steps, self.spectral, self.noisy = sample_steps or chain_steps, spectral, noisy
-        self.singular_values, self.replay, self.replay_after = SingularValues(energy), replay, replay_after
+        self.energy, self.singular_values, self.step_size, self.noisy = energy, SingularValues(energy), step_size, noisy
+        self.chain_steps, self.sample_steps, self.spectral = chain_steps, sample_steps or chain_steps, spectral
+        self.replay, self.replay_after, self.phases = replay, replay_after, {"vae": vae_steps, "energy": None}
         self.register_buffer("ends", torch.zeros(buffer_size, latent_dim))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))  # into it, since the energy began
         adam = optimizer_energy or partial(ClippedAdam, lr=lr_energy, betas=(0.99, 0.999))
@@ -125,7 +130,7 @@ class VAEBM(Walks, VAE):
     @property
     def counted(self) -> str:  # type: ignore[override]
         """The VAE while it is trained, then the energy."""
-        return "vae" if self.progress.updates.get("vae", 0) < self.vae_steps else "energy"
+        return "vae" if self.progress.updates.get("vae", 0) < (self.phases["vae"] or 0) else "energy"
 
     @property
     def network_calls(self) -> int:
@@ -197,11 +202,13 @@ class VAEBM(Walks, VAE):
             return langevin(gradient, noise, steps, self.step_size, normal)
 
     @torch.no_grad()
-    def reverse(self, z: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """Samples (N, ...) of noise z (N, latent_dim); the rest of the noise by ``generator`` (CPU)."""
-        pixels = self.made(z[:1], None if labels is None else labels[:1], False).numel()
-        normal = lambda d: torch.randn(len(z), d, generator=generator, dtype=z.dtype).to(z.device)  # noqa: E731
-        noise = torch.cat([z, normal(pixels)], 1)
+    def reverse(
+        self, z: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None, *, alike: bool = False
+    ) -> Tensor:
+        """Samples (N, ...) of noise z (N, latent_dim); further noise by ``generator`` (CPU), or ``alike``."""
+        rows = partial(torch.randn, 1 if alike else len(z), generator=generator, dtype=z.dtype)
+        normal = lambda d: rows(d).to(z.device).expand(len(z), d)  # noqa: E731
+        noise = torch.cat([z, normal(self.made(z[:1], None if labels is None else labels[:1], False).numel())], 1)
         steps = self.sample_steps * bool(self.pushed)  # before the energy begins, it is a VAE
         noise = self.walk(noise, labels, self.network, steps, partial(normal, noise.shape[1]))
         return self.made(noise, labels, self.noisy)

@@ -128,7 +128,7 @@ class PRCGAN(CTGAN):
             on_fake = on_fake - mean_over_ranks(on_fake.detach().mean())
         if self.ratio_clip is not None:
             ratio = prc.log_ratio(score(self.classifier, fake, batch.labels, "classifier"), self.kept["logits"]).exp()
-            positive = prc.reward(self.loss.generator, on_fake, on_real) >= 0
+            positive = prc.reward(self.loss.generator, on_fake, on_real) >= 0 if self.surrogate == "paper" else None
             weights = prc.surrogate_weights(ratio, positive, self.ratio_clip, self.surrogate)
             self.note(**prc.ratio_summary(ratio, weights))
         return {"adversarial": self.loss.generator(on_fake, on_real, weights, batch.weights)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import chain
 from typing import Any, Literal, cast
 
@@ -72,7 +71,7 @@ class SeqGAN(GAN):
     """
 
     losses = ("non_saturating",)
-    reads_tokens = True
+    reads_tokens, every = True, 1  # tokens from one reward to the next
 
     def __init__(
         self,
@@ -121,18 +120,22 @@ class SeqGAN(GAN):
 
     @torch.no_grad()
     def rewards(self, tokens: Tensor, batch: Batch) -> Tensor:
-        """R (N, T) of the tokens of texts (N, T)."""
-        n, length = tokens.shape
+        """R (N, T) of the tokens of texts (N, T); of every K-th alone (N, T / K), rounded up, the last among them."""
+        (n, length), places = tokens.shape, (tokens.shape[1] - 1) // self.every
         if self.reward == "constant":
-            return torch.ones(n, length, device=tokens.device)
-        each = partial(draw.normal, n, generator=batch.generator, device=tokens.device)
-        z, policy = each(self.rollouts, length - 1, length), cast(Recurrent, self.delayed)
+            return torch.ones(n, places + 1, device=tokens.device)
+        drawn = (n, self.rollouts, places, length)
+        z, policy = draw.normal(*drawn, generator=batch.generator, device=tokens.device), cast(Recurrent, self.delayed)
         with evaluating(policy), evaluating(self.discriminator):
-            texts = chain(policy.rollouts(tokens, z), [tokens])
+            texts = chain(policy.rollouts(tokens, z, self.every), [tokens])
             reward = torch.stack([self.probability(x, batch).view(n, -1).mean(1) for x in texts], 1)
         self.note(g_reward=reward.mean())
+        return self.given(reward, batch)
+
+    def given(self, reward: Tensor, batch: Batch) -> Tensor:
+        """Rewards (N, ...) as a control and the baseline leave them."""
         if self.reward == "permuted":
-            reward = permuted(reward, each())
+            reward = permuted(reward, draw.normal(len(reward), generator=batch.generator, device=reward.device))
         return reward if self.baseline == "none" else reward - mean_over_ranks(reward.mean(0))
 
     def probability(self, tokens: Tensor, batch: Batch) -> Tensor:

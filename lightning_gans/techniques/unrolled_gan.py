@@ -90,8 +90,13 @@ class UnrolledGAN(GAN):
 
         fake = fake.to(batch.real.dtype)  # which is full under autocast, and half where the networks are
 
+        one_by_one = [(batch.real, batch.labels), (fake, batch.labels)]
+        labels = None if batch.labels is None else torch.cat([batch.labels, batch.labels])
+        parts = [(torch.cat([batch.real, fake]), labels)] if self._joint else one_by_one
+
         def minus_value(phi: dict[str, Tensor]) -> Tensor:
-            on_real, on_fake = (score_with(self.discriminator, phi, x, batch.labels) for x in (batch.real, fake))
+            scores = [score_with(self.discriminator, phi, x, y) for x, y in parts]
+            on_real, on_fake = scores[0].chunk(2) if self._joint else scores
             return self.loss.discriminator(on_real, on_fake, real_weight=batch.weights)
 
         parameters, slots = self._tensors()

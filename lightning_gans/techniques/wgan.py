@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gans import checks
@@ -60,8 +60,9 @@ class WGAN(GAN):
     @torch.no_grad()
     def after_discriminator_step(self) -> None:
         """w <- clip(w, -c, c) for every parameter of the critic."""
-        for parameter in self.discriminator.parameters():
-            parameter.clamp_(-self.c, self.c)
+        parameters: list[Tensor] = [*self.discriminator.parameters()]
+        torch._foreach_clamp_min_(parameters, -self.c)
+        torch._foreach_clamp_max_(parameters, self.c)
 
     def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         """RMSprop, as in Algorithm 1 (momentum destabilised the training there)."""

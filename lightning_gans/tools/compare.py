@@ -204,7 +204,8 @@ def _page(entries: Sequence[Entry], scores: Sequence[str], told: Comparison) -> 
     def panels(names: Sequence[str], seconds: bool = False) -> dict[str, Any]:
         drawn = {n: [line for i, e in enumerate(entries) if (line := e.line(n, i, seconds)) is not None] for n in names}
         x_title = "seconds of training" if seconds else "generator updates"
-        return {n.removeprefix("metrics/"): line_chart(lines, x_title) for n, lines in drawn.items() if lines}
+        far = {n for n in drawn if n.startswith(("metrics/", "grad/"))}
+        return {n.removeprefix("metrics/"): line_chart(ls, x_title, n in far) for n, ls in drawn.items() if ls}
 
     names = list(dict.fromkeys(name for e in entries for r in e.records for name in r.curves))
     others = [n for n in names if n not in scores and n not in (SECONDS, "time/images_seen")]

@@ -44,6 +44,9 @@ def export(module: Any, path: str | Path) -> Path:
     (without which onnx's slow reference is taken). What comes out must be what the generator makes, to the square root
     of its precision times the largest value (3.5e-4 in float32).
 
+    z is standard normal but for models that draw it by another law (`ExemplarVAE` around codes of training items,
+    `StylEx` with a verdict at its end): a warning says so, and ``module.latents(n)`` makes some to feed the file.
+
     In a mixture (`MixtureGenerator`) all components compute all rows here, and each row is then its own component's.
     The module is left as it is. (onnxruntime has no transposed convolution in float64.)
 
@@ -105,6 +108,11 @@ def export(module: Any, path: str | Path) -> Path:
                     f"{_named(net)} cannot be exported to {format}: on {n} rows the file is off by {off:.3g}, with "
                     f"{allowed:.3g} allowed. (A generator must not draw noise of its own.)"
                 )
+    if not getattr(module, "normal_noise", True):
+        warnings.warn(
+            f"The noise of {type(module).__name__} is not standard normal: feed {path.name} with z of its latents(n).",
+            stacklevel=2,
+        )
     return path
 
 

@@ -69,14 +69,19 @@ def title_of(record: Record) -> str:
 def _panels(record: Record, scores: bool) -> dict[str, Any]:
     """A figure for each score, or for each group of other curves."""
     if scores:
-        return {n.removeprefix("metrics/"): line_chart([_line(n, record.curves[n])]) for n in record.scores}
+        return {
+            n.removeprefix("metrics/"): line_chart([_line(n, record.curves[n])], logarithmic=True)
+            for n in record.scores
+        }
     groups: dict[str, list[str]] = {}
     for name in record.curves:
         if name not in record.scores:
             group, _, rest = name.partition("/")
             groups.setdefault(name if group == "time" or not rest else group, []).append(name)
     return {
-        _GROUPS.get(group, group): line_chart([_line(n, record.curves[n], i, n) for i, n in enumerate(names)])
+        _GROUPS.get(group, group): line_chart(
+            [_line(n, record.curves[n], i, n) for i, n in enumerate(names)], logarithmic=group == "grad"
+        )
         for group, names in groups.items()
     }
 

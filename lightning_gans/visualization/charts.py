@@ -13,6 +13,7 @@ from lightning_gans.visualization.images import INK
 
 COLOURS = ("#1f6fa8", "#d1601f", "#3a8f5c", "#8a5aa8", "#c04a5a", "#7a6a4f", "#2a9d9d", "#b58a1b", "#5b6472", "#d477a8")
 POINTS = 2000  # of a line: more would not be seen, and would have to be loaded
+_FAR = 50.0
 MARKED = 60  # values, up to which each gets a dot
 
 
@@ -35,8 +36,13 @@ class Line:
     colour: int = 0
 
 
-def line_chart(lines: Sequence[Line], x_title: str = "generator updates", height: int = 300) -> Any:
+def line_chart(lines: Sequence[Line], x_title: str = "generator updates", logarithmic: bool = False) -> Any:
     """A plotly figure of the lines, each thinned to :data:`POINTS`.
+
+    Args:
+        lines: what to draw.
+        x_title: what x is.
+        logarithmic: let the y axis be so where all values are positive and the greatest is far above the least.
 
     Raises:
         ImportError: plotly is not installed.
@@ -58,15 +64,17 @@ def line_chart(lines: Sequence[Line], x_title: str = "generator updates", height
                            mode=mode, line={"color": colour, "width": 1.8}, marker={"size": 4},
                            hovertemplate="%{x:,}: %{y:.5g}")  # fmt: skip
     axis = {"gridcolor": "#e8eaee", "linecolor": "#b9bec7", "zerolinecolor": "#d5d8de", "ticks": "outside"}
-    figure.update_layout(template="none", height=height, margin={"l": 64, "r": 16, "t": 12, "b": 44}, hovermode="x",
+    figure.update_layout(template="none", height=300, margin={"l": 64, "r": 16, "t": 12, "b": 44}, hovermode="x",
                          font={"family": "system-ui, sans-serif", "size": 12, "color": INK}, paper_bgcolor="white",
                          plot_bgcolor="white", showlegend=len(lines) > 1,
                          legend={"orientation": "h", "yanchor": "bottom", "y": 1.02})  # fmt: skip
     figure.update_xaxes(title_text=x_title, separatethousands=True, **axis)
     figure.update_yaxes(**axis)
     drawn = {float(y) for line in lines for y in line.y if np.isfinite(y)}
-    if len(drawn) == 1 and (level := drawn.pop()):  # plotly would show it within -1 and 1
+    if len(drawn) == 1 and (level := max(drawn)):  # plotly would show it within -1 and 1
         figure.update_yaxes(range=sorted((0, 2 * level)))
+    elif logarithmic and drawn and max(drawn) > _FAR * min(drawn) > 0:
+        figure.update_yaxes(type="log", dtick=1 if max(drawn) > 1000 * min(drawn) else None)
     return figure
 
 

@@ -31,6 +31,7 @@ from lightning_gans.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
     LanguageModel,
+    LeakGANGenerator,
     SeqGANDiscriminator,
     StyleAutoencoder,
     StyleDiscriminator,
@@ -159,6 +160,16 @@ OWN: dict[str, dict[str, Any]] = {
         "l2_weight": 0.2,
         "loss": "non_saturating",
     },
+    "leak_gan": {
+        "rollouts": 2,
+        "delay": 0.8,
+        "baseline": "none",
+        "reward": "discriminator",
+        "l2_weight": 0.2,
+        "delta": 12.0,
+        "mle_weight": 1.0,
+        "loss": "non_saturating",
+    },
     "style_transfer": {
         "reconstruction_weight": 1.0,
         "style_weight": 0.5,
@@ -216,10 +227,11 @@ INJECTED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "score": ("ScorePenalty", {"weight": 0.5}),
 }
-TEXT = {"seq_gan", "style_transfer"}
+TEXT = {"seq_gan", "leak_gan", "style_transfer"}  # of no other networks
 CASES: dict[str, Case] = {
     **{name: Case(name, "dropout" if name == "ct_gan" else "mlp") for name in OWN if name not in TEXT},
     "seq_gan": Case("seq_gan", "text", "text"),
+    "leak_gan": Case("leak_gan", "leak", "text"),
     "seq_gan-permuted": Case("seq_gan", "text", "one-hot", {"reward": "permuted", "baseline": "batch"}),
     "style_transfer": Case("style_transfer", "text", "styled"),
     "style_transfer-reweight": Case("style_transfer", "text", "styled", {"reweight": True}),
@@ -358,6 +370,9 @@ def networks(case: Case) -> dict[str, nn.Module]:
         if case.technique == "style_transfer":
             generators = [StyleAutoencoder((2, 5), LATENT, 2, WIDTH, 4, 0.0, (1.0, 9.0), "linear", 10)]
         critics = [SeqGANDiscriminator((2, 5), embedding=WIDTH, kernels=(1, 2), filters=4, dropout=0.0) for _ in "dc"]
+    elif case.nets == "leak":
+        critics = [SeqGANDiscriminator((LATENT, 5), embedding=WIDTH, kernels=(1, 2), filters=4, dropout=0.0)]
+        generators = [LeakGANGenerator(critics[0], (LATENT, 5), embedding=WIDTH, hidden=WIDTH, goal_size=4, horizon=2)]
     elif "image" in case.nets:
         norm: Any = "none" if "plain" in case.nets else "batch"
         generators = [DCGANGenerator(shape=(1, 8, 8), latent_dim=LATENT, width=2, norm="batch", num_classes=None,

@@ -1,0 +1,87 @@
+"""The recipes that are shipped: where they lie, which one a name means, and what they cost."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import lightning_gans
+
+_PACKAGE = Path(lightning_gans.__file__).parent
+# In a wheel inside of the package; in a clone, and in an editable install of one, beside it.
+RECIPES = next((f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir()), _PACKAGE / "configs")
+COSTS = RECIPES / "costs.json"
+MAIN = "digits/wgan_gp"  # what ``fit`` alone does
+
+
+def names() -> list[str]:
+    """All of them, as ``ring/wgan_gp``."""
+    return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.glob("*/*.yaml"))
+
+
+def shipped(given: str) -> str:
+    """The file that a ``--config`` means: as it is given if there is one, or else a recipe of that name.
+
+    ``ring/wgan_gp``, ``ring/wgan_gp.yaml`` and ``configs/ring/wgan_gp.yaml`` are one.
+
+    Raises:
+        SystemExit: a name like those of recipes that none has.
+    """
+    if "\n" in given or given.lstrip().startswith(("{", "[")) or Path(given).is_file():
+        return given
+    name = given.removeprefix("configs/").removesuffix(".yaml")
+    if name in (known := names()):
+        return str(RECIPES / f"{name}.yaml")
+    if name.count("/") == 1 and not given.endswith((".yaml", ".yml")):
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        hint = f": did you mean {', '.join(near)}?" if near else " (`recipes` lists them)."
+        raise SystemExit(f"error: --config must be a file or a recipe, got {given}{hint}")
+    return given
+
+
+def recipes(args: list[str]) -> None:
+    """``recipes``: what is shipped: technique, data, updates, and time and memory on one CPU core."""
+    parser = argparse.ArgumentParser("recipes", description=recipes.__doc__)
+    parser.add_argument("words", nargs="*", help="Only those with all of these in their lines.")
+    own = parser.parse_args(args)
+    lines = [line for line in table() if all(word.lower() in " ".join(line).lower() for word in own.words)]
+    if not lines:
+        raise SystemExit(f"error: No recipe has {' and '.join(own.words)} in its line.")
+    head = ("recipe", "technique", "data", "updates", "CPU time", "memory")
+    widths = [max(map(len, column)) for column in zip(head, *lines)]
+    for line in [head, *lines]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+    if measured := _costs().get("measured"):
+        print(f"\nCPU time of all updates, without scores and pictures; -: not measured. {measured}.")
+
+
+def table() -> Iterator[tuple[str, ...]]:
+    """A line for each."""
+    known = _costs().get("recipes", {})
+    for name in names():
+        config = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+        model, data = (str(config[part]["class_path"]).rpartition(".")[2] for part in ("model", "data"))
+        inner = config["data"].get("init_args", {}).get("data")
+        inner = inner["class_path"].rpartition(".")[2] if isinstance(inner, dict) else inner
+        data = f"{data}({inner})" if inner else data
+        cost: dict[str, Any] = known.get(name, {})
+        took = "-" if "seconds" not in cost else _told(cost["seconds"])
+        memory = "-" if "mib" not in cost else f"{cost['mib']:,.0f} MiB"
+        yield name, model, data, f"{config['trainer']['max_steps']:,}", took, memory
+
+
+def _costs() -> dict[str, Any]:
+    return dict(json.loads(COSTS.read_text())) if COSTS.is_file() else {}
+
+
+def _told(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.0f} s"
