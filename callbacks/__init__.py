@@ -19,6 +19,7 @@ from lightning_gans.callbacks.sample_text import SampleText
 from lightning_gans.callbacks.stationarity_gap import StationarityGap
 from lightning_gans.callbacks.surrogate_objective import SurrogateObjective
 from lightning_gans.callbacks.text_metrics import TextMetrics
+from lightning_gans.callbacks.transfer_metrics import TransferMetrics
 from lightning_gans.callbacks.wandb_setup import WandbSetup
 from lightning_gans.callbacks.weight_histogram import WeightHistogram
 from lightning_gans.visualization.images import grid_image, save_image_atomic
@@ -44,6 +45,7 @@ __all__ = [
     "StationarityGap",
     "SurrogateObjective",
     "TextMetrics",
+    "TransferMetrics",
     "WandbSetup",
     "WeightHistogram",
     "grid_image",

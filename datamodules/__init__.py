@@ -27,6 +27,7 @@ from lightning_gans.datamodules.text import OneHot, PyDocText, TextDataModule, T
 from lightning_gans.datamodules.toy import Mixture, ToyDataModule
 from lightning_gans.datamodules.toy1d import Gaussian1D, PointMass, RareTail1D
 from lightning_gans.datamodules.toy2d import Blob, Grid, Ring, SwissRoll
+from lightning_gans.datamodules.toy_styles import StyledText
 from lightning_gans.datamodules.toy_text import MarkovText, OracleText
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "Ring",
     "Shapes",
     "StackedMNIST",
+    "StyledText",
     "SwissRoll",
     "Tail",
     "TailSampled",

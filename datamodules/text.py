@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,18 +49,18 @@ class TextDataModule(GANDataModule):
     def __init__(self, batch_size: int = 64, one_hot: bool = True) -> None:
         super().__init__(batch_size)
         self.one_hot = one_hot
-        self._splits: dict[str, Tensor] = {}
+        self._splits: dict[str, tuple[Tensor, Tensor | None]] = {}
 
-    def load(self, split: Split) -> Tensor:
-        """Tokens (N, T) int64 of a split."""
+    def load(self, split: Split) -> tuple[Tensor, Tensor | None]:
+        """Tokens (N, T) int64 of a split, and the styles (N,) int64 that they are written in, where there are some."""
         raise NotImplementedError
 
-    def reference(self, split: Split = "train") -> tuple[Tensor, None]:
-        """All tokens (N, T) int64 of a split, on the CPU; no labels."""
+    def reference(self, split: Split = "train") -> tuple[Tensor, Tensor | None]:
+        """All tokens (N, T) int64 of a split, on the CPU, and their labels (N,) or None."""
         checks.one_of("split", split, ("train", "test"))
         if split not in self._splits:
             self._splits[split] = self.load(split)
-        return self._splits[split], None
+        return self._splits[split]
 
     @property
     def num_items(self) -> int:
@@ -72,9 +73,8 @@ class TextDataModule(GANDataModule):
 
     def _loader(self, split: Split, **options: Any) -> MemoryLoader:
         transform = OneHot(len(self.vocabulary)) if self.one_hot else None
-        return MemoryLoader(
-            self.reference(split)[0], None, self.batch_size, transform=transform, device=self.device, **options
-        )
+        tokens, labels = self.reference(split)
+        return MemoryLoader(tokens, labels, self.batch_size, transform=transform, device=self.device, **options)
 
     def train_dataloader(self) -> Any:
         """Shuffled batches on the training device."""
@@ -88,20 +88,30 @@ class TextDataModule(GANDataModule):
         """Sequences, length, alphabet and source in one line."""
         length, size = self.shape
         unit = "characters" if self.vocabulary.level == "char" else "words"
-        return f"{self.name}: {self.num_items:,} training sequences of {length} {unit}, {size} symbols; {self.source}"
+        styles = "" if self.num_classes is None else f", {self.num_classes} styles"
+        return (
+            f"{self.name}: {self.num_items:,} training sequences of {length} {unit}, {size} symbols{styles}; "
+            f"{self.source}"
+        )
 
 
 class _Lines(TextDataModule):
     """Lines of text, of which some are held out, as padded sentences or as windows."""
 
     def set_lines(
-        self, train: list[str], test: list[str], vocabulary: Vocabulary, length: int, long: str = "windows"
+        self,
+        train: list[str],
+        test: list[str],
+        vocabulary: Vocabulary,
+        length: int,
+        long: str = "windows",
+        styles: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        """Say what the data are, once, in the constructor."""
+        """Say what the data are, once, in the constructor; ``styles``: of each line, by split."""
         self.vocabulary, self.shape, self.long = vocabulary, (length, len(vocabulary)), long
-        self._lines = {"train": train, "test": test}
+        self._lines, self._styles = {"train": train, "test": test}, styles
 
-    def load(self, split: Split) -> Tensor:
+    def load(self, split: Split) -> tuple[Tensor, Tensor | None]:
         """Cut and encode the lines of a split, so that no window of one is in the other."""
         length, vocabulary = self.shape[0], self.vocabulary
         rows: list[Tensor] = []
@@ -119,7 +129,10 @@ class _Lines(TextDataModule):
                 starts = torch.cat([starts[:1], blank.nonzero()[:, 0] + 1])
             starts = starts[starts + length <= len(tokens)]
             rows.append(tokens.unfold(0, length, 1)[starts])
-        return torch.cat(rows)
+        if self._styles is None:
+            return torch.cat(rows), None
+        counts = torch.tensor([len(row) for row in rows])
+        return torch.cat(rows), torch.tensor(self._styles[split]).repeat_interleave(counts)
 
 
 def checked_length(length: int) -> int:
@@ -178,10 +191,11 @@ class TextFile(_Lines):
 
     Sentences shorter than ``length`` are padded with a symbol of its own (token 0); the symbols are those of the
     training lines, the most frequent first, and others become one, unknown (token 1). The lines that are held out are
-    the last ``test_share`` of the file, without those that are among the training lines too.
+    the last ``test_share`` of the file, without those that are among the training lines too. Several files are as many
+    styles, whose numbers, in their order, are the labels.
 
     Args:
-        path: the file.
+        path: the file, or one for each style.
         level: "char", or "word": what blanks part.
         length: symbols of a sequence, T.
         max_vocab: the most symbols that there may be, padding and unknown included.
@@ -189,25 +203,26 @@ class TextFile(_Lines):
             begin at each word.
         rare: what becomes of symbols beyond ``max_vocab``: "refuse", or "unknown".
         test_share: share of the lines that is held out, in (0, 1).
-        test_path: another file that is held out, in place of lines of this one.
+        test_path: another file that is held out, in place of lines of this one; of several, as many.
         batch_size: sequences per batch and process.
         one_hot: see `TextDataModule`.
 
     Raises:
-        ValueError: for a file that is not UTF-8, is empty, or has too long lines or too many symbols.
+        ValueError: for a file that is not UTF-8, is empty, or has too long lines or too many symbols, and for another
+            number of files that are held out.
         FileNotFoundError: there is none.
     """
 
     def __init__(
         self,
-        path: str,
+        path: list[str] | str,
         level: Literal["char", "word"] = "char",
         length: int = 32,
         max_vocab: int = 10_000,
         long: Literal["refuse", "truncate", "windows"] = "refuse",
         rare: Literal["refuse", "unknown"] = "refuse",
         test_share: float = 0.1,
-        test_path: str | None = None,
+        test_path: list[str] | str | None = None,
         batch_size: int = 64,
         one_hot: bool = True,
     ) -> None:
@@ -218,14 +233,19 @@ class TextFile(_Lines):
         checks.one_of("long", long, ("refuse", "truncate", "windows"))
         checks.one_of("rare", rare, ("refuse", "unknown"))
         checks.inside(test_share=test_share)
-        text = read_text(path)
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        cut = len(lines) if test_path else len(lines) - max(1, round(len(lines) * test_share))
-        train, test = lines[:cut], lines[cut:]
-        if test_path:
-            test = [line.strip() for line in read_text(test_path).splitlines() if line.strip()]
-        among = set(train)
-        test = [line for line in test if line not in among]
+        paths, held_out = _listed(path), [] if test_path is None else _listed(test_path)
+        if not paths or (held_out and len(held_out) != len(paths)):
+            raise ValueError(f"test_path must be as many files as path, {len(paths)}, got {len(held_out)}.")
+        found: dict[str, list[tuple[str, int]]] = {"train": [], "test": []}
+        for style, file in enumerate(paths):
+            lines = [(line, style) for line in _lines(file)]
+            cut = len(lines) if held_out else len(lines) - max(1, round(len(lines) * test_share))
+            found["train"] += lines[:cut]
+            found["test"] += [(line, style) for line in _lines(held_out[style])] if held_out else lines[cut:]
+        train, among = [line for line, _ in found["train"]], {line for line, _ in found["train"]}
+        found["test"] = [(line, style) for line, style in found["test"] if line not in among]
+        test = [line for line, _ in found["test"]]
+        path = ", ".join(paths)
         if not train or not test:
             raise ValueError(
                 f"path must hold lines to train on and others, which are none of these, to hold out, got {len(train)} "
@@ -246,11 +266,21 @@ class TextFile(_Lines):
                 f"max_vocab must be at least {len(symbols) + 2}, the symbols of {path} with padding and unknown, got "
                 f"{max_vocab}: raise it, or give rare='unknown'."
             )
-        self.name = Path(path).stem
-        held_out = f", held out {Path(test_path).name}, md5 {md5(read_text(test_path))}" if test_path else ""
-        self.source = f"{Path(path).name}, md5 {md5(text)}{held_out}"
+        self.name = Path(paths[0]).stem
+        told = [f"{Path(file).name}, md5 {md5(read_text(file))}" for file in (*paths, *held_out)]
+        self.source = ", ".join(told[: len(paths)]) + "".join(f", held out {file}" for file in told[len(paths) :])
+        styles = {split: [style for _, style in rows] for split, rows in found.items()} if len(paths) > 1 else None
+        self.num_classes = None if styles is None else len(paths)
         vocabulary = Vocabulary((*marks, *symbols[: max_vocab - 2]), level, pad=0, unknown=1)
-        self.set_lines(train, test, vocabulary, length, long)
+        self.set_lines(train, test, vocabulary, length, long, styles)
+
+
+def _listed(path: list[str] | str) -> list[str]:
+    return [path] if isinstance(path, (str, Path)) else list(path)
+
+
+def _lines(path: str) -> list[str]:
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def read_text(path: str | Path, blank: bool = False) -> str:

@@ -87,9 +87,9 @@ class MarkovText(TextDataModule):
             tokens.append((steps[tokens[-1]] <= u[:, t, None]).sum(1).clamp_max(last))
         return torch.stack(tokens, 1)
 
-    def load(self, split: Split) -> Tensor:
+    def load(self, split: Split) -> tuple[Tensor, None]:
         """10,000 draws, the same at every call, others for "test" than for "train"."""
-        return self.sample_exact(self.reference_items, Generator().manual_seed(int(split == "test")))
+        return self.sample_exact(self.reference_items, Generator().manual_seed(int(split == "test"))), None
 
     @property
     def num_items(self) -> int:
@@ -158,14 +158,14 @@ class OracleText(TextDataModule):
         self.oracle.requires_grad_(False)
         self.source = f"oracle {path or f'of seed {seed}'}, V={vocabulary_size}, T={length}"
 
-    def load(self, split: Split) -> Tensor:
+    def load(self, split: Split) -> tuple[Tensor, None]:
         """Draws of the oracle, the same at every call."""
         stream = np.random.SeedSequence((self.seed, split == "test"))  # no other seed's, nor that of the weights
         own = Generator().manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
         n = self.items if split == "train" else self.items // 10
         with torch.no_grad(), evaluating(self.oracle):
             z = torch.randn(n, self.shape[0], generator=own)
-            return torch.cat([self.oracle(part) for part in z.split(1000)])
+            return torch.cat([self.oracle(part) for part in z.split(1000)]), None
 
 
 def read_oracle(path: str | Path, shape: tuple[int, int]) -> LanguageModel:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_gans import MLE, NONADVERSARIAL, TECHNIQUES, GANModule, LeakGAN, SeqGAN
+from lightning_gans import MLE, NONADVERSARIAL, TECHNIQUES, GANModule, LeakGAN, SeqGAN, StyleTransfer
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.engine.batch import Batch
@@ -27,6 +27,7 @@ from lightning_gans.networks import (
     DiffusionMLP,
     LanguageModel,
     LeakGANGenerator,
+    StyleAutoencoder,
     ToyDiscriminator,
     ToyGenerator,
     VAEDecoder,
@@ -147,6 +148,21 @@ class NumbersLeakGAN(ReadsNumbers, LeakGAN):
     """LeakGAN of them."""
 
 
+class NumbersStyleTransfer(ReadsNumbers, StyleTransfer):
+    """Style transfer of them; the first symbol tells the style."""
+
+    def take(self, n: int) -> list[Batch]:
+        return [styled(batch) for batch in super().take(n)]
+
+    def check_first_batch(self, batch: Batch) -> None:
+        super().check_first_batch(styled(read(batch)))
+
+
+def styled(batch: Batch) -> Batch:
+    """With a style of each text."""
+    return replace(batch, labels=(batch.real[:, 0].argmax(1) > 2).long())
+
+
 class OfTexts(nn.Module):
     """A discriminator of numbers that takes texts (N, 3, 5) for such; its features are its score and the text."""
 
@@ -191,6 +207,12 @@ def build(
         shape = (1, 8, 8) if isinstance(generator, DCGANGenerator) else (2,)
         settings = SETTINGS[technique] | options
         return NumbersSeqGAN(LanguageModel((3, 5), 4, 4), OfTexts(discriminator, shape), 3, **settings)
+    if technique == "style_transfer":
+        shape = (1, 8, 8) if isinstance(generator, DCGANGenerator) else (2,)
+        own = {"classifier": nn.Sequential(nn.Flatten(), nn.Linear(15, 2))} | options
+        return NumbersStyleTransfer(
+            StyleAutoencoder((3, 5), 7, 2, 4, 2, schedule="constant"), OfTexts(discriminator, shape), 7, **own
+        )
     if technique == "leak_gan":
         critic = OfTexts(discriminator, (1, 8, 8) if isinstance(generator, DCGANGenerator) else (2,))
         net = LeakGANGenerator(critic, (3, 5), 4, 4, 2, horizon=2)

@@ -158,7 +158,7 @@ def page(found: Outcomes, batch_norm: Outcomes) -> str:
     wrappers = ", ".join(f"`{name}`" for name in list(WRAPPERS)[1:])
     lines = f"""# What goes with what
 
-Written by `python tests/test_compatibility.py`, which tries every technique with every regularizer, under every wrapper of the discriminator (no wrapper, {wrappers}) and in every precision ({", ".join(f"`{p}`" for p in PRECISIONS)}): two generator updates of tiny DCGAN networks on 1x8x8 images, on a CPU (`SeqGAN`, `LeakGAN`: of texts, which the discriminator takes for such). The default test suite repeats {len(few())} of these {len(whole())} runs, in which each technique and each regularizer meets every wrapper and precision, `--runslow` all of them; both compare the result with this page.
+Written by `python tests/test_compatibility.py`, which tries every technique with every regularizer, under every wrapper of the discriminator (no wrapper, {wrappers}) and in every precision ({", ".join(f"`{p}`" for p in PRECISIONS)}): two generator updates of tiny DCGAN networks on 1x8x8 images, on a CPU (`SeqGAN`, `LeakGAN`, `StyleTransfer`: of texts, which the discriminator takes for such). The default test suite repeats {len(few())} of these {len(whole())} runs, in which each technique and each regularizer meets every wrapper and precision, `--runslow` all of them; both compare the result with this page.
 
 **all**: under each wrapper in each precision the run went to its end, all parameters and logged terms were finite, and every parameter of both networks moved (but the critic's last bias, on which a Wasserstein loss does not depend). It says that the parts fit together, not that the combination learns well.
 

@@ -369,7 +369,7 @@ def test_samples(name: str) -> None:
     generator = torch.Generator().manual_seed(3)
     x = module.sample(5, generator=generator)
     assert (
-        x.shape == ((5, 3) if name in ("mle", "seq_gan", "leak_gan") else (5, 1, 8, 8))
+        x.shape == ((5, 3) if name in ("mle", "seq_gan", "leak_gan", "style_transfer") else (5, 1, 8, 8))
         and not x.requires_grad
         and module.trained_network.training
     )

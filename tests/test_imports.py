@@ -41,6 +41,7 @@ RULES: dict[str, set[str]] = {
     "networks.rel_gan": {"functional.text", "functional.numerics"},  # what stays in full precision
     "networks.leak_gan": {f"functional.{name}" for name in ("text", "goals", "modes")},  # what it reads, and aims at
     "networks.language": {"functional.text"},  # one draw of tokens for all that make them
+    "networks.style_transfer": {"functional.text"},
     "wrappers": {"functional"},
     "regularizers": {"functional"},
     "optim": {"functional"},

@@ -16,6 +16,7 @@ from lightning_gans import GANModule
 from lightning_gans.cli import GANCLI, main
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.batch import Batch
+from lightning_gans.functional.conditional import conditional_call
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 RECIPES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
@@ -34,6 +35,10 @@ def recipe_args(recipe: str) -> list[str]:
     args = ["fit", f"--config={CONFIGS / recipe}", "--trainer.accelerator=cpu", "--name=a"]
     if "class_path: Images" in (CONFIGS / recipe).read_text():
         args.append(f"--data.path={pictures(Path('pictures'), ['RGB'])}")
+    if "class_path: TextFile" in (CONFIGS / recipe).read_text():
+        for style in ("0", "1"):
+            Path(style).write_text("\n".join(f"{style} {i} words" for i in range(900)) + "\n")
+        args.append("--data.path=['0', '1']")
     return args
 
 
@@ -67,7 +72,7 @@ def test_recipes_make_networks_that_fit_their_data(recipe: str, monkeypatch: pyt
         if not isinstance(module, GANModule):
             real = torch.rand(2, *data.shape) if module.vocabulary_size else fake  # samples are tokens
             return module.check_first_batch(Batch(real, labels, None, torch.randn(2, module.latent_dim)))
-        scores = module.discriminator(fake, labels) if labels is not None else module.discriminator(fake)
+        scores = conditional_call(module.discriminator, fake, labels)
     assert scores.shape == (2,)
 
 

@@ -2,8 +2,8 @@
 
 Beside them ``boost`` (rounds), ``score`` (images or text, whoever made them), ``sweep`` (text over temperatures),
 ``export`` (the generator as a file), ``directions`` (in the latent space), ``explain`` (what drives a classifier),
-``guide`` (a diffusion, by one), ``report`` (a run as a page), ``compare`` (runs beside each other) and ``recipes`` (the
-configurations that are shipped).
+``guide`` (a diffusion, by one), ``classify`` and ``rewrite`` (text by styles), ``report`` (a run as a page),
+``compare`` (runs beside each other) and ``recipes`` (the configurations that are shipped).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import jsonargparse
 import yaml
 
 import lightning_gans.callbacks as gan_callbacks
-from lightning_gans.cli.commands import directions, explain, export, guide, score, sweep
+from lightning_gans.cli.commands import classify, directions, explain, export, guide, rewrite, score, sweep
 from lightning_gans.cli.configuration import built, fit_networks_to_data, parameters, resolve
 from lightning_gans.cli.gan_cli import GANCLI, SaveConfig
 from lightning_gans.cli.interruption import exit_status
@@ -179,8 +179,9 @@ def reweighted(config: Mapping[str, Any], base: Path, folder: Path, weights: str
 
 
 OTHERS = {
-    "boost": boost, "compare": compare, "directions": directions, "explain": explain, "export": export, "guide": guide,
-    "recipes": recipes, "report": report, "score": score, "sweep": sweep,
+    "boost": boost, "classify": classify, "compare": compare, "directions": directions, "explain": explain,
+    "export": export, "guide": guide, "recipes": recipes, "report": report, "rewrite": rewrite,
+    "score": score, "sweep": sweep,
 }  # fmt: skip
 
 __all__ = ["GANCLI", "OTHERS", "SaveConfig", "main"]

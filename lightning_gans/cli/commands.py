@@ -1,37 +1,40 @@
-"""Commands that train no GAN: ``score``, ``sweep``, ``export``, ``directions``, ``explain`` and ``guide``."""
+"""Commands that train no GAN: ``score``, ``sweep``, ``export``, ``directions``, ``explain``, ``guide`` and others."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import pkgutil
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from jsonargparse import Namespace
 from torch import nn
 
 from lightning_gans import checks, tools
 from lightning_gans.callbacks.direction_charts import DirectionCharts
-from lightning_gans.cli.configuration import built
+from lightning_gans.cli.configuration import built, fit_networks_to_data
 from lightning_gans.cli.mistakes import sentence_of, silence, told
 from lightning_gans.cli.parsing import Parser, prepared
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
-from lightning_gans.datamodules.text import TextDataModule
+from lightning_gans.datamodules.text import TextDataModule, read_text
 from lightning_gans.diagnostics.att_find import AttFind
 from lightning_gans.diagnostics.latent_directions import LatentDirections
 from lightning_gans.engine import contract
 from lightning_gans.metrics import METRICS, TEXT_METRICS
-from lightning_gans.runs.atomic import check_writable, write_text
+from lightning_gans.runs.atomic import check_writable, replacing, write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
 from lightning_gans.runs.folder import claim, configs, run_of
+from lightning_gans.runs.load import load_weights
 from lightning_gans.runs.metrics_csv import MetricsCSV
 from lightning_gans.stages.guidance import guided_scores
+from lightning_gans.stages.style_classifier import fit_style_classifier, style_accuracy
 from lightning_gans.tools.score import score_samples
 from lightning_gans.tools.text import TEMPERATURES, score_text, temperature_sweep
+from lightning_gans.tools.text import rewrite as rewritten
 from lightning_gans.visualization.images import save_image_atomic
 
 
@@ -111,6 +114,54 @@ def sweep(args: list[str]) -> None:
     write_text(out, "\n".join(rows) + "\n")
     write_text(out.with_suffix(".json"), json.dumps(found, indent=2) + "\n")
     print(f"Sweep        {out}")
+
+
+def classify(args: list[str]) -> None:
+    """``classify``: train a classifier of the styles of texts, by which `StyleTransfer` rewrites, into a file."""
+    parser = Parser("classify", description=classify.__doc__ or "")
+    parser.add_subclass_arguments(GANDataModule, "data", required=True)
+    parser.add_subclass_arguments(nn.Module, "classifier", required=True, help="One-hot texts to logits.")
+    parser.add_function_arguments(fit_style_classifier, skip={"classifier", "tokens", "styles", "size", "folder"})
+    parser.add_argument("--out", required=True, help="File for its weights; --model.classifier_weights of a fit.")
+    parser.set_defaults({"seed": 0})
+    silence()
+    parsed = parser.parse_args(prepared(args))
+    with told():
+        check_writable("--out", parsed.out)
+        if not issubclass(kind := pkgutil.resolve_name(parsed.data.class_path), TextDataModule):
+            raise SystemExit(f"error: --data must be text in two styles, got {kind.__name__}.")
+        nets = Namespace(init_args=Namespace(classifier=parsed.classifier))
+        fit_networks_to_data(Namespace(model=nets, data=parsed.data))
+        pl.seed_everything(parsed.seed, verbose=False)
+        given = parser.instantiate_classes(parsed)
+        options = {k: v for k, v in vars(given).items() if k not in ("config", "data", "classifier", "out")}
+        classifier, size = given.classifier, len(given.data.vocabulary)
+        fit_style_classifier(classifier, *given.data.reference("train"), size, **options)
+        tokens, styles = given.data.reference("test")
+        assert styles is not None
+        with replacing(Path(given.out)) as temporary:
+            torch.save(classifier.state_dict(), temporary)
+        print(f"Classifier   {given.out}, right on {style_accuracy(classifier, tokens, styles, size):.3f} held out")
+
+
+def rewrite(args: list[str]) -> None:
+    """``rewrite``: the lines of a text file in another style, by a run of `StyleTransfer`."""
+    parser = argparse.ArgumentParser("rewrite", description=rewrite.__doc__)
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="Folder of a run, or a checkpoint.")
+    parser.add_argument("--samples", required=True, help="A text file, a sentence a line.")
+    parser.add_argument("--style", type=int, required=True, help="The style to write in, 0 or 1.")
+    parser.add_argument("--out", required=True, help="Text file to write.")
+    parser.add_argument("--which", choices=("last", "best"), default="last", help="Which checkpoint of a folder.")
+    own = parser.parse_args(args)
+    with told():
+        check_writable("--out", own.out)
+        lines = [line for line in read_text(own.samples).splitlines() if line.strip()]
+        try:
+            made = rewritten(lines, tools.load(own.ckpt_path, own.which), own.style)
+        except TypeError as error:
+            raise SystemExit(f"error: {error}") from error
+        write_text(own.out, "\n".join(made) + "\n")
+        print(f"Rewritten    {own.out}")
 
 
 def export(args: list[str]) -> None:
@@ -214,8 +265,7 @@ def explain(args: list[str]) -> None:
         check_writable("--ckpt_path", place / "table.md")
         classifier = own.classifier.eval()
         if own.weights is not None:
-            with given_weights(own.weights):
-                classifier.load_state_dict(torch.load(own.weights, weights_only=True))
+            load_weights(classifier, own.weights, "--weights")
         value_range = read_checkpoint(path).get("datamodule_hyper_parameters", {}).get("value_range") or (-1.0, 1.0)
         found = AttFind(tools.load(path), classifier, space=own.space, n=own.samples, seed=own.seed)
         picks = found.picks(own.target, picks=own.picks)
@@ -232,15 +282,3 @@ def explain(args: list[str]) -> None:
     text = "\n".join([found.table(picks), "", *lines, ""])
     write_text(folder / "table.md", text)
     print(f"{text}\nExplained    {folder}")
-
-
-@contextmanager
-def given_weights(path: Path) -> Iterator[None]:
-    """A ValueError for a file of weights that cannot be read, or is another network's."""
-    try:
-        yield
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise ValueError(
-            f"--weights must be a file with the classifier's state_dict, got {path} ({reason})."
-        ) from error

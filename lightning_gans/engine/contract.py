@@ -129,6 +129,13 @@ class Text(Samples, Protocol):
     """A model whose samples are tokens (n, T) int64."""
 
 
+class Rewrites(Samples, Protocol):
+    """A model that rewrites texts in other styles."""
+
+    def transfer(self, tokens: Tensor, styles: Tensor) -> Tensor:
+        """Texts (N, T) int64 in styles (N,)."""
+
+
 class Critic(Samples, Protocol):
     """A model with a discriminator."""
 
@@ -164,6 +171,7 @@ _NEEDED: dict[type, tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]
     Samples: ("makes samples", ("sample", "start_ema"), (), ()),
     Pictures: ("makes images or points", ("sample", "start_ema"), (), ()),
     Text: ("makes text", ("sample", "start_ema"), ("vocabulary_size",), ()),
+    Rewrites: ("rewrites text in another style", ("sample", "start_ema", "transfer"), (), ()),
     Latents: ("makes samples of noise that can be chosen", ("sample", "latents", "decode"), (), ()),
     Critic: ("has a discriminator", ("score",), (), ("discriminator",)),
     Ratio: ("estimates the ratio of densities", ("score",), ("log_ratio",), ("discriminator",)),

@@ -142,6 +142,22 @@ def check_language_model(network: object, *more: str) -> None:
             raise TypeError(f"generator must be a language model, got {type(network).__name__} without {name}.")
 
 
+def check_autoencoder(network: Any) -> Any:
+    """The network, if it writes a text anew in one of two styles; else a TypeError or ValueError.
+
+    >>> check_autoencoder(torch.nn.Linear(1, 1))
+    Traceback (most recent call last):
+    TypeError: generator must be an autoencoder of text by styles, got Linear without length.
+    """
+    for name in ("length", "vocabulary_size", "num_classes", "encode", "logits", "generate", "rewritten"):
+        if not hasattr(network, name):
+            got = f"{type(network).__name__} without {name}"
+            raise TypeError(f"generator must be an autoencoder of text by styles, got {got}.")
+    if network.num_classes != 2:
+        raise ValueError(f"generator must be of 2 styles, of which each has one other, got {network.num_classes}.")
+    return network
+
+
 def log_density(network: Any, x: Tensor, temperature: float = 1.0) -> Tensor:
     """log p(x) (N,), in nats, of tokens or one-hot vectors by a language model, as it is sampled at a temperature."""
     with torch.no_grad(), evaluating(network):

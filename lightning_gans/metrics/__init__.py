@@ -35,6 +35,7 @@ from lightning_gans.metrics.generative import (
 from lightning_gans.metrics.otdd import DatasetDistance, otdd, otdd_report
 from lightning_gans.metrics.prototypes import PrototypeCounts, prototype_counts
 from lightning_gans.metrics.spectrum import spectrum_bands, spectrum_gap
+from lightning_gans.metrics.style import StyleJudge, TransferScores, corpus_bleu, harmonic_mean
 from lightning_gans.metrics.text import (
     TEXT_METRICS,
     Bleu,
@@ -68,7 +69,9 @@ __all__ = [
     "PrototypeCounts",
     "ShapeMeasure",
     "ShapeRule",
+    "StyleJudge",
     "TextScores",
+    "TransferScores",
     "UniformityGap",
     "alignment",
     "as_extractor",
@@ -76,9 +79,11 @@ __all__ = [
     "class_coverage",
     "content_hash",
     "copied",
+    "corpus_bleu",
     "density_coverage",
     "distinct",
     "frechet_distance",
+    "harmonic_mean",
     "jensen_shannon",
     "kde_coverage",
     "knn_radii",

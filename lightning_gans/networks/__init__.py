@@ -32,6 +32,7 @@ from lightning_gans.networks.style import (
     StyleEncoder,
     StyleGenerator,
 )
+from lightning_gans.networks.style_transfer import StyleAutoencoder
 from lightning_gans.networks.text import CharCritic, CharGenerator
 from lightning_gans.networks.transformer import TransformerBlock, TransGANDiscriminator, TransGANGenerator
 from lightning_gans.networks.vae import VAEDecoder, VAEEncoder
@@ -72,6 +73,7 @@ __all__ = [
     "ResNetGenerator",
     "SeqGANDiscriminator",
     "SoftDiscriminator",
+    "StyleAutoencoder",
     "StyleDiscriminator",
     "StyleEncoder",
     "StyleGenerator",

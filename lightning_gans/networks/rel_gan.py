@@ -81,8 +81,8 @@ class RelationalMemory(nn.Module):
         return i.sigmoid() * z.tanh() + (f + 1).sigmoid() * memory
 
 
-class _Gumbel(Recurrent):
-    """What draws its tokens by Gumbel noise, and gives relaxed ones in training; see `RelationalGenerator`."""
+class Annealed(nn.Module):
+    """What has an inverse temperature beta of relaxed tokens, which goes by the number of updates."""
 
     beta: Tensor
 
@@ -92,19 +92,27 @@ class _Gumbel(Recurrent):
         checks.at_least_one(schedule_steps=schedule_steps)
         if len(beta) != 2 or not all(0 < b < float("inf") for b in beta):
             raise ValueError(f"beta must be two finite numbers > 0, at first and at last, got {beta!r}.")
-        self.latent_dim = self.length * self.vocabulary_size
         self.schedule = (float(beta[0]), float(beta[1]), schedule_steps, schedule)
         self.register_buffer("beta", torch.tensor(inverse_temperature(0, *self.schedule)))
+
+    def at_update(self, step: int) -> dict[str, Tensor]:
+        """Move beta, by the number of updates alone; what is told in the log."""
+        return {"g/beta": self.beta.fill_(inverse_temperature(step, *self.schedule)).clone()}
+
+
+class _Gumbel(Annealed, Recurrent):
+    """What draws its tokens by Gumbel noise, and gives relaxed ones in training; see `RelationalGenerator`."""
+
+    @property
+    def latent_dim(self) -> int:
+        """The length of z, T V."""
+        return self.length * self.vocabulary_size
 
     @staticmethod
     def noise_length(shape: Sequence[int]) -> int:
         """The length of z, T V, of texts of a shape; ValueError for that of other data."""
         length, size = text_shape(shape)
         return length * size
-
-    def at_update(self, step: int) -> dict[str, Tensor]:
-        """Move beta, by the number of updates alone; what is told in the log."""
-        return {"g/beta": self.beta.fill_(inverse_temperature(step, *self.schedule)).clone()}
 
     def drawn(self, z: Tensor, temperature: float = 1.0, relaxed: bool = False) -> Tensor:
         """Tokens (N, T), or relaxed ones (N, T, V), of noise (N, T V)."""

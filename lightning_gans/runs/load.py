@@ -96,6 +96,24 @@ def load_generator(network: nn.Module, path: str | Path) -> None:
     network.load_state_dict({**own, **found})
 
 
+def load_weights(network: nn.Module, path: str | Path, name: str = "classifier_weights") -> None:
+    """Give a classifier the weights of a file that ``torch.save(network.state_dict(), path)`` has made.
+
+    Args:
+        network: the classifier.
+        path: the file, which is read without unpickling code.
+        name: of the argument, for the message.
+
+    Raises:
+        ValueError: it is missing, something else, or of another network.
+    """
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise ValueError(f"{name} must be a file with the classifier's state_dict, got {path} ({reason}).") from error
+
+
 def resolve_class(
     name: str, wanted: tuple[type, ...], trust_code: bool = False, harmless: tuple[str, ...] = HARMLESS
 ) -> type:

@@ -32,6 +32,7 @@ from lightning_gans.techniques.stylex import StylEx as StylEx
 from lightning_gans.techniques.rel_gan import RelGAN as RelGAN
 from lightning_gans.techniques.seq_gan import SeqGAN as SeqGAN
 from lightning_gans.techniques.leak_gan import LeakGAN as LeakGAN
+from lightning_gans.techniques.style_transfer import StyleTransfer as StyleTransfer
 
 # isort: on
 

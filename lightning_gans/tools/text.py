@@ -1,4 +1,4 @@
-"""``score_text``: text, whoever wrote it, against a corpus; ``temperature_sweep``: a model of text as a curve."""
+"""Texts, whoever wrote them, against a corpus; a model of text as a curve over temperatures; texts rewritten."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_gans import checks
 from lightning_gans.datamodules.text import TextDataModule, md5, read_text
-from lightning_gans.engine.contract import Likelihood, Text, has, require
+from lightning_gans.engine.contract import Likelihood, Rewrites, Text, has, require
 from lightning_gans.functional.text import check_temperature
 from lightning_gans.metrics.text import held_out_nll, scores_of
 
@@ -60,6 +60,34 @@ def score_text(
         "length": length, "data": data.source,
     }  # fmt: skip
     return {"scores": found, "protocol": protocol}
+
+
+def rewrite(lines: Sequence[str], model: Any, style: int) -> list[str]:
+    """Texts in another style, by a model that was trained to rewrite them; symbols that it does not know stay unknown.
+
+    Args:
+        lines: texts, of at most the model's length.
+        model: as `StyleTransfer`, which tells its vocabulary.
+        style: which, 0 or 1.
+
+    Raises:
+        TypeError: for a model that rewrites nothing.
+        ValueError: for another style, a model that does not tell its vocabulary, and texts that are too long.
+    """
+    require(model, Rewrites, "rewrite")
+    if style not in (0, 1):
+        raise ValueError(f"style must be 0 or 1, got {style!r}.")
+    if model.vocabulary is None:
+        raise ValueError("model must tell its vocabulary, got one that was not trained on a data module of text.")
+    rows = []
+    for i, line in enumerate(lines):
+        try:
+            rows.append(model.vocabulary.encode(line, model.generator.length))
+        except ValueError as error:
+            raise ValueError(f"samples, text {i + 1}: {error}") from error
+    tokens = torch.tensor(rows)
+    made = [model.transfer(part, torch.full((len(part),), style)).cpu() for part in tokens.split(500)]
+    return model.vocabulary.decode(torch.cat(made))
 
 
 def temperature_sweep(

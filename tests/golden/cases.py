@@ -33,6 +33,7 @@ from lightning_gans.networks import (
     LanguageModel,
     LeakGANGenerator,
     SeqGANDiscriminator,
+    StyleAutoencoder,
     StyleDiscriminator,
     StyleGenerator,
     ToyDiscriminator,
@@ -169,10 +170,24 @@ OWN: dict[str, dict[str, Any]] = {
         "mle_weight": 1.0,
         "loss": "non_saturating",
     },
+    "style_transfer": {
+        "reconstruction_weight": 1.0,
+        "style_weight": 0.5,
+        "adversarial_weight": 0.3,
+        "reweight": False,
+        "temperature": 0.7,
+        "loss": "non_saturating",
+    },
 }
 OBJECTS = {"regularizers", "optimizer_g", "optimizer_d", "scheduler_g", "scheduler_d", "scheduler_c"}
 OBJECTS |= {"classifier", "weight_network", "base", "features", "measure", "encoder"}
-OBJECTS |= {"columns", "sam_g", "sam_d", "generator_checkpoint"}  # None, and younger than the first cases
+OBJECTS |= {
+    "columns",
+    "sam_g",
+    "sam_d",
+    "generator_checkpoint",
+    "classifier_weights",
+}  # None, and younger than the first cases
 # Said by the technique itself, or not taken by it before.
 FIXED = {name: {"loss"} for name in ("unrolled", "wgan", "wgan_alp", "wgan_gp", "ct_gan")}
 FIXED["prc_gan"] = {"margin"}
@@ -212,12 +227,14 @@ INJECTED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "score": ("ScorePenalty", {"weight": 0.5}),
 }
-TEXT = {"seq_gan", "leak_gan"}  # of no other networks
+TEXT = {"seq_gan", "leak_gan", "style_transfer"}  # of no other networks
 CASES: dict[str, Case] = {
     **{name: Case(name, "dropout" if name == "ct_gan" else "mlp") for name in OWN if name not in TEXT},
     "seq_gan": Case("seq_gan", "text", "text"),
     "leak_gan": Case("leak_gan", "leak", "text"),
     "seq_gan-permuted": Case("seq_gan", "text", "one-hot", {"reward": "permuted", "baseline": "batch"}),
+    "style_transfer": Case("style_transfer", "text", "styled"),
+    "style_transfer-reweight": Case("style_transfer", "text", "styled", {"reweight": True}),
     # the variants of techniques
     "prc_gan-clip": Case("prc_gan", options=CLIP),
     "prc_gan-paper": Case("prc_gan", "dropout", options={**CLIP, "surrogate": "paper", "center_scores": True,
@@ -350,7 +367,9 @@ def networks(case: Case) -> dict[str, nn.Module]:
         critics = [StyleDiscriminator((1, 8, 8), widths=2, group=2, num_classes=None)]
     elif case.nets == "text":
         generators = [LanguageModel((LATENT, 5), embedding=WIDTH, hidden=WIDTH)]
-        critics = [SeqGANDiscriminator((LATENT, 5), embedding=WIDTH, kernels=(1, 2), filters=4, dropout=0.0)]
+        if case.technique == "style_transfer":
+            generators = [StyleAutoencoder((2, 5), LATENT, 2, WIDTH, 4, 0.0, (1.0, 9.0), "linear", 10)]
+        critics = [SeqGANDiscriminator((2, 5), embedding=WIDTH, kernels=(1, 2), filters=4, dropout=0.0) for _ in "dc"]
     elif case.nets == "leak":
         critics = [SeqGANDiscriminator((LATENT, 5), embedding=WIDTH, kernels=(1, 2), filters=4, dropout=0.0)]
         generators = [LeakGANGenerator(critics[0], (LATENT, 5), embedding=WIDTH, hidden=WIDTH, goal_size=4, horizon=2)]
@@ -369,6 +388,8 @@ def networks(case: Case) -> dict[str, nn.Module]:
     if case.nets == "styles":
         nets = {name: equalised(net) for name, net in nets.items()}
     if case.technique == "prc_gan" and case.arguments["ratio_clip"] is not None:
+        nets["classifier"] = filled(critics[1], 3)
+    if case.technique == "style_transfer":
         nets["classifier"] = filled(critics[1], 3)
     if case.technique == "robust_wgan" and case.nets != "no third":
         nets["weight_network"] = filled(critics[1], 3)
@@ -389,9 +410,11 @@ def loader(kind: str) -> Any:
     x = torch.rand(44, *shape, generator=source, dtype=torch.float64) * 2 - 1
     labels = torch.randint(CLASSES, (44,), generator=source)
     weights = torch.rand(44, generator=source, dtype=torch.float64) + 0.5
-    if kind in ("text", "one-hot"):
-        tokens = (torch.rand(44, LATENT, generator=source, dtype=torch.float64) * 5).long()
-        return DataLoader(tokens if kind == "text" else nn.functional.one_hot(tokens, 5).double(), 4, shuffle=True)  # type: ignore[arg-type]
+    if kind in ("text", "one-hot", "styled"):
+        length = 2 if kind == "styled" else LATENT
+        tokens = (torch.rand(44, length, generator=source, dtype=torch.float64) * 5).long()
+        texts: Any = tokens if kind == "text" else nn.functional.one_hot(tokens, 5).double()
+        return DataLoader(TensorDataset(texts, labels % 2) if kind == "styled" else texts, 4, shuffle=True)
     if kind == "memory":
         return MemoryLoader(x, None, 4, shuffle=True, drop_last=True)
     if kind == "augmented":
