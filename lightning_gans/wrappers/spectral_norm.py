@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from lightning_gans.functional import numerics
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
-from lightning_gans.functional.numerics import LOOKED_AT
 
 Network = TypeVar("Network", bound=nn.Module)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -64,7 +64,7 @@ class SpectralNorm(nn.Module):
             u, v = self._iterate(matrix.detach(), before, self.power_iterations)
             sigma, kept = torch.dot(u, matrix @ v), u
             found = sigma.detach() > 0  # not where the weight is 0, which stays as it is
-            if weight.device.type not in LOOKED_AT or not found:
+            if weight.device.type not in numerics.LOOKED_AT or not found:
                 sigma, kept = torch.where(found, sigma, 1), torch.where(found, u, before)
             if self.training:
                 before.copy_(kept)
