@@ -100,7 +100,7 @@ class LeakGAN(SeqGAN):
         if self.mle_weight:
             worth = self.mle_weight * (nll.new_ones(1) if batch.weights is None else batch.weights[:, None])
             losses = generator.losses(to_tokens(batch.real)).values()
-            terms["mle"] = sum(policy_loss(loss, worth) for loss in losses)
+            terms["mle"] = cast(Tensor, sum(policy_loss(loss, worth) for loss in losses))
         return terms
 
     def given(self, reward: Tensor, batch: Batch) -> Tensor:
@@ -114,8 +114,9 @@ class LeakGAN(SeqGAN):
 
     def on_fit_start(self) -> None:
         """D and what is leaked begin as one: as what G has learned to read, if it has."""
-        nets = [cast(nn.Module, self.generator.leaked), self.discriminator]
-        learned = self.generator_checkpoint is not None
+        after, before = cast(nn.Module, self.generator.leaked), self.discriminator
+        if self.generator_checkpoint is not None:
+            after, before = before, after
         super().on_fit_start()
         if self.trainer.ckpt_path is None:
-            follow(*(nets[::-1] if learned else nets), 0.0)
+            follow(after, before, 0.0)
