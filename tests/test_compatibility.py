@@ -37,7 +37,7 @@ PRECISIONS = ["32-true", "64-true", "bf16-mixed"]
 DROPOUT = {"ct_gan", "prc_gan", "prc_gan_clip"}  # with a consistency term of their own
 # Part of a refusal -> what a cell says.
 KINDS = {"more than once": "built in", "BatchNorm": "refused", "stable_rank": "refused", "unroll_steps": "refused",
-         "takes labels": "refused"}  # fmt: skip
+         "takes labels": "refused", "take no labels": "refused"}  # fmt: skip
 VARIETIES = {
     "prc_gan": ", `ratio_clip=None`",
     "prc_gan_clip": ", clipped",

@@ -136,7 +136,8 @@ def classify(args: list[str]) -> None:
         given = parser.instantiate_classes(parsed)
         options = {k: v for k, v in vars(given).items() if k not in ("config", "data", "classifier", "out")}
         classifier, size = given.classifier, len(given.data.vocabulary)
-        fit_style_classifier(classifier, *given.data.reference("train"), size, **options)
+        tokens, styles = given.data.reference("train")
+        fit_style_classifier(classifier, tokens, styles, size, **options)
         tokens, styles = given.data.reference("test")
         assert styles is not None
         with replacing(Path(given.out)) as temporary:

@@ -133,7 +133,8 @@ class TransferScores:
     def __init__(self, data: Any, texts: int = 1000, seed: int = 0) -> None:
         checks.at_least_one(texts=texts)
         self.data, size, self.pad = data, len(data.vocabulary), data.vocabulary.pad
-        self.judge = StyleJudge(*data.reference("train"), size, self.pad)
+        training: tuple[Tensor, Tensor] = data.reference("train")
+        self.judge = StyleJudge(training[0], training[1], size, self.pad)
         tokens, styles = data.reference("test")
         chosen = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))[:texts]
         self.inputs, self.wanted = tokens[chosen], 1 - styles[chosen]
