@@ -71,6 +71,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "ddpm_learned": {"steps": 20, "sampling_steps": 4, "variance": "learned", "loss_aware": True},
     "exemplar_vae_near": {"exemplars": 20, "neighbours": 2},
 }
+TEXTS = {"seq_gan", "leak_gan", "style_transfer"}  # whose generator writes texts
 GROWN = {"boosted", "boosted_learned", "ada_gan"}  # on top of a frozen generator
 
 QUIET: dict[str, Any] = {
