@@ -114,7 +114,7 @@ class LeakGAN(SeqGAN):
 
     def on_fit_start(self) -> None:
         """D and what is leaked begin as one: as what G has learned to read, if it has."""
-        after, before = cast(nn.Module, self.generator.leaked), cast(nn.Module, self.discriminator)
+        after, before = cast(nn.Module, self.generator.leaked), self.discriminator
         if self.generator_checkpoint is not None:
             after, before = before, after
         super().on_fit_start()
