@@ -120,7 +120,9 @@ def test_a_monitored_loss_is_that_of_the_moment(batches: int, d_steps: int, comp
     assert len(Seen.seen) == compared == len(set(Seen.seen))
 
 
-def test_the_best_checkpoint_is_that_of_the_loss_at_its_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("log_every_n_steps", [1, 2, 50])
+def test_the_best_checkpoint_is_that_of_the_loss_at_its_step(log_every_n_steps: int, tmp_path: Path) -> None:
+    """Whether this is a step at which values are logged or not."""
     losses: dict[int, float] = {}
 
     class Note(callbacks.Callback):
@@ -128,7 +130,8 @@ def test_the_best_checkpoint_is_that_of_the_loss_at_its_step(tmp_path: Path) -> 
             losses[trainer.global_step] = float(pl_module.values["g/loss"])
 
     best = callbacks.ModelCheckpoint(tmp_path, "{step}", "g/loss", every_n_train_steps=2, save_top_k=-1)
-    trainer(max_steps=6, callbacks=[Note(), best], enable_checkpointing=True).fit(make("gan"), plain(12, 4))
+    used = {"callbacks": [Note(), best], "enable_checkpointing": True, "log_every_n_steps": log_every_n_steps}
+    trainer(max_steps=6, **used).fit(make("gan"), plain(12, 4))
     found = {Path(path).stem: float(value) for path, value in best.best_k_models.items()}
     assert found == pytest.approx({f"step={step}": losses[step] for step in (2, 4, 6)})
 

@@ -16,7 +16,7 @@ from lightning_gans import WGANGP
 from lightning_gans.callbacks import LabelInformation
 from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.diagnostics import label_use
-from lightning_gans.functional.information import Law, label_information
+from lightning_gans.functional.information import Law, _rate, label_information
 from lightning_gans.networks import (
     DCGANDiscriminator,
     R3Discriminator,
@@ -73,6 +73,15 @@ def test_of_logits_it_is_the_squared_slope_of_the_divergence_over_the_divergence
     f = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
     (slope,) = torch.autograd.grad(f.sum(), at)
     assert found.sample.item() == pytest.approx(float(((slope @ covariance(X) * slope).sum(1) / f).mean()), rel=1e-9)
+
+
+@pytest.mark.parametrize("a", [0.0, 5.0, 21.0, 38.0, 800.0])
+def test_a_sure_discriminator_has_a_rate_too(a: float) -> None:
+    """Finite, and the same for -a and -b."""
+    for d in (1.0, -2.0, 1e-4, 40.0):
+        x, y = torch.tensor([a], dtype=torch.double), torch.tensor([a + d], dtype=torch.double)
+        assert _rate(x, y).isfinite().all()
+        torch.testing.assert_close(_rate(x, y), _rate(-x, -y), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("law", ["logit", "normal"])

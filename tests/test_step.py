@@ -141,6 +141,22 @@ def test_hooks_of_the_module_fire_once_too() -> None:
     assert len(seen) == 4
 
 
+def test_hooks_that_come_late_fire_for_each_player() -> None:
+    """Of a callback that was there, of one that takes its place, and of the module; the profiler is left as it was."""
+    seen: list[str] = []
+
+    class Late(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            if trainer.global_step == 2:
+                vars(first)["on_before_optimizer_step"] = lambda *_: seen.append("callback")
+                vars(pl_module)["on_before_optimizer_step"] = lambda *_: seen.append("module")
+
+    first, module = pl.Callback(), make("gan")
+    t = trainer(max_steps=4, callbacks=[first, Late()])
+    t.fit(module, plain(40, 4))
+    assert seen.count("callback") == seen.count("module") == 4 and "profile" not in vars(t.profiler)
+
+
 # ---------------------------------------------------------------------- sharpness-aware minimisation
 def test_the_step_up_is_rho_long() -> None:
     w = [nn.Parameter(torch.randn(3, 4, dtype=torch.float64)), nn.Parameter(torch.randn(5, dtype=torch.float64))]

@@ -206,6 +206,16 @@ def test_labels_reach_the_unrolled_discriminator() -> None:
     assert not equal(score_with(discriminator, doubled, x, labels), score(discriminator, x, labels))
 
 
+def test_more_fakes_than_real_samples() -> None:
+    """Scored together or apart they give one value."""
+    module, b = smooth(unroll_steps=2, g_batch_factor=2), batch()
+    fake, found = module(torch.randn(10, 3, dtype=DOUBLE)), []
+    for together in (True, False):
+        module._joint = together
+        found.append(float(module.generator_terms(b, fake)["adversarial"]))
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -191,7 +191,7 @@ class GenerativeModule(Sampling):
             self.step_schedulers("step")
         if trainer.global_step % (trainer.log_every_n_steps or LOOK_EVERY) == 0:
             self._publish(logbook.means(self.values, self.device), trainer)
-        elif names := self.run.monitors.names & self.values.keys():
+        if names := self.run.monitors.names & self.values.keys():
             monitored: dict[str, Any] = {name: self.values[name] for name in names}
             self.log_dict(monitored, logger=False, batch_size=1, sync_dist=self.run.world > 1)
 

@@ -32,14 +32,14 @@ class Hooks:
         self._plain = _function(trainer.strategy.optimizer_step) is strategies.Strategy.optimizer_step
         self._plain &= _function(precision.optimizer_step) in steps
         self._plain &= type(trainer.profiler) is pl.profilers.PassThroughProfiler
-        self._seen: tuple[Any, int] | None = None
+        self._seen: list[tuple[int, bool]] | None = None
         self._alone = False
 
     def none(self, trainer: Any, module: Any) -> bool:
         """Whether there is no such hook now, of a callback or of the module."""
         found = trainer.callbacks
-        if self._seen is None or self._seen[0] is not found or self._seen[1] != len(found):
-            self._seen = found, len(found)
+        if self._seen != (now := [(id(callback), _HOOK in vars(callback)) for callback in found]):
+            self._seen = now
             mine = getattr(type(module), _HOOK) is not getattr(pl.LightningModule, _HOOK)
             nothing = callbacks.Callback.on_before_optimizer_step
             theirs = any(_function(getattr(callback, _HOOK)) is not nothing for callback in found)

@@ -120,8 +120,9 @@ def _information(critic: Discriminator, at: Tensor, clean: Tensor, steps: Tensor
 
 
 def _rate(a: Tensor, b: Tensor) -> Tensor:
-    """(p' - p)^2 / KL(p || p') of the laws of logits a and b, >= 0."""
-    dtype, a, b = a.dtype, a.double(), b.double()  # for a difference of nearly equal numbers
+    """(p' - p)^2 / KL(p || p') of the laws of logits a and b, >= 0; the same of -a and -b."""
+    dtype, sign = a.dtype, torch.where(a > 0, -1.0, 1.0)  # the smaller probability is the one that is exact
+    a, b = ((sign * logit.double()).clamp(-300, 300) for logit in (a, b))  # for a difference of nearly equal numbers
     p = a.sigmoid()
     near = (a - b).abs() < 1e-3
     apart = torch.where(near, a.detach() + 1, b)  # no 0/0 behind the mask

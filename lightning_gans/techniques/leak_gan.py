@@ -118,5 +118,5 @@ class LeakGAN(SeqGAN):
         if self.generator_checkpoint is not None:
             after, before = before, after
         super().on_fit_start()
-        if self.trainer.ckpt_path is None:
+        if not any(self.progress.updates.values()):
             follow(after, before, 0.0)

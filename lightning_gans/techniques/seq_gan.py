@@ -168,5 +168,5 @@ class SeqGAN(GAN):
     def on_fit_start(self) -> None:
         """The rollout policy begins as G does."""
         super().on_fit_start()
-        if self.trainer.ckpt_path is None:
+        if not any(self.progress.updates.values()):
             follow(self.delayed, self.generator, 0.0)

@@ -96,7 +96,7 @@ class UnrolledGAN(GAN):
 
         def minus_value(phi: dict[str, Tensor]) -> Tensor:
             scores = [score_with(self.discriminator, phi, x, y) for x, y in parts]
-            on_real, on_fake = scores[0].chunk(2) if self._joint else scores
+            on_real, on_fake = scores[0].split([len(batch.real), len(fake)]) if self._joint else scores
             return self.loss.discriminator(on_real, on_fake, real_weight=batch.weights)
 
         parameters, slots = self._tensors()
