@@ -23,6 +23,7 @@ from lightning_gans import callbacks
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.cli import main
 from lightning_gans.compat.lightning import callbacks as pl_callbacks
+from lightning_gans.compat.shell import python
 from lightning_gans.runs.record import HIGHER_IS_BETTER, read_record
 from lightning_gans.tools.compare import compare
 from lightning_gans.tools.report import report
@@ -269,7 +270,7 @@ def test_mistakes_of_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for args in (["compare", a, b], ["report", f"--ckpt_path={a}"]):
         with pytest.raises(SystemExit) as caught:
             main(args)
-        assert str(caught.value.code) == "error: plotly must be installed for this: pip install plotly"
+        assert str(caught.value.code) == f"error: plotly must be installed for this: {python()} -m pip install plotly"
 
 
 def test_scores_that_were_measured_otherwise_are_told(tmp_path: Path) -> None:

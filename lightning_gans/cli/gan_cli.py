@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import shlex
 import sys
@@ -26,6 +26,7 @@ from lightning_gans.cli.parsing import Parser
 from lightning_gans.cli.plan import Opening, duration, plan
 from lightning_gans.cli.warned import KeptWarnings
 from lightning_gans.compat.lightning import callbacks, loggers, pl_cli, utilities
+from lightning_gans.compat.shell import python, typed
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.engine.loggers import attempt
 from lightning_gans.functional.text import check_temperature
@@ -290,7 +291,8 @@ class GANCLI(pl_cli.LightningCLI):
         took = next(c.seconds for c in self.trainer.callbacks if isinstance(c, gan_callbacks.Rates))
         lines.append(f"{'Trained':<12} {self.trainer.global_step:,} updates in {duration(took)}")
         lines.append(f"{'Next':<12} {command('predict', f'--ckpt_path={self.run_dir}')}  # samples")
-        lines.append(f"{'':<12} {command('report', f'--ckpt_path={self.run_dir}')}   # all of it as a page")
+        if importlib.util.find_spec("plotly") is not None:
+            lines.append(f"{'':<12} {command('report', f'--ckpt_path={self.run_dir}')}   # all of it as a page")
         return "\n".join(lines)
 
 
@@ -333,8 +335,10 @@ def _tell_configuration(logger: Any, text: str) -> None:
 
 def command(*args: str) -> str:
     """What to type for this program with these arguments."""
-    program = sys.argv[0] if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
-    return shlex.join([*(["python"] if program.endswith(".py") else []), program, *args])
+    program = sys.argv[0]
+    return shlex.join(
+        [python(), program, *args] if program.endswith(".py") else [typed(program, Path(program).name), *args]
+    )
 
 
 def offline_without_login() -> None:
