@@ -645,6 +645,18 @@ def test_another_technique_on_the_same_configuration() -> None:
     assert GAN.load_from_checkpoint("runs/a/checkpoints/last.ckpt").hparams["loss"] == "hinge"
 
 
+@pytest.mark.parametrize("how", ["", "+"])
+def test_tensorboard_lies_in_the_run(own_run: Path, how: str) -> None:
+    pytest.importorskip("tensorboard")
+    cli("fit", "--name=a", "--trainer.max_steps=1", f"--trainer.logger{how}", "TensorBoardLogger")
+    cli("fit", "--config=runs/a/config.yaml", "--name=b", "--trainer.max_steps=1")
+    cli("fit", "--ckpt_path=runs/a", "--trainer.max_steps=2")
+    assert [len([*Path("runs", name).rglob("events.out.*")]) for name in "ab"] == [2, 1]
+    assert "save_dir: <run>" in Path("runs/a/config.yaml").read_text()  # another run may start from it
+    cli("fit", "--name=c", "--trainer.max_steps=1", "--trainer.logger=CSVLogger", "--trainer.logger.save_dir=csv")
+    assert [*Path("csv").rglob("metrics.csv")]
+
+
 def test_wandb_goes_on_with_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -27,9 +27,10 @@ def typed(path: str, name: str) -> str:
     """
     found = shutil.which(name)
     # Pythons of all environments may be links to one, so that their folders tell them apart.
-    if found and Path(found).parent.resolve() == Path(path).parent.resolve():
-        if not os.path.exists(path) or os.path.samefile(found, path):  # Windows' programs are told without their .exe
-            return name
+    beside = found is not None and Path(found).parent.resolve() == Path(path).parent.resolve()
+    # Windows' programs are told without their .exe.
+    if found and beside and (not os.path.exists(path) or os.path.samefile(found, path)):
+        return name
     with suppress(ValueError):
         return Path(path).absolute().relative_to(Path.cwd()).as_posix()
     return Path(path).as_posix()
