@@ -300,7 +300,9 @@ def test_what_to_type_next(
     with pytest.raises(ImportError, match=r": /elsewhere/bin/python3 -m pip install plotly$"):
         checks.installed("plotly")
     cli("fit", "--name=mine", "--trainer.max_steps=1")
-    assert re.search(rf"Next +{words} predict .+  # samples\n$", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert re.search(rf"Next +{words} predict .+  # samples\n$", out)
+    assert "Length         1 generator update\n" in out and "Trained      1 update in " in out
 
 
 def test_one_second_is_no_seconds() -> None:

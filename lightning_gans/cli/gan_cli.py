@@ -23,7 +23,7 @@ from lightning_gans.cli.attributes import AskedAttributes
 from lightning_gans.cli.configuration import fit_networks_to_data
 from lightning_gans.cli.interruption import Interruption, handlers_kept, remember_job, requeued
 from lightning_gans.cli.parsing import RUN, Parser
-from lightning_gans.cli.plan import Opening, duration, plan
+from lightning_gans.cli.plan import Opening, counted, duration, plan
 from lightning_gans.cli.warned import KeptWarnings
 from lightning_gans.compat.lightning import callbacks, loggers, pl_cli, utilities
 from lightning_gans.compat.shell import python, typed
@@ -295,7 +295,7 @@ class GANCLI(pl_cli.LightningCLI):
                     )
                     lines.append(f"{name.removeprefix('metrics/'):<12} {told}")
         took = next(c.seconds for c in self.trainer.callbacks if isinstance(c, gan_callbacks.Rates))
-        lines.append(f"{'Trained':<12} {self.trainer.global_step:,} updates in {duration(took)}")
+        lines.append(f"{'Trained':<12} {counted(self.trainer.global_step, 'update')} in {duration(took)}")
         lines.append(f"{'Next':<12} {command('predict', f'--ckpt_path={self.run_dir}')}  # samples")
         if importlib.util.find_spec("plotly") is not None:
             lines.append(f"{'':<12} {command('report', f'--ckpt_path={self.run_dir}')}   # all of it as a page")
