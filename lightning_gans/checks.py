@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
+
+from lightning_gans.compat.shell import python
 
 
 def installed(*packages: str) -> None:
     """ImportError, with the command that helps, unless all packages are installed."""
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
-        raise ImportError(f"{', '.join(missing)} must be installed for this: pip install {' '.join(missing)}")
+        command = shlex.join([python(), "-m", "pip", "install", *missing])
+        raise ImportError(f"{', '.join(missing)} must be installed for this: {command}")
 
 
 def at_least(least: int, **values: int) -> None:

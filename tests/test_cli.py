@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import logging
 import re
 import shutil
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +21,11 @@ from common import equal, make
 from PIL import Image
 from torch import nn
 
-from lightning_gans import GAN, WGANGP, GANModule
+from lightning_gans import GAN, WGANGP, GANModule, checks
 from lightning_gans.cli import GANCLI, main
 from lightning_gans.cli.gan_cli import command, go_fast
+from lightning_gans.cli.plan import duration
+from lightning_gans.compat import shell
 
 TRAINER = {"accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1, "max_steps": 4}
 TOY = {
@@ -267,14 +271,42 @@ def test_what_the_terminal_shows(own_run: Path, capsys: pytest.CaptureFixture[st
     assert f"Checkpoint   {own_run}/checkpoints/last.ckpt" in lines and re.search(r"^Trained +5 updates in", out, re.M)
 
 
-@pytest.mark.parametrize(
-    ("program", "words"),
-    [("train.py", "python train.py fit"), ("/a/bin/lightning-gans", "lightning-gans fit"),
-     ("/my stuff/train.py", "python '/my stuff/train.py' fit")],
-)  # fmt: skip
-def test_what_to_type_next(monkeypatch: pytest.MonkeyPatch, program: str, words: str) -> None:
-    monkeypatch.setattr("sys.argv", [program, "fit"])
-    assert command("fit") == words
+@pytest.mark.parametrize("activated", [True, False])
+def test_what_to_type_next(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], activated: bool
+) -> None:
+    """By the interpreter that runs, where the shell would take another one, or none; no page without plotly."""
+    there = Path.cwd() / ".venv" / "bin"
+    there.mkdir(parents=True)
+    other = Path.cwd() / "other"
+    other.mkdir()
+    for folder in (there, other):  # as environments do
+        (folder / "python").symlink_to(sys.executable)
+    (there / "lightning-gans").touch(mode=0o755)
+    monkeypatch.setattr("sys.executable", str(there / "python"))
+    monkeypatch.setenv("PATH", str(there if activated else other))
+    python = "python" if activated else ".venv/bin/python"
+    for program, words in (
+        ("train.py", f"{python} train.py"),
+        ("/my stuff/train.py", f"{python} '/my stuff/train.py'"),
+        (str(there / "lightning-gans"), "lightning-gans" if activated else ".venv/bin/lightning-gans"),
+    ):
+        monkeypatch.setattr("sys.argv", [program, "fit"])
+        assert command("fit") == f"{words} fit"
+    monkeypatch.setattr("sys.executable", "/elsewhere/bin/python3")
+    assert command("fit").startswith(words) and shell.python() == "/elsewhere/bin/python3"
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda n, *args: None if n == "plotly" else find(n, *args))
+    with pytest.raises(ImportError, match=r": /elsewhere/bin/python3 -m pip install plotly$"):
+        checks.installed("plotly")
+    cli("fit", "--name=mine", "--trainer.max_steps=1")
+    out = capsys.readouterr().out
+    assert re.search(rf"Next +{words} predict .+  # samples\n$", out)
+    assert "Length         1 generator update\n" in out and "Trained      1 update in " in out
+
+
+def test_one_second_is_no_seconds() -> None:
+    assert [duration(s) for s in (0.6, 1.4, 1.6, 0.0)] == ["1 second", "1 second", "2 seconds", "0 seconds"]
 
 
 # ---------------------------------------------------------------------- checkpoints
@@ -480,7 +512,15 @@ def test_a_wrong_key_in_a_file(capsys: pytest.CaptureFixture[str], where: str) -
         (["fit", "--ckpt_path"], "expected one argument"),
         (["test"], "test needs --ckpt_path"),
         (["predict", "--samples=3"], "predict needs --ckpt_path"),
-        (["validate"], "'fit', 'test', 'predict'"),
+        (["validate"], "error: The command must be fit, test, predict, boost, "),
+        (["reprot"], "score or sweep, got reprot: did you mean report?"),
+        (["foo"], "score or sweep, got foo."),
+        (
+            ["fit", "--config=ring"],
+            "must be a file or a recipe, got ring: did you mean ring/ada_gan, ring/ddpm, ring/ga",
+        ),
+        (["fit", "--config", "r3_gan"], "got r3_gan: did you mean cifar10/r3_gan, digits/r3_gan, grid/r3_gan?"),
+        (["fit", "--config=nosuch"], "must be a file or a recipe, got nosuch (`recipes` lists them)."),
         ([], "{fit,test,predict}"),
     ],
 )
@@ -605,6 +645,18 @@ def test_an_unconditional_network_stays_so() -> None:
 def test_another_technique_on_the_same_configuration() -> None:
     cli("fit", "--name=a", "--model=GAN", "--model.loss=hinge")
     assert GAN.load_from_checkpoint("runs/a/checkpoints/last.ckpt").hparams["loss"] == "hinge"
+
+
+@pytest.mark.parametrize("how", ["", "+"])
+def test_tensorboard_lies_in_the_run(own_run: Path, how: str) -> None:
+    pytest.importorskip("tensorboard")
+    cli("fit", "--name=a", "--trainer.max_steps=1", f"--trainer.logger{how}", "TensorBoardLogger")
+    cli("fit", "--config=runs/a/config.yaml", "--name=b", "--trainer.max_steps=1")
+    cli("fit", "--ckpt_path=runs/a", "--trainer.max_steps=2")
+    assert [len([*Path("runs", name).rglob("events.out.*")]) for name in "ab"] == [2, 1]
+    assert "save_dir: <run>" in Path("runs/a/config.yaml").read_text()  # another run may start from it
+    cli("fit", "--name=c", "--trainer.max_steps=1", "--trainer.logger=CSVLogger", "--trainer.logger.save_dir=csv")
+    assert [*Path("csv").rglob("metrics.csv")]
 
 
 def test_wandb_goes_on_with_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

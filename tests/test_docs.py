@@ -51,3 +51,9 @@ def test_commands_that_are_told_are_there() -> None:
                 assert (ROOT / value).is_file() or Path(shipped(value)).is_file(), f"{page.name}: {line}"
     listed = {Path(word).with_suffix("").as_posix() for _, line in told for word in line.split() if "configs/" in word}
     assert {name.removeprefix("configs/") for name in listed} <= set(names()) and RECIPES.is_dir()
+
+
+def test_each_experiment_is_a_question() -> None:
+    scripts = {p.stem for p in (ROOT / "experiments").glob("*.py") if "\ndef main(" in p.read_text()}
+    told = re.findall(r"`python -m experiments\.(\w+)", (ROOT / "docs" / "questions.md").read_text())
+    assert sorted(told) == sorted(scripts)

@@ -239,7 +239,7 @@ def test_the_run_of_wandb_is_the_agents(
 
     def before_fit(self: GANCLI) -> None:
         asked.append((self.wandb_id, self.trainer.loggers[-1]._wandb_init))
-        self._name_wandb_run(None)
+        self._place_loggers(None)
         asked.append(self.options["trainer"]["logger"]["init_args"])
         raise SystemExit(0)
 

@@ -155,7 +155,9 @@ def test_what_is_refused_goes_nowhere(remote: Path, tmp_path: Path) -> None:
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for call in (lambda: push_to_hub("run", "me/ring"), lambda: load_from_hub("me/ring")):
-        with pytest.raises(ImportError, match=r"huggingface_hub must be installed .*: pip install huggingface_hub$"):
+        with pytest.raises(
+            ImportError, match=r"huggingface_hub must be installed .*: .+ -m pip install huggingface_hub$"
+        ):
             call()
 
 

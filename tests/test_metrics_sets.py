@@ -155,7 +155,7 @@ def test_the_entropic_distance_without_its_package_or_a_blur(monkeypatch: pytest
     with pytest.raises(ValueError, match=r"blur must be a finite number > 0, got 0\.0"):
         otdd(x, y, x, y, blur=0.0)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="geomloss must be installed for this: pip install geomloss"):
+    with pytest.raises(ImportError, match=r"geomloss must be installed for this: .+ -m pip install geomloss"):
         otdd(x, y, x, y, blur=0.1)
 
 

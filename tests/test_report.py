@@ -23,6 +23,7 @@ from lightning_gans import callbacks
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.cli import main
 from lightning_gans.compat.lightning import callbacks as pl_callbacks
+from lightning_gans.compat.shell import python
 from lightning_gans.runs.record import HIGHER_IS_BETTER, read_record
 from lightning_gans.tools.compare import compare
 from lightning_gans.tools.report import report
@@ -78,7 +79,9 @@ def test_numbers_of_a_record(tmp_path: Path) -> None:
     record = read_record(written(tmp_path / "a", [30.0, 9.0, math.nan, 7.0], rate=4.0))
     assert record.updates == 350 and record.scores == ["metrics/fid/lenet"]
     assert record.best("metrics/fid/lenet") == (7.0, 300)
-    assert [record.reached("metrics/fid/lenet", value) for value in (30, 9, 8, 1)] == [0, 100, 300, None]
+    assert [record.reached("metrics/fid/lenet", value) for value in (30, 9, 8, 1)] == [100, 100, 300, None]
+    untrained = read_record(written(tmp_path / "b", [1.0, 9.0, 8.0]))
+    assert untrained.best("metrics/fid/lenet") == (8.0, 200) and untrained.reached("metrics/fid/lenet", 9.5) == 100
     assert record.updates_per_second == pytest.approx(4.0)
     assert record.seconds_at(75) == pytest.approx(75 / 4)  # between 50 and 100
     assert record.data == {"class_path": "Ring", "init_args": {"modes": 8}}  # batches may be of any size
@@ -87,6 +90,13 @@ def test_numbers_of_a_record(tmp_path: Path) -> None:
 def test_speed_passes_over_the_time_of_scores(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,time/seconds\n10,1\n20,2\n30,90\n40,91\n")
     assert read_record(tmp_path).updates_per_second == 10.0
+
+
+def test_the_last_value_of_an_update_counts_and_updates_rise(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,a,b\n10,1,5\n30,3,\n20,2,\n10,4,\n")
+    curves = read_record(tmp_path).curves
+    assert curves["a"].steps.tolist() == [10, 20, 30] and curves["a"].values.tolist() == [4, 2, 3]
+    assert curves["b"].values.tolist() == [5]
 
 
 def test_scores_of_which_more_is_better() -> None:
@@ -200,7 +210,9 @@ def test_a_comparison_tells_last_best_and_time(tmp_path: Path, capsys: pytest.Ca
     assert re.search(r"^a +WGANGP +2 \(0, 1\) +250 +2 ± 0 +2\.08 min$", told, re.MULTILINE), told
     assert re.search(r"^b +WGANGP +0 +250 +1 +4\.17 min$", told, re.MULTILINE)
     assert "10 after" in told  # the best that all reach
-    assert re.search(r"^a +9 ± 2\.8 +8 ± 1\.4 +100, 200 +150 +1\.25 min$", told, re.MULTILINE)
+    assert re.search(
+        r"^a +9 ± 2\.8 +8 ± 1\.4 +150 \(100 to 200\) +150 \(100 to 200\) +1\.25 ± 0\.59 min$", told, re.MULTILINE
+    )
     assert re.search(r"^b +10 +10 +200 +200 +3\.33 min$", told, re.MULTILINE)
     page, text = Page(Path("c.html")), Path("c.html").read_text()
     assert page.addresses == [] and "mean, within the least and the greatest" in page.text
@@ -208,7 +220,11 @@ def test_a_comparison_tells_last_best_and_time(tmp_path: Path, capsys: pytest.Ca
         '"y":[25.0,10.5,9.0]' in text and "[30.0,12.0,11.0,7.0,9.0,20.0]" in text
     )  # mean; and its band, there and back
     found = compare([tmp_path / "a", tmp_path / "b"], reach={"fid/lenet": 8.0}).tables["fid/lenet"][1]
-    assert [row[-2:] for row in found] == [["1 of 2 did", "-"], ["never", "-"]]
+    assert [row[-2:] for row in found] == [["never in 1 of 2", "-"], ["never", "-"]]
+    assert text.count('"mode":"lines","opacity"') == text.count('"fill":"toself"') > 0, "edges without dots"
+    untrained = [written(tmp_path / name, fid) for name, fid in (("c", [1.0, 9.0, 8.0]), ("d", [1.0, 9.0, 7.0]))]
+    head, rows = compare(untrained).tables["fid/lenet"]
+    assert head[-1] == "8 after" and [row[2:5] for row in rows] == [["8", "200", "200"], ["7", "200", "200"]]
 
 
 @pytest.mark.parametrize(
@@ -246,12 +262,15 @@ def test_mistakes_of_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(SystemExit) as caught:
             main(["compare", *args])
         assert words in str(caught.value.code), args
+    for runs in ([a, f"{a}/../a"], [a, str(tmp_path)]):
+        with pytest.raises(ValueError, match=r"^Runs that are compared must be different ones, got a twice \(in "):
+            compare(runs)
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *args: None if n == "plotly" else find(n, *args))
     for args in (["compare", a, b], ["report", f"--ckpt_path={a}"]):
         with pytest.raises(SystemExit) as caught:
             main(args)
-        assert str(caught.value.code) == "error: plotly must be installed for this: pip install plotly"
+        assert str(caught.value.code) == f"error: plotly must be installed for this: {python()} -m pip install plotly"
 
 
 def test_scores_that_were_measured_otherwise_are_told(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ Beside them ``boost`` (rounds), ``score`` (images or text, whoever made them), `
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import json
 import os
@@ -29,7 +30,7 @@ from lightning_gans.cli.interruption import exit_status
 from lightning_gans.cli.mistakes import quiet, sentence_of, silence, told
 from lightning_gans.cli.pages import compare, report
 from lightning_gans.cli.parsing import prepared
-from lightning_gans.cli.recipes import MAIN, RECIPES, recipes, shipped
+from lightning_gans.cli.recipes import MAIN, RECIPES, names, recipes
 from lightning_gans.compat.lightning import pl, utilities
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.engine.module import GenerativeModule
@@ -53,6 +54,11 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
     shell_default, verbose = default_config or RECIPES / f"{MAIN}.yaml", "--verbose" in given
     if given[:1] != ["boost"]:  # which hands it to its fits
         given = [arg for arg in given if arg != "--verbose"]
+    known = [*GANCLI.subcommands(), *OTHERS]
+    if given and not given[0].startswith("-") and given[0] not in known:
+        near = difflib.get_close_matches(given[0], known, n=1)
+        hint = f": did you mean {near[0]}?" if near else "."
+        raise SystemExit(f"error: The command must be {', '.join(known[:-1])} or {known[-1]}, got {given[0]}{hint}")
     with exit_status(), quiet(not verbose):
         if given and given[0] in OTHERS:
             try:
@@ -104,7 +110,7 @@ def boost(args: list[str]) -> None:
     if own.rounds < 1:
         raise SystemExit(f"error: rounds must be an integer >= 1, got {own.rounds}.")
     base: Path | None = None
-    if own.first and not shipped(own.first).endswith((".yaml", ".yml")):
+    if own.first and own.first not in names() and not own.first.endswith((".yaml", ".yml")):
         base = newest_checkpoint(own.first) if Path(own.first).is_dir() else Path(own.first)
         try:
             read_checkpoint(base)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import shlex
 import sys
@@ -22,10 +22,11 @@ from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.cli.attributes import AskedAttributes
 from lightning_gans.cli.configuration import fit_networks_to_data
 from lightning_gans.cli.interruption import Interruption, handlers_kept, remember_job, requeued
-from lightning_gans.cli.parsing import Parser
-from lightning_gans.cli.plan import Opening, duration, plan
+from lightning_gans.cli.parsing import RUN, Parser
+from lightning_gans.cli.plan import Opening, counted, duration, plan
 from lightning_gans.cli.warned import KeptWarnings
 from lightning_gans.compat.lightning import callbacks, loggers, pl_cli, utilities
+from lightning_gans.compat.shell import python, typed
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.engine.loggers import attempt
 from lightning_gans.functional.text import check_temperature
@@ -128,20 +129,26 @@ class GANCLI(pl_cli.LightningCLI):
         agents = os.environ.get("WANDB_RUN_ID")  # an agent of a sweep names the run, whatever is asked of W&B
         self.wandb_id = known.read_text().strip() if known.is_file() else agents or uuid.uuid4().hex[:8]
         self.wandb_id = (os.environ.get("WANDB_SWEEP_ID") and agents) or self.wandb_id
-        self._name_wandb_run(self.wandb_id)
+        self._place_loggers(self.wandb_id)
 
-    def _name_wandb_run(self, run: str | None) -> None:
+    def _place_loggers(self, run: str | None) -> None:
+        """Tell loggers the run's folder, and W&B its run; None: as ``config.yaml`` says it, for any run."""
         chosen = self.options["trainer"].get("logger")
         for logger in chosen if isinstance(chosen, list) else [chosen]:
-            if hasattr(logger, "get") and str(logger.get("class_path")).endswith("WandbLogger"):
-                given, name = logger["init_args"], self._short_name()
+            if not hasattr(logger, "get"):
+                continue
+            given = logger.get("init_args") or {}
+            if given.get("save_dir") in (RUN, str(self.run_dir)):
+                given["save_dir"] = str(self.run_dir) if run is not None else RUN
+            if str(logger.get("class_path")).endswith("WandbLogger"):
+                name = self._short_name()
                 given["id"], given["save_dir"] = run, str(self.run_dir)
                 if given.get("name") in (None, name):
                     given["name"] = run and name
                 if given.get("project") in (None, "lightning_logs"):  # Lightning's choice
                     given["project"] = os.environ.get("WANDB_PROJECT") or "lightning_gans"
                 self.uses_wandb = True
-                if run is not None and not logger["init_args"].get("offline"):
+                if run is not None and not given.get("offline"):
                     offline_without_login()
 
     def _short_name(self) -> str:
@@ -180,7 +187,7 @@ class GANCLI(pl_cli.LightningCLI):
 
     def before_fit(self) -> None:
         """Print the plan if that is all that was asked for; else say where the run goes."""
-        self._name_wandb_run(None)  # not in config.yaml, which another run may start from
+        self._place_loggers(None)  # not in config.yaml, which another run may start from
         if self.options["dry_run"]:
             print(plan(self.model, self.datamodule, self.options, self.run_dir))
             raise SystemExit(0)
@@ -288,9 +295,10 @@ class GANCLI(pl_cli.LightningCLI):
                     )
                     lines.append(f"{name.removeprefix('metrics/'):<12} {told}")
         took = next(c.seconds for c in self.trainer.callbacks if isinstance(c, gan_callbacks.Rates))
-        lines.append(f"{'Trained':<12} {self.trainer.global_step:,} updates in {duration(took)}")
+        lines.append(f"{'Trained':<12} {counted(self.trainer.global_step, 'update')} in {duration(took)}")
         lines.append(f"{'Next':<12} {command('predict', f'--ckpt_path={self.run_dir}')}  # samples")
-        lines.append(f"{'':<12} {command('report', f'--ckpt_path={self.run_dir}')}   # all of it as a page")
+        if importlib.util.find_spec("plotly") is not None:
+            lines.append(f"{'':<12} {command('report', f'--ckpt_path={self.run_dir}')}   # all of it as a page")
         return "\n".join(lines)
 
 
@@ -333,8 +341,10 @@ def _tell_configuration(logger: Any, text: str) -> None:
 
 def command(*args: str) -> str:
     """What to type for this program with these arguments."""
-    program = sys.argv[0] if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
-    return shlex.join([*(["python"] if program.endswith(".py") else []), program, *args])
+    program = sys.argv[0]
+    return shlex.join(
+        [python(), program, *args] if program.endswith(".py") else [typed(program, Path(program).name), *args]
+    )
 
 
 def offline_without_login() -> None:

@@ -21,9 +21,10 @@ import lightning_gans.datamodules as gan_datamodules
 from lightning_gans import networks, nonadversarial, regularizers, techniques, wrappers
 from lightning_gans.cli.configuration import parameters
 from lightning_gans.cli.recipes import shipped
-from lightning_gans.compat.lightning import callbacks, pl, pl_cli
+from lightning_gans.compat.lightning import callbacks, loggers, pl, pl_cli
 
 _PACKAGES = (techniques, nonadversarial, gan_datamodules, gan_callbacks, networks, regularizers, wrappers)
+RUN = "<run>"  # the run's folder, as ``save_dir`` of a logger
 _LISTS = {"trainer.callbacks": "null", "trainer.plugins": "null", "trainer.logger": "null", "model.regularizers": "[]"}
 _CLASSES = re.compile(r"(model|data|trainer\.callbacks)\b")  # options whose values are names of classes
 
@@ -96,7 +97,8 @@ def prepared(args: list[str]) -> list[str]:
     """The same, so that the parser does what is meant by it.
 
     A recipe's name (``ring/wgan_gp``) means its file; a list that is given as a whole starts anew, so that its members
-    do not inherit arguments from those that had their places; ``null`` is understood at any depth.
+    do not inherit arguments from those that had their places; ``null`` is understood at any depth;
+    a logger that must be given ``save_dir`` writes into the run's folder.
 
     Raises:
         SystemExit: with one sentence, for a configuration that cannot be read, or the name of a class that only
@@ -115,6 +117,9 @@ def prepared(args: list[str]) -> list[str]:
         for where, class_name in [*_named(found), (name, value)]:
             if class_name is not None and _CLASSES.match(where):
                 _refuse_others(where, class_name)
+        if name.rstrip("+") == "trainer.logger" and value is not None:
+            kind = getattr(loggers, value.rpartition(".")[2], None)
+            tokens = [*tokens, f"--trainer.logger.save_dir={RUN}"] if "save_dir" in _required(kind) else tokens
         if name in _LISTS and value is not None:
             result.append(f"--{name}={_LISTS[name]}")
         parts = [part for part in name.split(".") if part != "init_args"]

@@ -57,7 +57,7 @@ def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Pa
         for name, n in phases.items():
             parts.append((name, left if n is None else min(n, left)))
             left -= parts[-1][1]
-        told = " and ".join(f"{n:,} {_player(model, name)} updates" for name, n in parts if n)
+        told = " and ".join(counted(n, f"{_player(model, name)} update") for name, n in parts if n)
         total = f"{told}, about {duration(sum(seconds[name] * n for name, n in parts))}"
     if torch.cuda.is_available() and trial.device.type == "cuda":
         memory = f"{torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB peak on the GPU"
@@ -104,17 +104,18 @@ def opening(trainer: Any, model: GenerativeModule, run_dir: Path) -> str:
     told = type(data).__name__
     with suppress(NotImplementedError):  # of a user's own
         told = data.describe()
-    length = f"{trainer.max_steps:,} {_player(model, model.counted)} updates"
+    length = counted(trainer.max_steps, f"{_player(model, model.counted)} update")
     if trainer.max_steps < 0:
-        length = f"{epochs:,} epochs" if (epochs := trainer.max_epochs or -1) > 0 else "until it is stopped"
+        length = counted(epochs, "epoch") if (epochs := trainer.max_epochs or -1) > 0 else "until it is stopped"
     for limit in (c for c in trainer.callbacks if isinstance(c, callbacks.Timer)):
         length += f", at most {duration(limit.time_remaining() or 0.0)}"
+    of_which = f", of which {done:,} {'is' if done == 1 else 'are'} done" if done else ""
     return "\n".join(
         [
             _technique(model),
             f"Data           {told}{f', batches of {batch:,}' if batch else ''}",
             *_networks(model),
-            f"Length         {length}{f', of which {done:,} are done' if done else ''}",
+            f"Length         {length}{of_which}",
             f"Device         {where}, precision {trainer.precision}{f', seed {seed}' if seed else ''}",
             f"Run folder     {run_dir}",
         ]
@@ -128,10 +129,13 @@ def _phases(model: GenerativeModule) -> dict[str, int | None]:
 
 def _technique(model: GenerativeModule) -> str:
     if len(phases := _phases(model)) > 1:
-        parts = [f"{'' if n is None else f'{n:,} '}{_player(model, name)} updates" for name, n in phases.items()]
+        parts = [
+            f"{_player(model, name)} updates" if n is None else counted(n, f"{_player(model, name)} update")
+            for name, n in phases.items()
+        ]
         return f"Technique      {type(model).__name__}, {', then '.join(parts)}"
     times = {name: getattr(model, f"{name}_steps", 1) for name in model.players}
-    turns = [f"{n} {_player(model, name)} update{'s' * (n > 1)}" for name, n in times.items()]
+    turns = [counted(n, f"{_player(model, name)} update") for name, n in times.items()]
     return f"Technique      {type(model).__name__}, {', '.join(turns)} per cycle"
 
 
@@ -154,7 +158,12 @@ def duration(seconds: float) -> str:
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return counted(round(seconds), "second")
+
+
+def counted(n: int, what: str) -> str:
+    """So many of it, to be read."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 def _peak_memory_mib() -> float:

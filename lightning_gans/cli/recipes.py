@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,9 @@ def shipped(given: str) -> str:
     name = given.removeprefix("configs/").removesuffix(".yaml")
     if name in (known := names()):
         return str(RECIPES / f"{name}.yaml")
-    if name.count("/") == 1 and not given.endswith((".yaml", ".yml")):
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if re.fullmatch(r"[\w-]+(/[^/]+)?", name) and not given.endswith((".yaml", ".yml")):
+        near = [recipe for recipe in known if name in recipe.split("/")][:3]
+        near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.6)
         hint = f": did you mean {', '.join(near)}?" if near else " (`recipes` lists them)."
         raise SystemExit(f"error: --config must be a file or a recipe, got {given}{hint}")
     return given

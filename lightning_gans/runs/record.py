@@ -22,7 +22,8 @@ SECONDS = "time/seconds"
 _DEALING = {"batch_size", "batches_per_epoch", "root", "download", "workers", "flip", "dequantize", "one_hot"}
 # Parts of scores' names of which more is better, where no checkpoint tells (`ScoreCallback.higher_is_better`).
 HIGHER_IS_BETTER = frozenset(("is", "precision", "recall", "density", "coverage", "modes", "high_quality", "bleu-2",
-                              "bleu-3", "bleu-4", "bleu-5", "distinct-1", "distinct-2"))  # fmt: skip
+                              "bleu-3", "bleu-4", "bleu-5", "distinct-1", "distinct-2", "accuracy", "bleu",
+                              "harmonic", "right"))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,8 @@ class Record:
         return max if set(name.split("/")) & self.higher_is_better else min
 
     def best(self, name: str) -> tuple[float, int] | None:
-        """The best value of a score and its update; None if there is no number."""
-        curve = self.curves[name]
-        found = [(v, int(s)) for s, v in zip(curve.steps, curve.values) if math.isfinite(v)]
+        """The best value of a score and its update, without update 0 (nothing is trained); None if there is none."""
+        found = self._trained(name)
         return self.better(name)(found, key=lambda pair: pair[0]) if found else None
 
     def seconds_at(self, step: float) -> float:
@@ -103,10 +103,13 @@ class Record:
         return float(np.interp(step, [0.0, *clock.steps], [0.0, *clock.values]))
 
     def reached(self, name: str, value: float) -> int | None:
-        """The first update at which a score is as good as a value."""
-        curve, better = self.curves[name], self.better(name)
-        good = (int(s) for s, v in zip(curve.steps, curve.values) if math.isfinite(v) and better(v, value) == v)
-        return next(good, None)
+        """The first update after 0 at which a score is as good as a value."""
+        better = self.better(name)
+        return next((step for v, step in self._trained(name) if better(v, value) == v), None)
+
+    def _trained(self, name: str) -> list[tuple[float, int]]:
+        curve = self.curves[name]
+        return [(v, int(s)) for s, v in zip(curve.steps, curve.values) if s > 0 and math.isfinite(v)]
 
     @property
     def updates_per_second(self) -> float:
@@ -138,8 +141,8 @@ def read_record(folder: str | Path) -> Record:
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
-    """The columns of a ``metrics.csv`` that have values."""
-    columns: dict[str, list[tuple[float, float]]] = {}
+    """The columns of a ``metrics.csv`` that have values, by rising steps; of a step that is there twice, the last."""
+    columns: dict[str, dict[float, float]] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             step = _number(row.get("step"))
@@ -147,8 +150,8 @@ def read_curves(path: Path) -> dict[str, Curve]:
                 continue
             for name, text in row.items():
                 if name and name != "step" and (value := _number(text)) is not None:
-                    columns.setdefault(name, []).append((step, value))
-    return {n: Curve(*(np.array(part, dtype=float) for part in zip(*pairs))) for n, pairs in columns.items()}
+                    columns.setdefault(name, {})[step] = value
+    return {n: Curve(*np.array(sorted(column.items()), dtype=float).T) for n, column in columns.items()}
 
 
 def _number(text: Any) -> float | None:

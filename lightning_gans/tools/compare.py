@@ -76,7 +76,7 @@ def compare(
             that all runs reach.
 
     Raises:
-        ValueError: fewer than two, one without metrics, or runs on different data.
+        ValueError: fewer than two, one without metrics, one given twice, or runs on different data.
         ImportError: plotly is not installed.
     """
     if len(paths) < 2:
@@ -85,6 +85,7 @@ def compare(
         checks.installed("plotly")
         check_writable("--out", out)
     entries = [read_entry(path, name) for path, name in zip(paths, _names(paths))]
+    _require_different(entries)
     _require_same_data(entries)
     scores = list(dict.fromkeys(name for entry in entries for r in entry.records for name in r.scores))
     wanted = {name.removeprefix("metrics/"): value for name, value in (reach or {}).items()}
@@ -128,6 +129,18 @@ def read_entry(path: str | Path, name: str) -> Entry:
                 f"{other.get(differing[0])!r} for {differing[0]} ({folders[0].name}, {record.folder.name})."
             )
     return Entry(name, records)
+
+
+def _require_different(entries: Sequence[Entry]) -> None:
+    known: dict[Path, str] = {}
+    for entry in entries:
+        for folder in (record.folder.resolve() for record in entry.records):
+            if folder in known:
+                raise ValueError(
+                    f"Runs that are compared must be different ones, got {folder.name} twice (in {known[folder]} and "
+                    f"{entry.name})."
+                )
+            known[folder] = entry.name
 
 
 def _require_same_data(entries: Sequence[Entry]) -> None:
@@ -181,13 +194,12 @@ def _score_table(entries: Sequence[Entry], name: str, value: float | None) -> tu
         best = [found for r in having if (found := r.best(name)) is not None]
         steps = [None if value is None else r.reached(name, value) for r in having]
         row = [entry.name, _mean([float(r.curves[name].values[-1]) for r in having])]
-        row += [_mean([value for value, _ in best]), ", ".join(f"{step:,}" for _, step in best) or UNKNOWN]
+        row += [_mean([value for value, _ in best]), _median([step for _, step in best])]
         reached = [(r, s) for r, s in zip(having, steps) if s is not None]
         if len(reached) < len(having) or not having:
-            row += [f"{len(reached)} of {len(having)} did" if reached else "never", UNKNOWN]
+            row += [f"never in {len(having) - len(reached)} of {len(having)}" if reached else "never", UNKNOWN]
         else:
-            row.append(f"{statistics.fmean(s for _, s in reached):,.0f}")
-            row.append(clock(statistics.fmean(r.seconds_at(s) for r, s in reached)))
+            row += [_median([s for _, s in reached]), _clock([r.seconds_at(s) for r, s in reached])]
         rows.append(row)
     level = UNKNOWN if value is None else f"{value:.4g}"
     return ["run", "last", "best", "at update", f"{level} at update", f"{level} after"], rows
@@ -198,6 +210,21 @@ def _mean(values: Sequence[float], form: str = ".4g") -> str:
         return UNKNOWN
     spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):{form}}{spread}"
+
+
+def _median(steps: Sequence[int]) -> str:
+    if not steps:
+        return UNKNOWN
+    spread = f" ({min(steps):,} to {max(steps):,})" if len(steps) > 1 else ""
+    return f"{statistics.median(steps):,.0f}{spread}"
+
+
+def _clock(seconds: Sequence[float]) -> str:
+    told = clock(mean := statistics.fmean(seconds))
+    if len(seconds) < 2 or math.isnan(mean):
+        return told
+    value, unit = told.split()
+    return f"{value} ± {statistics.stdev(seconds) * float(value) / mean:.2g} {unit}" if mean else told
 
 
 def _page(entries: Sequence[Entry], scores: Sequence[str], told: Comparison) -> str:

@@ -57,7 +57,7 @@ def line_chart(lines: Sequence[Line], x_title: str = "generator updates", logari
             low, high = (part[kept] for part in line.band)
             outline = [*high, *low[::-1]]
             figure.add_scatter(x=[*line.x[kept], *line.x[kept][::-1]], y=outline, fill="toself", fillcolor=colour,
-                               opacity=0.18, line={"width": 0}, legendgroup=line.name, showlegend=False,
+                               mode="lines", opacity=0.18, line={"width": 0}, legendgroup=line.name, showlegend=False,
                                hoverinfo="skip")  # fmt: skip
         mode = "lines+markers" if len(kept) <= MARKED else "lines"
         figure.add_scatter(x=line.x[kept].tolist(), y=line.y[kept].tolist(), name=line.name, legendgroup=line.name,

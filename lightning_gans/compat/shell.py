@@ -1,0 +1,36 @@
+"""How a shell finds the Python that runs, and its programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+
+def python() -> str:
+    """What to type for the interpreter that runs: ``python`` where the shell finds this one by that name.
+
+    >>> python()  # doctest: +SKIP
+    '.venv/bin/python'
+    """
+    return typed(sys.executable, "python") if sys.executable else "python"
+
+
+def typed(path: str, name: str) -> str:
+    """What to type for a program: its name if the shell finds it by that, else where it lies.
+
+    Args:
+        path: where it lies; told relative to the current folder if it lies below it.
+        name: under which the shell may know it.
+    """
+    found = shutil.which(name)
+    # Pythons of all environments may be links to one, so that their folders tell them apart.
+    beside = found is not None and Path(found).parent.resolve() == Path(path).parent.resolve()
+    # Windows' programs are told without their .exe.
+    if found and beside and (not os.path.exists(path) or os.path.samefile(found, path)):
+        return name
+    with suppress(ValueError):
+        return Path(path).absolute().relative_to(Path.cwd()).as_posix()
+    return Path(path).as_posix()
