@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_gans.engine.module import GenerativeModule
 
 
-def noise_of(z: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def noise_of(z: Tensor, size: int, generator: torch.Generator | None) -> Tensor:
     r"""Noise (N, size) that is a continuous function of each row of z (N, d), the next draw being of another.
 
     .. math:: a \cos \phi + b \sin \phi, \qquad \phi = \pi W z / \sqrt d, \qquad a, b, W \text{ standard normal}
