@@ -83,7 +83,7 @@ class VAEBM(Walks, VAE):
     ((4, 2), 11)
     """
 
-    made_by = "energy"
+    made_by, averaged_with = "energy", ()
     phases: Mapping[str, int | None] = {"vae": 1, "energy": None}  # while the constructor has not said
     ends: Tensor
     pushed: Tensor
