@@ -118,6 +118,25 @@ def test_classes_go_to_whom_takes_them() -> None:
         assert cascade.num_classes == 3 and not equal(one, two) and cascade.sample(5, seed=0).shape == (5, 2)
 
 
+def test_the_gain_by_a_second_model_of_classes_is_told_them() -> None:
+    """Codes at -1 and 1 by class, which that model knows: its classes exchanged it explains them badly."""
+
+    class Sides(Known):
+        num_classes = 2  # type: ignore[assignment]
+
+        def log_density_bound(self, x: Tensor, labels: Any = None) -> Tensor:
+            return super().log_density_bound(x - (2.0 * labels[:, None] - 1))
+
+    y = torch.arange(200) % 2
+    cascade = Cascade(plain_vae(), Sides(0.5))
+    items = (2.0 * y[:, None] - 1).expand(-1, 2)
+    assert cascade.gain(items, labels=y) > 0 > cascade.gain(items, labels=1 - y)
+    with pytest.raises(ValueError, match="labels must be given for the gain by a conditional second model, got None"):
+        cascade.gain(items)
+    with pytest.raises(ValueError, match=r"labels must have shape \(200,\), one per sample, got \(3,\)"):
+        cascade.gain(items, labels=y[:3])
+
+
 def test_the_samples_of_images_are_images() -> None:
     cascade = Cascade(VAE(VAEEncoder((1, 8, 8), 3, 8), VAEDecoder((1, 8, 8), 3, 8), 3))
     cascade.fit(WGANGP(ToyGenerator((3,), 2, 8, 1), ToyDiscriminator((3,), 8, 1), 2), torch.rand(40, 1, 8, 8), steps=2)
@@ -127,6 +146,11 @@ def test_the_samples_of_images_are_images() -> None:
 def test_what_a_cascade_refuses() -> None:
     with pytest.raises(ValueError, match="Cascade must have a model of the codes before it can sample, got none: fit"):
         Cascade(plain_vae()).sample(3)
+    for cascade in (Cascade(plain_vae(), gan()), Cascade(plain_vae(), Known(1.0))):
+        with pytest.raises(ValueError, match="labels were given, but the generator takes none"):
+            cascade.sample(3, torch.tensor([0, 1, 0]))
+    with pytest.raises(ValueError, match="labels were given, but the generator takes none"):
+        Cascade(plain_vae(), Known(1.0)).gain(modes(), labels=torch.zeros(len(modes())).long())
     with pytest.raises(ValueError, match="first must be a VAE, which has an encoder and a prior, got R3GAN"):
         Cascade(gan())
     with pytest.raises(ValueError, match="Cascade needs a module whose samples take one network call, got VAEBM"):

@@ -96,6 +96,7 @@ def test_relic_is_a_kind_of_the_consistency_term() -> None:
     for options, words in (
         ({"kind": "other"}, "kind must be one of distance, relic, got 'other'"),
         ({"kind": "relic", "margin": 1.0}, r"margin must be 0\.0 with kind='relic', got 1\.0"),
+        ({"kind": "relic", "feature_weight": 5.0}, r"feature_weight must be 0\.1 with kind='relic', got 5\.0"),
         ({"temperature": 0.0}, "temperature must be a finite number > 0"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -174,6 +175,27 @@ def test_outliers_get_less_weight_than_clean_items() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters()))
 
 
+def test_parameters_that_a_discriminator_does_not_use_have_no_part() -> None:
+    own = torch.Generator().manual_seed(0)
+    x, clean, fakes = (torch.randn(n, 2, generator=own) for n in (40, 20, 40))
+    found = []
+    for extra in (False, True):
+        torch.manual_seed(0)
+        net = ToyDiscriminator((2,), 8, 1)
+        if extra:
+            net.spare = nn.Parameter(torch.ones(3))  # type: ignore[assignment]
+        found.append(commentary_weights(net, x, clean, fakes, steps=3))
+    assert torch.equal(*found)
+    theta, frozen, phi = doubles(2).requires_grad_(), doubles(2), doubles(2).requires_grad_()
+    losses = lambda: ((theta - phi).square().sum() / 2, theta.sum() + frozen.sum())  # noqa: E731
+    both = hypergradient(*losses(), [theta, frozen, doubles(1).requires_grad_()], phi, 0.5, 2)
+    torch.testing.assert_close(both, hypergradient(*losses(), [theta], phi, 0.5, 2))
+    for apart in (theta.sum(), theta.square().sum()):
+        assert torch.equal(hypergradient(apart + phi.sum(), theta.sum(), [theta], phi, 0.5), torch.zeros_like(phi))
+    with pytest.raises(ValueError, match="inner must depend on one of the parameters at least, got a loss that"):
+        hypergradient(phi.sum(), theta.sum(), [theta], phi, 0.5)
+
+
 # ---------------------------------------------------------------------- preferences
 def test_a_reward_learned_from_preferences_moves_the_known_factor_and_the_anchor_holds() -> None:
     """Who likes points to the right: sigma(difference of the first coordinates / .2)."""
@@ -199,6 +221,19 @@ def test_a_reward_learned_from_preferences_moves_the_known_factor_and_the_anchor
         moved.append(float(module.sample(500, seed=0)[:, 0].mean() - start))
     assert moved[0] > 1 > 0.3 > abs(moved[1])
     assert not any(p.requires_grad for p in term.reward.parameters()) and reward[0].weight.requires_grad
+
+
+def test_packs_are_scored_apart_also_by_a_head_that_begins_at_zero() -> None:
+    """Its scores are the same in one pass as in two on the first batch alone: packs of both have no gradient."""
+    for bias in (0.0, 0.7):
+        torch.manual_seed(0)
+        net = ToyDiscriminator((4,), 16, 1)
+        with torch.no_grad():
+            net.layers[-1].weight.zero_()
+            net.layers[-1].bias.fill_(bias)
+        module = GAN(ToyGenerator((2,), 3, 8, 1), Packed(net, 2), 3)
+        trainer(max_steps=2).fit(module, plain(batch_size=16))
+        assert not module._joint and float(net.layers[-1].weight.abs().max()) > 0
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,9 @@ def test_respacing() -> None:
     torch.testing.assert_close(same.betas, process.betas, rtol=1e-10, atol=1e-12)
     assert few.times.tolist() == [0, 250, 500, 749, 999] and strided.times.tolist() == list(range(0, 1000, 100))
     torch.testing.assert_close(few.kept, process.kept[few.times], rtol=1e-12, atol=0)
+    begun = process.respaced(5, floor=0.01)
+    assert float(begun.kept[-1]) == pytest.approx(0.01, rel=0.05) and begun.steps == 5
+    assert len(process.respaced(1000, floor=0.01).times) == 1 + int(begun.times[-1])
     assert few.total == 1000 and few.respaced(2).times.tolist() == [0, 999]
     with pytest.raises(ValueError, match="steps must be at most 1000 of the schedule, got 1001"):
         process.respaced(1001)
@@ -316,6 +319,9 @@ def test_the_ring(ring: Any) -> None:
     assert float((torch.cdist(points, data.modes).argmin(1) == labels).float().mean()) > 0.9
     assert share(points, data) > share(plainly, data)
     assert guided.network_calls == 100 and module.network_calls == 50
+    decoded = module.decode(module.latents(1000, seed=0)[0])  # as various as the samples are
+    torch.testing.assert_close(decoded.std(0), plainly.std(0), rtol=0.1, atol=0)
+    assert int(torch.cdist(decoded, data.modes).argmin(1).bincount(minlength=8).min()) > 60
     drawn = guided.sample(200, progress=False)  # of any class
     assert len(torch.cdist(drawn, data.modes).argmin(1).unique()) == 8
 
@@ -408,6 +414,8 @@ def test_what_is_decoded_of_noise_depends_on_nothing_beside_it(name: str) -> Non
     z, _ = module.latents(4, seed=0)
     together, apart = module.decode(z), torch.cat([module.decode(row) for row in z.split(1)])
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module.decode(z.flip(0)).flip(0), together, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module.decode(z + 1e-4), together, rtol=1e-2, atol=1e-3)  # continuous, as paths are
     same = module.sample(2, seed=0) - module.reverse(z[:1].expand(2, -1), None, torch.Generator().manual_seed(1))
     assert float(same[1].abs().max()) > 1e-3  # of a sample the noise between is its own
 

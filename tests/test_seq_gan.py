@@ -34,7 +34,7 @@ from lightning_gans.networks import (
     ToyDiscriminator,
     ToyGenerator,
 )
-from lightning_gans.regularizers import R1
+from lightning_gans.regularizers import R1, ConsistencyTerm
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL: dict[str, Any] = {"embedding": 8, "kernels": (1, 2), "filters": 6}
@@ -392,6 +392,12 @@ def test_data_that_do_not_fit(options: Any, told: str) -> None:
         trainer(max_steps=1).fit(*game(**options)[:1], datamodule=MarkovText(T=4, batch_size=8, one_hot=False))
     with pytest.raises(ValueError, match=r"tokens must lie in 0..5, got 0..\d"):
         trainer(max_steps=1).fit(game()[0], datamodule=MarkovText(K=9, T=4, one_hot=False))
+
+
+def test_a_penalty_without_slopes_is_taken_of_tokens() -> None:
+    module = game(regularizers=[ConsistencyTerm(feature_weight=0.0)])[0]
+    trainer(max_steps=1).fit(module, datamodule=MarkovText(T=4, batch_size=8, one_hot=False))
+    assert "d/consistency" in module.values
 
 
 # ---------------------------------------------------------------------- learning

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from lightning_gans import VAE, ExemplarVAE, load
+from lightning_gans.callbacks import EMA
 from lightning_gans.cli import main
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Digits, MemoryLoader
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.variational import mixture_log_density, standard_normal_kl
 from lightning_gans.networks import ToyGenerator, VAEDecoder, VAEEncoder
+from lightning_gans.stages import Cascade
 from lightning_gans.tools import export
 
 CONFIG = Path(__file__).parent.parent / "configs" / "digits" / "vae.yaml"
@@ -109,6 +111,32 @@ def test_a_decoder_may_take_labels() -> None:
 def test_bad_arguments(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make("vae", **options)
+
+
+def test_codes_and_bounds_are_by_both_averaged_networks_or_by_neither(tmp_path: Path) -> None:
+    """Also of a checkpoint from before the encoder was averaged, which has the trained one."""
+    module, x = make("vae", lr_vae=0.05), plain().dataset[:8]  # type: ignore[index]
+    t = trainer(max_steps=5, callbacks=[EMA(0.8)])
+    t.fit(module, plain())
+    t.save_checkpoint(tmp_path / "x.ckpt")
+    saved = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    (decoder, _), (encoder, now) = module.averages["ema"], module.averages["encoder"]
+    assert now is module.encoder and not equal(encoder(x)[0], now(x)[0])
+    found = []
+    for content in (saved, {k: v for k, v in saved.items() if k != "ema_encoder"}):
+        again, plainly = make("vae"), make("vae")
+        for net in (again, plainly):
+            net.load_state_dict(saved["state_dict"])
+        again.load_sampling_state(content)
+        plainly.encoder.load_state_dict((encoder if content is saved else now).state_dict())
+        plainly.decoder.load_state_dict(decoder.state_dict())
+        for net in (again, plainly):
+            torch.manual_seed(0)
+            found.append(net.log_density_bound(x))
+            found.append(Cascade(net).codes(x))
+    for i in (0, 1, 4, 5):
+        torch.testing.assert_close(found[i], found[i + 2])
+    assert not equal(found[0], found[4])
 
 
 def test_a_bound_takes_samples() -> None:

@@ -206,6 +206,15 @@ def test_it_learns_what_an_autoencoder_of_one_mode_cannot() -> None:
         assert float(module.energy(data).mean()) < float(module.energy(torch.randn(1000, 2)).mean()) - 0.3
 
 
+def test_what_it_decodes_is_as_various_as_its_samples() -> None:
+    """Chains so long that they forget where they began, which all would meet by one noise."""
+    module = VAEBM(Back(2), nn.Linear(2, 2), ToyDiscriminator((2,), 8, 1), 2, vae_steps=0, sigma=0.1, step_size=0.2,
+                   sample_steps=40)  # fmt: skip
+    module.pushed += 1
+    ratio = module.decode(module.latents(1000, seed=0)[0]).std(0) / module.sample(1000, seed=0).std(0)
+    assert 0.85 < float(ratio.min()) <= float(ratio.max()) < 1.15
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

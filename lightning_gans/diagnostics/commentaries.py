@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.functional.commentaries import hypergradient
+from lightning_gans.functional.commentaries import hypergradient, slopes_by
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.modes import copied, evaluating
 
@@ -50,7 +50,7 @@ def commentary_weights(
             inner = (weight / weight.mean() * real).mean() + false  # of mean one: not simply more of the real
             outer = F.softplus(-score(net, good)).mean() + F.softplus(score(net, fake)).mean()
             phi.grad = hypergradient(inner, outer, theta, phi, rate)
-            for p, g in zip(theta, torch.autograd.grad(inner, theta)):
+            for p, g in zip(theta, slopes_by(inner, theta)):
                 p.grad = g
             for learner in learners:
                 learner.step()

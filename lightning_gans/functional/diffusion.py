@@ -68,12 +68,13 @@ class Diffusion:
         self.of_xt = (1 - self.before) * (1 - self.betas).sqrt() / (1 - self.kept)
         self.placed: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
 
-    def respaced(self, steps: int, strided: bool = False) -> Diffusion:
+    def respaced(self, steps: int, strided: bool = False, floor: float = 0.0) -> Diffusion:
         """The process at so many of its times, evenly from the first to the last.
 
         Args:
             steps: at most T.
             strided: every T/steps-th time from 0 on, as DDIM's code takes them.
+            floor: the last is the last one with a_t of at least this; if there are fewer such times, all of them.
 
         Raises:
             ValueError: for more than T, and for a stride that is no integer.
@@ -85,8 +86,9 @@ class Diffusion:
         if strided:
             which = torch.arange(0, self.steps, self.steps // steps)
         else:
-            first = 0 if steps > 1 else self.steps - 1  # one step is from the noise that samples begin with
-            which = torch.linspace(first, self.steps - 1, steps, dtype=torch.float64).round().long()
+            last = max(int((self.kept >= floor).sum()), 1) - 1
+            first = 0 if steps > 1 else last  # one step is from the noise that samples begin with
+            which = torch.linspace(first, last, min(steps, last + 1), dtype=torch.float64).round().long()
         kept = self.kept[which]
         before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
         return Diffusion(1 - kept / before, self.times[which], self.total)

@@ -21,6 +21,9 @@ from lightning_gans.functional.ranks import gather_rows
 from lightning_gans.nonadversarial.times import LossAwareTimes
 from lightning_gans.nonadversarial.walks import Walks
 
+# a_t where steps without noise begin: an x_0 that is predicted before has the network's error over the root of it
+FLOOR = 1e-4
+
 
 class DDPM(Walks):
     r"""A network that tells the noise in noised data; samples are made of noise by taking it out step by step.
@@ -34,9 +37,9 @@ class DDPM(Walks):
 
     A sample takes ``sampling_steps`` network calls, which is told in scores and cards as ``network_calls``: the
     ancestral steps of the paper, or with ``eta`` those of DDIM, of which eta = 0 adds no noise. The noise between is
-    drawn by the source of z in :meth:`sample`, and in :meth:`decode` by one of its own, the same each time and for each
-    row: what it makes of z is then a function, of which interpolations can be drawn. ``samplers.Guided`` draws a sample
-    to a class.
+    drawn by the source of z in :meth:`sample`; :meth:`decode` has none, but the steps of eta = 0 whatever ``eta`` is:
+    what it makes of z is then a function, of which interpolations can be drawn. ``samplers.Guided`` draws a sample to a
+    class.
 
     Args:
         denoiser: (x_t, t), and labels if it takes any, to the noise, of the shape of x_t, or to (N, 2 C, ...) with a
@@ -98,7 +101,8 @@ class DDPM(Walks):
         self.denoiser, self.shape, self.latent_dim = denoiser, tuple(shape), math.prod(shape)
         self.process, self.variance, self.eta = Diffusion(betas_of(schedule, steps)), variance, eta
         self.clip = len(self.shape) == 3 if clip is None else clip
-        self.steps_back = self.process.respaced(sampling_steps or steps)
+        self.steps_of_z = self.process.respaced(sampling_steps or steps, floor=FLOOR)
+        self.steps_back = self.steps_of_z if eta == 0 else self.process.respaced(sampling_steps or steps)
         self.times = LossAwareTimes(steps) if loss_aware else None
         self._losses: list[tuple[Tensor, Tensor]] = []
         self.play(Player("denoiser", ("denoiser",), lr, optimizer, scheduler, clip_grad, accumulate))
@@ -154,7 +158,7 @@ class DDPM(Walks):
     @torch.no_grad()
     def reverse(
         self, z: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None,
-        push: Callable[[Tensor, Tensor], Tensor] | None = None, *, alike: bool = False,
+        push: Callable[[Tensor, Tensor], Tensor] | None = None, *, of_z: bool = False,
     ) -> Tensor:  # fmt: skip
         """Samples (N, *shape) of noise z (N, latent_dim), step by step.
 
@@ -163,11 +167,11 @@ class DDPM(Walks):
             labels: (N,) for a conditional network.
             generator: source of the noise between (CPU); the global one if not given.
             push: x_t and times (N,) in [0, 1000) to a gradient by x_t that moves the samples, see `samplers.Guided`.
-            alike: all rows have the same noise between.
+            of_z: by steps of eta = 0, without noise between.
         """
-        x, process = z.view(-1, *self.shape), self.steps_back
-        shape = (1 if alike else len(z), *self.shape)
-        noise = lambda: torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)  # noqa: E731
+        x, given = z.view(-1, *self.shape), (self.steps_back, self.eta)
+        noise = lambda: torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)  # noqa: E731
+        process, eta = (self.steps_of_z, 0.0) if of_z and self.eta != 0 else given
         with evaluating(net := self.network):
             for i in reversed(range(process.steps)):
                 t = torch.full((len(x),), i, device=x.device)
@@ -176,7 +180,7 @@ class DDPM(Walks):
                 clean = clean.clamp(-1, 1) if self.clip else clean
                 variance = process.log_variance(t, x, self.variance, v).exp()
                 gradient = None if push is None else push(x, process.at("told", t, x).flatten())
-                x = process.back(x, clean, i, variance, self.eta, noise, gradient)
+                x = process.back(x, clean, i, variance, eta, noise, gradient)
         return x
 
     def check_first_batch(self, batch: Batch) -> None:

@@ -58,7 +58,7 @@ class ExemplarVAE(VAE):
         ValueError: for settings out of range, and when training starts on data that are in no ``MemoryLoader``.
     """
 
-    needs_index, normal_noise, spreads = True, False, ("data", "prior")
+    needs_index, normal_noise, averaged_with, spreads = True, False, (), ("data", "prior")  # codes: of the trained one
     means: Tensor
     codes: Tensor
 

@@ -35,8 +35,8 @@ class VAE(GenerativeModule):
 
     Args:
         encoder: samples (N, ...) to means and log variances (N, latent_dim), as `networks.VAEEncoder`.
-        decoder: codes (N, latent_dim) to samples; the network that ``callbacks.EMA`` averages and ``export`` writes.
-            Any generator will do.
+        decoder: codes (N, latent_dim) to samples; the network that ``export`` writes. Any generator will do.
+            ``callbacks.EMA`` averages both.
         latent_dim: length of z.
         sigma: s in units of the data, > 0; None learns it.
         warm_up: updates over which beta rises from 0 to 1, >= 0.
@@ -57,6 +57,7 @@ class VAE(GenerativeModule):
     """
 
     counted, made_by = "vae", "decoder"
+    averaged_with: tuple[str, ...] = ("encoder",)  # codes and bounds are of both
     spreads: tuple[str, ...] = ("data",)  # the log variances that it has
 
     def __init__(
@@ -115,9 +116,9 @@ class VAE(GenerativeModule):
         """A bound (N,) of log p(x), in nats; tighter with more ``samples`` (see `importance_bound`)."""
         prior, spread = self.prior(), self.log_variances["data"]
         network = self.network if self.made_by == "decoder" else self.decoder
-        with evaluating(self.encoder), evaluating(network):
+        with evaluating(encoder := self.averaged("encoder")), evaluating(network):
             decode = lambda z: conditional_call(network, z, labels)  # noqa: E731
-            return importance_bound(x, self.encoder(x), decode, prior, spread, samples)
+            return importance_bound(x, encoder(x), decode, prior, spread, samples)
 
     def check_first_batch(self, batch: Batch) -> None:
         """Raise one sentence for networks that do not fit the data, or each other."""

@@ -21,7 +21,7 @@ from lightning_gans.functional.modes import evaluating
 from lightning_gans.functional.ranks import gather_rows
 from lightning_gans.nonadversarial.singular import SingularValues
 from lightning_gans.nonadversarial.vae import VAE
-from lightning_gans.nonadversarial.walks import Walks
+from lightning_gans.nonadversarial.walks import Walks, noise_of
 from lightning_gans.optim import ClippedAdam
 
 
@@ -42,9 +42,10 @@ class VAEBM(Walks, VAE):
     as often as ``replay`` says, where earlier ones ended: the last ``buffer_size`` of them are in the checkpoint.
 
     A sample takes ``sample_steps`` such steps, each a call of the decoder and of the energy, which is told in scores
-    and cards as ``network_calls``. The noise between is as in `DDPM`: from the source of z in :meth:`sample`, and the
-    same each time and for each row in :meth:`decode`. ``callbacks.EMA`` averages the energy. The normaliser of h is not
-    known: :meth:`log_density_bound` is that of the VAE, without the energy.
+    and cards as ``network_calls``. The noise between is from the source of z in :meth:`sample`; in :meth:`decode` it is
+    a function of z, :math:`a \cos Wz + b \sin Wz` with normal a, b and W that are the same each time.
+    ``callbacks.EMA`` averages the energy. The normaliser of h is not known: :meth:`log_density_bound` is that of the
+    VAE, without the energy.
 
     Departures: any network is E, of raw scores, without the code's weight normalisation; samples are not cut off at the
     range of the data within a chain. The code's potential has the logarithm of p(x|z) in place of \|e\|^2/2: the same
@@ -82,7 +83,7 @@ class VAEBM(Walks, VAE):
     ((4, 2), 11)
     """
 
-    made_by = "energy"
+    made_by, averaged_with = "energy", ()
     phases: Mapping[str, int | None] = {"vae": 1, "energy": None}  # while the constructor has not said
     ends: Tensor
     pushed: Tensor
@@ -203,11 +204,11 @@ class VAEBM(Walks, VAE):
 
     @torch.no_grad()
     def reverse(
-        self, z: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None, *, alike: bool = False
+        self, z: Tensor, labels: Tensor | None = None, generator: torch.Generator | None = None, *, of_z: bool = False
     ) -> Tensor:
-        """Samples (N, ...) of noise z (N, latent_dim); further noise by ``generator`` (CPU), or ``alike``."""
-        rows = partial(torch.randn, 1 if alike else len(z), generator=generator, dtype=z.dtype)
-        normal = lambda d: rows(d).to(z.device).expand(len(z), d)  # noqa: E731
+        """Samples (N, ...) of noise z (N, latent_dim); further noise by ``generator`` (CPU), or by :func:`noise_of`."""
+        drawn = partial(torch.randn, len(z), generator=generator, dtype=z.dtype)
+        normal = lambda d: noise_of(z, d, generator) if of_z else drawn(d).to(z.device)  # noqa: E731
         noise = torch.cat([z, normal(self.made(z[:1], None if labels is None else labels[:1], False).numel())], 1)
         steps = self.sample_steps * bool(self.pushed)  # before the energy begins, it is a VAE
         noise = self.walk(noise, labels, self.network, steps, partial(normal, noise.shape[1]))

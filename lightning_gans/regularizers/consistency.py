@@ -27,13 +27,14 @@ class ConsistencyTerm(Regularizer):
     Args:
         weight: lambda, the paper's lambda_2.
         margin: M >= 0, the paper's M'.
-        feature_weight: a >= 0.
+        feature_weight: a >= 0; of no use to "relic", as M.
         kind: "distance" or "relic".
         temperature: tau > 0 of ReLIC.
         alpha: >= 0, the weight of its divergence.
 
     Raises:
-        ValueError: for an argument out of range; when called, for a critic without a linear layer if a > 0.
+        ValueError: for an argument out of range, or a margin or another than the default ``feature_weight`` with
+            "relic"; when called, for a critic without a linear layer if a > 0, or with "relic".
 
     >>> import torch
     >>> from types import SimpleNamespace
@@ -44,7 +45,7 @@ class ConsistencyTerm(Regularizer):
     """
 
     name = "consistency"
-    per_sample = True
+    per_sample, of_tokens = True, True
 
     def __init__(
         self, weight: float = 2.0, margin: float = 0.0, feature_weight: float = 0.1, kind: Kind = "distance",
@@ -56,6 +57,7 @@ class ConsistencyTerm(Regularizer):
         checks.not_negative(alpha=alpha)
         if kind == "relic":
             checks.only("margin", margin, 0.0, "with kind='relic'")
+            checks.only("feature_weight", feature_weight, 0.1, "with kind='relic'")
         for name, value in (("margin", margin), ("feature_weight", feature_weight)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be a finite number >= 0, got {value}.")

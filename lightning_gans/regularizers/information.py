@@ -20,8 +20,7 @@ class InformationTerm(Regularizer):
     callback ``LabelInformation`` shows whether it does.
 
     Departures from the released code: c in place of a division by what may be 0; the noise has the data's
-    covariance, and is drawn once. That code's weight is 1e-10, of a term
-    without bound.
+    covariance, and is drawn once. That code's weight is 1e-10, of a term without bound.
 
     Args:
         weight: of the term, which is at most sqrt(2) / c.

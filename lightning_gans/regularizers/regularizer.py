@@ -43,6 +43,7 @@ class Regularizer(ABC):
     Attributes:
         name: under which the term is logged.
         per_sample: the term is a function of single samples, so BatchNorm in the discriminator makes it meaningless.
+        of_tokens: a term per sample that tokens (N, T) int64 may be given to, since it takes no slopes by samples.
         player: "d" or "g", whose loss it is added to; it is called with that player's network.
         every: it is part of every n-th update only, n times as heavy.
         weight: finite, at least 0.
@@ -60,6 +61,7 @@ class Regularizer(ABC):
 
     name: str
     per_sample: bool = False
+    of_tokens: bool = False
     player: str = "d"
     every: int = 1
 

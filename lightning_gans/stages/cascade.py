@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_gans import checks
 from lightning_gans.engine.contract import Likelihood, require, require_one_call
+from lightning_gans.engine.first_batch import sample_labels
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.stages.fits import fit_items
@@ -76,9 +77,10 @@ class Cascade:
         """``n`` samples (n, ...); see `Sampling.sample`.
 
         Raises:
-            ValueError: before there is a model of the codes.
+            ValueError: before there is a model of the codes; for labels that do not fit, or that neither model takes.
         """
         second = self._second()
+        sample_labels(labels, n, self.num_classes)
         drawer = next((m for m in (second, self.first) if m.num_classes is not None), None)
         if seed is not None and generator is None:
             generator, seed = torch.Generator().manual_seed(seed), None
@@ -89,14 +91,25 @@ class Cascade:
         decoded: Tensor = self.first.decode(z.to(self.first.device), given)
         return decoded
 
-    def gain(self, items: Tensor, seed: int = 0) -> float:
+    def gain(self, items: Tensor, seed: int = 0, labels: Tensor | None = None) -> float:
         """E log m_2(z) - log p(z) over codes of items, in nats: what the second adds to the first one's bound.
 
         A bound from below itself, of a second model that bounds densities (`VAE`); at most 0: leave it out.
+
+        Args:
+            items: (M, ...).
+            seed: of the codes.
+            labels: (M,) their classes, for a second model that takes them: log m_2(z|y) in place of log m_2(z).
+
+        Raises:
+            ValueError: for labels that do not fit, or none where the second needs them.
         """
-        z = self.codes(items, seed)
         second = require(self._second(), Likelihood, "gain")
-        return float((second.log_density_bound(z.to(second.device)).to(z) - self.first.prior()(z)).mean())
+        if labels is None and second.num_classes is not None:
+            raise ValueError("labels must be given for the gain by a conditional second model, got None.")
+        sample_labels(labels, len(items), second.num_classes)
+        z, given = self.codes(items, seed), {} if labels is None else {"labels": labels.to(second.device)}
+        return float((second.log_density_bound(z.to(second.device), **given).to(z) - self.first.prior()(z)).mean())
 
     @property
     def num_classes(self) -> int | None:

@@ -156,7 +156,7 @@ class SeqGAN(GAN):
     def check_first_batch(self, batch: Batch) -> None:
         """Also that no regularizer asks for slopes at tokens."""
         super().check_first_batch(batch)
-        slopes = [r.name for r in self.regularizers if r.per_sample and r.player == "d"]
+        slopes = [r.name for r in self.regularizers if r.per_sample and not r.of_tokens and r.player == "d"]
         if slopes and not batch.real.is_floating_point():
             raise ValueError(f"real samples must be one-hot (one_hot=True) for the penalty {slopes[0]!r}, got tokens.")
 
