@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_gans import checks
 from lightning_gans.engine import distributed
 from lightning_gans.engine.batch import Batch, Terms
-from lightning_gans.engine.first_batch import tried, warn_of_range
+from lightning_gans.engine.first_batch import scored_alone, tried, warn_of_range
 from lightning_gans.engine.first_batch import warn_of_sigmoid as warn_of_sigmoid
 from lightning_gans.engine.frozen import frozen
 from lightning_gans.engine.module import GenerativeModule
@@ -21,7 +21,7 @@ from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFact
 from lightning_gans.functional import draw
 from lightning_gans.functional.columns import Names
 from lightning_gans.functional.conditional import score, takes_labels
-from lightning_gans.functional.double_backward.input_gradient import DoubleBackward, no_autocast
+from lightning_gans.functional.double_backward.input_gradient import DoubleBackward
 from lightning_gans.functional.penalties import Discriminator
 from lightning_gans.regularizers import Regularizer
 
@@ -272,7 +272,8 @@ class GANModule(GenerativeModule):
             self._check_scores(batch)
             warn_of_range(self.generator, fake, batch.real)
             small = self.device.type != "cpu" or batch.real.numel() < _LARGE
-            self._joint = small and not any(True for _ in self.discriminator.buffers()) and self._alone(batch, fake)
+            small = small and not any(True for _ in self.discriminator.buffers())
+            self._joint = small and scored_alone(self.discriminator, batch.real, fake, batch.labels)
 
     def _checked_fake(self, batch: Batch) -> Tensor:
         hint = f"; latent_dim={self.latent_dim} must be the length of the noise that it takes"
@@ -304,17 +305,6 @@ class GANModule(GenerativeModule):
             raise ValueError(
                 f"The discriminator must return one score per sample, shape ({n},), got {tuple(scores.shape)}."
             )
-
-    def _alone(self, batch: Batch, fake: Tensor) -> bool:
-        """Whether real and fake samples get the same scores in one batch as in two (not with minibatch statistics)."""
-        if batch.real.dtype != fake.dtype:
-            return False
-        labels = None if batch.labels is None else torch.cat([batch.labels, batch.labels])
-        with no_autocast(fake.device.type):
-            # Dropout may be alike by chance, but not four times.
-            apart = torch.cat([score(self.discriminator, x, batch.labels) for x in (batch.real, fake) * 4]).view(4, -1)
-            joint = score(self.discriminator, torch.cat([batch.real, fake]), labels)
-        return bool((joint - apart).abs().max() < 1e-3 * (apart.max() - apart.min()))  # not of a zero head, nor NaN
 
 
 def check_terms(own: Mapping[str, bool], regularizers: Sequence[Regularizer], discriminator: nn.Module) -> None:

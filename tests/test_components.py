@@ -234,6 +234,11 @@ def test_packs_are_scored_apart_also_by_a_head_that_begins_at_zero() -> None:
         module = GAN(ToyGenerator((2,), 3, 8, 1), Packed(net, 2), 3)
         trainer(max_steps=2).fit(module, plain(batch_size=16))
         assert not module._joint and float(net.layers[-1].weight.abs().max()) > 0
+        with torch.no_grad():
+            net.layers[-1].weight.zero_()
+        module = GAN(ToyGenerator((4,), 3, 8, 1), net, 3)
+        trainer(max_steps=1).fit(module, plain(batch_size=16, shape=(4,)))
+        assert module._joint  # without packs one pass serves for two, as after a resume
 
 
 @pytest.mark.parametrize(

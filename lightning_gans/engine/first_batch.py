@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.frozen import frozen
-from lightning_gans.functional.conditional import conditional_call, needs_labels, takes_labels
+from lightning_gans.functional.conditional import conditional_call, needs_labels, score, takes_labels
+from lightning_gans.functional.double_backward.input_gradient import no_autocast
+from lightning_gans.functional.modes import copied
 from lightning_gans.functional.text import check_tokens
 
 LONELY = "more than 1 value per channel"  # what torch's BatchNorm says of a batch of one
@@ -164,6 +166,27 @@ def sample_labels(labels: Tensor | None, n: int, num_classes: int | None) -> Non
         raise ValueError(f"labels must have shape ({n},), one per sample, got {tuple(labels.shape)}.")
     if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
         raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}.")
+
+
+def scored_alone(discriminator: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None) -> bool:
+    """Whether real and fake samples get the same scores in one batch as in two (not with minibatch statistics).
+
+    A head that begins at zero does not tell: where all scores are equal, a copy with other weights is asked. Dropout
+    may be alike by chance, but not four times.
+    """
+    if real.dtype != fake.dtype:
+        return False
+    net, own = discriminator, torch.Generator().manual_seed(0)
+    twice = None if labels is None else torch.cat([labels, labels])
+    with torch.no_grad(), no_autocast(fake.device.type):
+        for again in (True, False):
+            apart = torch.cat([score(net, x, labels) for x in (real, fake) * 4]).view(4, -1)
+            joint, spread = score(net, torch.cat([real, fake]), twice), apart.max() - apart.min()
+            if spread != 0 or not again:
+                break
+            for p in (net := copied(net)).parameters():
+                p.add_(torch.randn(p.shape, generator=own).to(p), alpha=0.1)
+    return bool((joint - apart).abs().max() < 1e-3 * spread)  # not, if there is a NaN
 
 
 def check_not_lazy(networks: Iterable[nn.Module]) -> None:
