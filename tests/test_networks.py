@@ -770,6 +770,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "Attention": {"width": 8},
     "ConditionalBatchNorm2d": {"channels": 4, "num_classes": 3},
     "LayerNorm": {"channels": 4},
+    "LeakGANGenerator": {"discriminator": networks.SeqGANDiscriminator(filters=2)},
     "ModulatedConv2d": {"channels": 4, "out": 4, "kernel": 3},
     "ProjectionHead": {"features": 4},
     "RelationalMemory": {"inputs": 8},

@@ -13,6 +13,7 @@ from lightning_gans.compat.lightning import utilities
 from lightning_gans.engine import contract, first_batch
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.functional import text
+from lightning_gans.networks import leak_gan
 
 _LIGHTNINGS = tuple(  # what it asks of options that we hand on to it
     f"{home}.{part}"
@@ -27,7 +28,7 @@ _LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "light
             "pytorch_lightning.callbacks.early_stopping", "lightning.pytorch.callbacks.early_stopping")  # fmt: skip
 
 # Where a TypeError is meant, and no fault of ours.
-ASK_FOR_TYPES = (checks.__name__, contract.__name__, first_batch.__name__, text.__name__)
+ASK_FOR_TYPES = (checks.__name__, contract.__name__, first_batch.__name__, text.__name__, leak_gan.__name__)
 
 
 def sentence_of(error: Exception) -> str | None:

@@ -40,7 +40,7 @@ class SeqGANDiscriminator(nn.Module):
 
     >>> critic = SeqGANDiscriminator((20, 5000))
     >>> critic.score.in_features, sum(p.numel() for p in critic.parameters())
-    (1720, 6934762)
+    (1720, 7045402)
     >>> tokens = torch.randint(5000, (2, 20))
     >>> critic(tokens).shape, critic(F.one_hot(tokens, 5000).float()).shape
     (torch.Size([2]), torch.Size([2]))
