@@ -3,20 +3,24 @@
     python -m experiments.style_transfer --out docs/results/style-transfer.md
 
 Of each seed a classifier learns to tell the styles, and an autoencoder to repeat sentences; with both, the start, all
-games begin: the autoencoder that goes on alone, the classifier's term, the adversary's, both, and both with PRC's
+games begin: the autoencoder that goes on alone, the classifier's term, an adversary beside it, and that with PRC's
 reweighting of the fakes in D's loss. Beside them two lines: copying the input, and the right answers.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from experiments import figures, measures, page, playing
-from lightning_gans import StyleTransfer
 from lightning_gans.datamodules import StyledText
+from lightning_gans.engine.batch import Batch, Terms
+from lightning_gans.engine.module import GenerativeModule
+from lightning_gans.engine.player import Player
+from lightning_gans.functional.text import to_tokens, token_nll
 from lightning_gans.metrics import TransferScores
 from lightning_gans.stages.style_classifier import fit_style_classifier
 
@@ -24,50 +28,72 @@ SCORES = {"accuracy": "accuracy", "BLEU to the input": "bleu", "harmonic mean": 
           "right": "right"}  # fmt: skip
 
 
-def begun(
-    generator: nn.Module,
-    discriminator: nn.Module,
-    latent_dim: int,
-    *,
-    classifier: nn.Module,
-    steps: int,
-    **options: Any,
-) -> StyleTransfer:
-    """The technique with a classifier that has learnt, for ``steps`` updates."""
-    data = StyledText()
-    fit_style_classifier(classifier, *data.reference("train"), len(data.vocabulary), steps=steps)
-    return StyleTransfer(generator, discriminator, latent_dim, classifier=classifier, **options)
+class Autoencoder(GenerativeModule):
+    """What all begin with: a network that learns to repeat sentences, beside a classifier that has learnt the styles.
+
+    Its loss is that of `StyleTransfer` without classifier and adversary, whose fakes and discriminator it goes without.
+    """
+
+    counted, made_by = "g", "generator"
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        latent_dim: int,
+        *,
+        classifier: nn.Module,
+        steps: int,
+        lr_g: float,
+        scheduler_g: Any,
+        **_: Any,
+    ) -> None:
+        super().__init__()
+        self.generator, self.classifier, self.latent_dim, self.conditional = generator, classifier, latent_dim, True
+        self.play(Player("g", ("generator",), lr_g, None, scheduler_g, 5.0))
+        if steps:
+            data = StyledText()
+            fit_style_classifier(classifier, *data.reference("train"), len(data.vocabulary), steps=steps)
+
+    def terms(self, player: str, batch: Batch) -> Terms:
+        """How badly sentences are repeated."""
+        own, y = cast(Any, self.generator), batch.labels
+        return {
+            "reconstruction": token_nll(own.logits(batch.real, own.encode(batch.real), y), to_tokens(batch.real)).mean()
+        }
+
+    @torch.no_grad()
+    def transfer(self, tokens: Tensor, styles: Tensor) -> Tensor:
+        """Sentences in other styles, if it happens to know how."""
+        return cast(Any, self.generator).rewritten(tokens, styles)
 
 
 def games(a: argparse.Namespace) -> dict[str, playing.Game]:
     """By name; all but the first begin where that ends."""
     critic = {"embedding": 16, "filters": 16}
-    rates = {"lr_g": a.rate, "lr_d": 1e-3}
-    alone = {"style_weight": 0.0, "adversarial_weight": 0.0}
-    beta = {"beta": [1.0, 10.0], "schedule_steps": a.updates}
     common = {
-        "data": "StyledText", "latent_dim": a.code + 8, "batch_size": 64, "score": None, "log_every": 50,
-        "generator": ["StyleAutoencoder", {"num_classes": 2, "embedding": 16, "style": 8, **beta}],
+        "data": "StyledText", "latent_dim": a.code + 8, "batch_size": 64, "score": None, "log_every": 50, "decay": True,
+        "generator": ["StyleAutoencoder", {"num_classes": 2, "embedding": 16, "style": 8, "beta": [1.0, 10.0],
+                                           "schedule_steps": a.updates}],
         "discriminator": ["SeqGANDiscriminator", {**critic, "kernels": [1, 2, 3], "dropout": 0.0}],
         "classifier": ["SeqGANDiscriminator", {**critic, "kernels": [1, 2]}],
     }  # fmt: skip
-    start = {
-        **common, "technique": "experiments.style_transfer.begun", "updates": a.alone,
-        "options": {**rates, **alone, "steps": a.classifier},
-        "watch": [["TransferMetrics", {"every_n_steps": a.alone}]],
-    }  # fmt: skip
-    both = {"style_weight": a.style, "adversarial_weight": a.adversarial}
+    alone = {**common, "technique": "experiments.style_transfer.Autoencoder"}
+    start = {**alone, "updates": a.alone, "watch": [["TransferMetrics", {"every_n_steps": a.alone}]],
+             "options": {"lr_g": a.rate, "steps": a.classifier}}  # fmt: skip
+    watch = [["TransferMetrics", {"every_n_steps": max(1, a.updates // 10)}]]
+    rest = {"updates": a.updates, "start": start, "watch": watch}
+    both = {"lr_g": a.rate, "lr_d": 1e-3, "style_weight": a.style, "adversarial_weight": a.adversarial}
     ways = {
-        "the autoencoder, gone on with": alone,
         "classifier": {**both, "adversarial_weight": 0.0},
-        "adversary": {**both, "style_weight": 0.0},
         "classifier and adversary": both,
         "classifier and adversary, reweighted": {**both, "reweight": True},
     }
-    rest = {**common, "technique": "style_transfer", "updates": a.updates, "start": start,
-            "watch": [["TransferMetrics", {"every_n_steps": max(1, a.updates // 10)}]]}  # fmt: skip
-    return {"the autoencoder, the start": start,
-            **{name: {**rest, "options": {**rates, **way}} for name, way in ways.items()}}  # fmt: skip
+    return {
+        "the autoencoder alone: the start": start,
+        "the autoencoder alone, gone on with": {**alone, **rest, "options": {"lr_g": a.rate, "steps": 0}},
+        **{name: {**common, **rest, "technique": "style_transfer", "options": way} for name, way in ways.items()},
+    }
 
 
 def lines() -> dict[str, dict[str, float]]:
@@ -79,7 +105,7 @@ def lines() -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, updates=1000, alone=2000, classifier=300, code=64, rate=3e-3, style=0.1, adversarial=0.02)
+    p = page.parser(__doc__, updates=600, alone=4000, classifier=300, code=64, rate=3e-3, style=0.02, adversarial=0.02)
     a = p.parse_args()
     found = playing.sweep(games(a), a.seeds, a)
     columns: measures.Columns = {
