@@ -11,12 +11,11 @@ import importlib
 import inspect
 import json
 import logging
-import multiprocessing
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.orphans import pool
 from benchmarks.recipes import header
 from lightning_gans import TECHNIQUES, callbacks, datamodules, networks, regularizers, wrappers
 from lightning_gans.compat.lightning import callbacks as lightning_callbacks
@@ -350,8 +350,8 @@ def sweep(games: Mapping[str, Game], seeds: Iterable[int], arguments: argparse.N
         for path, game in bar(todo.items()):
             keep(path, play(game))
     else:
-        with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            jobs = {pool.submit(play, game): path for path, game in todo.items()}
+        with pool(arguments.jobs) as processes:
+            jobs = {processes.submit(play, game): path for path, game in todo.items()}
             for job in bar(as_completed(jobs)):
                 if job.exception() is None:
                     keep(jobs[job], job.result())
