@@ -9,14 +9,13 @@ the same processor time; what its samples cost is beside its scores.
 from __future__ import annotations
 
 import argparse
-import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from benchmarks.recipes import header
 from experiments import measures, page, playing
 from experiments.figures import COLOURS, tidy
 from experiments.sampling_cost import Budget, models
@@ -24,7 +23,6 @@ from lightning_gans.callbacks import EMA
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Grid, Ring
 from lightning_gans.metrics import mode_coverage
-from lightning_gans.runs.atomic import write_text
 from lightning_gans.visualization.images import figure_image, new_figure
 
 METHODS = ("GAN", "WGANGP", "R3GAN", "VAE", "VAEBM", "DDPM")
@@ -67,7 +65,6 @@ def main() -> None:
     a = p.parse_args()
     torch.set_num_threads(1)
     playing._quiet()
-    commit = header("")[1].removeprefix("- commit: ")
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     tables: list[str] = []
     for data in a.data:
@@ -77,10 +74,9 @@ def main() -> None:
         for method in METHODS:
             for seed in a.seeds:
                 path = Path(a.runs) / f"modes-{data}-{method}-{seed}-{a.seconds:g}-{a.samples}-{a.calls}.json"
-                if not path.exists():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    write_text(path, json.dumps(play(data, method, seed, a) | {"commit": commit}))
-                found.setdefault(data, {}).setdefault(method, []).append(json.loads(path.read_text()))
+                found.setdefault(data, {}).setdefault(method, []).append(
+                    playing.once(path, partial(play, data, method, seed, a))
+                )
             results = found[data][method]
             cells = [measures.spread(float(r["scores"][score]) for r in results) for score in SCORES]
             cells += [str(results[0]["calls"]), measures.spread(float(r["updates"]) for r in results)]
