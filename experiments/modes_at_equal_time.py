@@ -18,8 +18,7 @@ from PIL import Image
 
 from experiments import measures, page, playing
 from experiments.figures import COLOURS, tidy
-from experiments.sampling_cost import Budget, models
-from lightning_gans.callbacks import EMA
+from experiments.sampling_cost import fit, models
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Grid, Ring
 from lightning_gans.metrics import mode_coverage
@@ -36,14 +35,11 @@ def play(name: str, method: str, seed: int, a: argparse.Namespace) -> dict[str, 
     data, module = DATA[name](batch_size=256), models("Ring")[method]()
     if method == "DDPM":
         module.steps_back = module.process.respaced(a.calls)
-    trainer = pl.Trainer(max_steps=a.updates, max_epochs=-1, logger=False, enable_checkpointing=False,
-                         accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
-                         callbacks=[Budget(a.seconds), EMA(0.99)])  # fmt: skip
-    trainer.fit(module, datamodule=data)
+    updates = fit(module, data, a.seconds, a.updates)
     samples = module.sample(a.samples, seed=seed)
     found = mode_coverage(samples, data.modes, 4 * data.std)._asdict()
     found["distance"] = float(torch.cdist(samples.double(), data.modes.double()).min(1).values.mean())
-    return {"failed": None, "updates": trainer.global_step, "calls": module.network_calls, "scores": found,
+    return {"failed": None, "updates": updates, "calls": module.network_calls, "scores": found,
             "drawn": [[round(v, 3) for v in row] for row in samples[:500].tolist()]}  # fmt: skip
 
 

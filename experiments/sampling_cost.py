@@ -51,6 +51,15 @@ class Budget(pl.Callback):
         trainer.should_stop = trainer.should_stop or time.process_time() - self.begun > self.seconds
 
 
+def fit(module: pl.LightningModule, data: Any, seconds: float, updates: int, *watching: pl.Callback) -> int:
+    """Train for so many seconds of the processor, at most so many updates; how many there were."""
+    trainer = pl.Trainer(max_steps=updates, max_epochs=-1, logger=False, enable_checkpointing=False,
+                         accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+                         callbacks=[Budget(seconds), EMA(0.99), *watching])  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    return int(trainer.global_step)
+
+
 def models(data: str) -> dict[str, Any]:
     """Makers of what is compared, with the networks and values of our recipes (configs/), without classes."""
     energetic: dict[str, Any] = {"spectral": 2.0, "lr_energy": 2e-4, "replay_after": 500, "noisy": False}
@@ -115,11 +124,8 @@ def play(data_name: str, method: str, seed: int, a: argparse.Namespace, judge: J
     pl.seed_everything(seed, verbose=False)
     module, ring = models(data_name)[method](), data_name == "Ring"
     seconds = {"Ring": a.ring_seconds, "Digits": a.digits_seconds, "MNIST": a.mnist_seconds}[data_name]
-    trainer = pl.Trainer(max_steps=a.updates, max_epochs=-1, logger=False, enable_checkpointing=False,
-                         accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
-                         callbacks=[Budget(seconds), EMA(0.99)])  # fmt: skip
-    trainer.fit(module, datamodule=judge.data)
-    result: dict[str, Any] = {"updates": trainer.global_step, "failed": None, "ways": {}}
+    updates = fit(module, judge.data, seconds, a.updates)
+    result: dict[str, Any] = {"updates": updates, "failed": None, "ways": {}}
     if method != "DDPM":
         return result | {"ways": {"plain": {f"{module.network_calls}": judge(module.sample(a.samples, seed=seed))}}}
     if ring:

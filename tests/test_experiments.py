@@ -278,6 +278,10 @@ EXPERIMENTS: dict[str, list[str]] = {
     ],
     "modes_at_equal_time": ["--data", "Ring", "--seconds", "0.1", "--calls", "2", "--samples", "600"],
     "sharpness": ["--data", "Ring", "--width", "8", "--rhos", "0.05"],
+    "exemplars": ["--samples", "100", "--each", "2", "--pool", "20", "--classifier_steps", "2"],
+    "otdd_order": [
+        *("--moments", "1", "2", "--width", "4", "--each", "10", "--items", "90", "--classifier_steps", "2"),
+    ],
     "planted_collapse": ["--data", "Ring", "--samples", "50", "--copies", "1", "2"],
     "spaces": [
         *("--updates", "2", "--widths", "2", "2", "2", "--latent_dim", "4", "--directions", "2", "--steps", "1"),
