@@ -280,7 +280,7 @@ EXPERIMENTS: dict[str, list[str]] = {
     "sharpness": ["--data", "Ring", "--width", "8", "--rhos", "0.05"],
     "exemplars": ["--samples", "100", "--each", "2", "--pool", "20", "--classifier_steps", "2"],
     "otdd_order": [
-        *("--moments", "1", "2", "--width", "4", "--each", "10", "--items", "90", "--classifier_steps", "2"),
+        *("--moments", "1", "2", "--width", "4", "--each", "12", "--items", "110", "--classifier_steps", "2"),
     ],
     "planted_collapse": ["--data", "Ring", "--samples", "50", "--copies", "1", "2"],
     "spaces": [
