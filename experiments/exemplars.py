@@ -182,7 +182,7 @@ def play_few(method: str, each: int, seed: int, a: argparse.Namespace) -> playin
 # ---------------------------------------------------------------------------------------------- the page
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, updates=100_000, seconds=20.0, samples=1000, each=[5, 20], few_seconds=10.0, pool=2000,
+    p = page.parser(__doc__, updates=100_000, seconds=20.0, samples=1000, each=[5, 20], few_seconds=5.0, pool=2000,
                     classifier_steps=300)  # fmt: skip
     a = p.parse_args()
     torch.set_num_threads(1)
