@@ -201,7 +201,7 @@ def leak_told(a: argparse.Namespace) -> str:
     """The line of the protocol on LeakGAN."""
     return (
         f"LeakGAN: manager and worker of LSTM 32/32; {a.mle} updates by maximum likelihood, D alone as for SeqGAN, "
-        "as many by maximum likelihood again, which is its start, then {a.leak} updates, Adam 1.5e-3, D by Adam "
+        f"as many by maximum likelihood again, which is its start, then {a.leak} updates, Adam 1.5e-3, D by Adam "
         "1e-3, baseline of the batch, maximum likelihood in each (mle_weight 1)"
     )
 
