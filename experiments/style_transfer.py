@@ -3,8 +3,8 @@
     python -m experiments.style_transfer --out docs/results/style-transfer.md
 
 Of each seed a classifier learns to tell the styles, and an autoencoder to repeat sentences; with both, the start, all
-games begin: the autoencoder that goes on alone, the classifier's term, an adversary beside it, and that with PRC's
-reweighting of the fakes in D's loss. Beside them two lines: copying the input, and the right answers.
+games begin: the autoencoder that goes on alone, the game of classifier and adversary, and that with PRC's reweighting
+of the fakes in D's loss. Beside them two lines: copying the input, and the right answers.
 """
 
 from __future__ import annotations
@@ -45,12 +45,10 @@ class Autoencoder(GenerativeModule):
         classifier: nn.Module,
         steps: int,
         lr_g: float,
-        scheduler_g: Any,
-        **_: Any,
     ) -> None:
         super().__init__()
         self.generator, self.classifier, self.latent_dim, self.conditional = generator, classifier, latent_dim, True
-        self.play(Player("g", ("generator",), lr_g, None, scheduler_g, 5.0))
+        self.play(Player("g", ("generator",), lr_g, clip=5.0))
         if steps:
             data = StyledText()
             fit_style_classifier(classifier, *data.reference("train"), len(data.vocabulary), steps=steps)
@@ -72,7 +70,7 @@ def games(a: argparse.Namespace) -> dict[str, playing.Game]:
     """By name; all but the first begin where that ends."""
     critic = {"embedding": 16, "filters": 16}
     common = {
-        "data": "StyledText", "latent_dim": a.code + 8, "batch_size": 64, "score": None, "log_every": 50, "decay": True,
+        "data": "StyledText", "latent_dim": a.code + 8, "batch_size": 64, "score": None, "log_every": 50,
         "generator": ["StyleAutoencoder", {"num_classes": 2, "embedding": 16, "style": 8, "beta": [1.0, 10.0],
                                            "schedule_steps": a.updates}],
         "discriminator": ["SeqGANDiscriminator", {**critic, "kernels": [1, 2, 3], "dropout": 0.0}],
@@ -85,7 +83,6 @@ def games(a: argparse.Namespace) -> dict[str, playing.Game]:
     rest = {"updates": a.updates, "start": start, "watch": watch}
     both = {"lr_g": a.rate, "lr_d": 1e-3, "style_weight": a.style, "adversarial_weight": a.adversarial}
     ways = {
-        "classifier": {**both, "adversarial_weight": 0.0},
         "classifier and adversary": both,
         "classifier and adversary, reweighted": {**both, "reweight": True},
     }
@@ -105,7 +102,7 @@ def lines() -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, updates=600, alone=4000, classifier=300, code=64, rate=3e-3, style=0.02, adversarial=0.02)
+    p = page.parser(__doc__, updates=800, alone=3000, classifier=300, code=64, rate=3e-3, style=0.02, adversarial=0.02)
     a = p.parse_args()
     found = playing.sweep(games(a), a.seeds, a)
     columns: measures.Columns = {
