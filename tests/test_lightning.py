@@ -165,17 +165,19 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path, library: str | None, 
 
 
 NATIVE = f"_C{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+STABLE = f"_C_stable{importlib.machinery.EXTENSION_SUFFIXES[-1]}"  # of torchvision 0.29
 
 
+@pytest.mark.parametrize("library", [NATIVE, STABLE])
 def test_shim_does_nothing_where_the_ops_load(
-    shim: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    shim: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: str
 ) -> None:
-    tried = install(monkeypatch, tmp_path, NATIVE, loads=True)
+    tried = install(monkeypatch, tmp_path, library, loads=True)
     assert shim.declare_missing_ops() is False and shim._library is None
-    assert tried == [str(tmp_path / NATIVE)]
+    assert tried == [str(tmp_path / library)]
 
 
-@pytest.mark.parametrize("library", [NATIVE, None])
+@pytest.mark.parametrize("library", [NATIVE, STABLE, None])
 def test_shim_declares_what_is_missing_once(
     shim: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: str | None
 ) -> None:
