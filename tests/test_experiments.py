@@ -307,6 +307,13 @@ EXPERIMENTS: dict[str, list[str]] = {
     "oracle": [
         *("--mle", "4", "--before", "1", "--vocabulary", "9", "--length", "5", "--items", "80", "--samples", "20"),
         *("--filters", "4", "--rollouts", "1", "--d_steps", "1", "--temperatures", "0.5", "1.0", "--updates", "2"),
+        *("--leak", "1"),
+    ],
+    "style_transfer": ["--alone", "1", "--updates", "1", "--classifier", "1", "--code", "4"],
+    "alphabet": ["--lengths", "8", "--alphabets", "words", "--width", "4"],
+    "captions": [
+        *("--mle", "2", "--before", "1", "--vocabulary", "30", "--length", "9", "--samples", "20", "--filters", "4"),
+        *("--rollouts", "1", "--d_steps", "1", "--temperatures", "0.5", "1.0", "--updates", "2"),
     ],
     "modes_at_equal_time": ["--data", "Ring", "--seconds", "0.1", "--calls", "2", "--samples", "600"],
     "sharpness": ["--data", "Ring", "--width", "8", "--rhos", "0.05"],

@@ -199,6 +199,6 @@ def test_rehearsal_of_every_stage(tmp_path: Path) -> None:
     assert all(row["rounds"] == 3 for row in rows["speed"]["rows"].values())
     assert all(len(row["scores"]) == 4 for row in rows["training"]["rows"].values())
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) <= 9 and all(path.stat().st_size < 2**24 for path in files)
+    assert len(files) <= 10 and all(path.stat().st_size < 2**24 for path in files)
     page = gpu_report.write(tmp_path, tmp_path / "gpu.md").read_text()
     assert "prc_off, after" in page and (tmp_path / "gpu.png").exists()
