@@ -61,6 +61,23 @@ def test_own_conditional_networks_obey_the_label() -> None:
     assert left.mean(0).tolist() == pytest.approx([-1.0, 0.0], abs=0.35)
 
 
+def test_a_generator_that_needs_labels_tells_how_many_there_are() -> None:
+    class Needs(nn.Linear):
+        def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+            return super().forward(z) + labels[:, None]
+
+    model = WGANGP(generator := Needs(3, 2), nets()[1], latent_dim=3)
+    with pytest.raises(
+        ValueError, match=r"^generator must tell num_classes, an attribute, as it needs labels, got none"
+    ):
+        model.sample(4)
+    assert model.sample(4, torch.tensor([0, 1, 2, 3])).shape == (4, 2), "nobody needs to know how many, for these"
+    generator.num_classes = 4  # type: ignore[assignment]
+    assert model.sample(4).shape == (4, 2)
+    with pytest.raises(ValueError, match=r"^labels were given, but the generator takes none"):
+        WGANGP(*nets(), latent_dim=3).sample(4, torch.zeros(4, dtype=torch.long))
+
+
 @pytest.mark.parametrize("form", ["x", "(x,)", "(x, y)", "(x, None)"])
 def test_any_form_of_batch(form: str) -> None:
     """With nets that take no labels, the same data give the same training in whatever form they come."""
