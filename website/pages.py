@@ -59,6 +59,11 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def sentence(text: str) -> str:
+    """With a capital letter, but for names of arguments."""
+    return text[:1].upper() + text[1:]
+
+
 def relinked(text: str, page: str, home: str = "") -> str:
     """A page's text with links as they are on the site: what lies elsewhere in a clone has a page here.
 
@@ -97,8 +102,9 @@ def mathml(html: str) -> str:
     def rendered(found: re.Match[str]) -> str:
         tag, latex = found[1], unescape(found[2]).strip()
         kind = "block" if latex.startswith(r"\[") else "inline"
-        latex = re.sub(r"\\(?:Big|big|Bigg|bigg)(?![a-z])", "", latex[2:-2])
-        return f'<{tag} class="equation">{convert(latex, display=kind)}</{tag}>'
+        latex = re.sub(r"\\(?:[Bb]ig|[Bb]igg)(?![a-z])", "", latex[2:-2])
+        lines = latex.split(r"\qquad") if kind == "block" else [latex]  # side by side they are wider than a page
+        return "".join(f'<{tag} class="equation">{convert(line.strip(), display=kind)}</{tag}>' for line in lines)
 
     return re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', rendered, html, flags=re.DOTALL)
 
@@ -121,7 +127,7 @@ def recipes() -> list[dict[str, str]]:
         cost = costs.get(name, {})
         found.append({
             "name": name, "technique": model, "data": data, "updates": f"{config['trainer']['max_steps']:,}",
-            "CPU time": took(cost["seconds"]) if "seconds" in cost else "-",
+            "seconds": str(cost.get("seconds", "inf")), "CPU time": took(cost["seconds"]) if "seconds" in cost else "-",
             "memory": f"{cost['mib']:,.0f} MiB" if "mib" in cost else "-",
         })  # fmt: skip
     return found
@@ -158,15 +164,16 @@ def mentions(technique: Technique) -> list[str]:
 
 
 def advice(technique: Technique) -> list[str]:
-    """What docs/choosing.md says of a technique, with its links."""
-    said, section = [], ""
+    """What docs/choosing.md says of a technique, with its links: rows that say to take it, and lines that name it."""
+    said, section, named = [], "", re.compile(rf"`{technique.name}[`(]")
     for line in (DOCS / "choosing.md").read_text().splitlines():
         section = line[3:] if line.startswith("## ") else section
-        if f"`{technique.name}`" not in line and f"`{technique.name}(" not in line:
-            continue
-        cells = [cell.strip() for cell in line.strip("| ").split(" | ")] if line.startswith("|") else []
-        said.append(f"*{cells[0]}*: {cells[1]}. {cells[2]}" if cells else f"*{section}*: {line.removeprefix('- ')}")
-    return [relinked(line, f"techniques/{technique.stem}.md") for line in said]
+        if line.startswith("| "):
+            want, take, because = line.strip("| ").split(" | ")
+            said += [f"*{want}*: take {take}, because: {because}"] if named.search(take) else []
+        elif named.search(line):
+            said.append(f"*{section}*: {line.removeprefix('- ')}")
+    return [relinked(line.replace("](#", "](choosing.md#"), f"techniques/{technique.stem}.md") for line in said]
 
 
 # ---------------------------------------------------------------------- pages
@@ -205,6 +212,7 @@ def technique_page(t: Technique) -> str:
     known = {name: value for one in reversed(lineage(t)) for name, value in one.defaults.items()}
     terms = logged(t)
     own = [r for r in recipes() if r["technique"] == t.name]
+    quickest = min(own, key=lambda r: float(r["seconds"]), default=None)
     parts = [
         f"# {t.name}",
         head,
@@ -212,15 +220,15 @@ def technique_page(t: Technique) -> str:
         doc.summary,
         *doc.body,
         "## When to use it",
-        doc.labelled["When"],
+        sentence(doc.labelled["When"]),
         *(["What was measured here:", "\n".join(f"- {line}" for line in advice(t))] if advice(t) else []),
         "## Defaults",
-        doc.labelled["Defaults"],
+        sentence(doc.labelled["Defaults"]),
         table(["argument", "default", "what it is"],
               [[f"`{n}`", f"`{known[n]}`" if n in known else "required", m] for n, m in arguments.items()]),
         f"The remaining arguments are those of {rest}.",
         "## Departures from the paper",
-        doc.labelled["Departures"],
+        sentence(doc.labelled["Departures"]),
         "## What is logged",
         "Over generator updates, to every logger:" if t.stem != "vaebm" else "Over updates, to every logger:",
         table(["name", "what it is"], [[f"`{n}`", meaning(n, terms) or ""] for n in seen["logged"]]),
@@ -228,7 +236,7 @@ def technique_page(t: Technique) -> str:
         cost(t, seen),
         "## Recipes",
         recipe_table(own, "../recipes/") if own else "None is shipped.",
-        *([f"```bash\nlightning-gans fit --config {own[0]['name']}\n```"] if own else []),
+        *([f"```bash\nlightning-gans fit --config {quickest['name']}\n```"] if quickest else []),
         "## Results that mention it",
         "\n".join(f"- [{title(DOCS / 'results' / name)}](../results/{name})" for name in mentions(t)) or "None yet.",
         "## The whole of it",
@@ -257,14 +265,13 @@ def cost(t: Technique, seen: dict[str, Any]) -> str:
     """Of an update: of the picture's game, and beside a plain loop where that was measured."""
     nets = "perceptrons of 3 x 64 units, batches of 256" if "modes" in seen["scores"] else "small networks of texts"
     told = (
-        f"{seen['ms']:.1f} ms of one core for a generator update with all that belongs to it, in the game of the picture "
-        f"({seen['data']}, {nets}; `python -m website.portraits --only {t.stem}`, seed 0, commit {seen['commit']})."
+        f"{seen['ms']:.1f} ms of one core for a generator update with all that belongs to it, in the game of the "
+        f"picture ({seen['data']}, {nets}; `python -m website.portraits --only {t.stem}`, seed 0, commit "
+        f"{seen['commit']})."
     )
-    row = re.search(
-        rf"^\| ({label(t)}) \| [\d.]+ \| \*\*([\d.]+)\*\*", (DOCS / "results" / "speed.md").read_text(), re.MULTILINE
-    )
-    if row:
-        told += f" Beside the loop that a skilled engineer writes for it: {row[2]} of its time ([Speed](../results/speed.md))."
+    speed = (DOCS / "results" / "speed.md").read_text()
+    if row := re.search(rf"^\| {label(t)} \| [\d.]+ \| \*\*([\d.]+)\*\*", speed, re.MULTILINE):
+        told += f" Beside a skilled engineer's loop for it: {row[1]} of its time ([Speed](../results/speed.md))."
     return told
 
 
@@ -282,48 +289,62 @@ def recipe_table(rows: list[dict[str, str]], folder: str) -> str:
     return table(["recipe", *columns], cells)
 
 
+GALLERY = """# Gallery
+
+![Handwritten digits that WGAN-GP drew, one class per row](../images/digits.png)
+
+`WGANGP` on scikit-learn's digits, after 900 generator updates: [digits/wgan_gp](../recipes/digits.md#wgan_gp).
+
+## Every technique on the same data
+
+A ring of eight narrow modes (orange), and 1,000 samples (blue) after 1,000 generator updates of small perceptrons; of
+techniques for text a dozen samples of a toy language. One seed, and nothing is tuned: this shows what a technique does
+in its first seconds, not which is best, for which see [Which technique for which problem?](../choosing.md) Made by
+`python -m website.portraits`, seed 0; the commit of each stands on its page.
+
+<div class="pictures" markdown>
+
+{techniques}
+
+</div>
+
+## Figures of the results
+
+<div class="pictures figures" markdown>
+
+{figures}
+
+</div>
+"""
+
+
 def gallery() -> str:
     """All techniques on the same data, and the pictures of results."""
-    cards = [
-        f"[![{t.name}](../{PICTURES}/{t.stem}.png)](../techniques/{t.stem}.md)\n\n**[{t.name}](../techniques/{t.stem}.md)**"
-        for t in techniques()
-    ]
+
+    def card(alt: str, image: str, page: str) -> str:
+        return f"<div markdown>\n\n[![{alt}](../{image})](../{page})\n\n[{alt}](../{page})\n\n</div>"
+
     figures = []
     for page in sorted((DOCS / "results").glob("*.md")):
-        shown = re.findall(r"!\[([^\]]*)\]\(([^)]+\.png)\)", page.read_text())
-        if shown:
-            alt, file = shown[0]
-            figures.append(
-                f"[![{alt}](../results/{file})](../results/{page.name})\n\n[{title(page)}](../results/{page.name})"
-            )
-    ring = next(iter(records().values()))
-    return "\n\n".join([
-        "# Gallery",
-        "![Handwritten digits that WGAN-GP drew, one class per row](../images/digits.png){ .wide }",
-        "`WGANGP` on scikit-learn's digits, one class per row, after 900 generator updates: [digits/wgan_gp](../recipes/digits.md#wgan_gp).",
-        "## Every technique on the same data",
-        "A ring of eight narrow modes (orange), and 1,000 samples (blue) after 1,000 generator updates of small perceptrons; "
-        "of techniques for text a dozen samples of a toy language. Nothing is tuned, one seed: this shows what a technique "
-        "does in its first seconds, not which is best; for that see [Which technique for which problem?](../choosing.md). "
-        f"Made by `python -m website.portraits`, seed 0, commit {ring['commit']}.",
-        '<div class="grid portraits" markdown>\n\n' + "\n\n".join(f"<div markdown>\n\n{c}\n\n</div>" for c in cards) + "\n\n</div>",
-        "## Figures of the results",
-        '<div class="grid figures" markdown>\n\n' + "\n\n".join(f"<div markdown>\n\n{c}\n\n</div>" for c in figures) + "\n\n</div>",
-    ]) + "\n"  # fmt: skip
+        if shown := re.search(r"!\[.*?\]\((\S+\.png)\)", page.read_text()):
+            figures.append(card(title(page), f"results/{shown[1]}", f"results/{page.name}"))
+    shown = [card(t.name, f"{PICTURES}/{t.stem}.png", f"techniques/{t.stem}.md") for t in techniques()]
+    return GALLERY.format(techniques="\n\n".join(shown), figures="\n\n".join(figures))
 
 
 def result_index() -> str:
     """The pages of results, by the question that they answer."""
     questions = (DOCS / "questions.md").read_text()
     asked = {page: q for q, page in re.findall(r"^\| (.+?) \| .+\]\(results/(.+?)\)", questions, re.MULTILINE)}
-    pages = [p for p in sorted((DOCS / "results").glob("*.md")) if p.name != "index.md"]
-    rows = [[f"[{title(p)}]({p.name})", asked.get(p.name, "")] for p in pages]
-    return f"# Results\n\nMeasured, each with its command, commit, seeds and hardware.\n\n{table(['page', 'question'], rows)}\n"
+    rows = [[f"[{title(DOCS / 'results' / name)}]({name})", asked.get(name, "")] for name in results()]
+    head = "Measured, each with its command, commit, seeds and hardware."
+    return f"# Results\n\n{head}\n\n{table(['page', 'question'], rows)}\n"
 
 
 def recipe_pages() -> Iterator[tuple[str, str]]:
     """A page for the recipes of each data set, and one of all."""
-    head = "Complete configurations: `lightning-gans fit --config NAME`. CPU time of all updates on one core, without scores and pictures."
+    head = "Complete configurations: `lightning-gans fit --config NAME`. CPU time of all updates on one core, "
+    head += "without scores and pictures."
     yield "recipes/index.md", f"# Recipes\n\n{head}\n\n{recipe_table(recipes(), '')}\n"
     for folder in sorted({r["name"].split("/")[0] for r in recipes()}):
         files = sorted((CONFIGS / folder).glob("*.yaml"))
@@ -336,7 +357,7 @@ def reference_pages() -> Iterator[tuple[str, str]]:
     index = [[f"[`lightning_gans.{n}`]({n}.md)", told] for n, told in REFERENCE.items()]
     yield (
         "reference/index.md",
-        f"# API\n\n{table(['package', 'what'], index)}\n\n## GANModule\n\n::: lightning_gans.gan.GANModule\n",
+        f"# API\n\n{table(['package', 'what'], index)}\n\n## gan\n\n::: lightning_gans.gan\n",
     )
     for name, told in REFERENCE.items():
         folder = FOLDERS.get(name, LIBRARY / name)
@@ -375,11 +396,17 @@ def nav() -> list[Any]:
         {"Start": ["index.md", "choosing.md", "gallery/index.md", "questions.md"]},
         {"Guides": [
             {"Command line": "command-line.md"},
+            {"Your own data": "own-data.md"},
+            {"Networks of your own": "own-networks.md"},
             {"Your own project": "own-project.md"},
             {"A technique of your own": "add-a-technique.md"},
             {"Several devices": "distributed.md"},
+            {"Stop, and go on": "resume.md"},
+            {"Scores and protocols": "scores.md"},
             {"Text": "text.md"},
+            {"Control and explanation": "control.md"},
             {"From checkpoint to picture": "after-training.md"},
+            {"W&B and TensorBoard": "dashboards.md"},
             {"What goes with what": "compatibility.md"},
             {"How the parts fit together": "design.md"},
         ]},

@@ -177,7 +177,7 @@ def points_picture(samples: Tensor, data: Any, path: Path) -> dict[str, float]:
     axes.scatter(*real.T, s=12, color=REAL_COLOUR, alpha=0.25, linewidths=0)
     axes.scatter(*samples.T, s=3, color=FAKE_COLOUR, alpha=0.7, linewidths=0)
     axes.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), xticks=[], yticks=[])
-    axes.spines[:].set_color("#cdd1d6")
+    axes.spines[:].set_visible(False)
     save(figure, path)
     found = mode_coverage(samples, data.modes, 4 * data.std, 10)
     return {"modes": found.modes, "high_quality": round(found.high_quality, 3)}
