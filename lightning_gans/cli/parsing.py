@@ -265,5 +265,6 @@ def _by_name(cls: Any, name: str) -> str:
 
 _DISCARD = jsonargparse._typehints.discard_init_args_on_class_path_change
 jsonargparse._typehints.discard_init_args_on_class_path_change = _own_defaults
-_RESOLVE = jsonargparse._typehints.resolve_class_path_by_name
-jsonargparse._typehints.resolve_class_path_by_name = _by_name
+_RESOLVE: Any = getattr(jsonargparse._typehints, "resolve_class_path_by_name", None)
+if _RESOLVE is not None:  # by this name it is a shortcut, without which everything works
+    jsonargparse._typehints.resolve_class_path_by_name = _by_name
