@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import yaml
 from PIL import Image
 
 from lightning_gans import NONADVERSARIAL, TECHNIQUES
@@ -133,6 +134,19 @@ def test_what_mkdocs_is_handed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "[`GAN`](techniques/gan.md)" in hook.on_page_markdown(" | `GAN` | ", page=page)
     page.file.generated_by = "this"
     assert hook.on_page_markdown(" | `GAN` | ", page=page) == " | `GAN` | "
+
+
+def test_a_workflow_publishes_what_make_docs_builds() -> None:
+    (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "docs.yml").read_text())["jobs"].values()
+    assert any(step.get("run", "").startswith("make docs") for step in job["steps"])
+    assert {"path": "build/site"} in [step.get("with") for step in job["steps"]]
+    config = (ROOT / "website" / "mkdocs.yml").read_text()
+    assert "site_dir: ../build/site" in config and "http" not in config.partition("plugins:")[0], (
+        "nothing from elsewhere"
+    )
+    rule = (ROOT / "Makefile").read_text().partition("\ndocs:")[2].partition("\n\n")[0]
+    assert "--strict" in rule and "--quiet" not in rule, "quiet, mkdocs counts no warnings"
+    assert "docs PYTHON=" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_a_portrait_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
