@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import yaml
 from PIL import Image
 
 from lightning_gans import NONADVERSARIAL, TECHNIQUES
@@ -135,6 +136,19 @@ def test_what_mkdocs_is_handed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert hook.on_page_markdown(" | `GAN` | ", page=page) == " | `GAN` | "
 
 
+def test_a_workflow_publishes_what_make_docs_builds() -> None:
+    (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "docs.yml").read_text())["jobs"].values()
+    assert any(step.get("run", "").startswith("make docs") for step in job["steps"])
+    assert {"path": "build/site"} in [step.get("with") for step in job["steps"]]
+    config = (ROOT / "website" / "mkdocs.yml").read_text()
+    assert "site_dir: ../build/site" in config and "http" not in config.partition("plugins:")[0], (
+        "nothing from elsewhere"
+    )
+    rule = (ROOT / "Makefile").read_text().partition("\ndocs:")[2].partition("\n\n")[0]
+    assert "--strict" in rule and "--quiet" not in rule, "quiet, mkdocs counts no warnings"
+    assert "docs PYTHON=" in (ROOT / ".ci" / "run").read_text()
+
+
 def test_a_portrait_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(portraits, "UPDATES", 10)
     monkeypatch.setattr(sys, "argv", ["portraits", "--only", "gan", "--out", str(tmp_path)])
@@ -147,14 +161,40 @@ def test_a_portrait_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 # ---------------------------------------------------------------------- built, and in a browser
+# The search runs in a thread of the browser's own, for which its virtual time does not wait: a page around the site
+# whose loading ends when something is found.
+AROUND = """<link rel="icon" href="data:,"><iframe src="/index.html?q=spectral" width="1200" height="900"></iframe>
+<img src="/until-found"><script>
+const look = setInterval(() => {
+  const found = document.querySelectorAll("iframe")[0].contentDocument.querySelector(".md-search-result__link");
+  if (found) { clearInterval(look); document.body.append(found.cloneNode(true)); fetch("/found"); }
+}, 200);
+</script>"""
+
+
 class Served(SimpleHTTPRequestHandler):
     """Tells what was asked for, in ``asked``: the status by the path."""
 
     asked: dict[str, int]
+    found: threading.Event
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Kept."""
         self.asked[self.path.partition("?")[0]] = int(code)
+
+    def do_GET(self) -> None:
+        """A file of the site, or what is around it."""
+        if self.path not in ("/search", "/found", "/until-found"):
+            return super().do_GET()
+        if self.path == "/found":
+            self.found.set()
+        elif self.path == "/until-found":
+            self.found.wait(60)
+        self.send_response(200)
+        self.send_header("Content-Type", "image/svg+xml" if self.path == "/until-found" else "text/html")
+        self.end_headers()
+        empty = '<svg xmlns="http://www.w3.org/2000/svg"/>'
+        self.wfile.write((AROUND if self.path == "/search" else empty).encode())
 
 
 @pytest.fixture(scope="module")
@@ -180,18 +220,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("index.html", "<h2 id=\"two-commands\">"),
         ("techniques/wgan_gp.html", "<math"),
         ("gallery/index.html", "images/techniques/mle.png"),
-        ("index.html?q=spectral", 'class="md-search-result__link"'),
+        ("search", 'class="md-search-result__link"'),
     ],
 )  # fmt: skip
 def test_a_browser_shows_it(built: Path, tmp_path: Path, address: str, expected: str) -> None:
     """No word in the console, nothing asked of anybody else, all that is asked for is there, and images are shown."""
     asked: dict[str, int] = {}
-    handler = type("Handler", (Served,), {"asked": asked})
+    handler = type("Handler", (Served,), {"asked": asked, "found": threading.Event()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(built)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000",
-                   "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1240,6000",
+        budget = [] if address == "search" else ["--virtual-time-budget=8000"]
+        command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", *budget, "--enable-logging=stderr",
+                   f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1240,6000",
                    "--dump-dom", f"http://127.0.0.1:{server.server_port}/{address}"]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     finally:
@@ -201,5 +242,5 @@ def test_a_browser_shows_it(built: Path, tmp_path: Path, address: str, expected:
     assert not {path: code for path, code in asked.items() if code not in (200, 304)}
     loaded = re.findall(r'<(?:img|script)[^>]* src="([^"]+)"|<link rel="stylesheet"[^>]* href="([^"]+)"', done.stdout)
     for link in filter(None, (a or b for a, b in loaded)):
-        place = posixpath.normpath(posixpath.join("/", posixpath.dirname(address.partition("?")[0]), link))
+        place = posixpath.normpath(posixpath.join("/", posixpath.dirname(address), link))
         assert "://" not in link and place in asked, link

@@ -16,6 +16,8 @@ PACKAGE = docstrings.ROOT / "build" / "website"
 
 def on_config(config: Any) -> Any:
     """The table of contents; and the package with what setup.cfg maps into it, as it is installed."""
+    for read in (docstrings.classes, pages.records, pages.recipes, pages.results):
+        read.cache_clear()  # mkdocs serve builds again and again
     config.nav = pages.nav()
     shutil.rmtree(PACKAGE, ignore_errors=True)
     copied = {"lightning_gans": docstrings.LIBRARY} | {f"lightning_gans/{n}": p for n, p in pages.FOLDERS.items()}

@@ -204,7 +204,7 @@ def linked(name: str) -> str:
 
 def technique_page(t: Technique) -> str:
     """All that is known of a technique."""
-    doc, seen, page = t.doc, records()[t.stem], f"techniques/{t.stem}.md"
+    doc, seen = t.doc, records()[t.stem]
     head = re.sub(r"arXiv:(\d{4}\.\d{5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", t.head)
     arguments = {n: m for n, m in doc.entries["Args"].items() if n not in ("generator", "discriminator", "latent_dim")}
     bases = [one for one in lineage(t)[1:] if one.name in ("GANModule", "GenerativeModule") or one in techniques()]
@@ -216,7 +216,8 @@ def technique_page(t: Technique) -> str:
     parts = [
         f"# {t.name}",
         head,
-        f'![Samples of {t.name}](../{PICTURES}/{t.stem}.png){{ .portrait title="{caption(seen)}" }}',
+        f'<figure class="portrait" markdown="span">![Samples of {t.name}](../{PICTURES}/{t.stem}.png)'
+        f"<figcaption>{caption(seen)}</figcaption></figure>",
         doc.summary,
         *doc.body,
         "## When to use it",
@@ -243,7 +244,7 @@ def technique_page(t: Technique) -> str:
         f"API: [`{t.name}`][{reference(t)}]. The file, `{t.path.relative_to(ROOT).as_posix()}`:",
         f'??? note "{t.path.name}"\n\n' + indented(f"```python\n{t.path.read_text()}```"),
     ]  # fmt: skip
-    return "\n\n".join(relinked(part, page, "techniques") if part.startswith("![") else part for part in parts) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def indented(text: str) -> str:

@@ -54,7 +54,7 @@ class VAEBM(Walks, VAE):
     Attributes:
         phases: updates of each player, one after the other; None: all that are left.
 
-    When: A density and better samples than a VAE's, at some network calls a sample.
+    When: A density, and samples with less of what a VAE has too much, at some network calls each.
 
     Defaults: number of steps, spectral weight, replay, buffer and betas are of the released code for CIFAR-10 (step
     size and rate are not: ours are for small data).
