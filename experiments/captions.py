@@ -25,6 +25,7 @@ from experiments.alphabet import reference_lines
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import TextFile
 from lightning_gans.functional.modes import evaluating
+from lightning_gans.metrics import TextScores
 from lightning_gans.metrics.text import scores_of
 from lightning_gans.runs.atomic import write_text
 from lightning_gans.visualization.images import figure_image, new_figure
@@ -112,6 +113,7 @@ def main() -> None:
     scores = scores_of(data, METRICS)
     own = torch.Generator().manual_seed(0)
     real = scores(training[torch.randperm(len(training), generator=own)[: a.samples]])
+    other = TextScores(scores.held_out, training, a.vocabulary, ("bleu",), pad=scores.pad)(scores.held_out[: a.samples])
     starts = {oracle.own_start(r): r["kept"]["Curves"]["last"]
               for name, results in found.items() if name.endswith("the start") for r in results}  # fmt: skip
     names = [*(f"bleu-{n}" for n in NS), *(f"self_bleu-{n}" for n in NS)]
@@ -126,6 +128,8 @@ def main() -> None:
     tables = ["", *measures.table(found, columns, "system, temperature 1")]
     cells = [*(f"{real[name]:.3g}" for name in names), "", "", "", f"{real['copied-8']:.3g}", ""]
     tables.insert(3, f"| real sentences | {' | '.join(cells)} |")
+    cells = [f"{other[name]:.3g}" if name in other else "" for name in [*names, *[""] * 5]]
+    tables.insert(4, f"| real sentences, held out, against the training part | {' | '.join(cells)} |")
     tables += ["", f"| one language model, temperature | {' | '.join(shown.values())} |", "|---" * 9 + "|"]
     for i, t in enumerate(a.temperatures):
         at = [r["kept"]["Curves"]["last"][i] for r in next(iter(found.values()))]
@@ -142,7 +146,8 @@ def main() -> None:
         *([oracle.leak_told(a)] if a.leak else []),
         f"scores of {a.samples:,} texts, the same noise at all temperatures; BLEU: nltk's method 1, mean over texts, "
         "all held-out sentences as references; self-BLEU: each text against the others, itself left out; words parted "
-        "by blanks; real sentences: as many of the training part; last, no choice of the best",
+        "by blanks; real sentences: as many of the training part; or held-out ones, with all of the training part as "
+        "references, as many as published numbers have; last, no choice of the best",
         "above the start: BLEU of a curve's points minus that of the start's curve at equal self-BLEU, mean over the "
         "points that it reaches; above 0 is better than a temperature",
     ]

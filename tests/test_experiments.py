@@ -15,11 +15,24 @@ import torch
 from common import trainer
 from PIL import Image
 
-from experiments import convergence, exemplars, measures, otdd_order, page, playing, robust, samplers
+from experiments import (
+    convergence,
+    exemplars,
+    measures,
+    oracle,
+    otdd_order,
+    page,
+    playing,
+    robust,
+    samplers,
+    style_transfer,
+)
 from lightning_gans import RobustWGAN
 from lightning_gans.datamodules import Blob, Contaminated, Ring
 from lightning_gans.datamodules.downloaded import default_root
+from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.robust import robust_weights
+from lightning_gans.functional.text import one_hot
 from lightning_gans.networks import ToyGenerator
 
 ROOT = Path(__file__).parent.parent
@@ -240,6 +253,36 @@ def test_tails_of_the_toy() -> None:
     share = {name: float((x.abs() > 2).double().mean()) for name, x in drawn.items()}
     assert share["rejection"] == pytest.approx(0.0455, abs=0.011) and share["thresholding"] == 0
     assert samplers.tail_table(drawn)[2].startswith("| exact | 0.317 | 0.0455 | 0.0027 |")
+
+
+def test_how_far_a_curve_lies_above_that_of_its_start() -> None:
+    """On the line between two of its points, whichever way it goes; what it does not reach is left out."""
+
+    def line(*points: tuple[float, float]) -> list[dict[str, float]]:
+        return [{"x": x, "y": y} for x, y in points]
+
+    def game(points: list[dict[str, float]], generator: str = "LanguageModel") -> playing.Result:
+        return {"game": {"seed": 3, "generator": [generator, {}]}, "kept": {"Curves": {"last": points}}}
+
+    for start in (line((0, 0), (2, 4), (4, 4)), line((4, 4), (2, 4), (0, 0))):
+        found = oracle.above("last", {(3, False): start}, "x", "y")
+        assert found(game(line((1, 3), (3, 4), (9, 9)))) == pytest.approx(0.5)  # 1 and 0
+        assert math.isnan(found(game(line((9, 9)))))
+    assert oracle.own_start(game([], "experiments.oracle.leaky")) == (3, True)
+
+
+def test_the_autoencoder_learns_by_the_loss_of_the_game_without_its_other_terms() -> None:
+    arguments = page.parser(None, updates=2, alone=2, classifier=0, code=4, rate=1e-3, style=0.1, adversarial=0.1)
+    games = [*style_transfer.games(arguments.parse_args([])).values()]
+    alone, data = playing.build(games[0] | {"seed": 1})
+    game = playing.build(games[2] | {"seed": 1})[0]
+    game.load_state_dict(alone.state_dict(), strict=False)
+    tokens, styles = (part[:6] for part in data.reference("train"))
+    batch = Batch(one_hot(tokens, 8), styles, None, torch.randn(6, 12), torch.Generator())
+    terms = game.generator_terms(batch, game.make_fake(batch))
+    assert set(terms) == {"reconstruction", "style", "adversarial"}
+    torch.testing.assert_close(alone.terms("g", batch)["reconstruction"], terms["reconstruction"])
+    assert torch.equal(alone.transfer(tokens, styles), game.transfer(tokens, styles))
 
 
 TINY = ["--seeds", "1", "--jobs", "1", "--updates", "8"]

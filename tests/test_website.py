@@ -88,7 +88,8 @@ def test_links_are_those_of_the_site() -> None:
     assert pages.relinked(text, "index.md", "..") == (
         "[a](text.md#b), ![c](images/digits.png), [Which technique for which problem?](choosing.md), [d](https://x.y/z)"
     )
-    for link, there in {"../../configs/ring/gan.yaml": "../recipes/ring.md#gan", "../text.md": "../text.md",
+    for link, there in {"../../configs/ring/gan.yaml": "../recipes/ring.md#gan", "../../examples": "../examples.md",
+                        "../../examples/text_gan.py": "../examples.md#text_gan", "../text.md": "../text.md",
                         "../results": "index.md", "../../README.md": "../index.md", "#x": "#x"}.items():  # fmt: skip
         assert pages.relinked(f"[x]({link})", "results/a.md", "results") == f"[x]({there})"
 

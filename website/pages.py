@@ -82,6 +82,8 @@ def relinked(text: str, page: str, home: str = "") -> str:
             told = f"[{title(ROOT / path)}]"
         if path.startswith("configs/"):
             path, anchor = f"docs/recipes/{Path(path).parent.name}.md", Path(path).stem
+        if path.startswith("examples"):
+            path, anchor = "docs/examples.md", Path(path).stem * path.endswith(".py")
         named = {
             "README.md": "docs/index.md",
             "CHANGELOG.md": "docs/changelog.md",
@@ -353,6 +355,13 @@ def recipe_pages() -> Iterator[tuple[str, str]]:
         yield f"recipes/{folder}.md", "\n\n".join([f"# Recipes: {folder}", *texts]) + "\n"
 
 
+def examples() -> str:
+    """The scripts of examples/, whole."""
+    files = sorted((ROOT / "examples").glob("*.py"))
+    texts = [f"## {f.stem} {{ #{f.stem} }}\n\n```python\n{f.read_text()}```" for f in files]
+    return "\n\n".join(["# Examples", "Scripts of a clone, each of two minutes on one CPU core.", *texts]) + "\n"
+
+
 def reference_pages() -> Iterator[tuple[str, str]]:
     """A page for each package, of all its modules."""
     index = [[f"[`lightning_gans.{n}`]({n}.md)", told] for n, told in REFERENCE.items()]
@@ -375,6 +384,7 @@ def generated() -> dict[str, str]:
         "index.md": relinked((ROOT / "README.md").read_text(), "index.md", ".."),
         "changelog.md": relinked((ROOT / "CHANGELOG.md").read_text(), "changelog.md", ".."),
         "gallery/index.md": gallery(),
+        "examples.md": examples(),
         "results/index.md": result_index(),
         **dict(recipe_pages()),
         **dict(reference_pages()),
@@ -397,6 +407,7 @@ def nav() -> list[Any]:
         {"Start": ["index.md", "choosing.md", "gallery/index.md", "questions.md"]},
         {"Guides": [
             {"Command line": "command-line.md"},
+            {"Examples": "examples.md"},
             {"Your own data": "own-data.md"},
             {"Networks of your own": "own-networks.md"},
             {"Your own project": "own-project.md"},
