@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from benchmarks.orphans import end_with_parent
 from lightning_gans.runs.atomic import write_text
 
 Row = dict[str, Any]
@@ -94,6 +95,7 @@ def together(
 def _child(job: Job, pipe: Connection, group: bool) -> None:
     if group:
         os.setpgrp()
+    end_with_parent()
     try:
         pipe.send(plain_numbers(job(lambda row: pipe.send(plain_numbers(row)))))
     except Exception as error:

@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.orphans import end_with_parent
 from lightning_gans.cli import main
 from lightning_gans.cli.gan_cli import GANCLI
 from lightning_gans.cli.recipes import COSTS, RECIPES, names
@@ -134,6 +135,7 @@ def _received(ours: Connection) -> Any:
 def _in(folder: str, name: str, answer: Connection) -> None:
     import os
 
+    end_with_parent()
     os.chdir(folder)
     try:
         measure(name, answer)

@@ -9,22 +9,19 @@ the same processor time; what its samples cost is beside its scores.
 from __future__ import annotations
 
 import argparse
-import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from benchmarks.recipes import header
 from experiments import measures, page, playing
 from experiments.figures import COLOURS, tidy
-from experiments.sampling_cost import Budget, models
-from lightning_gans.callbacks import EMA
+from experiments.sampling_cost import fit, models
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Grid, Ring
 from lightning_gans.metrics import mode_coverage
-from lightning_gans.runs.atomic import write_text
 from lightning_gans.visualization.images import figure_image, new_figure
 
 METHODS = ("GAN", "WGANGP", "R3GAN", "VAE", "VAEBM", "DDPM")
@@ -38,14 +35,11 @@ def play(name: str, method: str, seed: int, a: argparse.Namespace) -> dict[str, 
     data, module = DATA[name](batch_size=256), models("Ring")[method]()
     if method == "DDPM":
         module.steps_back = module.process.respaced(a.calls)
-    trainer = pl.Trainer(max_steps=a.updates, max_epochs=-1, logger=False, enable_checkpointing=False,
-                         accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
-                         callbacks=[Budget(a.seconds), EMA(0.99)])  # fmt: skip
-    trainer.fit(module, datamodule=data)
+    updates = fit(module, data, a.seconds, a.updates)
     samples = module.sample(a.samples, seed=seed)
     found = mode_coverage(samples, data.modes, 4 * data.std)._asdict()
     found["distance"] = float(torch.cdist(samples.double(), data.modes.double()).min(1).values.mean())
-    return {"failed": None, "updates": trainer.global_step, "calls": module.network_calls, "scores": found,
+    return {"failed": None, "updates": updates, "calls": module.network_calls, "scores": found,
             "drawn": [[round(v, 3) for v in row] for row in samples[:500].tolist()]}  # fmt: skip
 
 
@@ -67,7 +61,6 @@ def main() -> None:
     a = p.parse_args()
     torch.set_num_threads(1)
     playing._quiet()
-    commit = header("")[1].removeprefix("- commit: ")
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     tables: list[str] = []
     for data in a.data:
@@ -77,10 +70,9 @@ def main() -> None:
         for method in METHODS:
             for seed in a.seeds:
                 path = Path(a.runs) / f"modes-{data}-{method}-{seed}-{a.seconds:g}-{a.samples}-{a.calls}.json"
-                if not path.exists():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    write_text(path, json.dumps(play(data, method, seed, a) | {"commit": commit}))
-                found.setdefault(data, {}).setdefault(method, []).append(json.loads(path.read_text()))
+                found.setdefault(data, {}).setdefault(method, []).append(
+                    playing.once(path, partial(play, data, method, seed, a))
+                )
             results = found[data][method]
             cells = [measures.spread(float(r["scores"][score]) for r in results) for score in SCORES]
             cells += [str(results[0]["calls"]), measures.spread(float(r["updates"]) for r in results)]

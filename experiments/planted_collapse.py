@@ -10,7 +10,7 @@ ring the features are the points themselves, on digits those of the LeNet. Besid
 from __future__ import annotations
 
 import argparse
-import json
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.recipes import header
-from experiments import measures, page
+from experiments import measures, page, playing
 from experiments.figures import COLOURS, tidy
 from lightning_gans.datamodules import Digits, Ring
 from lightning_gans.metrics import ClassifierExtractor, GenerativeScores, uniformity_gap
-from lightning_gans.runs.atomic import write_text
 from lightning_gans.visualization.images import figure_image, new_figure
 
 PLANTED = {
@@ -98,18 +96,15 @@ def main() -> None:
                     copies=[1, 2, 4, 8, 16, 32])  # fmt: skip
     a: argparse.Namespace = p.parse_args()
     torch.set_num_threads(1)
-    commit = header("")[1].removeprefix("- commit: ")
+    features = cache(features_of)
     found: dict[str, list[dict[str, Any]]] = {}
     tables: list[str] = []
     for data in a.data:
-        x, mode = features_of(data, a.samples)
         for seed in a.seeds:
-            gaps = play(x, mode, {"neighbours": a.lost, "any": a.lost, "copies": a.copies}, seed)
-            result = {"failed": None, "commit": commit, "gaps": gaps}
-            path = Path(a.runs) / f"planted-{data}-{seed}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(result))
-            found.setdefault(data, []).append(result)
+            levels = {"neighbours": a.lost, "any": a.lost, "copies": a.copies}
+            path = Path(a.runs) / f"planted-{data}-{seed}-{playing.told(a.samples, levels)}.json"
+            made = lambda: {"failed": None, "gaps": play(*features(data, a.samples), levels, seed)}  # noqa: B023, E731
+            found.setdefault(data, []).append(playing.once(path, made))
         tables += ["", f"## {data}", "", "| planted | level | gap of uniformity | FID | above all gaps of none |",
                    "|---|---|---|---|---|"]  # fmt: skip
         rise = ["", "| planted | share of steps at which the gap rises | FID rises |", "|---|---|---|"]

@@ -11,13 +11,12 @@ import importlib
 import inspect
 import json
 import logging
-import multiprocessing
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import partial
+from concurrent.futures import as_completed
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.orphans import pool
 from benchmarks.recipes import header
 from lightning_gans import TECHNIQUES, callbacks, datamodules, networks, regularizers, wrappers
 from lightning_gans.compat.lightning import callbacks as lightning_callbacks
@@ -326,7 +326,7 @@ def sweep(games: Mapping[str, Game], seeds: Iterable[int], arguments: argparse.N
     """
     runs, seeds = Path(arguments.runs), list(seeds)
     runs.mkdir(parents=True, exist_ok=True)
-    commit = header("")[1].removeprefix("- commit: ")
+    at = commit()
     todo: dict[Path, Game] = {}
     paths: dict[str, list[Path]] = {}
     for name, game in games.items():
@@ -343,21 +343,42 @@ def sweep(games: Mapping[str, Game], seeds: Iterable[int], arguments: argparse.N
         getattr(datamodules, name)().prepare_data()  # once, so that no two games download it
 
     def keep(path: Path, result: Result) -> None:
-        write_text(path, json.dumps({**result, "game": todo[path], "commit": commit}))
+        write_text(path, json.dumps({**result, "game": todo[path], "commit": at}))
 
     bar = partial(tqdm, total=len(todo), desc="games", disable=not todo)
     if arguments.jobs == 1:
         for path, game in bar(todo.items()):
             keep(path, play(game))
     else:
-        with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            jobs = {pool.submit(play, game): path for path, game in todo.items()}
+        with pool(arguments.jobs) as processes:
+            jobs = {processes.submit(play, game): path for path, game in todo.items()}
             for job in bar(as_completed(jobs)):
                 if job.exception() is None:
                     keep(jobs[job], job.result())
         for job in jobs:
             job.result()  # raises what went wrong, now that all the others are kept
     return {name: [json.loads(path.read_text()) for path in found] for name, found in paths.items()}
+
+
+@cache
+def commit() -> str:
+    """Of the code that plays, as it was when it was first asked for."""
+    return header("")[1].removeprefix("- commit: ")
+
+
+def once(path: Path, made: Callable[[], Result]) -> Result:
+    """What is kept in a file, with the commit it was made at; made if it is not there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        at = commit()
+        write_text(path, json.dumps(made() | {"commit": at}))
+    result: Result = json.loads(path.read_text())
+    return result
+
+
+def told(*values: Any) -> str:
+    """A short name of values that a result depends on, for its file's."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def _key(game: Game) -> str:

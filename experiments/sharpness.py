@@ -8,8 +8,8 @@ modes and quality stands what SAM is for: the largest eigenvalue of the Hessian 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.recipes import header
 from experiments import measures, page, playing
 from experiments.figures import COLOURS, tidy
 from lightning_gans import GAN, networks
@@ -26,7 +25,6 @@ from lightning_gans.callbacks import EMA
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Grid, Ring
 from lightning_gans.metrics import mode_coverage
-from lightning_gans.runs.atomic import write_text
 from lightning_gans.visualization.images import figure_image, new_figure
 
 DATA = {"Ring": Ring, "Grid": Grid}
@@ -91,7 +89,6 @@ def main() -> None:
     a = p.parse_args()
     torch.set_num_threads(1)
     playing._quiet()
-    commit = header("")[1].removeprefix("- commit: ")
     games: dict[str, dict[str, float]] = {"none": {}}
     games |= {f"{who}, rho {rho:g}": dict.fromkeys(keys, rho) for who, keys in WHERE.items() for rho in a.rhos}
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
@@ -105,11 +102,8 @@ def main() -> None:
                 path = (
                     Path(a.runs) / f"sam-{name}-{told.replace(', ', '-')}-{seed}-{a.updates}-{a.width}-{a.samples}.json"
                 )
-                if not path.exists():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    result = play(data, options, seed, a.updates, a.width, a.samples)
-                    write_text(path, json.dumps(result | {"commit": commit}))
-                found.setdefault(name, {}).setdefault(told, []).append(json.loads(path.read_text()))
+                made = partial(play, data, options, seed, a.updates, a.width, a.samples)
+                found.setdefault(name, {}).setdefault(told, []).append(playing.once(path, made))
             results = found[name][told]
             cells = [measures.spread(float(r[k]) for r in results) for k in ("modes", "quality", "eigenvalue", "loss")]
             tables.append(f"| {told} | {' | '.join(cells)} |")

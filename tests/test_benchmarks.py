@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from benchmarks import overhead, speed
+from benchmarks import orphans, overhead, speed
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 
 TINY = dataclasses.replace(
@@ -42,3 +46,47 @@ def test_our_data_lie_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "MemoryLoader", lambda *a, device, **k: devices.append(device) or loader(*a, **k))
     speed.ours(TINY, 2, "cpu")
     assert devices == ["cpu"]
+
+
+# ---------------------------------------------------------------------- whoever started them is killed
+AT_WORK = """
+import multiprocessing, os, time
+from orphans import end_with_parent, pool
+
+def work(leads):
+    if leads:
+        os.setpgrp()
+    end_with_parent()
+    print("x", flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    for leads in {leads}:
+        {start}
+    time.sleep(60)
+"""
+POOL = "processes = pool(1); processes.submit(print, 'x', flush=True).result(); processes.submit(time.sleep, 60)"
+FORK = "multiprocessing.get_context('fork').Process(target=work, args=(leads,)).start()"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")
+@pytest.mark.parametrize(("start", "leads"), [(POOL, [False]), (FORK, [False, True, False])], ids=["pool", "fork"])
+def test_no_process_outlives_a_parent_that_is_killed(start: str, leads: list[bool], tmp_path: Path) -> None:
+    """The output's end comes when the last process that could write to it is gone."""
+    (tmp_path / "at_work.py").write_text(AT_WORK.format(start=start, leads=leads))
+    environment = os.environ | {"PYTHONPATH": str(Path(orphans.__file__).parent)}  # alone, without torch
+    command = [sys.executable, str(tmp_path / "at_work.py")]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+    assert parent.stdout is not None
+    for _ in leads:
+        assert parent.stdout.readline() == b"x\n"
+    parent.kill()
+    parent.communicate(timeout=20)  # raises if anyone holds it still
+
+
+def test_whoever_starts_processes_lets_them_follow() -> None:
+    for folder in ("benchmarks", "experiments"):
+        for path in (Path(__file__).parents[1] / folder).glob("*.py"):
+            text = path.read_text()
+            assert "ProcessPoolExecutor" not in text or path.stem == "orphans", path
+            assert ".Process(" not in text or "    end_with_parent()\n" in text, path

@@ -65,6 +65,21 @@ def test_a_game_is_played_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert first["a"] == again["b"] and [r["game"]["updates"] for r in again["c"]] == [5, 5]
 
 
+def test_what_is_kept_is_not_made_again(tmp_path: Path) -> None:
+    made: list[int] = []
+    for value in (1, 2):
+        found = playing.once(tmp_path / "new" / "a.json", lambda: {"value": made.append(value) or value})  # noqa: B023
+        assert found == {"value": 1, "commit": playing.commit()}
+    assert made == [1] and playing.told(1, [2]) == playing.told(1, (2,)) != playing.told(1, [3])
+
+
+def test_every_experiment_keeps_its_games() -> None:
+    """So that one that is broken off goes on, and a page is written anew without playing."""
+    for name in EXPERIMENTS:
+        text = (ROOT / "experiments" / f"{name}.py").read_text()
+        assert "playing.once(" in text or "playing.sweep(" in text, name
+
+
 def test_a_game_begins_with_the_weights_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The start is played once per seed, for all games that go on from it, and is there only as a whole."""
     start = playing.toy_game("Ring", 2, width=4, technique="gan", ema=None)
@@ -263,6 +278,10 @@ EXPERIMENTS: dict[str, list[str]] = {
     ],
     "modes_at_equal_time": ["--data", "Ring", "--seconds", "0.1", "--calls", "2", "--samples", "600"],
     "sharpness": ["--data", "Ring", "--width", "8", "--rhos", "0.05"],
+    "exemplars": ["--samples", "100", "--each", "2", "--pool", "20", "--classifier_steps", "2"],
+    "otdd_order": [
+        *("--moments", "1", "2", "--width", "4", "--each", "12", "--items", "110", "--classifier_steps", "2"),
+    ],
     "planted_collapse": ["--data", "Ring", "--samples", "50", "--copies", "1", "2"],
     "spaces": [
         *("--updates", "2", "--widths", "2", "2", "2", "--latent_dim", "4", "--directions", "2", "--steps", "1"),
