@@ -133,7 +133,7 @@ def figure(found: dict[str, list[playing.Result]]) -> Image.Image:
 def main() -> None:
     """Play, print, write."""
     p = page.parser(__doc__, updates=400, moments=[50, 100, 200, 400], width=64, each=90, items=400,
-                    classifier_steps=300, wrong=[0.0, 0.05, 0.1, 0.2, 0.4], good=0.8)  # fmt: skip
+                    classifier_steps=300, wrong=[0.0, 0.05, 0.1, 0.2, 0.4], good=0.3)  # fmt: skip
     a = p.parse_args()
     a.moments = sorted({min(m, a.updates) for m in a.moments})
     torch.set_num_threads(1)
