@@ -8,10 +8,10 @@ Run from the repository's root::
 
 Stages: environment, extractor (the classifier that scores), exactness (CUDA graphs, resuming, bf16-mixed, the compiled
 double backward pass), speed (beside plain loops), transformer (TransGAN), training (four techniques against the clock),
-results (generators and samples), styles (StyleGAN2, if there is time left). Each runs in a process of its own, within
-its own seconds and before the end of all, and leaves ``OUT/<stage>.json`` as soon as there is anything to say, so that
-one that fails, hangs or is cut off loses nothing of the others. A classifier that lies in ``OUT/classifiers`` is used
-again, so that scores of several runs can be compared.
+results (generators and samples), styles (StyleGAN2) and text (character WGAN-GP, RelGAN), if there is time left. Each
+runs in a process of its own, within its own seconds and before the end of all, and leaves ``OUT/<stage>.json`` as soon
+as there is anything to say, so that one that fails, hangs or is cut off loses nothing of the others. A classifier that
+lies in ``OUT/classifiers`` is used again, so that scores of several runs can be compared.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from torch import Tensor
 
-from benchmarks import gpu_report, gpu_stages, gpu_training, gpu_transformer
+from benchmarks import gpu_report, gpu_stages, gpu_text, gpu_training, gpu_transformer
 from benchmarks.gpu_games import Setting
 from benchmarks.parts import Job, Row, Send, together, write_json
 
@@ -65,6 +65,7 @@ STAGES = {
     "training": Stage(gpu_training.training, 300, 60),
     "results": Stage(gpu_training.results, 40, 20),
     "styles": Stage(gpu_training.styles, 90, 20),
+    "text": Stage(gpu_text.text, 100, 25),
 }
 
 

@@ -30,8 +30,10 @@ is the plain loop with channels_last, fused Adam, and real and fake scored in on
 SPEED = ["ms", "ratio", "ratio_min", "ratio_max", "ratio_to_skilled", "busy", "share_of_floor", "peak_mib",
          "first_calls_s", "rounds", "updates"]  # fmt: skip
 WORDS = "## What it showed\n"
-STAGES = ("environment", "extractor", "exactness", "speed", "transformer", "training", "styles", "results")
+STAGES = ("environment", "extractor", "exactness", "speed", "transformer", "training", "styles", "text",
+          "results")  # fmt: skip
 EXACT = ["updates", "eager_twice", "graphs", "churn", "resume", "graphs_bits", "churn_bits", "resume_bits"]
+TEXT = [*(f"metrics/js-{n}" for n in (1, 2, 3, 4)), "js-2/held_out", "js-2/independent"]
 PENALTY = ["dtype", "penalty", "gradient", "first_call_s"]
 
 
@@ -70,6 +72,9 @@ def part(name: str, found: Row) -> str:
         lines.append(table({n: r for n, r in rows.items() if "dtype" in r}, PENALTY))
     elif name == "transformer":
         lines.append(table(rows, ["ms", "updates_per_second", "updates", "batch"]))
+    elif name == "text":
+        lines.append("JS in bits of the n-grams of 640 texts to the training part; TF32.")
+        lines.append(table(rows, ["ms", "updates_per_second", "updates", "batch", "seconds_trained", *TEXT]))
     elif name in ("training", "styles"):
         width = "width 128" if name == "training" else "the widths of configs/cifar10/style_gan2.yaml"
         lines.append(f"{found.get('at_once', 1)} at once; graphs, bf16-mixed, {width}, averaged weights, scored by "

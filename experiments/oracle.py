@@ -5,7 +5,8 @@
 An LSTM with random weights, the oracle, writes the training text. A language model learns it by maximum likelihood;
 from there, the same start for all games of a seed, go on: maximum likelihood itself, RelGAN, SeqGAN, and SeqGAN's
 controls, whose rewards are a constant or those of other texts. SeqGAN's discriminator has learnt before, in a game in
-which the generator stayed. Of each the last and the best generator are sampled at ten temperatures, which makes two
+which the generator stayed. LeakGAN, whose generator is another, has a start of its own and is slow: ``--leak 100``
+plays so many updates of it. Of each the last and the best generator are sampled at ten temperatures, which makes two
 curves in the plane of NLL_oracle (is what it writes likely?) and held-out NLL_gen (does it write all that is?).
 """
 
@@ -27,6 +28,7 @@ from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import OracleText
 from lightning_gans.functional.modes import copied, evaluating
 from lightning_gans.metrics import distinct
+from lightning_gans.networks import LeakGANGenerator, SeqGANDiscriminator
 from lightning_gans.tools.text import TEMPERATURES
 from lightning_gans.visualization.images import figure_image, new_figure
 
@@ -34,8 +36,16 @@ Point = dict[str, float]
 
 
 def language_model(generator: Any, discriminator: nn.Module, latent_dim: int, **options: Any) -> MLE:
-    """Maximum likelihood, as a game whose discriminator is none."""
-    return MLE(generator, **options)
+    """Maximum likelihood, as a game whose discriminator is none, or one that waits for the next game."""
+    model = MLE(generator, **options)
+    if list(discriminator.parameters()):
+        model.discriminator = discriminator.requires_grad_(False)
+    return model
+
+
+def leaky(shape: tuple[int, int], critic: dict[str, Any], **size: int) -> LeakGANGenerator:
+    """LeakGAN's generator, which reads a discriminator of these sizes."""
+    return LeakGANGenerator(SeqGANDiscriminator(shape, **critic), shape, **size)
 
 
 def point(net: Any, data: Any, held_out: Tensor, samples: int, seed: int, temperature: float) -> Point:
@@ -137,6 +147,17 @@ def games(a: argparse.Namespace) -> dict[str, playing.Game]:
                           {"embedding": 32, "representations": 8, "filters": a.filters // 4, "kernels": [2, 3, 4]}],
         "options": {"lr_g": a.rel_rate, "lr_d": a.rel_rate},
     }  # fmt: skip
+    leak = {
+        "generator": ["experiments.oracle.leaky", {"critic": critic, **size}],
+        "discriminator": seq["discriminator"],
+    }
+    d_alone = {**before, **leak, "technique": "leak_gan", "start": {**start, **leak, "watch": []}}
+    read = {**start, **leak, "start": d_alone}
+    leaking = {
+        "LeakGAN, the start": read,
+        "LeakGAN": {**seq, **leak, "technique": "leak_gan", "start": read, "updates": a.leak,
+                    "options": {"rollouts": a.rollouts, "d_steps": a.d_steps, "lr_d": 1e-3, "baseline": "batch"}},
+    }  # fmt: skip
     longer = {**model, "start": start, "updates": a.updates, "options": {"lr_mle": 1e-2}}
     return {
         "maximum likelihood, the start": start,
@@ -146,6 +167,7 @@ def games(a: argparse.Namespace) -> dict[str, playing.Game]:
         "SeqGAN, baseline": {**seq, "start": before, "options": {**own, "baseline": "batch"}},
         "control: permuted reward": {**seq, "start": before, "options": {**own, "reward": "permuted"}},
         "control: constant reward": {**seq, "start": before, "options": {**own, "reward": "constant"}},
+        **(leaking if a.leak else {}),
     }  # fmt: skip
 
 
@@ -154,20 +176,34 @@ def at_one(which: str, name: str) -> Any:
     return lambda result: next(p[name] for p in result["kept"]["Curves"][which] if p["temperature"] == 1)
 
 
-def above(which: str, starts: dict[int, list[Point]]) -> Any:
-    """How much higher a curve lies than that of its start: held-out NLL_gen at equal NLL_oracle, mean over points."""
+def own_start(result: playing.Result) -> tuple[int, bool]:
+    """With which start a system is compared: of its seed, and of its kind of generator."""
+    return result["game"]["seed"], "leaky" in result["game"]["generator"][0]
+
+
+def above(which: str, starts: dict[Any, list[Point]], x: str = "nll_oracle", y: str = "nll_gen") -> Any:
+    """How much higher a curve lies than that of its start: y at equal x, mean over points."""
 
     def found(result: playing.Result) -> float:
         gaps: list[float] = []
         for p in result["kept"]["Curves"][which]:
-            for a, b in pairwise(starts[result["game"]["seed"]]):
-                if a["nll_oracle"] <= p["nll_oracle"] <= b["nll_oracle"]:
-                    share = (p["nll_oracle"] - a["nll_oracle"]) / (b["nll_oracle"] - a["nll_oracle"])
-                    gaps.append(p["nll_gen"] - a["nll_gen"] - share * (b["nll_gen"] - a["nll_gen"]))
+            for pair in pairwise(starts[own_start(result)]):
+                a, b = sorted(pair, key=lambda point: point[x])
+                if a[x] <= p[x] <= b[x] and a[x] < b[x]:
+                    gaps.append(p[y] - a[y] - (p[x] - a[x]) / (b[x] - a[x]) * (b[y] - a[y]))
                     break
         return statistics.fmean(gaps) if gaps else math.nan
 
     return found
+
+
+def leak_told(a: argparse.Namespace) -> str:
+    """The line of the protocol on LeakGAN."""
+    return (
+        f"LeakGAN: manager and worker of LSTM 32/32; {a.mle} updates by maximum likelihood, D alone as for SeqGAN, "
+        f"as many by maximum likelihood again, which is its start, then {a.leak} updates, Adam 1.5e-3, D by Adam "
+        "1e-3, baseline of the batch, maximum likelihood in each (mle_weight 1)"
+    )
 
 
 def planes(found: dict[str, list[playing.Result]], truth: float) -> Image.Image:
@@ -190,7 +226,7 @@ def main() -> None:
     """Play, print, write."""
     p = page.parser(
         __doc__, updates=150, mle=624, before=80, vocabulary=100, length=20, items=10_000, samples=1000, filters=64,
-        rollouts=4, d_steps=10, rate=3e-3, rel_rate=1e-3, temperatures=list(TEMPERATURES),
+        rollouts=4, d_steps=10, rate=3e-3, rel_rate=1e-3, leak=0, temperatures=list(TEMPERATURES),
     )  # fmt: skip
     arguments = p.parse_args()
     found = playing.sweep(games(arguments), arguments.seeds, arguments)
@@ -198,7 +234,8 @@ def main() -> None:
     held_out = data.reference("test")[0]
     with torch.no_grad():
         truth = float(data.oracle.nll(held_out[len(held_out) // 2 :]).mean())
-    starts = {r["game"]["seed"]: r["kept"]["Curves"]["last"] for r in next(iter(found.values()))}
+    starts = {own_start(r): r["kept"]["Curves"]["last"]
+              for name, results in found.items() if name.endswith("the start") for r in results}  # fmt: skip
     columns: measures.Columns = {
         "NLL_oracle, last": at_one("last", "nll_oracle"),
         "NLL_gen, last": at_one("last", "nll_gen"),
@@ -234,6 +271,7 @@ def main() -> None:
         f"update of G, Adam {a.rel_rate:g} for both, inverse temperature 1 to 100",
         f"scores: {a.samples:,} texts at each temperature, the same noise at all; NLL in nats a token; at temperature "
         "1 where none is told; NLL_gen at a temperature is of p^(1/temperature)",
+        *([leak_told(a)] if a.leak else []),
         "best: the lowest NLL_oracle + NLL_gen at temperature 1 of the 10 measurements after the first update, by "
         "other texts and the other half of the held-out part",
         "above the start: NLL_gen of a curve's points minus that of the start's curve at equal NLL_oracle, on the line "

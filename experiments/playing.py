@@ -173,7 +173,8 @@ def _data(name: str, options: Game, batch_size: int) -> Any:
 def _sources(name: str, options: Game) -> set[str]:
     """The data sets that a data module is made of."""
     inner = [_sources(value[0], value[1]) for value in options.values() if _is_data(value)]
-    return set().union(*inner) or ({name} if hasattr(getattr(datamodules, name), "prepare_data") else set())
+    own = getattr(getattr(datamodules, name), "prepare_data", None)  # Lightning's does nothing
+    return set().union(*inner) or ({name} if own not in (None, pl.LightningDataModule.prepare_data) else set())
 
 
 def scored(game: Game) -> str:
@@ -242,6 +243,8 @@ def play(game: Game) -> Result:
     module, data = build(game)
     if "start" in game:
         weights = ends(game["start"] | {"seed": game["seed"]}, Path(game["folder"]).parent)
+        own = {name.split(".")[0] for name in module.state_dict()}  # it may have fewer networks
+        weights = {name: value for name, value in weights.items() if name.split(".")[0] in own}
         assert not module.load_state_dict(weights, strict=False).unexpected_keys  # missing: a classifier that is new
     clock, memory = Clock(), Memory()
     rows = Rows(clock)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import orphans, overhead, speed
+from benchmarks import orphans, overhead, speed, text
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 
 TINY = dataclasses.replace(
@@ -90,3 +90,10 @@ def test_whoever_starts_processes_lets_them_follow() -> None:
             text = path.read_text()
             assert "ProcessPoolExecutor" not in text or path.stem == "orphans", path
             assert ".Process(" not in text or "    end_with_parent()\n" in text, path
+
+
+def test_text_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    text.main(["--references", "20", "--samples", "5", "--updates", "2"])
+    told = capsys.readouterr().out
+    assert "| BLEU-5's table of 20 references | " in told and "| 20 scores by it | " in told
+    assert "One-hot batches: " in told
