@@ -1,8 +1,9 @@
-"""The scripts of examples/, from beginning to end: in a few updates each, and with --runslow as they are."""
+"""The scripts of examples/: what they import is there; with --runslow from beginning to end, short and as they are."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import runpy
 from pathlib import Path
@@ -35,6 +36,7 @@ def shown(out: str) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 def test_own_images(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     found = played("own_images", monkeypatch, "--shapes=80", "--updates=4")
     out = capsys.readouterr().out
@@ -45,6 +47,7 @@ def test_own_images(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert (len(found["data"].split_files("train")), len(found["data"].split_files("test"))) == (72, 8)
 
 
+@pytest.mark.slow
 def test_own_project(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("datasets", reason="datasets is not installed: pip install -e '.[datasets]'")
     monkeypatch.setenv("HF_HOME", str(Path.cwd()))
@@ -54,6 +57,7 @@ def test_own_project(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert [entry["step"] for entry in found["theirs"][1].history] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_text_gan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     Path("own.txt").write_text("the cat sat on a mat and the dog sat on the cat while rain fell on a hat\n" * 20)
     options = ["--text=own.txt", "--likelihood=4", "--updates=2", "--samples=20"]
@@ -94,6 +98,10 @@ def test_examples_are_short_and_told(path: Path) -> None:
     text = path.read_text()
     assert f"python examples/{path.name}" in text and "one CPU core" in (ast.get_docstring(ast.parse(text)) or "")
     assert len(text.splitlines()) < 160
+    asked = [node for node in ast.parse(text).body if isinstance(node, ast.ImportFrom)]
+    for node in asked:
+        if (node.module or "").partition(".")[0] == "lightning_gans":
+            assert all(hasattr(importlib.import_module(str(node.module)), name.name) for name in node.names)
     root = EXAMPLES.parent
     assert any(f"examples/{path.name}" in page.read_text() for page in (root / "docs").glob("*.md"))
     assert "(examples" in (root / "README.md").read_text()
