@@ -331,8 +331,8 @@ def gallery() -> str:
     for page in sorted((DOCS / "results").glob("*.md")):
         if shown := re.search(r"!\[.*?\]\((\S+\.png)\)", page.read_text()):
             figures.append(card(title(page), f"results/{shown[1]}", f"results/{page.name}"))
-    shown = [card(t.name, f"{PICTURES}/{t.stem}.png", f"techniques/{t.stem}.md") for t in techniques()]
-    return GALLERY.format(techniques="\n\n".join(shown), figures="\n\n".join(figures))
+    portraits = [card(t.name, f"{PICTURES}/{t.stem}.png", f"techniques/{t.stem}.md") for t in techniques()]
+    return GALLERY.format(techniques="\n\n".join(portraits), figures="\n\n".join(figures))
 
 
 def result_index() -> str:
