@@ -2,7 +2,7 @@ PYTHON ?= python3
 SECONDS_EACH ?= 3600
 OUT ?= runs/gpu
 
-.PHONY: help test test-slow test-lowest lint types bench bench-speed bench-gpu gpu cifar10-gpu clean
+.PHONY: help test test-slow test-lowest lint types docs bench bench-speed bench-gpu gpu cifar10-gpu clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ lint:  ## ruff
 types:  ## mypy, on an installed copy (an editable one hides datamodules and callbacks from it)
 	$(PYTHON) -m pip install -q --no-deps --upgrade --target build/types .
 	cd / && MYPYPATH=$(CURDIR)/build/types $(PYTHON) -m mypy --config-file $(CURDIR)/setup.cfg -p lightning_gans
+
+docs:  ## the documentation site in build/site, every link checked; pip install -e '.[docs]' first
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --config-file website/mkdocs.yml
 
 bench:  ## speed against a plain loop (docs/results/overhead.md)
 	$(PYTHON) -m benchmarks.overhead

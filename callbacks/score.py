@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, rng
 from lightning_gans.engine.contract import Samples, require
 from lightning_gans.runs.atomic import write_text
+from lightning_gans.runs.card import best_entry
 
 
 def labels_as_in(known: Tensor | None, n: int, num_classes: int | None, seed: int) -> tuple[Tensor | None, str]:
@@ -75,16 +75,17 @@ class ScoreCallback(Asks):
 
     # ------------------------------------------------------------------ results
     def best(self, metric: str) -> dict[str, float]:
-        """The entry of ``history`` with the best value of ``metric`` (full name, or a part of it such as ``fid``)."""
+        """The entry of ``history`` with the best value of ``metric`` (full name, or a part of it such as ``fid``).
+
+        Update 0, where nothing is trained, counts only where there is no other.
+        """
         names = {name for entry in self.history for name in entry if name != "step"}
         matching = [name for name in names if name == metric or metric in name.split("/")]
         if len(matching) != 1:
             raise ValueError(
                 f"metric must be one of {', '.join(sorted(names)) or '(none measured yet)'}, got {metric!r}."
             )
-        entries = [e for e in self.history if not math.isnan(e.get(matching[0], math.nan))] or self.history
-        highest = any(part in self.higher_is_better for part in matching[0].split("/"))
-        return (max if highest else min)(entries, key=lambda entry: entry[matching[0]])
+        return best_entry(self.history, matching[0], self.higher_is_better) or self.history[-1]
 
     @property
     def state_key(self) -> str:

@@ -24,8 +24,8 @@ def last(result: Result, name: str) -> float:
 
 
 def best(result: Result, name: str) -> float:
-    """The best value: the lowest FID or divergence, the highest share or number of modes."""
-    found = [value for _, value in series(result, name) if not math.isnan(value)]
+    """The best value after the first update: the lowest FID or divergence, the highest share or number of modes."""
+    found = [value for step, value in series(result, name) if step > 0 and not math.isnan(value)]
     lower = any(part in ("fid", "kid", "reverse_kl", "w1") or part.startswith("js-") for part in name.split("/"))
     return (min if lower else max)(found) if found and not result["failed"] else math.nan
 

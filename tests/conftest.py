@@ -2,22 +2,27 @@
 
 The tests of a file run on one worker, so that what they share is made once. A file that takes three times the CPU
 seconds of ``times.json`` fails the run; ``--record`` writes those that it takes into that file.
+
+The process that hands tests to the workers waits for them, and they for it: it does not import torch.
 """
 
 from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import importlib.metadata
 import itertools
 import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +30,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
 import pytest
-import torch
 
-torch.set_num_threads(1)
+# pytest writes each test file anew for its assertions, which takes 5 s: once a change, not once a run and worker. The
+# processes that tests start find the library compiled.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.fsync = lambda descriptor: None  # waits for the disk, which only a power cut could tell (see test_atomic.py)
 # Lightning reads what all installed packages say of themselves for every Trainer.
 importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
@@ -48,6 +56,20 @@ def pytest_configure(config: pytest.Config) -> None:
     """Classifiers for the scores are trained once per run, by whichever worker comes first."""
     if not hasattr(config, "workerinput"):
         os.environ["LIGHTNING_GANS_CACHE"] = tempfile.mkdtemp(prefix="lightning_gans-tests-")
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        import torch
+
+        torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Of two workers the second begins at the other end: each compiles half of the files for both."""
+    if getattr(session.config, "workerinput", {}).get("workerid") == "gw1":
+        files = sorted(Path(__file__).parent.glob("test_*.py"))
+        for path in reversed(files[len(files) // 2 :]):
+            with suppress(Exception):  # which the collection tells
+                importlib.import_module(path.stem)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -128,6 +150,7 @@ def _quiet_and_seeded(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     for logger in LIGHTNINGS:
         if logger.level != logging.ERROR:  # setting it empties a cache of all loggers
             logger.setLevel(logging.ERROR)
+    torch = sys.modules["torch"]  # not every process with this file needs it
     torch.default_generator.manual_seed(0)  # `torch.manual_seed` takes ten times as long
 
 

@@ -293,6 +293,9 @@ def test_what_to_type_next(
     ):
         monkeypatch.setattr("sys.argv", [program, "fit"])
         assert command("fit") == f"{words} fit"
+    monkeypatch.setattr("sys.argv", ["my_script.py", "--folder", "fit"])  # it calls us, and has options of its own
+    assert command("fit") == f"{words} fit"
+    monkeypatch.setattr("sys.argv", [program, "fit"])
     monkeypatch.setattr("sys.executable", "/elsewhere/bin/python3")
     assert command("fit").startswith(words) and shell.python() == "/elsewhere/bin/python3"
     find = importlib.util.find_spec
@@ -513,8 +516,8 @@ def test_a_wrong_key_in_a_file(capsys: pytest.CaptureFixture[str], where: str) -
         (["test"], "test needs --ckpt_path"),
         (["predict", "--samples=3"], "predict needs --ckpt_path"),
         (["validate"], "error: The command must be fit, test, predict, boost, "),
-        (["reprot"], "score or sweep, got reprot: did you mean report?"),
-        (["foo"], "score or sweep, got foo."),
+        (["reprot"], "sweep or workspace, got reprot: did you mean report?"),
+        (["foo"], "sweep or workspace, got foo."),
         (
             ["fit", "--config=ring"],
             "must be a file or a recipe, got ring: did you mean ring/ada_gan, ring/ddpm, ring/ga",

@@ -13,7 +13,7 @@ from common import equal
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gans import GAN, WGANGP, GANModule
+from lightning_gans import GAN, WGANGP, GANModule, load
 from lightning_gans.compat.lightning import callbacks, loggers, pl
 
 EXAMPLES = Path(__file__).parent / "dropin_examples"
@@ -59,6 +59,23 @@ def test_own_conditional_networks_obey_the_label() -> None:
     left = result["model"].sample(300, labels=torch.zeros(300, dtype=torch.long))
     assert right.mean(0).tolist() == pytest.approx([1.0, 0.0], abs=0.35)
     assert left.mean(0).tolist() == pytest.approx([-1.0, 0.0], abs=0.35)
+
+
+def test_a_generator_that_needs_labels_tells_how_many_there_are() -> None:
+    class Needs(nn.Linear):
+        def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+            return super().forward(z) + labels[:, None]
+
+    model = WGANGP(generator := Needs(3, 2), nets()[1], latent_dim=3)
+    with pytest.raises(
+        ValueError, match=r"^generator must tell num_classes, an attribute, as it needs labels, got none"
+    ):
+        model.sample(4)
+    assert model.sample(4, torch.tensor([0, 1, 2, 3])).shape == (4, 2), "nobody needs to know how many, for these"
+    generator.num_classes = 4  # type: ignore[assignment]
+    assert model.sample(4).shape == (4, 2)
+    with pytest.raises(ValueError, match=r"^labels were given, but the generator takes none"):
+        WGANGP(*nets(), latent_dim=3).sample(4, torch.zeros(4, dtype=torch.long))
 
 
 @pytest.mark.parametrize("form", ["x", "(x,)", "(x, y)", "(x, None)"])
@@ -125,6 +142,31 @@ def test_resumes_in_a_users_own_trainer(tmp_path: Path) -> None:
     whole = fit(14)
     fit(6)
     assert equal(fit(14, str(tmp_path / "6.ckpt")), whole)
+
+
+def test_in_somebodys_own_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A LightningCLI of one's own with run=False: it builds what its arguments name, and fits it by itself."""
+    from lightning_gans.compat.lightning import pl_cli
+
+    class CLI(pl_cli.LightningCLI):
+        def add_arguments_to_parser(self, parser: Any) -> None:
+            parser.add_argument("--note", default="")
+            parser.link_arguments("trainer.max_steps", "note", compute_fn=str)
+
+    networks = [f"--model.{n}=lightning_gans.networks.Toy{n.capitalize()}" for n in ("generator", "discriminator")]
+    pairs = [(n, k, v) for n in ("generator", "discriminator") for k, v in (("shape", "[2]"), ("width", 8))]
+    sizes = [f"--model.{n}.init_args.{k}={v}" for n, k, v in pairs]
+    args = ["--model=lightning_gans.WGANGP", *networks, *sizes, "--model.generator.init_args.latent_dim=3"]
+    args += ["--model.latent_dim=3", "--data=lightning_gans.datamodules.Ring", "--data.init_args.batch_size=4"]
+    args += ["--trainer.max_steps=3", "--trainer.accelerator=cpu", "--trainer.logger=false", "--trainer.max_epochs=-1"]
+    args += [f"--trainer.default_root_dir={tmp_path}", "--trainer.enable_progress_bar=false"]
+    cli = CLI(GANModule, pl.LightningDataModule, subclass_mode_model=True, subclass_mode_data=True, run=False,
+              seed_everything_default=0, args=args, trainer_defaults={"enable_model_summary": False})  # fmt: skip
+    assert cli.trainer.global_step == 0 and cli.config["note"] == "3"
+    cli.trainer.fit(cli.model, cli.datamodule)
+    assert type(cli.model) is WGANGP and cli.trainer.global_step == 3
+    cli.trainer.save_checkpoint(tmp_path / "a.ckpt")
+    assert equal(load(tmp_path / "a.ckpt").state_dict(), cli.model.state_dict()), "it tells its networks"
 
 
 def test_readme_and_docs_quote_the_examples() -> None:

@@ -15,7 +15,18 @@ import torch
 from common import trainer
 from PIL import Image
 
-from experiments import convergence, measures, oracle, page, playing, robust, samplers, style_transfer
+from experiments import (
+    convergence,
+    exemplars,
+    measures,
+    oracle,
+    otdd_order,
+    page,
+    playing,
+    robust,
+    samplers,
+    style_transfer,
+)
 from lightning_gans import RobustWGAN
 from lightning_gans.datamodules import Blob, Contaminated, Ring
 from lightning_gans.datamodules.downloaded import default_root
@@ -73,6 +84,37 @@ def test_what_is_kept_is_not_made_again(tmp_path: Path) -> None:
         found = playing.once(tmp_path / "new" / "a.json", lambda: {"value": made.append(value) or value})  # noqa: B023
         assert found == {"value": 1, "commit": playing.commit()}
     assert made == [1] and playing.told(1, [2]) == playing.told(1, (2,)) != playing.told(1, [3])
+
+
+def test_a_few_items_of_each_class_and_all_the_others() -> None:
+    data = exemplars.Few(each=3, seed=1)
+    labels = [data.reference(split)[1] for split in ("train", "test")]
+    assert torch.bincount(labels[0]).tolist() == [3] * 10 and len(labels[1]) == 1797 - 30
+    again, other = (exemplars.Few(each=3, seed=seed).reference()[0] for seed in (1, 2))
+    assert torch.equal(data.reference()[0], again) and not torch.equal(again, other)
+    images = torch.rand(200, 1, 8, 8)
+    images[..., [0, -1], :] = images[..., [0, -1]] = -1
+    moved = exemplars.moved(images, torch.Generator().manual_seed(0))
+    assert moved.shape == images.shape and 10 < int((moved == images).flatten(1).all(1).sum()) < 40  # of nine places
+    torch.testing.assert_close(moved.sum((1, 2, 3)), images.sum((1, 2, 3)))  # what leaves was ground
+
+
+def test_copies_are_nearer_to_training_items() -> None:
+    own = torch.Generator().manual_seed(0)
+    trained, held_out, fresh = (torch.randn(n, 5, generator=own) for n in (400, 100, 1000))
+    assert exemplars.nearer_to_training(fresh, trained, held_out) == pytest.approx(0.5, abs=0.05)
+    assert exemplars.nearer_to_training(0.1 * fresh, trained, held_out) == pytest.approx(0.5, abs=0.15)  # blurred
+    copies = trained[:300] + 0.01 * fresh[:300]
+    assert exemplars.nearer_to_training(copies, trained[:100], held_out) > 0.6
+    assert exemplars.nearer_to_training(copies[:100], trained[:100], held_out) > 0.95
+
+
+def test_the_order_of_generators() -> None:
+    rows = [{"otdd": 3.0, "fid": 1.0, "accuracy": 0.2}, {"otdd": 2.0, "fid": 3.0, "accuracy": 0.8}]
+    seen = {str(i): row for i, row in enumerate([*rows, {"otdd": 1.0, "fid": 2.0, "accuracy": 0.9}])}
+    assert otdd_order.correlation(seen, "otdd") == pytest.approx(1)
+    assert otdd_order.correlation(seen, "fid") == pytest.approx(-0.5)
+    assert math.isnan(otdd_order.correlation(seen, "otdd", 0.5))  # of two there is no order to tell
 
 
 def test_every_experiment_keeps_its_games() -> None:
@@ -250,6 +292,7 @@ QUICK = {
     "finite_difference",
     "learned_width",
     "planted_collapse",
+    "preference",
     "sampling_cost",
 }  # the others take their time
 EXPERIMENTS: dict[str, list[str]] = {
@@ -322,6 +365,10 @@ EXPERIMENTS: dict[str, list[str]] = {
         *("--moments", "1", "2", "--width", "4", "--each", "12", "--items", "110", "--classifier_steps", "2"),
     ],
     "planted_collapse": ["--data", "Ring", "--samples", "50", "--copies", "1", "2"],
+    "preference": [
+        *("--items", "64", "--held_out", "20", "--more_updates", "1", "--updates", "2", "--width", "2"),
+        *("--reward_steps", "3", "--weights", "1", "--betas", "1"),
+    ],
     "spaces": [
         *("--updates", "2", "--widths", "2", "2", "2", "--latent_dim", "4", "--directions", "2", "--steps", "1"),
         *("--samples", "2", "--fakes", "0", "--items", "64"),

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from torch import nn
 
-from lightning_gans.cli import main
+from lightning_gans.cli import main, parsing
 from lightning_gans.cli.parsing import innermost, prepared
+from lightning_gans.datamodules import GANDataModule
 
 NETS = {
     "generator": {"class_path": "ToyGenerator", "init_args": {"width": 8, "num_classes": 3}},
@@ -161,3 +163,18 @@ def test_a_bare_name_is_not_taken_from_torchvision(capsys: pytest.CaptureFixture
     (line,) = refused(capsys, "--config=ring.yaml", *args)
     assert "must be a class of this library or a full path, as torchvision." in line
     assert ("ResNetGenerator" in line) == ("ResNet" in where)
+
+
+class Linear(nn.Linear):
+    """Has the name of another class."""
+
+
+def test_a_bare_name_means_what_jsonargparse_finds() -> None:
+    names = ("DCGANGenerator", "PixelShuffle", "Module", "None", "torch.nn.Linear")
+    asked: list[tuple[Any, str]] = [*((nn.Module, name) for name in names), ((GANDataModule, nn.Module), "Ring")]
+    asked += [(GANDataModule, name) for name in ("Ring", "GANDataModule", "DCGANGenerator")]
+    for base, name in asked:
+        assert parsing._by_name(base, name) == parsing._RESOLVE(base, name)
+    assert parsing._by_name(nn.Module, "DCGANGenerator") == "lightning_gans.networks.DCGANGenerator"
+    with pytest.raises(ValueError, match="Multiple subclasses with name Linear"):
+        parsing._by_name(nn.Module, "Linear")

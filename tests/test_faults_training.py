@@ -24,6 +24,7 @@ from lightning_gans.functional.penalties import finite_difference_penalty, gradi
 from lightning_gans.functional.robust import softplus_weights
 from lightning_gans.metrics.generative import GenerativeScores
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+from lightning_gans.runs.card import card
 from lightning_gans.samplers.calibration import logistic_fit
 from lightning_gans.wrappers import spectral_norm
 
@@ -146,6 +147,22 @@ def test_a_score_is_saved_once(top_k: int, tmp_path: Path) -> None:
     found = {Path(path).stem: float(value) for path, value in best.best_k_models.items()}
     assert found == ({"step=8": 4.0} if top_k == 1 else {"step=4": 5.0, "step=8": 4.0})
     assert "check_monitor_top_k" not in vars(best)
+
+
+def test_the_untrained_score_is_never_the_best(tmp_path: Path) -> None:
+    """Not of a callback, nor on a card, and no later weights are saved under it, nor a fit stopped."""
+    best = callbacks.ModelCheckpoint(tmp_path, "{step}", "metrics/told", every_n_train_steps=2)
+    stopping = callbacks.EarlyStopping("metrics/told", patience=1)
+    scores = Scores(4, [1.0, 5.0, 4.0, 4.5, 4.6])
+    used = {"callbacks": [scores, best, stopping], "enable_checkpointing": True, "default_root_dir": tmp_path}
+    t = trainer(max_steps=20, **used)
+    t.fit(make("gan"), plain(8, 4))
+    assert t.global_step == 12 and Path(best.best_model_path).stem == "step=8"
+    assert scores.best("told") == {"step": 8, "metrics/told": 4.0}
+    t.save_checkpoint(tmp_path / "last.ckpt")
+    assert "| told | 4.5 | 12 | 4 | 8 |" in card(torch.load(tmp_path / "last.ckpt", weights_only=True))
+    scores.history = scores.history[:1]
+    assert scores.best("told")["step"] == 0, "there is no other"
 
 
 def test_whoever_keeps_all_checkpoints_has_all(tmp_path: Path) -> None:

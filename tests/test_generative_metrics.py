@@ -23,7 +23,7 @@ from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.datamodules.digits import Digits
 from lightning_gans.datamodules.toy1d import PointMass, RareTail1D
 from lightning_gans.datamodules.toy2d import Ring, SwissRoll
-from lightning_gans.metrics import InceptionExtractor, content_hash, to_uint8, wasserstein1
+from lightning_gans.metrics import InceptionExtractor, content_hash, extractors, to_uint8, wasserstein1
 from lightning_gans.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
@@ -213,7 +213,10 @@ def test_the_score_is_that_of_the_samples() -> None:
 
 
 def test_checkpoint_and_early_stopping_find_the_score(tmp_path: Path) -> None:
-    """The best checkpoint is the best entry of the history; a score that does not improve stops the run."""
+    """The best checkpoint is the best entry of the history; a score that does not improve stops the run.
+
+    That of update 0 is nothing to improve on.
+    """
     metrics = flat(every_n_steps=2)
     best = pl_callbacks.ModelCheckpoint(
         tmp_path, monitor=FLAT, every_n_train_steps=2, save_top_k=1, filename="{step}", auto_insert_metric_name=False
@@ -227,7 +230,7 @@ def test_checkpoint_and_early_stopping_find_the_score(tmp_path: Path) -> None:
     stopping = pl_callbacks.EarlyStopping(FLAT, patience=2, min_delta=1e9, check_on_train_epoch_end=True)
     short = DataLoader(TensorDataset(Digits().reference()[0][:32].float() / 127.5 - 1), 8)
     trainer = fit(make_images("wgan", d_steps=1), metrics, stopping, data=short, max_steps=100)
-    assert trainer.global_step == 24 and [entry["step"] for entry in metrics.history] == [0, 12, 24]
+    assert trainer.global_step == 36 and [entry["step"] for entry in metrics.history] == [0, 12, 24, 36]
 
 
 def test_best_and_state(tmp_path: Path) -> None:
@@ -277,8 +280,15 @@ def test_trainer_test_scores(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------------- invisible to training
 @pytest.mark.parametrize("own_data", [True, False])
-def test_training_is_the_same_with_and_without(own_data: bool, tmp_path: Path) -> None:
+def test_training_is_the_same_with_and_without(own_data: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit, although a classifier is trained on the way; nothing of it enters the module."""
+    train, trained = extractors._train_classifier, []
+
+    def shortly(network: Any, images: Tensor, labels: Tensor, epochs: int, title: str) -> None:
+        trained.append(epochs)
+        train(network, images, labels, 1, title)
+
+    monkeypatch.setattr(extractors, "_train_classifier", shortly)
 
     def data() -> Any:
         return Digits(batch_size=8) if own_data else noisy_digits()
@@ -289,9 +299,9 @@ def test_training_is_the_same_with_and_without(own_data: bool, tmp_path: Path) -
     fit(plain, data=data(), max_steps=5)
     after = torch.get_rng_state()
     torch.manual_seed(2)
-    cache = str(tmp_path) if own_data else None  # trained once
-    metrics = flat(2, extractor="lenet", metrics=("fid", "is", "kid"), kid_subsets=2, cache_dir=cache)
+    metrics = flat(2, extractor="lenet", metrics=("fid", "is", "kid"), kid_subsets=2, cache_dir=str(tmp_path))
     fit(measured, metrics, data=data(), max_steps=5)
+    assert len(trained) == 1
     assert len(metrics.history) == 4
     assert torch.equal(torch.get_rng_state(), after)
     assert equal(state(plain), state(measured))

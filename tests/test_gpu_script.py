@@ -6,8 +6,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fresh import python
 
 from benchmarks import gpu, gpu_report
 from benchmarks.gpu import STAGES, Setting, Stage
@@ -33,7 +32,7 @@ def version(name):
     return known(name)
 metadata.version = version
 sys.meta_path = [finder for finder in sys.meta_path if "Editable" not in str(getattr(finder, "__name__", ""))]
-sys.argv = ["gpu", *sys.argv[1:]]
+sys.argv = ["gpu", *%s]
 runpy.run_module("benchmarks.gpu", run_name="__main__")
 """
 
@@ -154,18 +153,18 @@ def test_a_part_of_cifar_will_do(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------- real stages
-def script(out: Path, *arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", BLOCKED, "--device", "cpu", "--scale", "0.01", "--out", str(out), *arguments]
+def script(out: Path, *arguments: str, fork: bool = False) -> str:
+    given = ["--device", "cpu", "--scale", "0.01", "--out", str(out), *arguments]
     environment = {k: v for k, v in os.environ.items() if k != "LIGHTNING_GANS_DATA"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds)
+    return python(BLOCKED % given, ROOT, out.with_name("told"), environment, fork, seconds=900)
 
 
 def test_it_runs_not_installed_without_jsonargparse_and_torch_fidelity(tmp_path: Path) -> None:
-    done = script(tmp_path, "--stages", "environment")
-    assert done.returncode == 0, done.stderr
+    told = script(tmp_path / "out", "--stages", "environment", fork=True)
+    tmp_path = tmp_path / "out"
     row = strictly(tmp_path / "environment.json")
     assert row["card"] == "CPU" and row["source"].startswith("made-up images") and row["tflops_tf32"] > 0
-    assert done.stdout.splitlines()[-1].startswith("| environment | ")
+    assert told.splitlines()[-1].startswith("| environment | ")
     page = gpu_report.write(tmp_path, tmp_path / "gpu.md").read_text()
     assert "On one CPU, scale 0.01; made-up images" in page and "## Environment" in page
 
@@ -185,8 +184,7 @@ def test_every_stage_is_in_the_report(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_rehearsal_of_every_stage(tmp_path: Path) -> None:
-    done = script(tmp_path, seconds=900)
-    assert done.returncode == 0, done.stderr
+    script(tmp_path := tmp_path / "out")
     rows = {name: strictly(tmp_path / f"{name}.json") for name in STAGES}
     for name, row in rows.items():
         assert "error" not in row, (name, row)

@@ -84,6 +84,8 @@ OTHERS: dict[str, set[str]] = {  # packages beside Python's own
         "torch",
         "torchmetrics",
         "tqdm",
+        "wandb",
+        "wandb_workspaces",
         "yaml",
     },
 }

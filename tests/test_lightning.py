@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from fresh import python
 from test_light_imports import HEAVY
 
 import lightning_gans
@@ -43,20 +43,17 @@ assert issubclass(callbacks.EMA, L.Callback) and issubclass(datamodules.Ring, L.
 """
 
 
-def python(code: str, folder: Path) -> str:
-    """Run code in a fresh interpreter."""
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+BOTH = pytest.mark.parametrize("fork", [True, pytest.param(False, marks=pytest.mark.slow)])  # see fresh.py
 
 
-def test_lightning(tmp_path: Path) -> None:
+@BOTH
+def test_lightning(tmp_path: Path, fork: bool) -> None:
     if importlib.util.find_spec("lightning") is None:
         pytest.skip("lightning is not installed")
     check = "import sys; print([m for m in sys.modules if m == 'pytorch_lightning'])"
     code = f"{WORKING_TORCHVISION}\nimport lightning as L\nfrom lightning_gans import WGANGP\n{TRAIN}\n{check}"
-    assert python(code, tmp_path).splitlines()[-1] == "[]"  # one Lightning is enough
+    told = python(code, tmp_path, tmp_path / "told", os.environ, fork)
+    assert told.splitlines()[-1] == "[]"  # one Lightning is enough
 
 
 # Refuses what a module of ours asks for by itself; Lightning and torchmetrics import some of these of their own.
@@ -72,7 +69,8 @@ builtins.__import__ = guarded
 """
 
 
-def test_the_library_first(tmp_path: Path) -> None:
+@BOTH
+def test_the_library_first(tmp_path: Path, fork: bool) -> None:
     """It needs no heavy package, and builds on pytorch_lightning, whatever is imported later, torchvision too."""
     if importlib.util.find_spec("pytorch_lightning") is None:
         pytest.skip("pytorch_lightning is not installed")
@@ -92,7 +90,7 @@ import pytorch_lightning as L
 {TRAIN}
 print(unasked)
 """
-    assert python(code, tmp_path).splitlines()[-1] == "[]"
+    assert python(code, tmp_path, tmp_path / "told", os.environ, fork).splitlines()[-1] == "[]"
 
 
 def test_this_process() -> None:
@@ -165,17 +163,19 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path, library: str | None, 
 
 
 NATIVE = f"_C{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+STABLE = f"_C_stable{importlib.machinery.EXTENSION_SUFFIXES[-1]}"  # of torchvision 0.29
 
 
+@pytest.mark.parametrize("library", [NATIVE, STABLE])
 def test_shim_does_nothing_where_the_ops_load(
-    shim: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    shim: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: str
 ) -> None:
-    tried = install(monkeypatch, tmp_path, NATIVE, loads=True)
+    tried = install(monkeypatch, tmp_path, library, loads=True)
     assert shim.declare_missing_ops() is False and shim._library is None
-    assert tried == [str(tmp_path / NATIVE)]
+    assert tried == [str(tmp_path / library)]
 
 
-@pytest.mark.parametrize("library", [NATIVE, None])
+@pytest.mark.parametrize("library", [NATIVE, STABLE, None])
 def test_shim_declares_what_is_missing_once(
     shim: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: str | None
 ) -> None:

@@ -63,6 +63,7 @@ LINES = {
         "from lightning_gans.distributed import GANDDPStrategy, average, gather_objects",
         "from lightning_gans.callbacks import RankConsistency",
     ],
+    "docs/own-networks.md": ["from lightning_gans import SNGAN", "from lightning_gans import GAN"],
     "train.py": ["from lightning_gans.cli import main"],
     "docstrings": [
         "from lightning_gans.checkpoints import read_checkpoint",

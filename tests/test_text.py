@@ -29,7 +29,7 @@ from lightning_gans.metrics import Bleu, bleu, copied, distinct, jensen_shannon,
 from lightning_gans.metrics.text import TextScores, held_out_nll, ngrams
 from lightning_gans.networks import LanguageModel
 from lightning_gans.samplers import LatentLangevin
-from lightning_gans.tools.text import score_text, temperature_sweep
+from lightning_gans.tools.text import landmarks, score_text, temperature_sweep
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -342,6 +342,21 @@ def test_texts_of_an_oracle_are_independent_of_its_weights_and_of_others() -> No
         OracleText(5, 4, seed=-1)
 
 
+def test_landmarks_of_a_language_whose_law_is_known() -> None:
+    """Independent letters are as far from it as the law says, held-out text of as many texts is near."""
+    data = MarkovText()
+    found = landmarks(data, 4000, ["js"])
+    letters = data.law(1)
+    independent = jensen_shannon((letters[:, None] * letters).flatten(), data.law(2))
+    assert found["independent symbols"]["js-2/law"] == pytest.approx(float(independent), abs=0.01)
+    assert found["independent symbols"]["nll_gen"] == pytest.approx(-float((letters * letters.log()).sum()), abs=0.01)
+    assert found["held-out text"]["js-2/law"] < 0.001 and "nll_gen" not in found["held-out text"]
+    assert list(landmarks(data, 20_000, ["distinct"])) == ["independent symbols"], "there are 10,000 others"
+    assert landmarks(data, 50, ["js"], seed=1) != landmarks(data, 50, ["js"]) == landmarks(data, 50, ["js"])
+    with pytest.raises(ValueError, match="samples must be an integer >= 2, got 1"):
+        landmarks(data, 1)
+
+
 def test_a_sweep_sets_its_data_up() -> None:
     class Late(MarkovText):
         def setup(self, stage: str | None = None) -> None:
@@ -551,6 +566,9 @@ def test_a_run_from_fit_to_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[s
         main(["sweep", "--ckpt_path", str(run), "--temperatures", "0.5", "1", "--samples", "60"])
     rows = list(csv.DictReader((run / "sweep.csv").open()))
     assert [row["temperature"] for row in rows] == ["0.5", "1"] and said[-1].endswith("sweep.csv")
+    lines = landmarks(MarkovText(), 60)
+    assert json.loads((run / "sweep.json").read_text())["landmarks"] == lines
+    assert [line.partition(":")[0] for line in said[-3:-1]] == ["held-out text", "independent symbols"] == [*lines]
     curve = temperature_sweep(model, MarkovText(), [0.5, 1.0], 60)["curve"]
     assert [float(row["nll_gen"]) for row in rows] == pytest.approx([point["nll_gen"] for point in curve], rel=1e-6)
     for wrong, told in (

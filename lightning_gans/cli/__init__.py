@@ -3,7 +3,7 @@
 Beside them ``boost`` (rounds), ``score`` (images or text, whoever made them), ``sweep`` (text over temperatures),
 ``export`` (the generator as a file), ``directions`` (in the latent space), ``explain`` (what drives a classifier),
 ``guide`` (a diffusion, by one), ``classify`` and ``rewrite`` (text by styles), ``report`` (a run as a page),
-``compare`` (runs beside each other) and ``recipes`` (the configurations that are shipped).
+``compare`` (runs beside each other), ``workspace`` (of W&B) and ``recipes`` (the configurations that are shipped).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lightning_gans.cli.configuration import built, fit_networks_to_data, parame
 from lightning_gans.cli.gan_cli import GANCLI, SaveConfig
 from lightning_gans.cli.interruption import exit_status
 from lightning_gans.cli.mistakes import quiet, sentence_of, silence, told
-from lightning_gans.cli.pages import compare, report
+from lightning_gans.cli.pages import compare, report, workspace
 from lightning_gans.cli.parsing import prepared
 from lightning_gans.cli.recipes import MAIN, RECIPES, names, recipes
 from lightning_gans.compat.lightning import pl, utilities
@@ -43,12 +43,17 @@ from lightning_gans.stages import reweight
 from lightning_gans.techniques import TECHNIQUES
 
 
-def main(args: list[str] | None = None, default_config: Path | None = None) -> None:
+def main(args: list[str] | None = None, default_config: Path | None = None) -> Path | None:
     """Run the command line: ``lightning-gans``, and ``train.py`` of a clone.
 
-    ``default_config`` is what ``fit`` does when no ``--config`` is given; from a shell that is a shipped recipe.
-
     Lightning's own messages are left out but with ``--verbose``, which any command takes.
+
+    Args:
+        args: as they would be typed, for a call from Python; None takes the shell's.
+        default_config: what ``fit`` does when no ``--config`` is given; from a shell that is a shipped recipe.
+
+    Returns:
+        of ``fit``, ``test`` and ``predict`` called from Python the run's folder, else None.
     """
     given = list(sys.argv[1:] if args is None else args)
     shell_default, verbose = default_config or RECIPES / f"{MAIN}.yaml", "--verbose" in given
@@ -67,16 +72,17 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> N
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise SystemExit(141) from None
         else:
-            _train(given, shell_default if args is None else default_config, args is None)
+            return _train(given, shell_default if args is None else default_config, args is None)
+    return None
 
 
-def _train(args: list[str], default_config: Path | None, from_shell: bool) -> None:
+def _train(args: list[str], default_config: Path | None, from_shell: bool) -> Path | None:
     args = prepared(resolve(args, default_config, GANCLI.subcommands()))
     if from_shell:
         sys.argv[1:] = args
     silence()
     try:
-        GANCLI(
+        cli = GANCLI(
             GenerativeModule,
             GANDataModule,
             subclass_mode_model=True,
@@ -92,6 +98,7 @@ def _train(args: list[str], default_config: Path | None, from_shell: bool) -> No
         if (sentence := sentence_of(error)) is None:
             raise
         raise SystemExit(f"error: {sentence}") from error
+    return None if from_shell else cli.run_dir  # a shell would take it for an exit status
 
 
 def boost(args: list[str]) -> None:
@@ -187,7 +194,7 @@ def reweighted(config: Mapping[str, Any], base: Path, folder: Path, weights: str
 OTHERS = {
     "boost": boost, "classify": classify, "compare": compare, "directions": directions, "explain": explain,
     "export": export, "guide": guide, "recipes": recipes, "report": report, "rewrite": rewrite,
-    "score": score, "sweep": sweep,
+    "score": score, "sweep": sweep, "workspace": workspace,
 }  # fmt: skip
 
 __all__ = ["GANCLI", "OTHERS", "SaveConfig", "main"]

@@ -33,7 +33,7 @@ from lightning_gans.runs.metrics_csv import MetricsCSV
 from lightning_gans.stages.guidance import guided_scores
 from lightning_gans.stages.style_classifier import fit_style_classifier, style_accuracy
 from lightning_gans.tools.score import score_samples
-from lightning_gans.tools.text import TEMPERATURES, score_text, temperature_sweep
+from lightning_gans.tools.text import TEMPERATURES, landmarks, score_text, temperature_sweep
 from lightning_gans.tools.text import rewrite as rewritten
 from lightning_gans.visualization.images import save_image_atomic
 
@@ -106,10 +106,13 @@ def sweep(args: list[str]) -> None:
             raise SystemExit(f"error: {error}") from error
         data = built(yaml.safe_load(known[-1].read_text())["data"])
         found = temperature_sweep(model, data, own.temperatures, own.samples, own.metrics, own.seed)
+        found["landmarks"] = landmarks(data, own.samples, own.metrics, own.seed)
     names = [*found["curve"][0]]
     print(" ".join(f"{name:>12}" for name in names))
     for point in found["curve"]:
         print(" ".join(f"{point[name]:>12.4g}" for name in names))
+    for name, scores in found["landmarks"].items():
+        print(f"{name}: {', '.join(f'{score} {value:.4g}' for score, value in scores.items() if score in names)}")
     rows = [",".join(names), *(",".join(f"{point[name]:.8g}" for name in names) for point in found["curve"])]
     write_text(out, "\n".join(rows) + "\n")
     write_text(out.with_suffix(".json"), json.dumps(found, indent=2) + "\n")

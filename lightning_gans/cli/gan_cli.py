@@ -340,8 +340,10 @@ def _tell_configuration(logger: Any, text: str) -> None:
 
 
 def command(*args: str) -> str:
-    """What to type for this program with these arguments."""
+    """What to type for this program with these arguments; for ours, where it is a script with others of its own."""
     program = sys.argv[0]
+    if sys.argv[1:2] != ["boost"] and not {*sys.argv[1:2]} & GANCLI.subcommands().keys():
+        program = str(Path(sys.executable).with_name("lightning-gans"))
     return shlex.join(
         [python(), program, *args] if program.endswith(".py") else [typed(program, Path(program).name), *args]
     )

@@ -1,13 +1,16 @@
-"""Commands that show what runs have done: ``report`` and ``compare``."""
+"""Commands that show what runs have done: ``report``, ``compare`` and ``workspace``."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from lightning_gans.cli.mistakes import silence, told
+from lightning_gans.runs.record import read_record
 from lightning_gans.tools.compare import compare as compared
 from lightning_gans.tools.report import report as reported
+from lightning_gans.tools.workspace import layout, save_workspace
 
 
 def report(args: list[str]) -> None:
@@ -33,6 +36,23 @@ def compare(args: list[str]) -> None:
     with told():
         print(found := compared(own.runs, own.out, dict(_level(text) for text in own.reach)))
         print(f"\nComparison   {found.path}")
+
+
+def workspace(args: list[str]) -> None:
+    """``workspace``: a workspace and a report of W&B, of all that runs have logged: scores, samples, terms, time."""
+    parser = argparse.ArgumentParser("workspace", description=workspace.__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="Folders of runs, which tell what there is to show.")
+    parser.add_argument("--project", default=os.environ.get("WANDB_PROJECT") or "lightning_gans", help="Of W&B.")
+    parser.add_argument("--entity", default=os.environ.get("WANDB_ENTITY"), help="User or team; by default yours.")
+    parser.add_argument("--dry_run", action="store_true", help="Print what would be shown and stop.")
+    own = parser.parse_args(args)
+    with told():
+        if own.dry_run:
+            for title, panels in layout([read_record(run) for run in own.runs]).items():
+                print(title, *(f"  {panel}: {', '.join(names)}" for panel, names in panels.items()), sep="\n")
+            return
+        made = save_workspace(own.runs, own.project, own.entity)
+        print("Workspace    {}\nReport       {}".format(*made))
 
 
 def _level(text: str) -> tuple[str, float]:

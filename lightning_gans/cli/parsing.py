@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import json
 import pkgutil
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -230,7 +232,8 @@ def _own_defaults(parser_or_action: Any, prev_val: Any, value: Any) -> None:
             prev_val["init_args"].pop(key)
 
 
-def _required(of: Any) -> set[str]:
+@functools.cache
+def _required(of: Any) -> frozenset[str]:
     """Names of what a class, or function, cannot be called without."""
     has_default: dict[str, bool] = {}
     for owner in inspect.getmro(of) if inspect.isclass(of) else (of,):
@@ -239,8 +242,29 @@ def _required(of: Any) -> set[str]:
             for name, p in inspect.signature(call).parameters.items() if call is not object else ():
                 if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
                     has_default.setdefault(name, p.default is not p.empty)
-    return {name for name, default in has_default.items() if not default}
+    return frozenset(name for name, default in has_default.items() if not default)
+
+
+def _by_name(cls: Any, name: str) -> str:
+    """Full name of the class that is meant by a bare one: what jsonargparse finds, in a hundredth of its time.
+
+    It asks for each of the thousand networks that there are where it can be imported from.
+    """
+    classes = [cls] if inspect.isclass(cls) and name.isidentifier() else []
+    found = {c for c in classes if c.__name__ == name}
+    while classes:
+        new = [c for c in type.__subclasses__(classes.pop()) if "<locals>" not in c.__qualname__]
+        classes += new
+        found |= {c for c in new if c.__name__ == name}
+    if len(found) == 1 and not inspect.isabstract(only := found.pop()):
+        home = f"{only.__module__}.{only.__qualname__}"
+        if "._" not in home and getattr(sys.modules.get(only.__module__), name, None) is only:
+            return jsonargparse._typehints.get_import_path(only)
+    return _RESOLVE(cls, name)  # none, several, or an odd one, of which it tells
 
 
 _DISCARD = jsonargparse._typehints.discard_init_args_on_class_path_change
 jsonargparse._typehints.discard_init_args_on_class_path_change = _own_defaults
+_RESOLVE: Any = getattr(jsonargparse._typehints, "resolve_class_path_by_name", None)
+if _RESOLVE is not None:  # by this name it is a shortcut, without which everything works
+    jsonargparse._typehints.resolve_class_path_by_name = _by_name

@@ -19,6 +19,7 @@ _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
+_LIBRARIES = ("_C", "_C_stable")  # the second, of torchvision 0.29, ends the process where it finds schemas declared
 _library: torch.library.Library | None = None  # kept alive: torch undeclares a library's operators when it is collected
 
 
@@ -27,9 +28,9 @@ def native_library_loads() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
         return True  # nothing to mend
-    folder = Path(spec.origin).parent
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        if (library := folder / f"_C{suffix}").exists():
+    folder, suffixes = Path(spec.origin).parent, importlib.machinery.EXTENSION_SUFFIXES
+    for library in (folder / f"{name}{suffix}" for name in _LIBRARIES for suffix in suffixes):
+        if library.exists():
             try:
                 torch.ops.load_library(str(library))
             except OSError:

@@ -48,6 +48,11 @@ class GenerativeModule(Sampling):
         columns: which keys or places in a batch are ``real``, ``labels`` and ``weights``, such as
             ``{"real": "image", "labels": "digit"}``; None for the order above, and the usual keys.
 
+    Logged:
+        <player>/loss: what a player minimises: the sum of its terms, each of which is logged with its weight.
+        <player>/grad_norm: the norm of its gradient before it is clipped, if it is to be clipped.
+        time/images_seen: training samples that all ranks have seen, repetitions counted.
+
     Attributes:
         players: by name, in the order of their optimizers.
         counted: the player whose updates are ``global_step``.

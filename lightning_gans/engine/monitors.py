@@ -46,9 +46,12 @@ class Monitors:
                 vars(callback).pop("check_monitor_top_k", None)
 
     def is_new(self, who: str, name: str, step: int) -> bool:
-        """Whether a value has been measured, by now, since it was looked at last; it counts as looked at."""
+        """Whether a value has been measured, by now, since it was looked at last; it counts as looked at.
+
+        What was measured before the first update tells nothing of the weights that there are now.
+        """
         stamp = self.measured.get(name, step)
-        new = self.compared.get(who) != stamp
+        new = self.compared.get(who) != stamp and (stamp > 0 or name not in self.measured)
         self.compared[who] = stamp
         return new
 

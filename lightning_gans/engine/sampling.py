@@ -13,7 +13,7 @@ from lightning_gans import checks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.first_batch import sample_labels
 from lightning_gans.functional.columns import columns
-from lightning_gans.functional.conditional import conditional_call, takes_labels
+from lightning_gans.functional.conditional import conditional_call, needs_labels, takes_labels
 from lightning_gans.functional.modes import copied, evaluating
 from lightning_gans.functional.text import Vocabulary
 
@@ -131,7 +131,10 @@ class Sampling(pl.LightningModule):
         z = torch.randn(n, *self.noise_shape, generator=generator, dtype=parameter.dtype).to(parameter.device)
         if labels is None and self.num_classes is not None:
             labels = self.draw_labels(n, generator)
-        sample_labels(labels, n, self.num_classes)
+        if labels is None and needs_labels(self.network):
+            raise ValueError(f"{self.made_by} must tell num_classes, an attribute, as it needs labels, got none.")
+        if self.num_classes is not None or not takes_labels(self.network):  # else nothing tells how many there are
+            sample_labels(labels, n, self.num_classes)
         return z, None if labels is None else labels.to(parameter.device)
 
     def draw_labels(self, n: int, generator: torch.Generator | None = None) -> Tensor:

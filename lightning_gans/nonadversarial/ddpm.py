@@ -41,6 +41,13 @@ class DDPM(Walks):
     what it makes of z is then a function, of which interpolations can be drawn. ``samplers.Guided`` draws a sample to a
     class.
 
+    When: Good samples at any price of sampling; of images with labels by `samplers.Guided`.
+
+    Defaults: T and the rate of Adam are those of Ho et al., the cosine schedule of 2102.09672.
+
+    Departures: samples are clipped where they are images; regularization (dropout, an average of the weights) is left
+    to the network and ``callbacks.EMA``.
+
     Args:
         denoiser: (x_t, t), and labels if it takes any, to the noise, of the shape of x_t, or to (N, 2 C, ...) with a
             learned variance; as `networks.DiffusionMLP`, `networks.DiffusionUNet`, or ``diffusers.UNet2DModel``. t (N,)
@@ -59,6 +66,10 @@ class DDPM(Walks):
         clip_grad: largest norm of the gradient.
         accumulate: batches whose mean gradient makes one update.
         kwargs: ``cuda_graphs`` and ``columns`` of `GenerativeModule`.
+
+    Logged:
+        denoiser/mse: the first term, of noise.
+        denoiser/bound: with a learned variance: T / 1000 times L_t, in bits per dimension.
 
     Raises:
         ValueError: for settings out of range, and when training starts with a network that does not fit the data.

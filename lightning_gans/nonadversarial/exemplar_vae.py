@@ -44,7 +44,10 @@ class ExemplarVAE(VAE):
     excepted. Labels are not used. Departures: a normal density of pixels in place of Bernoulli's; exemplars are drawn
     without replacement; Adam; old codes are of the item's last encoding, not of the epoch's start.
 
-    Logged beside the terms: ``vae/bound``, the bound of log p(x) in nats, leave-one-out and with beta = 1.
+    When: Samples like given ones, as to augment the data of a classifier; a prior that needs no more than the data.
+
+    Defaults: all exemplars and no search; the released code draws 25,000 on MNIST and looks at the 10 nearest. The rest
+    is of :class:`VAE`.
 
     Args:
         encoder: samples (N, ...) to means and log variances (N, latent_dim), as `networks.VAEEncoder`.
@@ -53,6 +56,9 @@ class ExemplarVAE(VAE):
         exemplars: drawn for each update, >= 2; None takes all training items.
         neighbours: k >= 1, of these exemplars; None takes them all.
         kwargs: as for `VAE`.
+
+    Logged:
+        vae/bound: the bound of log p(x) in nats, leave-one-out and with beta = 1.
 
     Raises:
         ValueError: for settings out of range, and when training starts on data that are in no ``MemoryLoader``.

@@ -25,6 +25,12 @@ class MLE(GenerativeModule):
     of the training part goes on falling. A network may have further terms to minimise (``losses``, as of
     `networks.LeakGANGenerator`).
 
+    When: Text: before any text GAN, to begin with, and beside it, at several temperatures, to compare.
+
+    Defaults: Adam's rate and the clipping are those of SeqGAN's code.
+
+    Departures: none that is known.
+
     Args:
         generator: the language model, as `networks.LanguageModel`, or `networks.RelationalGenerator`, whose noise is
             (N, T V): ``length``, ``vocabulary_size``, ``nll(tokens)``
@@ -36,6 +42,9 @@ class MLE(GenerativeModule):
         accumulate_mle: batches whose mean gradient makes one update.
         cuda_graphs: see `GenerativeModule`.
         generator_checkpoint: whose generator's weights it begins with, as of `GAN`.
+
+    Logged:
+        mle/nll: nats per token of the training texts, padding included.
 
     Raises:
         TypeError: for a network that is no language model.

@@ -31,7 +31,11 @@ class VAE(GenerativeModule):
     p(x|z), without its noise. A decoder that takes labels is trained and sampled with them: p(x|z, y); the encoder has
     none.
 
-    Logged beside the terms: ``vae/bound``, the bound of log p(x) in nats with :math:`\beta = 1`.
+    When: A density of the data, codes of given samples, or a model in seconds; samples are blurred.
+
+    Defaults: our choice, but for the bound itself (beta = 1); s is learned.
+
+    Departures: s is one number, where the paper's decoder tells one for each pixel; Adam in place of Adagrad.
 
     Args:
         encoder: samples (N, ...) to means and log variances (N, latent_dim), as `networks.VAEEncoder`.
@@ -46,6 +50,11 @@ class VAE(GenerativeModule):
         clip_grad_vae: largest norm of the gradient.
         accumulate_vae: batches whose mean gradient makes one update.
         kwargs: ``cuda_graphs`` and ``columns`` of `GenerativeModule`.
+
+    Logged:
+        vae/reconstruction: -log p(x|z), in nats.
+        vae/kl: beta times the divergence.
+        vae/bound: the bound of log p(x) in nats with beta = 1.
 
     Raises:
         ValueError: for settings out of range, and when training starts with networks that do not fit each other.

@@ -54,6 +54,11 @@ class VAEBM(Walks, VAE):
     Attributes:
         phases: updates of each player, one after the other; None: all that are left.
 
+    When: A density, and samples with less of what a VAE has too much, at some network calls each.
+
+    Defaults: number of steps, spectral weight, replay, buffer and betas are of the released code for CIFAR-10 (step
+    size and rate are not: ours are for small data).
+
     Args:
         encoder: as of `VAE`.
         decoder: as of `VAE`.
@@ -73,6 +78,11 @@ class VAEBM(Walks, VAE):
         scheduler_energy: makes its learning rate scheduler.
         clip_grad_energy: largest norm of its gradient.
         kwargs: as for `VAE`.
+
+    Logged:
+        energy/contrast: mean energy of data less that of samples.
+        energy/spectral: alpha times the sum of singular values.
+        energy/real, energy/fake: mean energy of data, of samples: far apart, the training is about to diverge.
 
     Raises:
         ValueError: for settings out of range, and when training starts with networks that do not fit each other.

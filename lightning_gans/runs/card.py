@@ -63,12 +63,28 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
     return "\n".join([*lines, "", "## Configuration", "", "```yaml", text, "```", ""])
 
 
+def best_entry(history: Iterable[Mapping[str, float]], name: str, higher: Iterable[str]) -> Mapping[str, float] | None:
+    """The measurement with the best value of a score; None where it is NaN in all.
+
+    That of update 0 counts only where there is no other: nothing is trained there, and noise is as various as can be.
+
+    Args:
+        history: measurements, each ``step`` and values by name.
+        name: of the score, in full.
+        higher: parts of names of scores of which more is better.
+
+    >>> best_entry([{"step": 0, "js": 1.0}, {"step": 5, "js": 3.0}, {"step": 9, "js": 2.0}], "js", ())
+    {'step': 9, 'js': 2.0}
+    """
+    known = [entry for entry in history if not math.isnan(entry.get(name, math.nan))]
+    better = max if set(name.split("/")) & set(higher) else min
+    return better([e for e in known if e["step"] > 0] or known, key=lambda entry: entry[name], default=None)
+
+
 def _rows(history: list[dict[str, float]], higher: Iterable[str]) -> list[str]:
     rows = []
     for name in (n for n in history[-1] if n != "step"):
-        known = [e for e in history if not math.isnan(e.get(name, math.nan))]
-        if known:
-            best = (max if set(name.split("/")) & set(higher) else min)(known, key=lambda entry: entry[name])
+        if best := best_entry(history, name, higher):
             told = [f"{v:.4g} | {s:.0f}" for e in (history[-1], best) for v, s in [(e[name], e["step"])]]
             rows.append(f"| {name.removeprefix('metrics/')} | {' | '.join(told)} |")
     return rows

@@ -26,6 +26,11 @@ class AdaGAN(GAN):
     Departures: items are drawn with replacement; Adam in place of SGD; the default loss is the non-saturating one; h
     is kept within exp(+-15).
 
+    When: Modes that one generator loses: each round goes after what the mixture misses.
+
+    Defaults: "uniform", by which all components weigh the same, is one of the released code's; rates are those of
+    :class:`DCGAN`.
+
     Args:
         generator: Q; or a `MixtureGenerator`, as a finished round's, whose last component trains on.
         discriminator: raw scores (N,).

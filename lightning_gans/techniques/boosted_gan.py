@@ -24,13 +24,17 @@ class BoostedGAN(GAN):
     Each batch of fakes holds a share s of G's samples and 1 - s of G_1's, with weights w = p / s and (1 - p) / (1 - s),
     so that E w f is E_q f. Against the best D the best G_1 is (p_d - p G)_+ / (1 - p), where p_d >= p G
     (``functional.residual``). With ``learn_p``, p = sigmoid(a) descends the same loss: dL / dp = E_G l_G - E_{G_1} l_G,
-    which is zero where D takes both components for equally real. ``g/p`` is logged.
+    which is zero where D takes both components for equally real.
 
     ``sample`` draws from q, so that the result can be boosted again; all but the last component are then frozen. Real
     samples may have weights of their own: feed the tail often by ``datamodules.TailSampled``.
 
-    There is no paper and no code, so that all defaults are our choice. Adam does not feel the factor 1 - p in the loss
-    of G_1. Penalties on the gradient are not weighted.
+    When: A trained generator that lacks a part of the data, a tail say, and is not to be touched.
+
+    Defaults: our choice, since there is no paper and no code.
+
+    Departures: none, for want of a paper. Penalties on the gradient are not weighted, and Adam does not feel the factor
+    1 - p in the loss of G_1.
 
     Args:
         generator: G_1; or a `MixtureGenerator`, as a finished run's, whose last component trains on.
@@ -42,6 +46,9 @@ class BoostedGAN(GAN):
         share: s, in (0, 1).
         learn_p: train p, by the optimizer of G_1.
         loss: as of :class:`GAN`.
+
+    Logged:
+        g/p: the mixture's p, with ``learn_p``.
 
     Raises:
         ValueError: for settings out of range, for a mixture with a ``base``.

@@ -28,6 +28,9 @@ class CTGAN(WGANGP):
     of the adversarial term, where both are here the term's own; the paper has distances where code and this have
     squares.
 
+    When: Where a penalised critic of few data overfits: the term looks at real samples, which the interpolates of WGAN-
+    GP seldom meet.
+
     Args:
         generator: see :class:`WGANGP`, as for the remaining arguments.
         discriminator: the critic f with dropout, scores (N,).
@@ -36,6 +39,9 @@ class CTGAN(WGANGP):
         margin: M' >= 0; 0 in the code.
         lr_g: learning rate of the generator's Adam.
         lr_d: learning rate of the critic's Adam.
+
+    Logged:
+        d/consistency: lambda_2 times the consistency term.
 
     Raises:
         ValueError: for a weight or margin out of range; when training starts, for a critic without a linear layer.

@@ -21,6 +21,10 @@ class DCGAN(GAN):
 
     Departures: z is standard normal, not uniform.
 
+    When: Pictures soon, with convolutional networks and BatchNorm and without a penalty to pay for.
+
+    Defaults: Rate, beta1 and a z of length 100 are the paper's; beta2 is Adam's own.
+
     Args:
         generator: see :class:`GAN`, as for the remaining arguments.
         discriminator: raw scores (N,).

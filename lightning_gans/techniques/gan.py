@@ -32,6 +32,11 @@ class GAN(GANModule):
 
     Departures: Adam instead of the paper's SGD with momentum.
 
+    When: A first game, and the plain one that others are compared with; ``loss="non_saturating"`` unless the value
+    function itself is the question.
+
+    Defaults: k = 1 and the minimax loss are the paper's; Adam's rates and betas are those of :class:`DCGAN`.
+
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.
         discriminator: raw scores (N,).
@@ -40,6 +45,13 @@ class GAN(GANModule):
         d_steps: the paper's k.
         generator_checkpoint: a checkpoint, or the folder of a run (its best one, else the last), whose generator's
             weights, averaged if they are, G begins with; of any model with such a generator, as `MLE` for text.
+
+    Logged:
+        d/adversarial: D's loss by the scores of real and generated samples.
+        g/adversarial: G's loss by the scores of generated samples.
+        d/real: mean score of real samples.
+        d/fake: mean score of generated samples.
+        d/wasserstein: of the Wasserstein loss: the critic's estimate of the distance, without penalties.
 
     Raises:
         ValueError: for an unknown loss; with a relativistic one, for ``g_batch_factor`` above 1 if D is conditional or

@@ -53,6 +53,11 @@ class GANControl(StyleGAN2):
 
     Overrides :meth:`generator_batch`, :meth:`after_discriminator_step`, :meth:`sample`.
 
+    When: Attributes by request, each of which a formula or a frozen network can measure.
+
+    Defaults: weight, thresholds and ramp are our choice, in deviations; no mixing, as in the code. Else as
+    :class:`StyleGAN2`.
+
     Args:
         generator: see :class:`StyleGAN2`, as for the remaining arguments; with styles, one with these ``groups``.
         discriminator: raw scores (N,).
@@ -67,6 +72,10 @@ class GANControl(StyleGAN2):
         tau_different: in deviations, > tau_same.
         ramp: generator updates in which the term comes to its weight.
         style_mixing: as of StyleGAN2; mixtures would lend a sample another's attributes.
+
+    Logged:
+        g/<attribute>_same: lambda times the contrast of pairs that share the attribute's part of z.
+        g/<attribute>_different: the same of all others.
 
     Raises:
         ValueError: for settings out of range, groups that do not sum to latent_dim or that the generator does not

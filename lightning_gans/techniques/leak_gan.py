@@ -35,15 +35,19 @@ class LeakGAN(SeqGAN):
     (its ``generator_checkpoint``), then this, is the paper's alternation before the game. What the rollout policy
     reads is the same copy, not a delayed one.
 
-    Logged: as of SeqGAN, ``g/reward`` before ranks are taken; ``g/followed``, the mean of r. **Controls** are SeqGAN's,
-    of both rewards: constant, Q = r = 1; permuted, which also is what the released code's rescaling comes to, whose
-    values go by no score.
+    **Controls** are SeqGAN's, of both rewards: constant, Q = r = 1; permuted, which also is what the released code's
+    rescaling comes to, whose values go by no score.
 
     Departures: real texts are in each update, where the paper has an epoch of maximum likelihood now and then; r is the
     mean over those goals that there are; the goals before the first are none, where the code learns one; one gradient
     is clipped, of manager and worker; no temperature in training, which is an argument of sampling.
 
     Overrides :meth:`make_fake`, :meth:`cycle`, :meth:`after_discriminator_step`.
+
+    When: Longer texts, where a reward at the end of a sentence says too little of its parts.
+
+    Defaults: rollouts and the rate are those of the released code for length 20; delta (there 16, of what is no rank)
+    and ``mle_weight`` are our choice. Else as :class:`SeqGAN`.
 
     Args:
         generator: see :class:`SeqGAN`, as for the remaining arguments; `networks.LeakGANGenerator`, made of this D.
@@ -53,6 +57,13 @@ class LeakGAN(SeqGAN):
         mle_weight: of real texts in G's loss, >= 0: what a token of theirs is worth, the rewards being at most 1.
         rollouts: N.
         lr_g: learning rate of the generator's Adam.
+
+    Logged:
+        g/manager: L_m.
+        g/adversarial: L_w, the worker's.
+        g/mle: both of real texts, times ``mle_weight``.
+        g/reward: mean of R before ranks are taken.
+        g/followed: mean of r: how far the worker goes where the goals point.
 
     Raises:
         TypeError: for a generator of another kind.

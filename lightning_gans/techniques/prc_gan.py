@@ -49,6 +49,8 @@ class PRCGAN(CTGAN):
     linearly, which the recipe says and the defaults here do not; r is taken from logits, and log r within +-10; the
     consistency term draws dropout masks of its own; C's BatchNorm averages stay as they are in generator steps.
 
+    When: Reweighted fakes (``ratio_clip=None``) on toys and data with outliers; clipping to see what it does.
+
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.
         discriminator: the critic f, scores (N,).
@@ -67,6 +69,15 @@ class PRCGAN(CTGAN):
         lr_c: learning rate of C's Adam.
         clip_grad_c: largest gradient norm of C.
         scheduler_c: as ``scheduler_d``, for C.
+
+    Logged:
+        d/donsker_varadhan: the bound, E f(x) - log E exp f(G(z)).
+        d/effective_share: 1 / mean W^2: as if so large a share of the fakes counted, and alike.
+        d/weight_max: the largest W.
+        g/clipped: share of the fakes whose ratio is clipped.
+        g/ratio_q05, g/ratio_q50, g/ratio_q95: quantiles of r.
+        c/real, c/fake: C's loss on real and on generated samples.
+        c/accuracy: share of both that C tells right.
 
     Raises:
         ValueError: for settings out of range; for ``ratio_clip`` without a classifier, with ``accumulate_g`` or

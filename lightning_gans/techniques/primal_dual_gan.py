@@ -37,12 +37,12 @@ class PrimalDualGAN(GANModule):
     "js" the first term is the saturating one, and f1 is unbounded below, so that p~ may exceed p_g's largest value, 1.
     "wasserstein" wants a Lipschitz D: give it a ``GradientPenalty``, or weight normalisation.
 
-    Also logged, as means: ``g/p_g``, its logarithm ``g/log_p_g``, ``g/p_target`` (p~) and ``g/d_real`` (D(x_i)); and
-    ``g/adversarial_gradient`` and ``g/kernel_gradient``, the norms of the two terms' gradients by the batch of fakes,
-    and ``g/gradient_cosine``, of the angle between them, caught on their way back at no cost.
-
     With ``alpha=0`` it is :class:`GAN` by its minimax or Wasserstein loss. Departures: Adam; sigma and alpha are our
     choice, since no value was found; ``relative``, ``features``, ``saturating=False`` and the schedule are additions.
+
+    When: A saturating game that is stuck; with a wide kernel, and alpha about sigma squared.
+
+    Defaults: our choice, all of them: no values were published; Adam as in :class:`DCGAN`.
 
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.
@@ -60,6 +60,19 @@ class PrimalDualGAN(GANModule):
         features: network in whose (flattened) output distances are measured, frozen and in evaluation mode; None for
             the samples themselves.
         d_steps: k_0.
+
+    Logged:
+        d/adversarial: minus what D ascends.
+        d/real: mean score of real samples.
+        d/fake: mean score of generated samples.
+        g/adversarial: the first term of what G descends.
+        g/kernel: the second one.
+        g/p_g, g/log_p_g: mean density of the fakes at the data, and of its logarithm.
+        g/p_target: mean of p~.
+        g/d_real: mean of D(x_i).
+        g/adversarial_gradient, g/kernel_gradient: norms of the two terms' gradients by the batch of fakes, caught on
+            their way back at no cost.
+        g/gradient_cosine: of the angle between them.
 
     Raises:
         ValueError: for settings out of range, for a conditional D with ``g_batch_factor`` above 1; in the first step,

@@ -34,6 +34,8 @@ class R3GAN(GAN):
 
     Overrides :meth:`cycle`, to move gamma and beta2.
 
+    When: One update of D for each of G, and few modes lost. Gamma has to grow with the image.
+
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.
         discriminator: f, scores (N,); without normalisation layers in the paper.
@@ -46,6 +48,9 @@ class R3GAN(GAN):
         lr_g: learning rate of the generator's Adam.
         lr_d: learning rate of the discriminator's Adam.
         betas: beta1, beta2 of Adam.
+
+    Logged:
+        d/r1, d/r2: gamma / 2 times the mean squared slope at real and at generated samples.
 
     Raises:
         ValueError: for settings out of range, for another loss, and for ``g_batch_factor`` above 1.

@@ -28,6 +28,11 @@ class RelGAN(GAN):
     Departures: the loss is taken of full-precision log-sigmoids; a round is G's update and then D's five, as in the
     code.
 
+    When: Text by gradients through a relaxation, from a language model on; compare it with that model at a lower
+    temperature.
+
+    Defaults: those of the released code.
+
     Args:
         generator: see :class:`GAN`, as for the remaining arguments.
         discriminator: scores (N,); with a method ``each`` for (N, R).
@@ -40,6 +45,9 @@ class RelGAN(GAN):
         betas: beta1, beta2 of Adam.
         clip_grad_g: largest norm of the generator's gradient.
         clip_grad_d: the same of the discriminator.
+
+    Logged:
+        g/beta: the inverse temperature of the relaxation.
 
     Raises:
         ValueError: for settings out of range, for a Wasserstein loss (`WGANGP` and `PRCGAN` take these networks), for

@@ -47,6 +47,11 @@ class RobustWGAN(SampleWeighted, WGANGP):
 
     Overrides :meth:`after_discriminator_step`.
 
+    When: Training data with far outliers of a share that is roughly known; on clean data it costs evenness of modes.
+
+    Defaults: rho, the constraint's weight, ``w_start`` (300 updates of D), steps and Adam are those of the released
+    code for WGAN with the networks of DCGAN; ``momentum`` is our choice.
+
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.
         discriminator: f, scores (N,).
@@ -60,6 +65,11 @@ class RobustWGAN(SampleWeighted, WGANGP):
         w_every: cycles between updates of the weights; None: 1 with a network, else 200.
         momentum: of the average of scores in the discrete form, in [0, 1).
         d_steps: updates of D per cycle.
+
+    Logged:
+        w/value, w/constraint: the two terms that W minimises.
+        w/divergence: E (W - 1)^2 / 2 of the batch, which is to be rho at most.
+        w/smallest: the least weight in the batch.
 
     Raises:
         ValueError: for settings out of range; when training starts, for the discrete form without a ``MemoryLoader``.

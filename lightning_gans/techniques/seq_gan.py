@@ -37,16 +37,20 @@ class SeqGAN(GAN):
     language model by maximum likelihood, a fit of its own: `MLE`, then ``generator_checkpoint``. So may D: a fit with
     ``lr_g=0`` and ``reward="constant"``, gone on with.
 
-    Logged: ``g/reward``, the mean of R, and ``g/entropy``, the mean of -log p of G's own tokens in nats: a text GAN
-    that only sharpens shows there. **Controls**: ``reward="constant"``, R = 1, sharpens for no reason; ``"permuted"``
-    gives each text the rewards of another. What they gain is not D's doing. (The third, as many more updates of
-    maximum likelihood, is `MLE` gone on with.)
+    **Controls**: ``reward="constant"``, R = 1, sharpens for no reason; ``"permuted"`` gives each text the rewards of
+    another. What they gain is not D's doing. (The third, as many more updates of maximum likelihood, is `MLE` gone on
+    with.)
 
     Departures: fresh texts at each update of D, where the code trains 3 epochs on 10,000, 5 times a round (4,680
     batches); R_T is taken once; log p is not cut at 1e-20; D's losses are two means, where the code's is one, hence
     twice its weight decay.
 
     Overrides :meth:`make_fake`, :meth:`cycle`.
+
+    When: Text by a reward, where no gradient can go through tokens; always beside its controls.
+
+    Defaults: rollouts, delay, rates, clipping and the weight decay are those of the released code; 50 updates of D for
+    one of G are our choice.
 
     Args:
         generator: see :class:`GAN`, as for the remaining arguments; a language model, without labels.
@@ -63,6 +67,12 @@ class SeqGAN(GAN):
         lr_d: learning rate of the discriminator's Adam.
         betas: beta1, beta2 of Adam.
         clip_grad_g: largest norm of the generator's gradient.
+
+    Logged:
+        g/adversarial: L_G; a baseline is taken off the rewards before.
+        g/reward: mean of R.
+        g/entropy: mean of -log p of G's own tokens, in nats: a text GAN that only sharpens shows there.
+        d/l2: lambda times the squared weights of D's last layer.
 
     Raises:
         TypeError: for a generator that is no language model.

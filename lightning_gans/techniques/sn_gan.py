@@ -26,6 +26,8 @@ class SNGAN(GAN):
     learning rates fall to 0 linearly, which the recipes say and the defaults here do not; sigma starts from a power
     iteration of 15 steps where there one random vector is used; D's iterations do not move on in the generator's step.
 
+    When: Pictures, at a bound on the slope that costs no second backward pass.
+
     Args:
         generator: see :class:`GAN`, as for the remaining arguments.
         discriminator: raw scores (N,); without normalisation layers in the paper.

@@ -18,6 +18,12 @@ class SRNGAN(SNGAN):
     Everything else is :class:`SNGAN`, its departures too; the normalisation is ``wrappers.SpectralNorm`` with
     ``stable_rank=c``.
 
+    When: As :class:`SNGAN`; a lower stable rank is to leave D fewer directions to memorise by, as the paper argues.
+
+    Defaults: c is our choice; the rest is of :class:`SNGAN`. No code was published.
+
+    Departures: those of :class:`SNGAN`.
+
     Args:
         generator: see :class:`SNGAN`, as for the remaining arguments.
         discriminator: raw scores (N,).

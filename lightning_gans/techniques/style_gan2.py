@@ -42,6 +42,8 @@ class StyleGAN2(GAN):
 
     Overrides :meth:`make_fake`, :meth:`after_discriminator_step`.
 
+    When: Images whose factors are to be found, edited or controlled afterwards, in w and in the styles of layers.
+
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.
         discriminator: raw scores (N,).
@@ -55,6 +57,12 @@ class StyleGAN2(GAN):
         lr_g: learning rate of the generator's Adam; the mapping's is a hundredth.
         lr_d: learning rate of the discriminator's Adam.
         betas: beta1, beta2 of Adam.
+
+    Logged:
+        d/r1: the penalty on D's slope at real samples, in the updates that have it.
+        g/path_length: the penalty on the path length, in the updates that have it.
+        d/sign: mean sign of D's scores of real samples: near 1 where it overfits.
+        d/augment: probability of ``wrappers.AdaptiveAugment``, if D is under it.
 
     Raises:
         ValueError: for settings out of range, for another loss, and for mixing or path length of a generator without

@@ -44,6 +44,10 @@ class StyleTransfer(GAN):
 
     Overrides :meth:`make_fake`, :meth:`after_discriminator_step`, :meth:`latents`.
 
+    When: Sentences to be said in another style, of which no pairs are known.
+
+    Defaults: the style's weight and Adam's rate are those of Texar's example; the adversarial weight is our choice.
+
     Args:
         generator: as `networks.StyleAutoencoder`: ``encode``, ``logits`` and ``rewritten``, of two styles.
         discriminator: raw scores (N,) of relaxed or one-hot texts (N, T, V), without labels.
@@ -60,6 +64,13 @@ class StyleTransfer(GAN):
         lr_d: learning rate of the discriminator's Adam.
         betas: beta1, beta2 of Adam.
         clip_grad_g: largest norm of the generator's gradient.
+
+    Logged:
+        g/reconstruction: a times the loss of a sentence written anew in its own style.
+        g/style: b times C's loss on the rewritten one.
+        g/adversarial: d times D's verdict on it.
+        g/transferred: share of x~ that C takes for the other style.
+        g/beta: the inverse temperature of the relaxation.
 
     Raises:
         TypeError: for a generator that is no such autoencoder.

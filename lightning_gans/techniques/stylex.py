@@ -37,11 +37,17 @@ class StylEx(StyleGAN2):
     difference of C's ``features`` at unit length, of log C(x) if it has none: not LPIPS, whose networks are others.
     Terms ``image``, ``features``, ``style`` and ``kl``. What C depends on is then found by `diagnostics.AttFind`.
 
-    The weights are those of the public reproduction; the paper's were not published. Departures: both halves are in
-    one step, where that alternates; logistic loss in place of its hinge; the encoder steps with the generator.
+    Departures: both halves are in one step, where the public reproduction alternates; logistic loss in place of its
+    hinge; the encoder steps with the generator.
 
     Overrides :meth:`take`, :meth:`generator_batch`, :meth:`make_fake`, :meth:`after_discriminator_step`,
     :meth:`latents`.
+
+    When: To explain a classifier of images: what it looks at is kept by the generator, and found by
+    `diagnostics.AttFind`.
+
+    Defaults: the weights are those of the public reproduction; the paper's were not published. Else as
+    :class:`StyleGAN2`.
 
     Args:
         generator: see :class:`StyleGAN2`, as for the remaining arguments.
@@ -54,6 +60,11 @@ class StylEx(StyleGAN2):
         features_weight: a_2 >= 0.
         style_weight: a_3 >= 0.
         kl_weight: b >= 0; 0 leaves it to chance whether G keeps what C looks at.
+
+    Logged:
+        g/image, g/features: a_1 and a_2 times the distance between a sample and its reconstruction.
+        g/style: a_3 times the distance of their codes.
+        g/kl: b times the divergence of C's verdicts on them.
 
     Raises:
         ValueError: for settings out of range, a generator that passes on another number, and when training starts for

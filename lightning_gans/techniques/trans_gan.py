@@ -38,6 +38,11 @@ class TransGAN(WGANGP):
 
     Overrides :meth:`cycle`, to move the mask.
 
+    When: A transformer as generator. Give it a D of convolutions first, which was far ahead of one of transformers
+    here.
+
+    Defaults: those of the code of the final paper for CIFAR-10.
+
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.
         discriminator: the critic f, scores (N,).
@@ -56,6 +61,10 @@ class TransGAN(WGANGP):
         betas: beta1, beta2 of Adam.
         clip_grad_g: largest norm of the generator's gradient.
         clip_grad_d: the same of the critic.
+
+    Logged:
+        d/drift: epsilon times the squared mean score of real samples.
+        g/super_resolution: mu times the squared error of enlarged images, if mu is above 0.
 
     Raises:
         ValueError: for settings out of range or order, for another loss, for super-resolution by a generator that

@@ -34,6 +34,10 @@ class UnrolledGAN(GAN):
     optimizer) with eps = 1e-8 and ``betas``, and pass no derivative through parameters that never had a gradient.
     Regularizers are refused, since the K updates follow V alone.
 
+    When: Mode collapse where updates, not seconds, are what is scarce: K steps cost K times as much.
+
+    Defaults: K, the rates and Adam in the unrolled steps are those of the authors' demo.
+
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.
         discriminator: raw scores (N,).

@@ -23,6 +23,13 @@ class WGAN(GAN):
     included, is clamped to [-c, c]. ``d/wasserstein`` is the critic's estimate, up to the unknown Lipschitz constant.
     Overrides :meth:`after_discriminator_step` and :meth:`default_optimizer`.
 
+    When: To see what clipping does, by an update that costs nothing more; :class:`WGANGP` and :class:`SNGAN` need no c
+    that fits the networks.
+
+    Defaults: c, ``d_steps``, RMSprop and its rate are those of Algorithm 1.
+
+    Departures: none that is known.
+
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.
         discriminator: the critic f, scores (N,).

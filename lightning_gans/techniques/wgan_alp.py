@@ -26,6 +26,9 @@ class WGANALP(GAN):
     Defaults of the released code, in which the critic is low for real samples; here it is high, as everywhere.
     Departures: its learning rates fall to 0 linearly, which the recipes say and the defaults here do not.
 
+    When: As :class:`WGANGP`, for an explicit bound on differences in place of gradients; the search costs a further
+    pass.
+
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.
         discriminator: the critic f, scores (N,).
@@ -40,6 +43,9 @@ class WGANALP(GAN):
         lr_g: learning rate of the generator's Adam.
         lr_d: learning rate of the critic's Adam.
         betas: beta1, beta2 of Adam.
+
+    Logged:
+        d/adversarial_lipschitz: lambda times the penalty.
 
     Raises:
         ValueError: for settings out of range and for another loss.

@@ -20,8 +20,15 @@ class WGANGP(GAN):
     .. math:: L_D = E f(G(z)) - E f(x) + \lambda \, E (\|\nabla f(\hat x)\|_2 - 1)^2, \qquad
               \hat x = \epsilon x + (1 - \epsilon) G(z), \quad \epsilon \sim U[0, 1]
 
-    Equation 3 and Algorithm 1, whose values are the defaults. The critic must not use BatchNorm, since the penalty is
+    Equation 3 and Algorithm 1. The critic must not use BatchNorm, since the penalty is
     per sample. ``d/wasserstein`` is the critic's estimate of the distance, the penalty left out.
+
+    When: A game that works without choosing much, with any critic that has no BatchNorm; it costs a second backward
+    pass.
+
+    Defaults: Algorithm 1's.
+
+    Departures: none that is known.
 
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.
@@ -33,6 +40,9 @@ class WGANGP(GAN):
         lr_g: learning rate of the generator's Adam.
         lr_d: learning rate of the critic's Adam.
         betas: beta1, beta2 of Adam; the released code uses (0.5, 0.9) for all but its ResNets.
+
+    Logged:
+        d/gradient_penalty: lambda times the penalty.
 
     Raises:
         ValueError: for a weight out of range and for another loss.

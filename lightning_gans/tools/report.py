@@ -15,12 +15,11 @@ from lightning_gans.runs.card import card
 from lightning_gans.runs.checkpoints import read_checkpoint
 from lightning_gans.runs.folder import run_of
 from lightning_gans.runs.record import Curve, Record, read_record
+from lightning_gans.runs.sections import LOGARITHMIC, SAMPLES, SCORES, TERMS, sections
 from lightning_gans.visualization import page
 from lightning_gans.visualization.charts import Line, line_chart
 
-_FILMS = {"step": "Samples of one fixed noise", "interpolation": "Interpolations", "neighbours": "Nearest neighbours"}
 UNKNOWN = "-"
-_GROUPS = {"lr": "Learning rates", "time": "Time", "grad": "Gradient norms"}
 
 
 def report(path: str | Path, out: str | Path | None = None) -> Path:
@@ -43,12 +42,12 @@ def report(path: str | Path, out: str | Path | None = None) -> Path:
     out = Path(out or folder / "report.html")
     check_writable("--out", out)
     checkpoint, name = (record.checkpoint, "last.ckpt") if path.is_dir() else (read_checkpoint(path), path.name)
-    films = [(title, page.film(folder / "samples", prefix)) for prefix, title in _FILMS.items()]
+    films = [(title, page.film(folder / "samples", prefix)) for prefix, title in SAMPLES.items()]
     sections = [
         ("Warnings", page.notes(record.warned)),
-        ("Scores", _score_table(record) + page.charts(_panels(record, scores=True), "scores")),
+        (SCORES, _score_table(record) + page.charts(_panels(record, scores=True), "scores")),
         *films,
-        ("Loss terms and diagnostics", page.charts(_panels(record, scores=False), "terms")),
+        (TERMS, page.charts(_panels(record, scores=False), "terms")),
         ("How scores were measured", protocol_tables(record.protocols)),
         ("Model card", page.markdown(card(checkpoint, name)) if "class_path" in checkpoint else ""),
         ("Configuration", _configuration(record)),
@@ -68,21 +67,14 @@ def title_of(record: Record) -> str:
 
 def _panels(record: Record, scores: bool) -> dict[str, Any]:
     """A figure for each score, or for each group of other curves."""
-    if scores:
-        return {
-            n.removeprefix("metrics/"): line_chart([_line(n, record.curves[n])], logarithmic=True)
-            for n in record.scores
-        }
-    groups: dict[str, list[str]] = {}
-    for name in record.curves:
-        if name not in record.scores:
-            group, _, rest = name.partition("/")
-            groups.setdefault(name if group == "time" or not rest else group, []).append(name)
     return {
-        _GROUPS.get(group, group): line_chart(
-            [_line(n, record.curves[n], i, n) for i, n in enumerate(names)], logarithmic=group == "grad"
+        panel: line_chart(
+            [_line(n, record.curves[n], i, n) for i, n in enumerate(names)],
+            logarithmic=title in LOGARITHMIC,
         )
-        for group, names in groups.items()
+        for title, panels in sections(record.curves).items()
+        if scores == (title == SCORES)
+        for panel, names in panels.items()
     }
 
 

@@ -125,9 +125,7 @@ def temperature_sweep(
         check_temperature(temperature)
     data.prepare_data()
     data.setup("test")
-    if metrics is None:
-        metrics = ["distinct", "nll_oracle" if hasattr(data, "oracle") else "js"]
-    scores, curve = scores_of(data, metrics), []
+    scores, curve = scores_of(data, _metrics(data, metrics)), []
     for temperature in temperatures:
         own = torch.Generator().manual_seed(seed)
         sizes = [min(500, samples - done) for done in range(0, samples, 500)]
@@ -138,3 +136,44 @@ def temperature_sweep(
         curve.append(point)
     protocol = {**scores.protocol, "samples": samples, "seed": seed, "data": data.source}
     return {"curve": curve, "protocol": protocol}
+
+
+def landmarks(
+    data: TextDataModule, samples: int = 1000, metrics: Sequence[str] | None = None, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """What a curve of `temperature_sweep` is read beside: scores of as many real texts, and of symbols without order.
+
+    Args:
+        data: what the models were trained on.
+        samples: as of the sweep: n-gram laws of fewer texts are further from any.
+        metrics: as of the sweep.
+        seed: of what is drawn.
+
+    Returns:
+        scores by name of "held-out text", drawn without repetition (left out where fewer are held out), and of
+        "independent symbols" with the frequencies of the training part, whose ``nll_gen`` is there too.
+
+    Raises:
+        ValueError: for settings out of range.
+
+    >>> from lightning_gans.datamodules import MarkovText
+    >>> found = landmarks(MarkovText(), samples=500, metrics=["js"])
+    >>> found["held-out text"]["js-2"] < 0.01 < 0.3 < found["independent symbols"]["js-2"]
+    True
+    """
+    checks.at_least(2, samples=samples)
+    data.prepare_data()
+    data.setup("test")
+    scores, own = scores_of(data, _metrics(data, metrics)), torch.Generator().manual_seed(seed)
+    counts = scores.training.flatten().bincount(minlength=scores.size).double()
+    letters = torch.multinomial(counts, samples * data.shape[0], replacement=True, generator=own)
+    nll = -(counts / counts.sum()).log()[scores.held_out].mean()
+    found = {"independent symbols": {**scores(letters.view(samples, -1)), "nll_gen": float(nll)}}
+    if len(scores.held_out) < samples:
+        return found
+    rows = torch.randperm(len(scores.held_out), generator=own)[:samples]
+    return {"held-out text": scores(scores.held_out[rows]), **found}
+
+
+def _metrics(data: TextDataModule, metrics: Sequence[str] | None) -> Sequence[str]:
+    return ["distinct", "nll_oracle" if hasattr(data, "oracle") else "js"] if metrics is None else metrics

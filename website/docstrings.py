@@ -1,0 +1,143 @@
+"""Docstrings as Markdown, and what a technique's one says: its equation, defaults, departures and logged terms.
+
+Files are read, not imported, so that neither torch nor mkdocs is needed.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LIBRARY = ROOT / "lightning_gans"
+SECTION = re.compile(r"^(Args|Raises|Attributes|Logged|Returns|Yields|Example):$")
+LABELS = ("Departures", "Defaults", "When", "Logged", "Also logged", "Overrides", "Controls")
+ENTRY = re.compile(r"^([\w./<>-]+(?:, [\w./<>-]+)*): (.*)$")
+EQUATION = re.compile(r"^\.\. math::[ ]*(.*(?:\n(?:[ ]+.*|(?=\n[ ])))*)", re.MULTILINE)
+Function = ast.FunctionDef
+
+
+def markdown(text: str) -> str:
+    r"""RST of docstrings as Markdown: equations, roles, examples, and entries of logged terms as a list.
+
+    >>> markdown("By :math:`x^2` of :class:`GAN`:\n\n.. math:: a \\le\n          b\n\n>>> 1 + 1\n2")
+    'By \\(x^2\\) of `GAN`:\n\n\\[ a \\le b \\]\n\n```pycon\n>>> 1 + 1\n2\n```'
+    """
+    text = EQUATION.sub(lambda found: rf"\[ {' '.join(found[1].split())} \]", text)
+    text = re.sub(r":math:`([^`]+)`", lambda found: rf"\({found[1]}\)", text)
+    text = re.sub(r":(?:class|meth|func|mod|attr|exc):`~?([^`]+)`", r"`\1`", text)
+    parts = re.split(r"(?m)^((?:>>> .*)(?:\n(?!\s*$).*)*)", text)
+    parts[1::2] = [f"```pycon\n{part}\n```" for part in parts[1::2]]
+    lines, inside = [], False
+    for line in "".join(parts).split("\n"):
+        inside = line == "Logged:" or (inside and (not line or line.startswith(" ")))
+        entry = ENTRY.match(line.strip()) if inside and line.startswith("    ") and line[4:5] != " " else None
+        lines.append(f"    - `{entry[1]}`: {entry[2]}" if entry else line)
+    return "\n".join(lines)
+
+
+@dataclass
+class Doc:
+    """A docstring by its parts, as Markdown."""
+
+    summary: str
+    body: list[str] = field(default_factory=list)  # paragraphs that have no label, equations among them
+    labelled: dict[str, str] = field(default_factory=dict)  # "Departures" and so on
+    entries: dict[str, dict[str, str]] = field(default_factory=dict)  # "Args" and so on: name to meaning
+
+
+def parse(text: str) -> Doc:
+    """By its parts: sections of entries, and paragraphs (or what is left of one) that begin with a label."""
+    doc, plain, section, last = Doc(""), [], "", ""
+    for line in text.splitlines():
+        if found := SECTION.match(line):
+            section, last = found[1], ""
+            doc.entries[section] = {}
+        elif section and line.startswith("    "):
+            found = ENTRY.match(line[4:]) if line[4] != " " else None
+            last = found[1] if found else last
+            doc.entries[section][last] = f"{doc.entries[section].get(last, '')} {found[2] if found else line.strip()}"
+        elif line and not line.startswith(" "):
+            section = ""
+        if not section:
+            plain.append(line)
+    for entries in doc.entries.values():
+        entries |= {name: markdown(meaning.strip()) for name, meaning in entries.items()}
+    label = rf"(?:{'|'.join(LABELS)})\b"
+    for paragraph in re.split(r"\n\s*\n(?! )", "\n".join(plain).strip()):
+        text = paragraph if paragraph.startswith((".. ", ">>>", "- ")) else " ".join(paragraph.split())
+        for part in re.split(rf"(?<=[.)]) (?={label})", text):
+            found = re.match(rf"({label}):? ?", part)
+            if found:
+                told = part.removeprefix(f"{found[1]}: ")
+                before = doc.labelled.get(found[1])
+                doc.labelled[found[1]] = markdown(f"{before} {told}" if before else told)
+            else:
+                doc.body.append(markdown(part))
+    doc.summary = doc.body.pop(0) if doc.body else ""
+    return doc
+
+
+@dataclass
+class Technique:
+    """A class of ``techniques`` or ``nonadversarial``, as its file says."""
+
+    name: str
+    path: Path
+    head: str  # the first line of the file, with the paper
+    bases: list[str]
+    doc: Doc
+    defaults: dict[str, str]  # of its own signature
+
+    @property
+    def stem(self) -> str:
+        """The name of its file, and of its page."""
+        return self.path.stem
+
+
+def read(path: Path) -> list[Technique]:
+    """The documented classes of a file."""
+    tree = ast.parse(path.read_text())
+    head = (ast.get_docstring(tree) or "").split("\n")[0]
+    return [
+        Technique(node.name, path, head, [ast.unparse(base) for base in node.bases],
+                  parse(ast.get_docstring(node) or ""), _defaults(node))
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    ]  # fmt: skip
+
+
+def _defaults(node: ast.ClassDef) -> dict[str, str]:
+    for made in node.body:
+        if isinstance(made, Function) and made.name == "__init__":
+            a = made.args
+            told = dict(
+                zip([x.arg for x in (*a.posonlyargs, *a.args)][::-1], [ast.unparse(d) for d in a.defaults[::-1]])
+            )
+            return told | {x.arg: ast.unparse(d) for x, d in zip(a.kwonlyargs, a.kw_defaults) if d is not None}
+    return {}
+
+
+@cache
+def classes() -> dict[str, Technique]:
+    """Every class that a technique may derive from, by name."""
+    files = [LIBRARY / "gan.py", LIBRARY / "engine" / "module.py", LIBRARY / "engine" / "sample_weights.py"]
+    files += [p for folder in ("techniques", "nonadversarial") for p in sorted((LIBRARY / folder).glob("*.py"))]
+    return {found.name: found for path in files if path.name != "__init__.py" for found in read(path)}
+
+
+def techniques() -> list[Technique]:
+    """In the order of docs/techniques.md."""
+    table = (ROOT / "docs" / "techniques.md").read_text()
+    return [classes()[name] for name in re.findall(r"^\| .+? \| `(\w+)` \|", table, re.MULTILINE)]
+
+
+def lineage(technique: Technique) -> list[Technique]:
+    """The class and those of ours that it derives from, nearest first."""
+    found = [technique]
+    for one in found:
+        found += [classes()[name] for name in one.bases if name in classes() and classes()[name] not in found]
+    return found
