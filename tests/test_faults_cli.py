@@ -12,6 +12,7 @@ import yaml
 from torch import nn
 
 from lightning_gans.cli import main, parsing
+from lightning_gans.cli.mistakes import told
 from lightning_gans.cli.parsing import innermost, prepared
 from lightning_gans.datamodules import GANDataModule
 
@@ -178,3 +179,13 @@ def test_a_bare_name_means_what_jsonargparse_finds() -> None:
     assert parsing._by_name(nn.Module, "DCGANGenerator") == "lightning_gans.networks.DCGANGenerator"
     with pytest.raises(ValueError, match="Multiple subclasses with name Linear"):
         parsing._by_name(nn.Module, "Linear")
+
+
+@pytest.mark.parametrize("asked", ["reference", "fixed_loader", "describe", "num_items"])
+def test_what_data_of_a_users_own_must_define_is_told(asked: str) -> None:
+    class Mine(GANDataModule):
+        pass
+
+    with pytest.raises(SystemExit, match=f"^error: Mine must define {asked}, which is needed here, got none"), told():
+        found = getattr(Mine(), asked)
+        found(*["train"] * (asked != "describe"))

@@ -50,6 +50,9 @@ def sentence_of(error: Exception) -> str | None:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     raised_by = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    if trace is not None and isinstance(error, NotImplementedError) and raised_by.startswith("lightning_gans."):
+        owner, asked = type(trace.tb_frame.f_locals.get("self")).__name__, trace.tb_frame.f_code.co_name
+        return f"{owner} must define {asked}, which is needed here, got none of its own."
     if raised_by.startswith("jsonargparse.") and isinstance(error.__cause__, Exception):
         return sentence_of(error.__cause__)  # raised by a constructor
     refused = raised_by.startswith(("lightning_gans.", *_LIGHTNINGS)) and isinstance(error, (ValueError, OSError))
@@ -63,7 +66,7 @@ def told() -> Iterator[None]:
     """What a user has done wrong, as one sentence."""
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, NotImplementedError) as error:
         raise SystemExit(f"error: {sentence_of(error) or error}") from error
 
 
