@@ -85,7 +85,7 @@ class ScoreCallback(Asks):
             raise ValueError(
                 f"metric must be one of {', '.join(sorted(names)) or '(none measured yet)'}, got {metric!r}."
             )
-        return best_entry(self.history, matching[0], self.higher_is_better) or self.history[-1]
+        return dict(best_entry(self.history, matching[0], self.higher_is_better) or self.history[-1])
 
     @property
     def state_key(self) -> str:

@@ -259,7 +259,7 @@ def _by_name(cls: Any, name: str) -> str:
     if len(found) == 1 and not inspect.isabstract(only := found.pop()):
         home = f"{only.__module__}.{only.__qualname__}"
         if "._" not in home and getattr(sys.modules.get(only.__module__), name, None) is only:
-            return jsonargparse._typehints.get_import_path(only)
+            return jsonargparse._typehints.get_import_path(only) or home
     return _RESOLVE(cls, name)  # none, several, or an odd one, of which it tells
 
 
