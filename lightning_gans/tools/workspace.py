@@ -75,7 +75,8 @@ def _panels(section: str, panels: dict[str, list[str]]) -> list[Any]:
     if section != "Samples":
         logarithmic = section in LOGARITHMIC or None
         return [
-            wr.LinePlot(title=t, x=AXIS, y=[*n], title_x="generator updates", log_y=logarithmic) for t, n in panels.items()
+            wr.LinePlot(title=t, x=AXIS, y=[*n], title_x="generator updates", log_y=logarithmic)
+            for t, n in panels.items()
         ]
     return [
         wr.WeavePanelSummaryTable(table_name=names[0]) if names == ["samples/text"] else
