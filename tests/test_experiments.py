@@ -99,14 +99,16 @@ def test_a_few_items_of_each_class_and_all_the_others() -> None:
     torch.testing.assert_close(moved.sum((1, 2, 3)), images.sum((1, 2, 3)))  # what leaves was ground
 
 
-def test_copies_are_nearer_to_training_items() -> None:
+def test_copies_of_training_items_are_told() -> None:
+    """All copied: all are nearest to a training item, at no distance; unseen ones are so by their number alone."""
     own = torch.Generator().manual_seed(0)
-    trained, held_out, fresh = (torch.randn(n, 5, generator=own) for n in (400, 100, 1000))
-    assert exemplars.nearer_to_training(fresh, trained, held_out) == pytest.approx(0.5, abs=0.05)
-    assert exemplars.nearer_to_training(0.1 * fresh, trained, held_out) == pytest.approx(0.5, abs=0.15)  # blurred
-    copies = trained[:300] + 0.01 * fresh[:300]
-    assert exemplars.nearer_to_training(copies, trained[:100], held_out) > 0.6
-    assert exemplars.nearer_to_training(copies[:100], trained[:100], held_out) > 0.95
+    trained, held_out, fresh = (torch.randn(n, 5, generator=own) for n in (500, 100, 2000))
+    copies, real = (exemplars.nearness(x, trained, held_out) for x in (trained.clone(), fresh))
+    assert copies["share"] == 1 and copies["distance"] < 1e-2
+    assert real["share"] == pytest.approx(500 / 600, abs=0.03) and real["distance"] > 0.3
+    found = exemplars.nearness(held_out, trained, held_out)  # each without itself
+    assert found["share"] == pytest.approx(500 / 599, abs=0.1)
+    assert found["distance"] == pytest.approx(real["distance"], abs=0.1)
 
 
 def test_the_order_of_generators() -> None:
