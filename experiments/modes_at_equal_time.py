@@ -3,18 +3,21 @@
     python -m experiments.modes_at_equal_time --out docs/results/modes-at-equal-time.md
 
 The networks and values of `sampling_cost`, on the ring of 8 narrow modes and the grid of 25. Every model is trained for
-the same processor time; what its samples cost is beside its scores.
+the same processor time; what its samples cost is beside its scores. Beside them two lines that nothing is trained for:
+uniform noise where the modes lie, and the data themselves.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from experiments import measures, page, playing
 from experiments.figures import COLOURS, tidy
@@ -26,7 +29,26 @@ from lightning_gans.visualization.images import figure_image, new_figure
 
 METHODS = ("GAN", "WGANGP", "R3GAN", "VAE", "VAEBM", "DDPM")
 DATA = {"Ring": Ring, "Grid": Grid}
+UPDATES = 100_000  # at most: more than there is time for
 SCORES = ("modes", "high_quality", "reverse_kl", "distance")
+
+
+def scores(samples: Tensor, data: Any) -> dict[str, float]:
+    """Of samples (N, 2)."""
+    found: dict[str, float] = mode_coverage(samples, data.modes, 4 * data.std)._asdict()
+    return found | {"distance": float(torch.cdist(samples.double(), data.modes.double()).min(1).values.mean())}
+
+
+def untrained(data: Any, number: int, seed: int) -> dict[str, Tensor]:
+    """Uniform noise on the hull of the modes, for a ring on their circle too, and the data: (number, 2) each."""
+    own = torch.Generator().manual_seed(seed)
+    a, b = torch.rand(2, number, generator=own)
+    far = float(data.modes.abs().max())
+    found = {"the data": data.sample_exact(number, own)}
+    if not isinstance(data, Ring):
+        return {"noise on the square": far * torch.stack([2 * a - 1, 2 * b - 1], 1), **found}
+    circle = far * torch.stack([(2 * math.pi * a).cos(), (2 * math.pi * a).sin()], 1)
+    return {"noise on the disc": b.sqrt()[:, None] * circle, "noise on the circle": circle, **found}
 
 
 def play(name: str, method: str, seed: int, a: argparse.Namespace) -> dict[str, Any]:
@@ -37,9 +59,7 @@ def play(name: str, method: str, seed: int, a: argparse.Namespace) -> dict[str, 
         module.steps_back = module.process.respaced(a.calls)
     updates = fit(module, data, a.seconds, a.updates)
     samples = module.sample(a.samples, seed=seed)
-    found = mode_coverage(samples, data.modes, 4 * data.std)._asdict()
-    found["distance"] = float(torch.cdist(samples.double(), data.modes.double()).min(1).values.mean())
-    return {"failed": None, "updates": updates, "calls": module.network_calls, "scores": found,
+    return {"failed": None, "updates": updates, "calls": module.network_calls, "scores": scores(samples, data),
             "drawn": [[round(v, 3) for v in row] for row in samples[:500].tolist()]}  # fmt: skip
 
 
@@ -57,7 +77,7 @@ def figure(found: dict[str, dict[str, list[dict[str, Any]]]]) -> Image.Image:
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, data=["Ring", "Grid"], updates=100_000, seconds=10.0, samples=2000, calls=50)
+    p = page.parser(__doc__, data=["Ring", "Grid"], updates=UPDATES, seconds=10.0, samples=2000, calls=50)
     a = p.parse_args()
     torch.set_num_threads(1)
     playing._quiet()
@@ -67,9 +87,16 @@ def main() -> None:
         tables += ["", f"## {data}: {len(DATA[data]().modes)} modes", "", "| model | modes | share near a mode | "
                    "reverse KL | mean distance to a mode | network calls | updates |",
                    "|---|---|---|---|---|---|---|"]  # fmt: skip
+        plain = [untrained(DATA[data](), a.samples, seed) for seed in a.seeds]
+        for name in plain[0]:
+            rows = [scores(drawn[name], DATA[data]()) for drawn in plain]
+            tables.append(
+                f"| {name} | {' | '.join(measures.spread(row[score] for row in rows) for score in SCORES)} | | |"
+            )
         for method in METHODS:
             for seed in a.seeds:
-                path = Path(a.runs) / f"modes-{data}-{method}-{seed}-{a.seconds:g}-{a.samples}-{a.calls}.json"
+                values = [a.seconds, a.samples, a.calls, *([a.updates] if a.updates != UPDATES else [])]
+                path = Path(a.runs) / f"modes-{data}-{method}-{seed}-{'-'.join(f'{v:g}' for v in values)}.json"
                 found.setdefault(data, {}).setdefault(method, []).append(
                     playing.once(path, partial(play, data, method, seed, a))
                 )
@@ -81,6 +108,7 @@ def main() -> None:
         f"training: {a.seconds:g} s of processor time, one thread, whatever the updates; EMA 0.99; networks and values "
         "of experiments/sampling_cost.py",
         f"scores of {a.samples} samples; near: within 4 standard deviations; a mode counts with one sample near it",
+        "noise: uniform, as far out as the modes are; of VAEBM's updates the first 1,000 are those of its VAE",
     ]
     flat = {f"{d}: {m}": r for d, methods in found.items() for m, r in methods.items()}
     page.publish(a, "Modes at equal time", flat, protocol, tables, figure(found))

@@ -47,8 +47,8 @@ class At(pl.Callback):
         self.seen: dict[int, dict[str, float]] = {}
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
-        """Now?"""
-        if trainer.global_step in self.moments:
+        """Now, for the first time? (An epoch may end within a cycle of updates, which counts no step.)"""
+        if trainer.global_step in self.moments and trainer.global_step not in self.seen:
             self.seen[trainer.global_step] = self.look(module)
 
 
@@ -175,13 +175,15 @@ def main() -> None:
         tables.append(f"| {title} | {' | '.join(cells)} |")
     protocol = [
         f"models: DCGAN's networks of width {a.width}, told the class, on {10 * a.each} digits, as in configs/digits; "
-        f"looked at after {', '.join(map(str, a.moments))} updates, WGAN-GP after a {CRITIC}th of that, which takes as "
-        "long; EMA 0.99",
+        f"looked at after {', '.join(map(str, a.moments))} updates, WGAN-GP, whose critic has {CRITIC} updates for "
+        f"each of the generator, after a {CRITIC}th of that; EMA 0.99",
         f"features: a LeNet trained on the same {10 * a.each} items; both distances are to the other "
         f"{1797 - 10 * a.each}: OTDD exact, {a.items} samples against {a.items} of them, FID of {10 * a.each} samples; "
         f"classifier: another LeNet, {a.classifier_steps} updates on those samples with the classes asked for, tested "
         "on the same other items",
-        "rank correlation: Spearman's, of minus the distance, over generators of one seed",
+        "rank correlation: Spearman's, of minus the distance, over generators of one seed: models and moments alike",
+        "seeds share the split of the items and the extractor, so that their spread is of models, samples and "
+        "classifiers alone",
     ]
     page.publish(a, "OTDD against downstream accuracy", found, protocol, tables, figure(found))
 

@@ -245,6 +245,7 @@ def play(game: Game) -> Result:
         weights = ends(game["start"] | {"seed": game["seed"]}, Path(game["folder"]).parent)
         own = {name.split(".")[0] for name in module.state_dict()}  # it may have fewer networks
         weights = {name: value for name, value in weights.items() if name.split(".")[0] in own}
+        assert any(name.split(".")[0] == "generator" for name in weights), "the start's generator has another name"
         assert not module.load_state_dict(weights, strict=False).unexpected_keys  # missing: a classifier that is new
     clock, memory = Clock(), Memory()
     rows = Rows(clock)

@@ -113,10 +113,10 @@ def main() -> None:
         f"gradient penalty 5, no consistency term; Adam(0.5, 0.9), {arguments.rate:g} for all, clipped at 5",
         f"inverse temperature {arguments.beta:g} to {5 * arguments.beta:g}; discriminator and classifier of 4 "
         f"representations, 3 x {arguments.filters} filters; eps 0.4, temperature 1, the surrogate of the code",
-        "best, worst: the lowest and highest of the 11 measurements, by the law itself; accuracy of C: with which it "
-        "tells relaxed texts from one-hot ones, like shares, over the second half of a game; sharpness: mean of the "
-        f"largest share of a relaxed letter; self-BLEU-6 of {SCORES['num_samples']:,} texts against one another, each "
-        "itself left out",
+        "best: the lowest of the 10 measurements after the first update; worst: the highest, with that before it; both "
+        "by the law itself; accuracy of C: with which it tells relaxed texts from one-hot ones, like shares, over the "
+        "second half of a game; sharpness: mean of the largest share of a relaxed letter; self-BLEU-6 of "
+        f"{SCORES['num_samples']:,} texts against one another, each itself left out",
     ]
     page.publish(arguments, "PRC-GAN on text", {**found, "language model": model}, protocol, tables, figure)
 

@@ -33,6 +33,7 @@ from lightning_gans.stages import fit_noisy_classifier
 from lightning_gans.visualization.images import figure_image, new_figure
 
 TOTAL = 200  # times of the diffusion
+UPDATES = 100_000  # at most: more than there is time for
 DATA = {"Ring": partial(Ring, 256), "Digits": partial(Digits, 64), "MNIST": partial(MNIST, 64)}
 
 
@@ -178,7 +179,7 @@ def figure(found: dict[str, dict[str, list[dict[str, Any]]]]) -> Image.Image:
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, data=["Ring", "Digits"], updates=100_000, ring_seconds=10.0, digits_seconds=20.0,
+    p = page.parser(__doc__, data=["Ring", "Digits"], updates=UPDATES, ring_seconds=10.0, digits_seconds=20.0,
                     mnist_seconds=60.0, samples=1000, classifier_steps=600, calls=[5, 10, 25, 50, 200],
                     scales=[1.0, 4.0])  # fmt: skip
     a = p.parse_args()
@@ -193,6 +194,7 @@ def main() -> None:
             for seed in a.seeds:
                 values = [a.ring_seconds, a.digits_seconds, a.samples, a.classifier_steps, a.calls, a.scales]
                 values += [a.mnist_seconds] if data_name == "MNIST" else []
+                values += [a.updates] if a.updates != UPDATES else []
                 path = Path(a.runs) / f"cost-{data_name}-{method}-{seed}-{playing.told(*values)}.json"
                 result = playing.once(path, partial(play, data_name, method, seed, a, judge))
                 found.setdefault(data_name, {}).setdefault(method, []).append(result)
@@ -206,10 +208,12 @@ def main() -> None:
         quality = "share near a mode" if data_name == "Ring" else "FID/lenet"
         tables += ["", f"## {data_name}", "", f"| model | sampled | network calls | {quality} | modes | right class | "
                    "updates |", "|---|---|---|---|---|---|---|", *rows]  # fmt: skip
+    seconds = {"Ring": f"{a.ring_seconds:g} s on the ring", "Digits": f"{a.digits_seconds:g} s on digits",
+               "MNIST": f"{a.mnist_seconds:g} s on MNIST"}  # fmt: skip
     protocol = [
-        f"training: {a.ring_seconds:g} s of processor time on the ring, {a.digits_seconds:g} s on digits, "
-        f"{a.mnist_seconds:g} s on MNIST, one thread, whatever the updates; EMA 0.99; networks and values of configs/, "
-        "without classes, on MNIST narrower",
+        f"training, in processor time: {', '.join(seconds[name] for name in a.data)}; one thread, whatever the "
+        "updates; EMA 0.99; networks and values of configs/, without classes"
+        f"{', on MNIST narrower' if 'MNIST' in a.data else ''}",
         f"scores of {a.samples} samples; near: within 4 standard deviations of a mode; FID by a LeNet trained on the "
         "data; bars: lowest and highest seed",
         f"diffusion: {TOTAL} times, cosine; guided: ancestral, classes as frequent as in the data, two calls a "

@@ -8,6 +8,7 @@ import math
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from experiments import (
     convergence,
     exemplars,
     measures,
+    modes_at_equal_time,
     oracle,
     otdd_order,
     page,
@@ -28,7 +30,7 @@ from experiments import (
     style_transfer,
 )
 from lightning_gans import RobustWGAN
-from lightning_gans.datamodules import Blob, Contaminated, Ring
+from lightning_gans.datamodules import Blob, Contaminated, Grid, Ring
 from lightning_gans.datamodules.downloaded import default_root
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.robust import robust_weights
@@ -111,6 +113,23 @@ def test_copies_of_training_items_are_told() -> None:
     assert found["distance"] == pytest.approx(real["distance"], abs=0.1)
 
 
+@pytest.mark.parametrize(("data", "shares"), [(Ring(), [0.0064, 0.102]), (Grid(), [0.0314])])
+def test_noise_where_the_modes_lie(data: Any, shares: list[float]) -> None:
+    """As near to modes as areas (and on the circle arcs) say; the data are all near."""
+    drawn = modes_at_equal_time.untrained(data, 20_000, 1)
+    found = [modes_at_equal_time.scores(samples, data)["high_quality"] for samples in drawn.values()]
+    assert found[:-1] == [pytest.approx(share, abs=0.006, rel=0) for share in shares] and found[-1] > 0.999
+
+
+def test_a_moment_is_looked_at_once() -> None:
+    """An epoch that ends within a cycle is told of with the step of the last one."""
+    looked: list[int] = []
+    at = otdd_order.At([1, 2], lambda module: {"n": looked.append(1) or len(looked)})
+    for step in (0, 1, 1, 2, 3):
+        at.on_train_batch_end(SimpleNamespace(global_step=step), None)  # type: ignore[arg-type]
+    assert at.seen == {1: {"n": 1}, 2: {"n": 2}}
+
+
 def test_the_order_of_generators() -> None:
     rows = [{"otdd": 3.0, "fid": 1.0, "accuracy": 0.2}, {"otdd": 2.0, "fid": 3.0, "accuracy": 0.8}]
     seen = {str(i): row for i, row in enumerate([*rows, {"otdd": 1.0, "fid": 2.0, "accuracy": 0.9}])}
@@ -139,6 +158,9 @@ def test_a_game_begins_with_the_weights_of_another(tmp_path: Path, monkeypatch: 
     assert [p.name for p in tmp_path.glob("start-*/*")] == ["last.ckpt"] and not Path(begun[1]["folder"]).exists()
     for result in found:
         torch.testing.assert_close(torch.tensor(result["sample"]), torch.tensor(whole["sample"]), rtol=0, atol=1e-4)
+    monkeypatch.setattr(playing, "ends", lambda *_: {"networks.generator.weight": torch.zeros(1)})
+    with pytest.raises(AssertionError, match="generator has another name"):
+        playing.play(rest | {"seed": 1, "folder": str(tmp_path / "c")})
 
 
 def test_a_diverged_game_is_a_result() -> None:
