@@ -89,8 +89,8 @@ def main() -> None:
         "batch 32, EMA generator (0.99)",
         f"critics of width {arguments.width}; {arguments.updates} generator updates",
         "FID by a small classifier, 2,000 samples",
-        "second table: batch 8, one thread, the median of three calls behind a first; bytes of a forward pass without a "
-        "slope, once for each operation that keeps them; softmax: the explicit product, which a penalty needs",
+        "second table: batch 8, one thread, the median of three calls behind a first; bytes of a forward pass without "
+        "a slope, once for each operation that keeps them; softmax: the explicit product, which a penalty needs",
     ]
     figure = figures.curves({"digits": found}, score, "FID", log=True)
     page.publish(arguments, "Attention in the critic", found, protocol, tables, figure)
