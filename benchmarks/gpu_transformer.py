@@ -28,10 +28,13 @@ class Marks(pl.Callback):
 
     def __init__(self, end: float) -> None:
         self.times: list[float] = []
-        self.end = end
+        self.end, self.updates = end, 0
 
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-        """One more; the fit stops at the end of its seconds."""
+        """One more, unless data ended within a cycle; the fit stops at the end of its seconds."""
+        if trainer.global_step == self.updates:
+            return
+        self.updates = trainer.global_step
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.times.append(time.monotonic())

@@ -38,13 +38,14 @@ parser.add_argument("--shapes", type=int, default=1000, help="how many to draw w
 parser.add_argument("--updates", type=int, default=2000, help="of the generator")
 parser.add_argument("--out", default="runs", help="folder for the run")
 arguments = parser.parse_args()
+if arguments.folder and not arguments.folder.exists():
+    parser.error(f"--folder must be there, got {arguments.folder}")
 folder = arguments.folder or draw_shapes(Path("shapes"), arguments.shapes)
 
 # 1. Look at what is there. A tenth of the images, always the same ones, is held out; files that cannot be read are
 #    left out, and told.
 data = Images(str(folder), size=16)
 data.setup("fit")
-print(data.report)
 classes = data.num_classes
 
 # 2. Train. Where there are classes, both networks are told them, and the score is FID by the features of a small
@@ -56,6 +57,7 @@ conditional = [f"--model.{network}.num_classes={classes}" for network in network
 every = max(1, arguments.updates // 4)
 run = lightning_gans([
     "fit", "--config=images/r3_gan", f"--data.path={folder}", *conditional,
+    f"--data.batch_size={min(64, data.num_items)}",
     f"--out={arguments.out}", "--name=own-images",
     f"--trainer.max_steps={arguments.updates}", f"--trainer.log_every_n_steps={max(1, arguments.updates // 40)}",
     "--trainer.callbacks+=GenerativeMetrics", f"--trainer.callbacks.extractor={extractor}",
@@ -69,18 +71,18 @@ model = load(run, which="best")
 samples = model.sample(len(data.reference("test")[0]), seed=1)
 grid_image(samples[:64], columns=8).save(run / "from_the_best.png")
 
-# 4. A score says little without a landmark. KID does not depend on how many images there are: of images that were held
-#    out it is about 0, of good samples not much more.
+# 4. A score says little without a landmark. KID is 0 on average for images that were held out, however few they are,
+#    and small for good samples; its deviation says how far chance takes it.
 for what, images in (("held-out images", data.reference("test")[0]), ("samples", to_uint8(samples, (-1, 1)))):
     found = score_samples(images, data, extractor, metrics=["kid"])["scores"]
-    print(f"{what:<16} KID {found[f'kid/{extractor}']:.3f}")
+    print(f"{what:<16} KID {found[f'kid/{extractor}']:.3f} ± {found[f'kid_std/{extractor}']:.3f}")
 
 # 5. Take the generator elsewhere: one file that runs in torch without this library (.onnx for any ONNX runtime).
 print("Generator       ", export(model, run / "generator.pt2"))
 
 # 6. The model card: technique, data, scores with their protocol, configuration. `push_to_hub(run, "user/name")`
 #    publishes it with the weights.
-card = (run / "checkpoints" / "last.md").read_text()
+card = (run / "checkpoints" / "last.md").read_text(encoding="utf-8")
 print(f"\n{card.partition('## Use')[0]}")
 print(f"Look at {run}/samples/over_training.png (does it improve?), {run}/from_the_best.png (one kind only, or all?)\n"
       f"and {run}/checkpoints/last.md, the card.")  # fmt: skip

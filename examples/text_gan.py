@@ -92,5 +92,6 @@ for name, trained in models.items():
     print("   ", " | ".join(data.decode(trained.sample(4, seed=0))))
 print(f"""
 Look at {arguments.out}/curves.png: a text GAN is worth its time where its curve lies below those of both language
-models in both panels. Below in the left one alone is what a colder language model does, too. RelGAN, so small and
-after so few updates, is worse in both; docs/results/oracle.md has longer games, of which none gets off the curve.""")
+models in both panels. Below in the left one alone is what a colder language model does, too. With the defaults of this
+script RelGAN, so small and after so few updates, is worse in both; docs/results/oracle.md has longer games, of which
+none gets off the curve.""")

@@ -139,7 +139,7 @@ def test_the_report_tells_the_scores(capsys: pytest.CaptureFixture[str]) -> None
     cli("fit", "--name=a", "--trainer.max_steps=2", "--trainer.callbacks=ModeCoverage",
         "--trainer.callbacks.every_n_steps=1", "--trainer.callbacks.num_samples=100")  # fmt: skip
     out = capsys.readouterr().out
-    assert re.search(r"modes +\d \(at step 0\), \d \(best, at step \d\), \d \(last, at step 2\)", out), out
+    assert re.search(r"modes +\d \(at step 0\), \d \(best of training, at step \d\), \d \(last, at step 2\)", out), out
     assert [row["step"] for row in rows(Path("runs/a"))] == ["0", "1", "2"]
 
 

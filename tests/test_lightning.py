@@ -69,8 +69,7 @@ builtins.__import__ = guarded
 """
 
 
-@BOTH
-def test_the_library_first(tmp_path: Path, fork: bool) -> None:
+def test_the_library_first(tmp_path: Path) -> None:
     """It needs no heavy package, and builds on pytorch_lightning, whatever is imported later, torchvision too."""
     if importlib.util.find_spec("pytorch_lightning") is None:
         pytest.skip("pytorch_lightning is not installed")
@@ -90,7 +89,7 @@ import pytorch_lightning as L
 {TRAIN}
 print(unasked)
 """
-    assert python(code, tmp_path, tmp_path / "told", os.environ, fork).splitlines()[-1] == "[]"
+    assert python(code, tmp_path, tmp_path / "told", os.environ, fork=False).splitlines()[-1] == "[]"
 
 
 def test_this_process() -> None:

@@ -135,7 +135,7 @@ def test_a_report_holds_everything(tmp_path: Path) -> None:
     assert page.tags.count("h2") == 6 and "b" not in page.tags  # warnings to configuration; there is no checkpoint
     for told in ("WGANGP on Ring", "250 updates", "2 updates per second", NASTY, "num_fake", "1500", "lr_d: 0.001"):
         assert told in page.text, told
-    assert re.search(r"fid/lenet\s*11\s*200\s*9\s*100\s*50 s", page.text), "last, best, and after how long"
+    assert re.search(r"fid/lenet\s*30\s*11\s*200\s*9\s*100\s*50 s", page.text), "before, last, best, and after how long"
     frames = json.loads(re.findall(r'<script type="application/json">(.*?)</script>', path.read_text())[0])
     assert [step for step, _ in frames] == [0, 100, 200] and all(p.startswith("data:image/png;b") for _, p in frames)
     drawn = path.read_text().split("Plotly.newPlot")

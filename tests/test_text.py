@@ -357,6 +357,14 @@ def test_landmarks_of_a_language_whose_law_is_known() -> None:
         landmarks(data, 1)
 
 
+def test_real_sentences_are_not_their_own_references() -> None:
+    data = PyDocText(length=16)
+    found = landmarks(data, 200, ["bleu"])
+    held_out = data.reference("test")[0]
+    assert found["independent symbols"]["bleu-4"] < found["held-out text"]["bleu-4"] < 0.999, "windows overlap"
+    assert not landmarks(data, len(held_out), ["bleu"])["held-out text"], "none are left to be compared with"
+
+
 def test_a_sweep_sets_its_data_up() -> None:
     class Late(MarkovText):
         def setup(self, stage: str | None = None) -> None:

@@ -204,7 +204,7 @@ def test_each_checkpoint_has_a_card(tmp_path: Path) -> None:
     best = max(e["metrics/high_quality"] for e in history)
     row = next(line for line in text.splitlines() if line.startswith("| high_quality"))
     cells = [c.strip() for c in row.strip("|").split("|")]
-    assert cells[1:3] == [f"{history[-1]['metrics/high_quality']:.4g}", "3"] and cells[3] == f"{best:.4g}"
+    assert cells[1:5] == [*(f"{e['metrics/high_quality']:.4g}" for e in (history[0], history[-1])), "3", f"{best:.4g}"]
     assert "samples 50" in text and 'load("last.ckpt").sample(64, seed=0)' in text
     config = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
     assert config["model"]["latent_dim"] == last["hyper_parameters"]["latent_dim"] and config["data"]["batch_size"] == 8

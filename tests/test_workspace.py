@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -51,7 +52,7 @@ def test_what_is_shown(both: list[Path], tmp_path: Path) -> None:
     records = [read_record(path) for path in both]
     assert tool.layout(records) == SHOWN and list(tool.layout(records)) == list(SHOWN)
     text = [read_record(run(tmp_path / "text", ["metrics/js-2", "mle/loss"], "step_000001.txt"))]
-    assert tool.layout(text)["Samples"] == {"Samples of one fixed noise": ["samples/text"]}
+    assert tool.layout(text)["Samples"] == {"Texts": ["samples/text"]}
     shown = [name for panels in sections(NAMES).values() for names in panels.values() for name in names]
     assert sorted(shown) == sorted(NAMES), "each once"
 
@@ -80,6 +81,7 @@ def test_the_axis_is_that_of_the_runs() -> None:
     from lightning_gans.callbacks import wandb_setup
 
     assert wandb_setup._AXIS == tool.AXIS
+    assert "prompt" in inspect.signature(importlib.import_module("wandb").login).parameters
 
 
 def test_the_command(both: list[Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,15 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "lightning_gans"
 SECTION = re.compile(r"^(Args|Raises|Attributes|Logged|Returns|Yields|Example):$")
-LABELS = ("Departures", "Defaults", "When", "Logged", "Also logged", "Overrides", "Controls")
+LABELS = ("Departures", "Defaults", "When", "Logged", "Overrides")
 ENTRY = re.compile(r"^([\w./<>-]+(?:, [\w./<>-]+)*): (.*)$")
 EQUATION = re.compile(r"^\.\. math::[ ]*(.*(?:\n(?:[ ]+.*|(?=\n[ ])))*)", re.MULTILINE)
 Function = ast.FunctionDef
+
+
+def content(path: Path) -> str:
+    """Of a text file of the repository, all of which are in UTF-8."""
+    return path.read_text(encoding="utf-8")
 
 
 def markdown(text: str) -> str:
@@ -100,7 +105,7 @@ class Technique:
 
 def read(path: Path) -> list[Technique]:
     """The documented classes of a file."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(content(path))
     head = (ast.get_docstring(tree) or "").split("\n")[0]
     return [
         Technique(node.name, path, head, [ast.unparse(base) for base in node.bases],
@@ -131,7 +136,7 @@ def classes() -> dict[str, Technique]:
 
 def techniques() -> list[Technique]:
     """In the order of docs/techniques.md."""
-    table = (ROOT / "docs" / "techniques.md").read_text()
+    table = content(ROOT / "docs" / "techniques.md")
     return [classes()[name] for name in re.findall(r"^\| .+? \| `(\w+)` \|", table, re.MULTILINE)]
 
 

@@ -12,7 +12,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # mkdocs runs this file b
 from website import docstrings, pages
 
 PACKAGE = docstrings.ROOT / "build" / "website"
-PACKAGE.mkdir(parents=True, exist_ok=True)  # mkdocstrings leaves out folders that are not there when it begins
+
+
+def on_startup(**_: Any) -> None:
+    """Mkdocstrings leaves out folders that are not there when it begins."""
+    PACKAGE.mkdir(parents=True, exist_ok=True)
 
 
 def on_config(config: Any) -> Any:

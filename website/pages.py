@@ -9,14 +9,14 @@ import json
 import posixpath
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from website.docstrings import LIBRARY, ROOT, Technique, lineage, techniques
+from website.docstrings import LIBRARY, ROOT, Technique, content, lineage, techniques
 
 DOCS, CONFIGS, PICTURES = ROOT / "docs", ROOT / "configs", "images/techniques"
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
@@ -50,7 +50,7 @@ REFERENCE = {
 # ---------------------------------------------------------------------- text
 def title(page: Path) -> str:
     """The first heading of a page."""
-    return next(line[2:] for line in page.read_text().splitlines() if line.startswith("# "))
+    return next(line[2:] for line in content(page).splitlines() if line.startswith("# "))
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -60,7 +60,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def sentence(text: str) -> str:
-    """With a capital letter, but for names of arguments."""
+    """With a capital letter: names begin with backticks, which have none."""
     return text[:1].upper() + text[1:]
 
 
@@ -115,16 +115,16 @@ def mathml(html: str) -> str:
 @cache
 def records() -> dict[str, Any]:
     """What `website.portraits` saw of each technique."""
-    return dict(json.loads((DOCS / PICTURES / "record.json").read_text()))
+    return dict(json.loads(content(DOCS / PICTURES / "record.json")))
 
 
 @cache
 def recipes() -> list[dict[str, str]]:
     """All of them, with what they cost."""
-    costs: dict[str, Any] = json.loads((CONFIGS / "costs.json").read_text())["recipes"]
+    costs: dict[str, Any] = json.loads(content(CONFIGS / "costs.json"))["recipes"]
     found = []
     for path in sorted(CONFIGS.glob("*/*.yaml")):
-        name, config = f"{path.parent.name}/{path.stem}", yaml.safe_load(path.read_text())
+        name, config = f"{path.parent.name}/{path.stem}", yaml.safe_load(content(path))
         model, data = (str(config[part]["class_path"]).rpartition(".")[2] for part in ("model", "data"))
         cost = costs.get(name, {})
         found.append({
@@ -146,29 +146,22 @@ def took(seconds: float) -> str:
 @cache
 def results() -> dict[str, str]:
     """The pages of results, by file name, without hyphens between capitals: WGAN-GP is WGANGP."""
-    return {
-        p.name: re.sub(r"(?<=[A-Za-z0-9])-(?=[A-Z])", "", p.read_text())
-        for p in sorted((DOCS / "results").glob("*.md"))
-    }
+    found = sorted((DOCS / "results").glob("*.md"))
+    return {p.name: re.sub(r"(?<=[A-Za-z0-9])-(?=[A-Z])", "", content(p)) for p in found}
 
 
 def mentions(technique: Technique) -> list[str]:
     """The pages of results that are about a technique, among others."""
-    name = technique.name
-    short = (
-        technique.stem.removesuffix("_gan")
-        if technique.stem.endswith(("primal_dual_gan", "unrolled_gan"))
-        else technique.stem
-    )
+    name, short = technique.name, technique.stem
+    short = short.removesuffix("_gan") if short in ("primal_dual_gan", "unrolled_gan") else short  # as recipes have it
     words = rf"`{name}`" if name in ("GAN", "VAE") else rf"(?<![\w]){name}(?![\w])"
-    recipe = rf"configs/\w+/{short}\.yaml" if short not in ("gan",) else r"configs/\w+/gan\.yaml"
-    return [page for page, text in results().items() if re.search(rf"{words}|{recipe}", text)]
+    return [page for page, text in results().items() if re.search(rf"{words}|configs/\w+/{short}\.yaml", text)]
 
 
 def advice(technique: Technique) -> list[str]:
     """What docs/choosing.md says of a technique, with its links: rows that say to take it, and lines that name it."""
     said, section, named = [], "", re.compile(rf"`{technique.name}[`(]")
-    for line in (DOCS / "choosing.md").read_text().splitlines():
+    for line in content(DOCS / "choosing.md").splitlines():
         section = line[3:] if line.startswith("## ") else section
         if line.startswith("| "):
             want, take, because = line.strip("| ").split(" | ")
@@ -180,28 +173,38 @@ def advice(technique: Technique) -> list[str]:
 
 # ---------------------------------------------------------------------- pages
 def logged(technique: Technique) -> dict[str, str]:
-    """The meaning of each term that a technique logs, by name, those of its bases included."""
+    """What is said of the terms that a technique logs, by their names, its own first and then those of its bases."""
     told: dict[str, str] = {}
     for one in lineage(technique):
-        told = one.doc.entries.get("Logged", {}) | told
-    return {name: meaning for names, meaning in told.items() for name in names.split(", ")}
+        told |= {names: text for names, text in one.doc.entries.get("Logged", {}).items() if names not in told}
+    return told
 
 
-def meaning(name: str, told: dict[str, str]) -> str | None:
-    """Of a term, whose name may stand there by a pattern: ``g/<attribute>_same``."""
-    return next((text for key, text in told.items() if re.fullmatch(re.sub(r"<\w+>", r"[\\w-]+", key), name)), None)
+def entry(name: str, told: Iterable[str]) -> str | None:
+    """The names under which a term stands, among others or by a pattern: ``d/r1, d/r2``, ``g/<attribute>_same``."""
+    pattern = {names: re.sub(r"<\w+>", r"[\\w-]+", names).replace(", ", "|") for names in told}
+    return next((names for names in told if re.fullmatch(pattern[names], name)), None)
+
+
+def log_table(technique: Technique, seen: list[str]) -> str:
+    """The terms that a technique documents, whether or not the game of its picture had them, and all that were seen.
+
+    Documented are also those of techniques that it modifies, but for `GAN`, whose terms go by the loss.
+    """
+    told, rows = logged(technique), []
+    modified = [one for one in lineage(technique)[1:] if one in techniques() and one.name != "GAN"]
+    documented = {names for one in (technique, *modified) for names in one.doc.entries.get("Logged", {})}
+    for names, text in told.items():
+        known = names.split(", ") if names in documented else seen
+        shown = [name for name in known if "<" in name or entry(name, told) == names]
+        rows += [[", ".join(f"`{name}`" for name in shown), text]] if shown else []
+    return table(["name", "what it is"], rows)
 
 
 def reference(technique: Technique) -> str:
     """The entry of a class in the API."""
     module = technique.path.relative_to(LIBRARY.parent).with_suffix("").as_posix().replace("/", ".")
     return f"{module}.{technique.name}"
-
-
-def linked(name: str) -> str:
-    """A class, with its page if it is a technique."""
-    page = next((t for t in techniques() if t.name == name), None)
-    return f"[`{name}`]({page.stem}.md)" if page else f"`{name}`"
 
 
 def technique_page(t: Technique) -> str:
@@ -212,7 +215,6 @@ def technique_page(t: Technique) -> str:
     bases = [one for one in lineage(t)[1:] if one.name in ("GANModule", "GenerativeModule") or one in techniques()]
     rest = ", ".join(f"[`{b.name}`][{reference(b)}]" for b in bases)
     known = {name: value for one in reversed(lineage(t)) for name, value in one.defaults.items()}
-    terms = logged(t)
     own = [r for r in recipes() if r["technique"] == t.name]
     quickest = min(own, key=lambda r: float(r["seconds"]), default=None)
     parts = [
@@ -233,8 +235,8 @@ def technique_page(t: Technique) -> str:
         "## Departures from the paper",
         sentence(doc.labelled["Departures"]),
         "## What is logged",
-        "Over generator updates, to every logger:" if t.stem != "vaebm" else "Over updates, to every logger:",
-        table(["name", "what it is"], [[f"`{n}`", meaning(n, terms) or ""] for n in seen["logged"]]),
+        f"Over {updates(t)}s, to every logger:",
+        log_table(t, seen["logged"]),
         "## What an update costs",
         cost(t, seen),
         "## Recipes",
@@ -244,7 +246,7 @@ def technique_page(t: Technique) -> str:
         "\n".join(f"- [{title(DOCS / 'results' / name)}](../results/{name})" for name in mentions(t)) or "None yet.",
         "## The whole of it",
         f"API: [`{t.name}`][{reference(t)}]. The file, `{t.path.relative_to(ROOT).as_posix()}`:",
-        f'??? note "{t.path.name}"\n\n' + indented(f"```python\n{t.path.read_text()}```"),
+        f'??? note "{t.path.name}"\n\n' + indented(f"```python\n{content(t.path)}```"),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
@@ -264,15 +266,20 @@ def caption(seen: dict[str, Any]) -> str:
     return f"Twelve samples of {seen['data']} after {seen['updates']:,} updates: {kept}"
 
 
+def updates(t: Technique) -> str:
+    """What steps are counted by, one of them."""
+    return "update" if t.path.parent.name == "nonadversarial" else "generator update"
+
+
 def cost(t: Technique, seen: dict[str, Any]) -> str:
     """Of an update: of the picture's game, and beside a plain loop where that was measured."""
     nets = "perceptrons of 3 x 64 units, batches of 256" if "modes" in seen["scores"] else "small networks of texts"
     told = (
-        f"{seen['ms']:.1f} ms of one core for a generator update with all that belongs to it, in the game of the "
+        f"{seen['ms']:.1f} ms of one core for each {updates(t)} with all that belongs to it, in the game of the "
         f"picture ({seen['data']}, {nets}; `python -m website.portraits --only {t.stem}`, seed 0, commit "
         f"{seen['commit']})."
     )
-    speed = (DOCS / "results" / "speed.md").read_text()
+    speed = content(DOCS / "results" / "speed.md")
     if row := re.search(rf"^\| {label(t)} \| [\d.]+ \| \*\*([\d.]+)\*\*", speed, re.MULTILINE):
         told += f" Beside a skilled engineer's loop for it: {row[1]} of its time ([Speed](../results/speed.md))."
     return told
@@ -300,10 +307,11 @@ GALLERY = """# Gallery
 
 ## Every technique on the same data
 
-A ring of eight narrow modes (orange), and 1,000 samples (blue) after 1,000 generator updates of small perceptrons; of
-techniques for text a dozen samples of a toy language. One seed, and nothing is tuned: this shows what a technique does
-in its first seconds, not which is best, for which see [Which technique for which problem?](../choosing.md) Made by
-`python -m website.portraits`, seed 0; the commit of each stands on its page.
+A ring of eight narrow modes (orange), and 1,000 samples (blue) after 1,000 updates of small perceptrons (of the
+generator's, where there is an adversary); of techniques for text a dozen samples of a toy language. One seed, and
+nothing is tuned: this shows what a technique does in its first seconds, not which is best, for which see
+[Which technique for which problem?](../choosing.md) Made by `python -m website.portraits`, seed 0; the commit of each
+stands on its page.
 
 <div class="pictures" markdown>
 
@@ -329,7 +337,7 @@ def gallery() -> str:
 
     figures = []
     for page in sorted((DOCS / "results").glob("*.md")):
-        if shown := re.search(r"!\[.*?\]\((\S+\.png)\)", page.read_text()):
+        if shown := re.search(r"!\[.*?\]\((\S+\.png)\)", content(page)):
             figures.append(card(title(page), f"results/{shown[1]}", f"results/{page.name}"))
     portraits = [card(t.name, f"{PICTURES}/{t.stem}.png", f"techniques/{t.stem}.md") for t in techniques()]
     return GALLERY.format(techniques="\n\n".join(portraits), figures="\n\n".join(figures))
@@ -337,7 +345,7 @@ def gallery() -> str:
 
 def result_index() -> str:
     """The pages of results, by the question that they answer."""
-    questions = (DOCS / "questions.md").read_text()
+    questions = content(DOCS / "questions.md")
     asked = {page: q for q, page in re.findall(r"^\| (.+?) \| .+\]\(results/(.+?)\)", questions, re.MULTILINE)}
     rows = [[f"[{title(DOCS / 'results' / name)}]({name})", asked.get(name, "")] for name in results()]
     head = "Measured, each with its command, commit, seeds and hardware."
@@ -351,14 +359,14 @@ def recipe_pages() -> Iterator[tuple[str, str]]:
     yield "recipes/index.md", f"# Recipes\n\n{head}\n\n{recipe_table(recipes(), '')}\n"
     for folder in sorted({r["name"].split("/")[0] for r in recipes()}):
         files = sorted((CONFIGS / folder).glob("*.yaml"))
-        texts = [f"## {f.stem} {{ #{f.stem} }}\n\n```yaml\n{f.read_text()}```" for f in files]
+        texts = [f"## {f.stem} {{ #{f.stem} }}\n\n```yaml\n{content(f)}```" for f in files]
         yield f"recipes/{folder}.md", "\n\n".join([f"# Recipes: {folder}", *texts]) + "\n"
 
 
 def examples() -> str:
     """The scripts of examples/, whole."""
     files = sorted((ROOT / "examples").glob("*.py"))
-    texts = [f"## {f.stem} {{ #{f.stem} }}\n\n```python\n{f.read_text()}```" for f in files]
+    texts = [f"## {f.stem} {{ #{f.stem} }}\n\n```python\n{content(f)}```" for f in files]
     return "\n\n".join(["# Examples", "Scripts of a clone, each of two minutes on one CPU core.", *texts]) + "\n"
 
 
@@ -381,8 +389,8 @@ def reference_pages() -> Iterator[tuple[str, str]]:
 def generated() -> dict[str, str]:
     """All pages that are no file of docs/, by their places on the site."""
     made = {
-        "index.md": relinked((ROOT / "README.md").read_text(), "index.md", ".."),
-        "changelog.md": relinked((ROOT / "CHANGELOG.md").read_text(), "changelog.md", ".."),
+        "index.md": relinked(content(ROOT / "README.md"), "index.md", ".."),
+        "changelog.md": relinked(content(ROOT / "CHANGELOG.md"), "changelog.md", ".."),
         "gallery/index.md": gallery(),
         "examples.md": examples(),
         "results/index.md": result_index(),
@@ -402,7 +410,7 @@ def changed(text: str, page: str) -> str:
 
 def nav() -> list[Any]:
     """The site's table of contents."""
-    measured = [p for p in sorted((DOCS / "results").glob("*.md"))]
+    measured = sorted((DOCS / "results").glob("*.md"))
     return [
         {"Start": ["index.md", "choosing.md", "gallery/index.md", "questions.md"]},
         {"Guides": [

@@ -218,7 +218,7 @@ def portrait(name: str, path: Path) -> dict[str, Any]:
 
 def missing(folder: Path, again: list[str]) -> Iterator[str]:
     """The techniques without a picture or a record, and those that are asked for."""
-    known = json.loads((folder / RECORD).read_text()) if (folder / RECORD).exists() else {}
+    known = json.loads((folder / RECORD).read_text(encoding="utf-8")) if (folder / RECORD).exists() else {}
     for name in KINDS:
         if name in again if again else not (stem(name) in known and (folder / f"{stem(name)}.png").exists()):
             yield name
@@ -237,7 +237,7 @@ def main() -> None:
     for name in missing(options.out, options.only):
         found = portrait(name, options.out / f"{stem(name)}.png")
         path = options.out / RECORD
-        known = json.loads(path.read_text()) if path.exists() else {}
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         write_text(path, json.dumps(known | {stem(name): found}, indent=1, sort_keys=True) + "\n")
         print(f"{name}: {found['ms']:.1f} ms per update, {found['scores']}", flush=True)
 

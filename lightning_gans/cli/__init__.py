@@ -54,6 +54,9 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> P
 
     Returns:
         of ``fit``, ``test`` and ``predict`` called from Python the run's folder, else None.
+
+    Raises:
+        SystemExit: for a mistake, with its sentence; with status 0 after ``--help``, ``--print_config``, ``--dry_run``.
     """
     given = list(sys.argv[1:] if args is None else args)
     shell_default, verbose = default_config or RECIPES / f"{MAIN}.yaml", "--verbose" in given

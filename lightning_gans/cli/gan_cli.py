@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import shlex
+import shutil
 import sys
+import sysconfig
 import uuid
 from contextlib import ExitStack, suppress
 from datetime import datetime
@@ -289,7 +291,11 @@ class GANCLI(pl_cli.LightningCLI):
             if isinstance(callback, ScoreCallback) and callback.history:
                 first, latest = callback.history[0], callback.history[-1]
                 for name in (n for n in latest if n in first and set(n.split("/")) & set(callback.in_progress_bar)):
-                    scores = {"at step": first, "best, at step": callback.best(name), "last, at step": latest}
+                    scores = {
+                        "at step": first,
+                        "best of training, at step": callback.best(name),
+                        "last, at step": latest,
+                    }
                     told = ", ".join(
                         f"{entry[name]:.4g} ({when} {entry['step']:.0f})" for when, entry in scores.items()
                     )
@@ -343,7 +349,8 @@ def command(*args: str) -> str:
     """What to type for this program with these arguments; for ours, where it is a script with others of its own."""
     program = sys.argv[0]
     if sys.argv[1:2] != ["boost"] and not {*sys.argv[1:2]} & GANCLI.subcommands().keys():
-        program = str(Path(sys.executable).with_name("lightning-gans"))
+        beside = os.pathsep.join([str(Path(sys.executable).parent), sysconfig.get_path("scripts")])
+        program = shutil.which("lightning-gans", path=beside) or shutil.which("lightning-gans") or "lightning-gans"
     return shlex.join(
         [python(), program, *args] if program.endswith(".py") else [typed(program, Path(program).name), *args]
     )

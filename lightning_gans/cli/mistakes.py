@@ -50,8 +50,9 @@ def sentence_of(error: Exception) -> str | None:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     raised_by = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-    if trace is not None and isinstance(error, NotImplementedError) and raised_by.startswith("lightning_gans."):
-        owner, asked = type(trace.tb_frame.f_locals.get("self")).__name__, trace.tb_frame.f_code.co_name
+    ours = trace is not None and raised_by.startswith("lightning_gans.") and "self" in trace.tb_frame.f_locals
+    if trace is not None and ours and isinstance(error, NotImplementedError):
+        owner, asked = type(trace.tb_frame.f_locals["self"]).__name__, trace.tb_frame.f_code.co_name
         return f"{owner} must define {asked}, which is needed here, got none of its own."
     if raised_by.startswith("jsonargparse.") and isinstance(error.__cause__, Exception):
         return sentence_of(error.__cause__)  # raised by a constructor
@@ -67,6 +68,8 @@ def told() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError, NotImplementedError) as error:
+        if isinstance(error, NotImplementedError) and sentence_of(error) is None:
+            raise  # torch's, of an operation that a device lacks
         raise SystemExit(f"error: {sentence_of(error) or error}") from error
 
 

@@ -156,16 +156,20 @@ def lonely(name: str, got: str) -> str:
     )
 
 
-def sample_labels(labels: Tensor | None, n: int, num_classes: int | None) -> None:
-    """ValueError unless ``labels`` fits ``n`` samples of a generator with ``num_classes`` classes."""
+def sample_labels(labels: Tensor | None, n: int, num_classes: int | None, known: bool = True) -> None:
+    """ValueError unless ``labels`` fits ``n`` samples of a generator with ``num_classes`` classes.
+
+    None are those of one that takes no labels, or, if they are not ``known``, of one that does not tell how many.
+    """
     if labels is None:
         return
-    if num_classes is None:
+    if num_classes is None and known:
         raise ValueError("labels were given, but the generator takes none: build it with num_classes.")
     if labels.shape != (n,):
         raise ValueError(f"labels must have shape ({n},), one per sample, got {tuple(labels.shape)}.")
-    if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
-        raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}.")
+    if int(labels.min()) < 0 or (num_classes is not None and int(labels.max()) >= num_classes):
+        top = "" if num_classes is None else num_classes - 1
+        raise ValueError(f"labels must lie in 0..{top}, got {int(labels.min())}..{int(labels.max())}.")
 
 
 def scored_alone(discriminator: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None) -> bool:

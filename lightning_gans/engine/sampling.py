@@ -133,8 +133,7 @@ class Sampling(pl.LightningModule):
             labels = self.draw_labels(n, generator)
         if labels is None and needs_labels(self.network):
             raise ValueError(f"{self.made_by} must tell num_classes, an attribute, as it needs labels, got none.")
-        if self.num_classes is not None or not takes_labels(self.network):  # else nothing tells how many there are
-            sample_labels(labels, n, self.num_classes)
+        sample_labels(labels, n, self.num_classes, known=not takes_labels(self.network))
         return z, None if labels is None else labels.to(parameter.device)
 
     def draw_labels(self, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -139,7 +139,8 @@ class _Gumbel(Annealed, Recurrent):
 class RelationalGenerator(_Gumbel):
     r"""RelGAN's generator: a `RelationalMemory` that writes one token after the other, by Gumbel noise g.
 
-    .. math:: h_t = \mathrm{logits}_t + g_t, \qquad w_t = \arg\max h_t, \qquad y_t = \mathrm{softmax}(\beta h_t)
+    .. math:: h_t = \mathrm{logits}_t + g_t, \qquad w_t = \mathrm{arg\,max}\, h_t, \qquad
+              y_t = \mathrm{softmax}(\beta h_t)
 
     The token w_t, which has the law of the softmax of the logits, is read for the next one, without gradient; D sees
     the relaxed y (N, T, V). beta, the inverse of a temperature, goes from ``beta[0]`` to ``beta[1]`` within

@@ -35,7 +35,7 @@ class VAE(GenerativeModule):
 
     Defaults: our choice, but for the bound itself (beta = 1); s is learned.
 
-    Departures: s is one number, where the paper's decoder tells one for each pixel; Adam in place of Adagrad.
+    Departures: one s, where the paper's decoder tells one for each pixel; Adam in place of Adagrad.
 
     Args:
         encoder: samples (N, ...) to means and log variances (N, latent_dim), as `networks.VAEEncoder`.

@@ -48,16 +48,18 @@ class VAEBM(Walks, VAE):
     VAE, without the energy.
 
     Departures: any network is E, of raw scores, without the code's weight normalisation; samples are not cut off at the
-    range of the data within a chain. The code's potential has the logarithm of p(x|z) in place of \|e\|^2/2: the same
-    gradient, since s is one number.
+    range of the data within a chain; by default they take as many steps as a chain of training, 10, where the code
+    takes 16 (CIFAR-10); E's weights do not decay (there by 3e-5). The code's potential has the logarithm of p(x|z) in
+    place of \|e\|^2/2: the same gradient, since s is one number.
 
     Attributes:
         phases: updates of each player, one after the other; None: all that are left.
 
     When: A density, and samples with less of what a VAE has too much, at some network calls each.
 
-    Defaults: number of steps, spectral weight, replay, buffer and betas are of the released code for CIFAR-10 (step
-    size and rate are not: ours are for small data).
+    Defaults: steps of training, spectral weight and betas are those of the released code for CIFAR-10; so are replay
+    and buffer, but its command never switches them on for that set (for LSUN's churches it does): ``replay=0`` is what
+    it ran. Step size and rate are our choice, for small data.
 
     Args:
         encoder: as of `VAE`.

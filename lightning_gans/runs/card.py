@@ -44,7 +44,8 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
     states = [s for s in checkpoint.get("callbacks", {}).values() if isinstance(s, Mapping) and "higher_is_better" in s]
     states = [s for s in states if s["history"]]  # of `ScoreCallback`; others may call anything a history
     if states:
-        lines += ["", "## Scores", "", "| score | last | at update | best | at update |", "|---|---|---|---|---|"]
+        lines += ["", "## Scores", "", "| score | before | last | at update | best of training | at update |",
+                  "|---|---|---|---|---|---|"]  # fmt: skip
         for state in states:
             lines += _rows(state["history"], state["higher_is_better"])
         for state in states:
@@ -66,7 +67,8 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
 def best_entry(history: Iterable[Mapping[str, float]], name: str, higher: Iterable[str]) -> Mapping[str, float] | None:
     """The measurement with the best value of a score; None where it is NaN in all.
 
-    That of update 0 counts only where there is no other: nothing is trained there, and noise is as various as can be.
+    That of update 0 counts only where there is no other: it is of an untrained network, or of the one that the training
+    began with, and tells nothing of the training. Tables have it beside the best.
 
     Args:
         history: measurements, each ``step`` and values by name.
@@ -86,7 +88,8 @@ def _rows(history: list[dict[str, float]], higher: Iterable[str]) -> list[str]:
     for name in (n for n in history[-1] if n != "step"):
         if best := best_entry(history, name, higher):
             told = [f"{v:.4g} | {s:.0f}" for e in (history[-1], best) for v, s in [(e[name], e["step"])]]
-            rows.append(f"| {name.removeprefix('metrics/')} | {' | '.join(told)} |")
+            before = f"{history[0][name]:.4g}" if history[0]["step"] == 0 and name in history[0] else ""
+            rows.append(f"| {name.removeprefix('metrics/')} | {' | '.join([before, *told])} |")
     return rows
 
 

@@ -92,7 +92,7 @@ class Record:
         return max if set(name.split("/")) & self.higher_is_better else min
 
     def best(self, name: str) -> tuple[float, int] | None:
-        """The best value of a score and its update, without update 0 (nothing is trained); None if there is none."""
+        """The best value of a score after update 0, and its update; None if there is none."""
         found = self._trained(name)
         return self.better(name)(found, key=lambda pair: pair[0]) if found else None
 

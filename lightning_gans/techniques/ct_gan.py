@@ -28,8 +28,8 @@ class CTGAN(WGANGP):
     of the adversarial term, where both are here the term's own; the paper has distances where code and this have
     squares.
 
-    When: Where a penalised critic of few data overfits: the term looks at real samples, which the interpolates of WGAN-
-    GP seldom meet.
+    When: Where a penalised critic of few data overfits: the term looks at real samples, which the interpolates of
+    WGAN-GP seldom meet.
 
     Args:
         generator: see :class:`WGANGP`, as for the remaining arguments.

@@ -19,7 +19,7 @@ class DCGAN(GAN):
     convolutions, BatchNorm except at the discriminator's input and the generator's output, N(0, 0.02) weights) and in
     Adam with learning rate 2e-4 and beta1 = 0.5.
 
-    Departures: z is standard normal, not uniform.
+    Departures: noise is standard normal, not uniform.
 
     When: Pictures soon, with convolutional networks and BatchNorm and without a penalty to pay for.
 

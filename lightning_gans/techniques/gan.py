@@ -35,7 +35,7 @@ class GAN(GANModule):
     When: A first game, and the plain one that others are compared with; ``loss="non_saturating"`` unless the value
     function itself is the question.
 
-    Defaults: k = 1 and the minimax loss are the paper's; Adam's rates and betas are those of :class:`DCGAN`.
+    Defaults: one step of D and the minimax loss are the paper's; Adam's rates and betas are those of :class:`DCGAN`.
 
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.

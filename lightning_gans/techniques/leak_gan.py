@@ -46,8 +46,9 @@ class LeakGAN(SeqGAN):
 
     When: Longer texts, where a reward at the end of a sentence says too little of its parts.
 
-    Defaults: rollouts and the rate are those of the released code for length 20; delta (there 16, of what is no rank)
-    and ``mle_weight`` are our choice. Else as :class:`SeqGAN`.
+    Defaults: rollouts and the rate are those of the released code for length 20; delta is the paper's as it is
+    remembered, not checked (in the code it is 16, of what is no rank); ``mle_weight`` is our choice. Else as
+    :class:`SeqGAN`.
 
     Args:
         generator: see :class:`SeqGAN`, as for the remaining arguments; `networks.LeakGANGenerator`, made of this D.

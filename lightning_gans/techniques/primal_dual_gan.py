@@ -37,12 +37,12 @@ class PrimalDualGAN(GANModule):
     "js" the first term is the saturating one, and f1 is unbounded below, so that p~ may exceed p_g's largest value, 1.
     "wasserstein" wants a Lipschitz D: give it a ``GradientPenalty``, or weight normalisation.
 
-    With ``alpha=0`` it is :class:`GAN` by its minimax or Wasserstein loss. Departures: Adam; sigma and alpha are our
-    choice, since no value was found; ``relative``, ``features``, ``saturating=False`` and the schedule are additions.
+    With ``alpha=0`` it is :class:`GAN` by its minimax or Wasserstein loss. Departures: Adam; ``relative``,
+    ``features``, ``saturating=False`` and the schedule are additions.
 
-    When: A saturating game that is stuck; with a wide kernel, and alpha about sigma squared.
+    When: A saturating game that is stuck; with a wide kernel and, by ``relative=False``, alpha about sigma squared.
 
-    Defaults: our choice, all of them: no values were published; Adam as in :class:`DCGAN`.
+    Defaults: our choice, all of them, since none was found in any source; Adam as in :class:`DCGAN`.
 
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.

@@ -49,7 +49,7 @@ class RobustWGAN(SampleWeighted, WGANGP):
 
     When: Training data with far outliers of a share that is roughly known; on clean data it costs evenness of modes.
 
-    Defaults: rho, the constraint's weight, ``w_start`` (300 updates of D), steps and Adam are those of the released
+    Defaults: ``rho``, the constraint's weight, ``w_start`` (300 updates of D), steps and Adam are those of the released
     code for WGAN with the networks of DCGAN; ``momentum`` is our choice.
 
     Args:

@@ -20,7 +20,7 @@ class SRNGAN(SNGAN):
 
     When: As :class:`SNGAN`; a lower stable rank is to leave D fewer directions to memorise by, as the paper argues.
 
-    Defaults: c is our choice; the rest is of :class:`SNGAN`. No code was published.
+    Defaults: ``c`` is our choice; the rest is of :class:`SNGAN`. No official code was found.
 
     Departures: those of :class:`SNGAN`.
 

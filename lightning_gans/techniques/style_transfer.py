@@ -46,7 +46,8 @@ class StyleTransfer(GAN):
 
     When: Sentences to be said in another style, of which no pairs are known.
 
-    Defaults: the style's weight and Adam's rate are those of Texar's example; the adversarial weight is our choice.
+    Defaults: the style's weight and Adam's rate are those of Texar's example, the clipping is that of the code of
+    2006.06900; the adversarial weight is our choice.
 
     Args:
         generator: as `networks.StyleAutoencoder`: ``encode``, ``logits`` and ``rewritten``, of two styles.

@@ -46,7 +46,7 @@ class StylEx(StyleGAN2):
     When: To explain a classifier of images: what it looks at is kept by the generator, and found by
     `diagnostics.AttFind`.
 
-    Defaults: the weights are those of the public reproduction; the paper's were not published. Else as
+    Defaults: the weights are those of the public reproduction; the paper's were not found. Else as
     :class:`StyleGAN2`.
 
     Args:

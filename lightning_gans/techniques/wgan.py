@@ -26,7 +26,7 @@ class WGAN(GAN):
     When: To see what clipping does, by an update that costs nothing more; :class:`WGANGP` and :class:`SNGAN` need no c
     that fits the networks.
 
-    Defaults: c, ``d_steps``, RMSprop and its rate are those of Algorithm 1.
+    Defaults: ``c``, ``d_steps``, RMSprop and its rate are those of Algorithm 1.
 
     Departures: none that is known.
 

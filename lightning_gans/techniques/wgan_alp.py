@@ -26,8 +26,8 @@ class WGANALP(GAN):
     Defaults of the released code, in which the critic is low for real samples; here it is high, as everywhere.
     Departures: its learning rates fall to 0 linearly, which the recipes say and the defaults here do not.
 
-    When: As :class:`WGANGP`, for an explicit bound on differences in place of gradients; the search costs a further
-    pass.
+    When: As :class:`WGANGP`, for an explicit bound on differences in place of gradients; the search costs a forward
+    pass at x + xi d and one backward to d, the pair another forward pass at x + r.
 
     Args:
         generator: see :class:`GANModule`, as for the remaining arguments.

@@ -20,8 +20,8 @@ class WGANGP(GAN):
     .. math:: L_D = E f(G(z)) - E f(x) + \lambda \, E (\|\nabla f(\hat x)\|_2 - 1)^2, \qquad
               \hat x = \epsilon x + (1 - \epsilon) G(z), \quad \epsilon \sim U[0, 1]
 
-    Equation 3 and Algorithm 1. The critic must not use BatchNorm, since the penalty is
-    per sample. ``d/wasserstein`` is the critic's estimate of the distance, the penalty left out.
+    Equation 3 and Algorithm 1. The critic must not use BatchNorm, since the penalty is per sample. ``d/wasserstein`` is
+    the critic's estimate of the distance, the penalty left out.
 
     When: A game that works without choosing much, with any critic that has no BatchNorm; it costs a second backward
     pass.

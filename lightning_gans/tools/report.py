@@ -87,8 +87,11 @@ def _score_table(record: Record) -> str:
     for name in record.scores:
         curve, best = record.curves[name], record.best(name)
         found = [UNKNOWN] * 3 if best is None else [f"{best[0]:.4g}", f"{best[1]:,}", clock(record.seconds_at(best[1]))]
-        rows.append([name.removeprefix("metrics/"), f"{curve.values[-1]:.4g}", f"{int(curve.steps[-1]):,}", *found])
-    return page.table(["score", "last", "at update", "best", "at update", "after"], rows) if rows else ""
+        before = f"{curve.values[0]:.4g}" if curve.steps[0] == 0 else ""
+        last = [f"{curve.values[-1]:.4g}", f"{int(curve.steps[-1]):,}"]
+        rows.append([name.removeprefix("metrics/"), before, *last, *found])
+    heads = ["score", "before", "last", "at update", "best of training", "at update", "after"]
+    return page.table(heads, rows) if rows else ""
 
 
 def protocol_tables(known: Mapping[str, Mapping[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -150,8 +151,9 @@ def landmarks(
         seed: of what is drawn.
 
     Returns:
-        scores by name of "held-out text", drawn without repetition (left out where fewer are held out), and of
-        "independent symbols" with the frequencies of the training part, whose ``nll_gen`` is there too.
+        scores by name of "held-out text", drawn without repetition (left out where fewer are held out; BLEU's
+        references are the other held-out texts, and where there are none it is left out), and of "independent symbols"
+        with the frequencies of the training part, whose ``nll_gen`` is there too.
 
     Raises:
         ValueError: for settings out of range.
@@ -171,8 +173,11 @@ def landmarks(
     found = {"independent symbols": {**scores(letters.view(samples, -1)), "nll_gen": float(nll)}}
     if len(scores.held_out) < samples:
         return found
-    rows = torch.randperm(len(scores.held_out), generator=own)[:samples]
-    return {"held-out text": scores(scores.held_out[rows]), **found}
+    drawn, others = scores.held_out[torch.randperm(len(scores.held_out), generator=own)].tensor_split([samples])
+    among = copy.copy(scores)  # a text that is among its own references has a BLEU of 1
+    among.held_out, among.table = others, None
+    among.metrics = tuple(name for name in scores.metrics if name != "bleu" or len(others))
+    return {"held-out text": among(drawn), **found}
 
 
 def _metrics(data: TextDataModule, metrics: Sequence[str] | None) -> Sequence[str]:

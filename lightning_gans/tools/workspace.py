@@ -22,11 +22,12 @@ def layout(records: Sequence[Record]) -> Sections:
     Behind the scores comes a section "Samples", of the pictures (or texts) that lie in their folders.
     """
     found = sections(merged(record.curves for record in records))
-    kinds = {
-        path.stem.rpartition("_")[0]: path.suffix for r in records for path in (r.folder / "samples").glob("*_*.*")
-    }
-    names = {prefix: "text" if kinds[prefix] == ".txt" else prefix for prefix in SAMPLES if prefix in kinds}
-    shown = {SAMPLES[prefix]: [f"samples/{'grid' if name == 'step' else name}"] for prefix, name in names.items()}
+    files = [path for r in records for path in (r.folder / "samples").glob("*_*.*")]
+    kinds = {(path.stem.rpartition("_")[0], path.suffix == ".txt") for path in files}
+    shown = {SAMPLES[prefix]: [f"samples/{'grid' if prefix == 'step' else prefix}"] for prefix in SAMPLES
+             if (prefix, False) in kinds}  # fmt: skip
+    if any(text for _, text in kinds):
+        shown["Texts"] = ["samples/text"]
     first = {SCORES: found.pop(SCORES)} if SCORES in found else {}
     return {**first, **({"Samples": shown} if shown else {}), **found}
 
@@ -111,8 +112,11 @@ def save_workspace(runs: Sequence[str | Path], project: str, entity: str | None 
         if not wandb.login(prompt=False):
             raise ValueError("W&B must have a login for a workspace, which lies there, got none: wandb login.")
         entity = entity or wandb.Api().default_entity or ""
-        made = workspace(shown, project, entity).save(), wandb_report(shown, project, entity).save()
-    return made[0].url, made[1].url
+        saved = workspace(shown, project, entity).save()
+        try:
+            return saved.url, wandb_report(shown, project, entity).save().url
+        except Exception as error:
+            raise ConnectionError(f"the workspace is at {saved.url}, but there is no report: {error}") from error
 
 
 @contextmanager
