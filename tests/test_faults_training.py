@@ -160,7 +160,7 @@ def test_the_untrained_score_is_never_the_best(tmp_path: Path) -> None:
     assert t.global_step == 12 and Path(best.best_model_path).stem == "step=8"
     assert scores.best("told") == {"step": 8, "metrics/told": 4.0}
     t.save_checkpoint(tmp_path / "last.ckpt")
-    assert "| told | 4.5 | 12 | 4 | 8 |" in card(torch.load(tmp_path / "last.ckpt", weights_only=True))
+    assert "| told | 1 | 4.5 | 12 | 4 | 8 |" in card(torch.load(tmp_path / "last.ckpt", weights_only=True))
     scores.history = scores.history[:1]
     assert scores.best("told")["step"] == 0, "there is no other"
 

@@ -63,7 +63,7 @@ GENERATORS: list[tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = [
     (TaperedResNetGenerator, {"width": 4, "shape": [3, 8, 8], "norm": "layer"}, (3, 8, 8)),
     *[
         (BottleneckGenerator, {"width": w, "shape": [c, s, s]}, (c, s, s))
-        for w, c, s in ((16, 1, 8), (16, 1, 28), (128, 3, 64))
+        for w, c, s in ((16, 1, 8), (16, 1, 28), (64, 3, 64))
     ],
     (BottleneckGenerator, {"width": 16, "shape": [3, 8, 8], "norm": "none"}, (3, 8, 8)),
     (ResNetGenerator, {"width": 4, "shape": [3, 8, 8], "skip": "identity"}, (3, 8, 8)),
@@ -93,7 +93,7 @@ DISCRIMINATORS: list[tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = 
     *[(TaperedResNetDiscriminator, {"width": 4, "shape": [3, 8, 8], "norm": n}, (3, 8, 8)) for n in NORMS],
     *[
         (BottleneckDiscriminator, {"width": w, "shape": [c, s, s]}, (c, s, s))
-        for w, c, s in ((16, 1, 28), (128, 3, 64))
+        for w, c, s in ((16, 1, 28), (64, 3, 64))
     ],
     *[
         (BottleneckDiscriminator, {"width": 16, "shape": [3, 8, 8], "norm": n}, (3, 8, 8))
