@@ -91,10 +91,7 @@ DISCRIMINATORS: list[tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = 
     ],
     *[(TaperedResNetDiscriminator, {"width": 4, "shape": [c, s, s]}, (c, s, s)) for c, s in ((1, 28), (3, 64))],
     *[(TaperedResNetDiscriminator, {"width": 4, "shape": [3, 8, 8], "norm": n}, (3, 8, 8)) for n in NORMS],
-    *[
-        (BottleneckDiscriminator, {"width": w, "shape": [c, s, s]}, (c, s, s))
-        for w, c, s in ((16, 1, 28), (64, 3, 64))
-    ],
+    *[(BottleneckDiscriminator, {"width": w, "shape": [c, s, s]}, (c, s, s)) for w, c, s in ((16, 1, 28), (64, 3, 64))],
     *[
         (BottleneckDiscriminator, {"width": 16, "shape": [3, 8, 8], "norm": n}, (3, 8, 8))
         for n in ("none", "batch", "layer")
