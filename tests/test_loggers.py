@@ -7,6 +7,7 @@ import errno
 import importlib.util
 import math
 import os
+import pickle
 import re
 import warnings
 from collections import Counter
@@ -26,6 +27,7 @@ from lightning_gans.cli import main
 from lightning_gans.cli.gan_cli import offline_without_login
 from lightning_gans.compat.lightning import callbacks, loggers
 from lightning_gans.datamodules import Ring
+from lightning_gans.runs import metrics_csv
 from lightning_gans.runs.metrics_csv import MetricsCSV
 
 
@@ -85,6 +87,44 @@ def test_a_resumed_run_goes_on_in_the_file(tmp_path: Path) -> None:
     assert [(row["step"], row["a"], row["only before"], row["only after"]) for row in rows(tmp_path)] == [
         ("2", "2.0", "1.0", ""), ("4", "4.0", "1.0", ""), ("6", "-6.0", "", "2.0"), ("8", "-8.0", "", ""),
     ]  # fmt: skip
+
+
+def test_a_long_run_keeps_one_row(tmp_path: Path) -> None:
+    """What the logger holds does not grow with the run, whose last row may gain columns late."""
+
+    def held(logger: MetricsCSV) -> int:
+        return len(pickle.dumps(vars(logger)))
+
+    logger, sizes = MetricsCSV(tmp_path), []
+    for step in range(100, 300):
+        logger.log_metrics({"a": 1.5, "b": step}, step=step)
+        sizes.append(held(logger))
+    assert max(sizes[1:]) <= sizes[1] + 8  # the file is longer, and so is the number of where its last row begins
+    logger.log_metrics({"late": 3}, step=299)
+    logger.log_metrics({"later": 4}, step=300)
+    found = rows(tmp_path)
+    assert [int(row["step"]) for row in found] == list(range(100, 301)) and held(logger) < 2 * sizes[1]
+    assert [float(row["b"]) for row in found[:-1]] == list(range(100, 300))
+    assert [(row["b"], row["late"], row["later"]) for row in found[-2:]] == [("299.0", "3.0", ""), ("", "", "4.0")]
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_rewrite_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool) -> None:
+    logger = MetricsCSV(tmp_path)
+    for step in (1, 2):
+        logger.log_metrics({"a": step}, step=step)
+    if resumed:
+        logger = MetricsCSV(tmp_path)
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="full"):
+        patched.setattr(metrics_csv, "replacing", full)
+        logger.log_metrics({"b": 3}, step=3)
+    assert [row["a"] for row in rows(tmp_path)] == ["1.0", "2.0"]
+    logger.log_metrics({"a": 3}, step=3)
+    assert [(row["a"], row["b"]) for row in rows(tmp_path)] == [("1.0", ""), ("2.0", ""), ("3.0", "3.0")]
+
+
+def full(*args: Any) -> None:
+    raise OSError(errno.ENOSPC, "the disk is full")
 
 
 def test_half_a_line_of_a_killed_run_is_dropped(tmp_path: Path) -> None:

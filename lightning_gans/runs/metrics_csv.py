@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ class MetricsCSV(loggers.Logger):
         super().__init__()
         self._folder = Path(save_dir)
         self._columns = ["step"]
-        self._rows: list[dict[str, Any]] = []
+        self._row: dict[str, Any] = {}  # the last one alone: a long run keeps no others
         self._last = 0  # where the last row begins in the file
         self._started = False
 
@@ -58,19 +57,14 @@ class MetricsCSV(loggers.Logger):
         """Add values to the row of ``step``."""
         step = int(step or 0)
         values = {name: float(value) for name, value in metrics.items() if name != "step"}
-        if not self._started:
-            self._rows = self._read(step)
-            self._columns = list(dict.fromkeys(["step", *(name for row in self._rows for name in row)]))
-        new_columns = [name for name in values if name not in self._columns]
-        new_row = not self._rows or self._rows[-1]["step"] != step
-        if new_row:
-            self._rows.append({"step": step})
-        self._rows[-1] |= values
-        self._columns += new_columns
-        if new_columns or not self._started:
-            self._rewrite()
+        if self._row.get("step") != step:
+            self._row = {"step": step}
+            self._last = self.path.stat().st_size if self._started else 0
+        self._row |= values
+        if self._started and self._row.keys() <= set(self._columns):
+            self._write_last()
         else:
-            self._write_last(new_row)
+            self._rewrite()
         self._started = True
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -79,30 +73,38 @@ class MetricsCSV(loggers.Logger):
     def save(self) -> None:
         """Nothing: every value is in the file at once."""
 
-    def _read(self, before: int) -> list[dict[str, Any]]:
+    def _earlier(self) -> list[dict[str, Any]]:
+        """The rows above the last one: of this run, or of the one that it goes on with."""
         if not self.path.exists():
             return []
-        whole_lines = self.path.read_text().rpartition("\n")[0]  # a killed process may have left half a line
+        written, step = self.path.read_bytes(), self._row["step"]
+        text = (written[: self._last] if self._started else written).decode()
+        whole_lines = text.rpartition("\n")[0]  # a killed process may have left half a line
         rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(whole_lines.splitlines())]
-        steps = [int(step) if (step := row.get("step", "")).isdigit() else before for row in rows]
-        return [row | {"step": step} for row, step in zip(rows, steps) if step < before]
+        if self._started:
+            return rows
+        steps = [int(known) if (known := row.get("step", "")).isdigit() else step for row in rows]
+        return [row | {"step": known} for row, known in zip(rows, steps) if known < step]
 
-    def _lines(self, rows: list[dict[str, Any]], header: bool = False) -> bytes:
+    @staticmethod
+    def _lines(columns: list[str], rows: list[dict[str, Any]], header: bool = False) -> bytes:
         text = io.StringIO()
-        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         if header:
             writer.writeheader()
         writer.writerows(rows)
         return text.getvalue().encode()
 
-    def _write_last(self, new: bool) -> None:
+    def _write_last(self) -> None:
         with self.path.open("r+b") as file:
-            self._last = file.seek(0, os.SEEK_END) if new else file.seek(self._last)
-            file.write(self._lines(self._rows[-1:]))
+            file.seek(self._last)
+            file.write(self._lines(self._columns, [self._row]))
             file.truncate()
 
     def _rewrite(self) -> None:
-        before = self._lines(self._rows[:-1], header=True)
+        earlier = self._earlier()
+        columns = list(dict.fromkeys([*self._columns, *(name for row in earlier for name in row), *self._row]))
+        before = self._lines(columns, earlier, header=True)
         with replacing(self.path) as temporary:
-            temporary.write_bytes(before + self._lines(self._rows[-1:]))
-        self._last = len(before)
+            temporary.write_bytes(before + self._lines(columns, [self._row]))
+        self._columns, self._last = columns, len(before)
