@@ -20,6 +20,7 @@ from lightning_gans.visualization.images import INK, figure_image, new_figure
 
 _FLOOR = 1e-12  # a logarithm has no place for zero
 _CURVES = 6
+_KEPT = 64  # times to choose the curves from
 
 
 def layer_norms(net: nn.Module) -> dict[str, Tensor]:
@@ -109,7 +110,8 @@ class GradientNorms(EveryNSteps, Draws):
         self.seed, self.dirpath = seed, dirpath
         self.cycle_is_due = False
         self.held: dict[str, dict[str, Tensor]] = {}  # by player and layer, of the cycle under way
-        self.history: list[tuple[int, dict[str, dict[str, float]]]] = []  # step, player, layer, norm
+        self.history: list[tuple[int, dict[str, dict[str, float]]]] = []  # step, player, layer, norm; evenly spaced
+        self.apart, self.logs = 0, 0  # updates between two of them, at least; and how often norms were logged
         self.titles: dict[str, str] = {}  # the networks of each player
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -164,9 +166,20 @@ class GradientNorms(EveryNSteps, Draws):
                 for player in players
             }
             if any(by_layer.values()):
-                self.history.append((step, by_layer))
-                if len(self.history) % self.picture_every == 0:
+                self.logs += 1
+                self.keep(step, by_layer)
+                if self.logs % self.picture_every == 0:
                     self.draw(trainer, step)
+
+    def keep(self, step: int, by_layer: dict[str, dict[str, float]]) -> None:
+        """Add to ``history``: its first and last time, and between them as many as pictures choose from."""
+        steps = [known for known, _ in self.history[-2:]]
+        if len(steps) == 2 and steps[1] - steps[0] < self.apart:
+            self.history.pop()
+        self.history.append((step, by_layer))
+        if len(self.history) > _KEPT:
+            self.history = self.history[::2]
+            self.apart = self.history[1][0] - self.history[0][0]
 
     def input_norms(self, module: Critic, batch: Batch, fake: Tensor, step: int) -> dict[str, Tensor]:
         """Mean norms of D's gradient with respect to real, fake and interpolated inputs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class ScoreCallback(Asks):
         self.every_n_steps, self.at_start, self.seed = every_n_steps, at_start, seed
         self.history: list[dict[str, float]] = []
         self.protocol: dict[str, Any] = {}
+        self._file: Path | None = None  # that has the lines of this fit
 
     # ------------------------------------------------------------------ what a subclass defines
     @property
@@ -109,6 +111,7 @@ class ScoreCallback(Asks):
             self.check(trainer, require(pl_module, self.needs, self))
         step = pl_module.global_step
         self.history = [entry for entry in self.history if entry["step"] <= step] if step else []
+        self._file = None
         if step == 0 and self.at_start:
             self._record(trainer, pl_module)
         if self.history:
@@ -174,10 +177,17 @@ class ScoreCallback(Asks):
         trainer.progress_bar_metrics.update({name: value for name, value in values.items() if self._shown(name)})
 
     def _write(self, trainer: pl.Trainer, stage: str, entries: list[dict[str, float]]) -> None:
-        """Write all lines anew, under a temporary name first, so that a resumed run repeats none."""
+        """Add the last line; the first time in a fit write all lines anew, so that a resumed run repeats none."""
         folder = trainer.log_dir or trainer.default_root_dir  # on all ranks: log_dir is a collective
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         path = Path(folder) / f"{'' if stage == 'fit' else stage + '-'}scores-{self.label}.jsonl"
-        lines = [json.dumps({**entry, "protocol": self.protocol}) for entry in entries]
-        write_text(path, "\n".join(lines) + "\n")
+        if path == self._file and path.is_file():  # a long run measures often, and would write ever more
+            with suppress(OSError), path.open("a", encoding="utf-8") as file:  # of a full disk the other way tells
+                file.write(self._as_line(entries[-1]))
+                return
+        write_text(path, "".join(map(self._as_line, entries)))
+        self._file = path if stage == "fit" else self._file
+
+    def _as_line(self, entry: dict[str, float]) -> str:
+        return json.dumps({**entry, "protocol": self.protocol}) + "\n"
