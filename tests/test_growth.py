@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from common import make, plain, trainer
 
+from benchmarks import growth
 from lightning_gans import callbacks as ours
 from lightning_gans.callbacks import GradientNorms, score
 from lightning_gans.callbacks.score import ScoreCallback
@@ -112,3 +113,12 @@ def test_a_line_that_cannot_be_added_is_written_with_all(tmp_path: Path, monkeyp
     t = trainer(max_steps=3, callbacks=[Breaks(1, True, 0)], default_root_dir=tmp_path)
     t.fit(make("gan"), plain(128, 4))
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [0, 1, 2, 3]
+
+
+# ---------------------------------------------------------------------- what measures it
+@pytest.mark.parametrize("part", [name for name in growth.PARTS if name not in ("ranks", "scores", "probes")])
+def test_each_part_makes_a_table(part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    growth.main(["--tiny", "--only", part])
+    told = capsys.readouterr().out
+    head, rule, *rows = [line for line in told.splitlines() if line.startswith("|")]
+    assert told.startswith(f"### {part}") and rows and len({line.count("|") for line in (head, rule, *rows)}) == 1
