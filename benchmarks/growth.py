@@ -53,7 +53,7 @@ BATCH = 256
 # What is measured, and updates or rounds; and a fraction of both, by which a test sees that it runs.
 SIZES: dict[str, tuple[list[int], int]] = {
     "updates": ([100_000], 10),
-    "probes": ([100_000], 10),
+    "probes": ([50_000], 10),
     "batch": ([16, 64, 256, 1024, 4096, 16_384], 500),
     "data": ([10**3, 10**4, 10**5, 10**6, 10**7], 500),
     "terms": ([0, 10, 30, 100], 1000),
