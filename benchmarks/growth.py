@@ -57,7 +57,7 @@ SIZES: dict[str, tuple[list[int], int]] = {
     "batch": ([16, 64, 256, 1024, 4096, 16_384], 500),
     "data": ([10**3, 10**4, 10**5, 10**6, 10**7], 500),
     "terms": ([0, 10, 30, 100], 1000),
-    "ranks": ([1, 2], 500),
+    "ranks": ([1, 2], 100),
     "scores": ([500, 2000, 5000, 20_000], 3),
     "checkpoints": ([10**4, 10**5, 10**6, 10**7], 5),
 }
@@ -227,7 +227,7 @@ def of_rank(index: int, world: int, folder: str, steps: int) -> None:
     counted, found = collections.Counter[str](), {}
     for name in COLLECTIVES:
         setattr(dist, name, counting(name, counted))
-    for title, technique, width in (("GAN", GAN, 32), ("WGAN-GP", WGANGP, 32), ("WGAN-GP", WGANGP, 256)):
+    for title, technique, width in (("GAN", GAN, 32), ("WGAN-GP", WGANGP, 32), ("WGAN-GP", WGANGP, 128)):
         seen: list[tuple[float, Any]] = []
         module = toy(technique, width)
         fit(module, points(), steps, tick=lambda _, seen=seen: seen.append((time.process_time(), counted.copy())),
