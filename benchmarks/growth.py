@@ -58,12 +58,12 @@ SIZES: dict[str, tuple[list[int], int]] = {
     "data": ([10**3, 10**4, 10**5, 10**6, 10**7], 500),
     "terms": ([0, 10, 30, 100], 1000),
     "ranks": ([1, 2], 100),
-    "scores": ([500, 2000, 5000, 20_000], 3),
+    "scores": ([500, 2000, 5000, 20_000], 1),
     "checkpoints": ([10**4, 10**5, 10**6, 10**7], 5),
 }
 TINY: dict[str, tuple[list[int], int]] = {
     "updates": ([10], 5), "probes": ([10], 5), "batch": ([2, 4], 3), "data": ([256, 512], 3), "terms": ([0, 2], 3),
-    "ranks": ([1, 2], 5), "scores": ([200, 300], 2), "checkpoints": ([10**3], 1),
+    "ranks": ([1, 2], 5), "scores": ([200, 300], 1), "checkpoints": ([10**3], 1),
 }  # fmt: skip
 
 
