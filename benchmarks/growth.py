@@ -62,8 +62,8 @@ SIZES: dict[str, tuple[list[int], int]] = {
     "checkpoints": ([10**4, 10**5, 10**6, 10**7], 5),
 }
 TINY: dict[str, tuple[list[int], int]] = {
-    "updates": ([10], 5), "probes": ([10], 5), "batch": ([2, 4], 3), "data": ([256, 512], 3), "terms": ([0, 2], 3),
-    "ranks": ([1, 2], 5), "scores": ([200, 300], 1), "checkpoints": ([10**3], 1),
+    "updates": ([10], 5), "probes": ([2], 2), "batch": ([2, 4], 3), "data": ([256, 512], 3), "terms": ([0, 2], 3),
+    "ranks": ([1, 2], 5), "scores": ([100], 1), "checkpoints": ([10**3], 1),
 }  # fmt: skip
 
 

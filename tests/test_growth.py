@@ -15,7 +15,7 @@ from common import make, plain, trainer
 
 from benchmarks import growth
 from lightning_gans import callbacks as ours
-from lightning_gans.callbacks import GradientNorms, score
+from lightning_gans.callbacks import GradientNorms, gradient_norms, score
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.metrics import extractors
@@ -48,15 +48,16 @@ class Held(pl.Callback):
         self.seen.append(things([*watching, vars(pl_module), trainer.callback_metrics], mine))
 
 
-def test_nothing_is_kept_for_each_update(tmp_path: Path) -> None:
+def test_nothing_is_kept_for_each_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradient_norms, "_KEPT", 8)
     probes = [ours.EMA(), ours.NonFiniteGuard("rollback"), ours.LossVariance(1, window=10), ours.StationarityGap(1)]
-    held, saves = Held(), callbacks.ModelCheckpoint(tmp_path / "saved", every_n_train_steps=50)
+    held, saves = Held(), callbacks.ModelCheckpoint(tmp_path / "saved", every_n_train_steps=20)
     own = [*probes, ours.Rates(), ours.GANProgressBar(), GradientNorms(1, picture_every=10**6), saves, held]
-    t = trainer(max_steps=300, callbacks=own, logger=MetricsCSV(tmp_path), log_every_n_steps=1,
+    t = trainer(max_steps=90, callbacks=own, logger=MetricsCSV(tmp_path), log_every_n_steps=1,
                 enable_checkpointing=True, enable_progress_bar=True)  # fmt: skip
     t.fit(make("wgan_gp", d_steps=1), plain(128, 4))
-    assert len(held.seen) == 300 and max(held.seen[200:]) <= max(held.seen[100:200]) + 20, held.seen[::25]
-    assert max(held.seen[1:20]) < max(held.seen[100:200])  # it does see the times of `GradientNorms`
+    assert len(held.seen) == 90 and max(held.seen[60:]) <= max(held.seen[30:60]) + 3, held.seen
+    assert max(held.seen[1:4]) < max(held.seen[30:60])  # it does see what `GradientNorms` keeps
 
 
 def test_gradient_norms_keep_what_a_picture_needs() -> None:
