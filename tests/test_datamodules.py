@@ -8,6 +8,7 @@ import math
 import os
 import pickle
 import struct
+import sys
 import time
 import zipfile
 from functools import partial
@@ -39,6 +40,7 @@ from lightning_gans.datamodules import (
     Ring,
     StackedMNIST,
     SwissRoll,
+    digits,
 )
 from lightning_gans.datamodules.mnist import datasets
 
@@ -218,6 +220,19 @@ def test_toy_batches_are_fresh_and_references_fixed(cls: Any) -> None:
 
 
 # -- digits, and what all images share ---------------------------------------------------------------------------------
+
+
+def test_digits_do_not_wait_for_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file is read without what it imports; where there is no such file it is asked."""
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "sklearn.datasets", None)
+        read, classes = digits._read()
+        assert len(Digits().reference("test")[0]) == 297
+    pixels, labels = load_digits(return_X_y=True)
+    assert np.array_equal(read, pixels) and np.array_equal(classes, labels) and classes.dtype == labels.dtype
+    monkeypatch.setattr(digits, "Path", lambda *parts: Path("not", "there"))
+    asked, _ = digits._read()
+    assert np.array_equal(asked, pixels)
 
 
 def test_digits_are_all_of_scikit_learn() -> None:
