@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonargparse
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,7 @@ from PIL import Image
 from torch import nn
 
 from lightning_gans import GAN, WGANGP, GANModule, checks
-from lightning_gans.cli import GANCLI, main
+from lightning_gans.cli import GANCLI, main, shortcuts
 from lightning_gans.cli.gan_cli import command, go_fast
 from lightning_gans.cli.plan import duration
 from lightning_gans.compat import shell
@@ -201,6 +202,33 @@ def test_only_the_parser_that_is_asked_for_is_built(monkeypatch: pytest.MonkeyPa
         with pytest.raises(SystemExit):
             cli(*args)
         assert len(built) == parsers
+
+
+def test_shortcuts_change_no_configuration(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor what is told of a wrong one."""
+    said: list[str] = []
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            cli("fit", "--model.generator.width=9", "--trainer.callbacks+=ModeCoverage", "--print_config")
+        said += [capsys.readouterr().out + refused(capsys, "fit", "--model.generator.widht=9")]
+        for place, name, theirs in (
+            (jsonargparse._subcommands, "find_action_and_subcommand", shortcuts._FIND),
+            (jsonargparse._core, "find_action_and_subcommand", shortcuts._FIND),
+            (jsonargparse._core, "recreate_branches", shortcuts._COPIED),
+            (jsonargparse._namespace, "recreate_branches", shortcuts._COPIED),
+            (jsonargparse.Namespace, "_parse_key", shortcuts._PARSE_KEY),
+        ):
+            monkeypatch.setattr(place, name, theirs)
+    assert said[0] == said[1] and "width: 9" in said[0] and "widht" in said[0]
+
+
+def test_an_option_is_found_that_came_later() -> None:
+    parser = jsonargparse.ArgumentParser()
+    parser.add_argument("--a.b")
+    assert shortcuts._find(parser, "a.c") == (None, None) and shortcuts._find(parser, "a.b")[0].dest == "a.b"
+    parser.add_argument("--a.c", "--d")
+    assert shortcuts._find(parser, "a.c") == shortcuts._find(parser, "d") != (None, None)
+    assert shortcuts._find(parser, "d", exclude=type(shortcuts._find(parser, "d")[0])) == (None, None)
 
 
 def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
