@@ -386,7 +386,19 @@ def told(*values: Any) -> str:
 
 
 def _key(game: Game) -> str:
-    return hashlib.sha256(json.dumps(game, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(_by_content(game), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _by_content(value: Any) -> Any:
+    """With the digest of a file in the place of its path: another text is another game, wherever it lies."""
+    if isinstance(value, dict):
+        return {
+            name: hashlib.sha256(Path(v).read_bytes()).hexdigest()
+            if name == "path" and Path(v).is_file()
+            else _by_content(v)
+            for name, v in value.items()
+        }
+    return [_by_content(v) for v in value] if isinstance(value, list) else value
 
 
 def _slug(name: str) -> str:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gans import CTGAN
 from lightning_gans.engine.batch import Batch
+from lightning_gans.functional.consistency import _twice
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 from lightning_gans.regularizers import ConsistencyTerm
 
@@ -145,3 +146,36 @@ def test_a_critic_without_dropout_is_warned_of() -> None:
     module = CTGAN(ToyGenerator(shape=(3,), latent_dim=2, width=4), ToyDiscriminator(shape=(3,), width=4), 2)
     with pytest.warns(UserWarning, match="no active dropout"):
         trainer(max_steps=1).fit(module, DataLoader(torch.randn(40, 3), 4))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("where", ["in a row", "nested", "hooked", "without a linear layer"])
+def test_layers_in_a_row_need_no_hooks(where: str) -> None:
+    """The same answers, features and gradients whichever way the features are found."""
+    layers: list[nn.Module] = [nn.Linear(3, 5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 1), nn.Flatten(0)]
+    critic = nn.Sequential(nn.Dropout(0.5), nn.Flatten(0)) if "without" in where else nn.Sequential(*layers)
+    if where == "nested":
+        critic = nn.Sequential(nn.Sequential(*layers[:3]), *layers[3:])
+    seen: list[Any] = []
+    if where == "hooked":
+        critic.register_forward_hook(lambda *_: seen.append(1))
+    x = torch.randn(6, 1 if "without" in where else 3)
+    critic = critic.to(torch.float64)
+    found = []
+    for network in (critic, Wrapped(critic)):
+        torch.manual_seed(0)
+        found.append(_twice(network, x.double(), None, True))
+    (scores, features), (others, expected) = found
+    torch.testing.assert_close([*scores, *features], [*others, *expected], rtol=0, atol=0)
+    assert len(features) == (0 if "without" in where else 2) and len(seen) == (2 if where == "hooked" else 0)
+    assert not any(layer._forward_pre_hooks for layer in critic.modules())
+
+
+class Wrapped(nn.Module):
+    """Not a sequence."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)

@@ -80,6 +80,17 @@ def test_a_game_is_played_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert first["a"] == again["b"] and [r["game"]["updates"] for r in again["c"]] == [5, 5]
 
 
+def test_a_game_on_a_file_is_known_by_what_stands_in_it(tmp_path: Path) -> None:
+    """Not by where it lies; in whatever part of the game."""
+    keys = []
+    for name, text in (("a.txt", "one"), ("b.txt", "one"), ("c.txt", "two")):
+        (tmp_path / name).write_text(text)
+        data = {"data": "TextFile", "data_options": {"path": str(tmp_path / name)}}
+        keys.append(playing._key({"start": data, "watch": [["X", {"n": 1}]]}))
+    assert keys[0] == keys[1] != keys[2]
+    assert playing._key({"path": str(tmp_path / "none.txt")}) != playing._key({"path": str(tmp_path / "other.txt")})
+
+
 def test_what_is_kept_is_not_made_again(tmp_path: Path) -> None:
     made: list[int] = []
     for value in (1, 2):

@@ -14,7 +14,7 @@ from common import equal, make, plain, state, trainer
 from torch import Tensor
 
 from lightning_gans.cli import main
-from lightning_gans.optim import Adam, ExtraAdam, ExtraSGD, OptimisticAdam, OptimisticSGD
+from lightning_gans.optim import Adam, ExtraAdam, ExtraSGD, OptimisticAdam, OptimisticSGD, RMSprop
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -144,22 +144,32 @@ def test_by_class_path_on_the_command_line(capsys: pytest.CaptureFixture[str], t
     assert all({"last_step", "exp_avg"} <= slot.keys() for slot in slots) and len(slots) == 8
 
 
-def two_adams(**options: Any) -> tuple[list[list[Tensor]], list[torch.optim.Adam]]:
+KINDS: dict[type[Any], dict[str, Any]] = {Adam: {"betas": (0.5, 0.9), "fused": True}, RMSprop: {"alpha": 0.9}}
+
+
+def two_of(kind: type[Any], **options: Any) -> tuple[list[list[Tensor]], list[Any]]:
     """Torch's and ours, of the same parameters in two groups."""
     parameters, optimizers = [], []
-    for kind in (torch.optim.Adam, Adam):
+    for which in (kind.theirs, kind):
         torch.manual_seed(0)
         own = [torch.randn(shape, requires_grad=True) for shape in ((3, 2), (3,), ())]
         groups = [{"params": own[:2]}, {"params": own[2:], "lr": 0.3}]
         parameters.append(own)
-        optimizers.append(kind(groups, lr=0.1, betas=(0.5, 0.9), fused=True, **options))
+        optimizers.append(which(groups, lr=0.1, **KINDS[kind], **options))
     return parameters, optimizers
 
 
-@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}, {"maximize": True}, {"amsgrad": True}], ids=str)
-def test_adam_without_wrappers_is_torchs_to_the_bit(options: dict[str, Any]) -> None:
+MORE: list[tuple[type[Any], dict[str, Any]]] = [
+    *[(kind, options) for kind in KINDS for options in ({}, {"weight_decay": 0.1}, {"maximize": True})],
+    (Adam, {"amsgrad": True}),
+    *[(RMSprop, options) for options in ({"momentum": 0.5}, {"centered": True}, {"foreach": True})],
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), MORE, ids=str)
+def test_what_goes_without_wrappers_is_torchs_to_the_bit(kind: type[Any], options: dict[str, Any]) -> None:
     """Parameters without a gradient, a loaded state, hooks, a schedule and a closure included."""
-    parameters, optimizers = two_adams(**options)
+    parameters, optimizers = two_of(kind, **options)
     schedules = [torch.optim.lr_scheduler.ExponentialLR(o, 0.9) for o in optimizers]
     hooked: list[int] = []
     for step in range(12):
@@ -181,13 +191,14 @@ def test_adam_without_wrappers_is_torchs_to_the_bit(options: dict[str, Any]) -> 
     assert hooked == [0, 1] * 3
 
 
-def test_adam_goes_without_wrappers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for its first step, and wherever more is asked of it; a loss by a closure is computed once."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_go_without_wrappers(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the first, and wherever more is asked of one; a loss by a closure is computed once."""
     by_torch: list[int] = []
-    _, (_, optimizer) = two_adams()
+    _, (_, optimizer) = two_of(kind)
     own = [p for group in optimizer.param_groups for p in group["params"]]
-    real = Adam._by_torch
-    monkeypatch.setattr(Adam, "_by_torch", lambda self, *a: by_torch.append(step) or real(self, *a))
+    real = kind._by_torch
+    monkeypatch.setattr(kind, "_by_torch", lambda self, *a: by_torch.append(step) or real(self, *a))
     calls: list[int] = []
     for step in range(6):
         for p in own:

@@ -12,7 +12,11 @@ from torch.nn.utils import parametrizations
 
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.double_backward import input_gradient as module
-from lightning_gans.functional.double_backward.input_gradient import double_backward, input_gradient
+from lightning_gans.functional.double_backward.input_gradient import (
+    double_backward,
+    input_gradient,
+    scores_and_gradient,
+)
 from lightning_gans.functional.double_backward.perceptron import perceptron_layers
 from lightning_gans.networks import ToyDiscriminator
 
@@ -24,6 +28,9 @@ CRITICS = {
     "flat": lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1)),
     "flat scores": lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1), nn.Flatten(0)),
     "linear": lambda: nn.Sequential(nn.Linear(6, 1)),
+    "dropout": lambda: nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Dropout(0.4), nn.Linear(9, 8), nn.ReLU(),
+                                     nn.Dropout(0.2), nn.Linear(8, 1)),
+    "silent dropout": lambda: nn.Sequential(nn.Linear(6, 5), nn.LeakyReLU(), nn.Dropout(), nn.Linear(5, 1)).eval(),
     "toy": lambda: ToyDiscriminator((6,), width=5),
 }  # fmt: skip
 
@@ -38,6 +45,7 @@ def found(critic: nn.Module, x: Tensor, method: Any, again: bool = False) -> lis
     """The input gradient, the gradient of a function of it, and the gradient of that one's."""
     parameters = list(critic.parameters())
     options: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
+    torch.manual_seed(1)  # masks
     with double_backward(method):
         gradient = input_gradient(partial(score, critic, labels=None), x)
     loss = (gradient.square().sum(1) - 1).square().mean() + gradient.sin().sum()
@@ -58,6 +66,43 @@ def test_it_equals_torchs_own(name: str, again: bool, monkeypatch: pytest.Monkey
     for one, other in zip(found(critic, x, "sparse", again), plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
     assert calls == [1]
+
+
+@pytest.mark.parametrize("name", CRITICS)
+@pytest.mark.parametrize("again", [False, True])
+def test_scores_come_from_the_same_pass(name: str, again: bool) -> None:
+    """With the gradient of what is made of both, and of either alone."""
+    torch.manual_seed(0)
+    critic, x = CRITICS[name]().double(), samples()
+    parameters = list(critic.parameters())
+    options: dict[str, Any] = {"allow_unused": True, "materialize_grads": True, "create_graph": again}
+    everything = []
+    for method in ("plain", "sparse"):
+        torch.manual_seed(1)
+        with double_backward(method):
+            scores, gradient = scores_and_gradient(partial(score, critic, labels=None), x)
+        found = [scores, gradient]
+        for loss in (scores.sin().sum() * gradient.square().sum(), scores.exp().mean(), gradient.sin().sum()):
+            first = torch.autograd.grad(loss, parameters, retain_graph=True, **options)
+            found += first
+            if again:
+                found += torch.autograd.grad(sum(g.square().sum() for g in first), parameters, retain_graph=True,
+                                             allow_unused=True, materialize_grads=True)  # fmt: skip
+        everything.append(found)
+    for one, other in zip(*everything, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_scores_and_gradient_under_autocast_and_by_other_methods() -> None:
+    critic, x = CRITICS["ReLU"](), torch.randn(4, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores, gradient = scores_and_gradient(critic, x)
+    assert scores.dtype == torch.bfloat16 and gradient.dtype == torch.float32
+    torch.testing.assert_close(gradient, input_gradient(critic, x))
+    with double_backward("linear"):
+        scores, gradient = scores_and_gradient(critic, x)
+    torch.testing.assert_close(scores, critic(x).squeeze(1))
+    torch.testing.assert_close(gradient, input_gradient(critic, x))
 
 
 def test_frozen_weights_have_no_gradient() -> None:
@@ -95,6 +140,13 @@ OTHERS = {
     "an activation at the end": lambda: nn.Sequential(nn.Linear(6, 1), nn.ReLU()),
     "a slope below zero": lambda: nn.Sequential(nn.Linear(6, 5), nn.LeakyReLU(-0.1), nn.Linear(5, 1)),
     "nothing": lambda: nn.Sequential(),
+    "dropout and a slope": lambda: nn.Sequential(nn.Linear(6, 5), nn.LeakyReLU(), nn.Dropout(), nn.Linear(5, 1)),
+    "dropout of all": lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Dropout(1.0), nn.Linear(5, 1)),
+    "dropout twice": lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Dropout(), nn.Dropout(), nn.Linear(5, 1)),
+    "dropout before": lambda: nn.Sequential(nn.Dropout(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1)),
+    "dropout first": lambda: nn.Sequential(nn.Linear(6, 5), nn.Dropout(), nn.ReLU(), nn.Linear(5, 1)),
+    "no activation": lambda: nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 1)),
+    "two activations": lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.ReLU(), nn.Linear(5, 1)),
     "a hook": lambda: hooked(None),
     "a hook of a layer": lambda: hooked(2, "register_forward_pre_hook"),
     "a hook of an activation": lambda: hooked(1, "register_full_backward_hook"),

@@ -296,3 +296,15 @@ def test_it_covers_more_modes_than_the_non_saturating_game(data: str) -> None:
     assert modes["r3_gan"] >= modes["gan"]
     if data == "ring":
         assert quality["r3_gan"] > quality["gan"]
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_scores_and_penalties_come_from_one_pass(joint: bool) -> None:
+    """As in the released code, so that an augmentation is the same in both."""
+    torch.manual_seed(0)
+    module, x, y = make("r3_gan").double(), points(1), points(2)
+    seen: list[int] = []
+    module.discriminator.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    module._joint = joint
+    assert len(module.discriminator_terms(Batch(x, None, None, y), y)) == 3
+    assert seen == ([12] if joint else [6, 6])

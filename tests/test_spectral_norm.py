@@ -62,6 +62,25 @@ def test_gradient() -> None:
     torch.testing.assert_close(torch.autograd.grad((normalised * g).sum(), original)[0], expected.detach())
 
 
+@pytest.mark.parametrize("zero", [False, True])
+def test_gradient_of_the_gradient(zero: bool) -> None:
+    """As torch has it of W / u' W v, which is W where the weight is 0."""
+    torch.manual_seed(0)
+    layer = linear(torch.randn(4, 5, dtype=torch.float64)).eval()
+    original = layer.parametrizations.weight.original
+    if zero:
+        nn.init.zeros_(original)
+    g, h = torch.randn(2, 4, 5, dtype=torch.float64).requires_grad_()
+    u, v = SpectralNorm._iterate(original.detach(), norm_of(layer).u, 1)
+    found = []
+    for normalised in (layer.weight, original / (1 if zero else u @ original @ v)):
+        (first,) = torch.autograd.grad(normalised, original, g, create_graph=True)
+        found.append([first, *torch.autograd.grad((first * h).sum(), [g, original], allow_unused=True)])
+    for ours, theirs in zip(*found, strict=True):
+        zeros = torch.zeros(4, 5, dtype=torch.float64)
+        torch.testing.assert_close(*(zeros if x is None else x for x in (ours, theirs)))
+
+
 def test_scale_of_the_weights_does_not_matter() -> None:
     torch.manual_seed(0)
     net = spectral_norm(nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 1, bias=False))).double()

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.functional.conditional import score
+from lightning_gans.functional.conditional import check_scores, score
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import gather_rows
 
@@ -107,17 +107,37 @@ def _twice(
     twice = torch.cat([x, x])  # one pass: each row has a mask of its own
     labels = None if labels is None else torch.cat([labels, labels])
     features: list[Tensor] = []
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
-        for layer in discriminator.modules()
-        if isinstance(layer, nn.Linear) and seen
-    ]
-    try:
-        f1, f2 = full_precision(score(discriminator, twice, labels)).chunk(2)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    if labels is None and seen and (layers := _in_a_row(discriminator)) is not None:
+        last = max((i for i, layer in enumerate(layers) if isinstance(layer, nn.Linear)), default=None)
+        for i, layer in enumerate(layers):
+            features += [twice] if i == last else []
+            twice = layer(twice)
+        scores = check_scores(twice, 2 * len(x))
+    else:
+        hooks = [
+            layer.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+            for layer in discriminator.modules()
+            if isinstance(layer, nn.Linear) and seen
+        ]
+        try:
+            scores = score(discriminator, twice, labels)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    f1, f2 = full_precision(scores).chunk(2)
     return (f1, f2), list(full_precision(features[-1].flatten(1)).chunk(2)) if features else []
+
+
+def _in_a_row(network: nn.Module) -> list[nn.Module] | None:
+    """Its layers, if they are called one after the other and hold no others: hooks on all of them would cost more."""
+    hooks = network._forward_hooks or network._forward_pre_hooks or network._backward_hooks
+    if type(network) is not nn.Sequential or hooks:
+        return None
+    layers = [*network]
+    for layer in layers:
+        if layer._modules:
+            return None
+    return layers
 
 
 def warn_without_dropout(distance: Tensor) -> None:

@@ -43,15 +43,15 @@ def tell_gradients(tell: Callable[..., None], prefix: str, terms: Mapping[str, T
         terms: two scalars by name.
         at: an alias of the same tensor (``x.view_as(x)``) for each term, through which it goes and the other does not.
     """
-    found: dict[str, Tensor] = {}
+    found: dict[str, tuple[Tensor, Tensor]] = {}
 
     def caught(name: str, scale: list[Tensor], gradient: Tensor) -> None:
-        found[name] = full_precision(gradient).flatten() / full_precision(scale[-1])
-        tell(**{f"{prefix}{name}_gradient": found[name].norm()})
+        flat = full_precision(gradient).flatten() / full_precision(scale[-1])
+        found[name] = flat, flat.norm()
+        tell(**{f"{prefix}{name}_gradient": found[name][1]})
         if len(found) == 2:
-            one, other = found.values()
-            cosine = torch.nn.functional.cosine_similarity(one, other, dim=0, eps=0)
-            tell(**{f"{prefix}gradient_cosine": cosine.nan_to_num()})
+            (one, n), (other, m) = found.values()
+            tell(**{f"{prefix}gradient_cosine": (torch.dot(one, other) / (n * m)).nan_to_num()})
             found.clear()
 
     for (name, term), alias in zip(terms.items(), at):

@@ -113,9 +113,13 @@ def ratio_summary(ratio: Tensor, weights: Tensor) -> dict[str, Tensor]:
     >>> float(ratio_summary(r, r.clamp_max(1.5))["g_clipped"])
     0.25
     """
-    quantiles = torch.quantile(ratio, torch.linspace(0.05, 0.95, 3, dtype=ratio.dtype, device=ratio.device))
-    summary = dict(zip(("g_ratio_q05", "g_ratio_q50", "g_ratio_q95"), quantiles.unbind()))
-    return {"g_clipped": (weights != ratio).to(ratio.dtype).mean(), **summary}
+    ordered, last = ratio.flatten().sort().values, ratio.numel() - 1
+    summary = {"g_clipped": (weights != ratio).to(ratio.dtype).mean()}
+    for percent in (5, 50, 95):  # as torch.quantile has them, in a fraction of its time
+        below, rest = divmod(percent * last, 100)
+        q = ordered[below]
+        summary[f"g_ratio_q{percent:02}"] = torch.lerp(q, ordered[below + 1], rest / 100) if rest else q
+    return summary
 
 
 def check_prc(ratio_clip: float | None, temperature: float, surrogate: str) -> None:

@@ -157,17 +157,22 @@ class PrimalDualGAN(GANModule):
         """log p_g, p~ and D at the batch's real samples."""
         with torch.no_grad():
             on_real = full_precision(self.score(batch.real, batch))
-        with evaluating(self.features):
-            x, y = self.features(batch.real), self.features(fakes)
+        x, y = self._seen(batch.real, fakes)
         log_p = log_kernel_density(x, y, self.sigma * self.unit.where(self.unit > 0, float("nan")))
         target = log_p.detach().exp() - self.alpha * self.pair.f1(on_real)
         return log_p, target.clamp_min(0.0) if self.project else target, self.pair.d(on_real)
 
+    def _seen(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of both."""
+        if type(self.features) is nn.Identity:
+            return real, fake
+        with evaluating(self.features):
+            return self.features(real), self.features(fake)
+
     @torch.no_grad()
     def _look(self, real: Tensor, fake: Tensor) -> None:
         """Look at the run's first batch: measure the unit of sigma, and warn if all samples are out of reach."""
-        with evaluating(self.features):
-            x, y = self.features(real), self.features(fake)
+        x, y = self._seen(real, fake)
         if self.unit == 0:
             self.unit.copy_(unit_of_distance(x))
         warn_out_of_reach(x, y, self.sigma * self.unit)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.engine.batch import Batch, Terms
-from lightning_gans.functional.penalties import gradient_norm, gradient_penalty
+from lightning_gans.functional.double_backward.input_gradient import scores_and_gradient
 from lightning_gans.techniques.gan import GAN
 
 
@@ -29,8 +29,7 @@ class R3GAN(GAN):
     Defaults are where the CIFAR-10 preset of the released code starts. It ends at gamma = .005, beta2 = .99 and a
     learning rate of 5e-5 after 20 million images; ``gamma_end``, ``beta2_end`` and ``anneal_steps`` go there by half a
     cosine, and a scheduler (``CosineAnnealingLR``) does the same for the rates. Gamma is to grow with the number of
-    pixels. Departures: no adaptive augmentation; the cosine is our choice of the schedule's form; the penalties are
-    taken in a pass of their own, so that a random augmentation (``wrappers.DiffAugment``) is drawn anew for them.
+    pixels. Departures: no adaptive augmentation; the cosine is our choice of the schedule's form.
 
     Overrides :meth:`cycle`, to move gamma and beta2.
 
@@ -86,16 +85,20 @@ class R3GAN(GAN):
 
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """E log(1 + e^-(f(x) - f(G(z)))), and gamma / 2 times the mean squared slope at both."""
-        terms = super().discriminator_terms(batch, fake)
         if not self.gamma_range[0]:
-            return terms
-        half = self.gamma / 2
+            return super().discriminator_terms(batch, fake)
         if self._joint:  # one pass for two
             labels = None if batch.labels is None else torch.cat([batch.labels, batch.labels])
-            slopes = gradient_norm(self.critic(replace(batch, labels=labels)), torch.cat([batch.real, fake]))
-            r1, r2 = (half * slope.square().mean() for slope in slopes.chunk(2))
+            critic = self.critic(replace(batch, labels=labels))
+            on_all, gradient = scores_and_gradient(critic, torch.cat([batch.real, fake]))
+            scores, slopes = on_all.chunk(2), gradient.chunk(2)
         else:
-            r1, r2 = (half * gradient_penalty(self.critic(batch), x, target=0.0) for x in (batch.real, fake))
+            scores, slopes = zip(*(scores_and_gradient(self.critic(batch), x) for x in (batch.real, fake)))
+        half = self.gamma / 2
+        r1, r2 = (half * slope.square().sum(1).mean() for slope in slopes)
+        self._pair[:] = (batch.real, fake, *scores)  # what `score` gives for the two
+        terms = super().discriminator_terms(batch, fake)
+        self._pair.clear()
         return {**terms, "r1": r1, "r2": r2}
 
     def cycle(self) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gans import checks
+from lightning_gans.optim import RMSprop
 from lightning_gans.techniques.gan import GAN
 
 
@@ -73,4 +74,4 @@ class WGAN(GAN):
 
     def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         """RMSprop, as in Algorithm 1 (momentum destabilised the training there)."""
-        return torch.optim.RMSprop(parameters, lr=lr)
+        return RMSprop(parameters, lr=lr)

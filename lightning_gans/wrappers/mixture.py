@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,8 @@ class MixtureGenerator(nn.Module):
         shares = old.weights.detach().clone() if isinstance(old, MixtureGenerator) else torch.ones(1)
         self.components = nn.ModuleList([copied(c).requires_grad_(False) for c in components])
         self.components.append(new)
-        self.share = share
+        self.share, self.learn_p = share, learn_p
+        self._known: tuple[Any, Tensor] = (None, shares)  # weights of a batch, and what they hold for
         self.logit = nn.Parameter(torch.tensor(p).logit(), requires_grad=learn_p)
         self.shares: Tensor
         self.register_buffer("shares", shares)
@@ -75,7 +76,7 @@ class MixtureGenerator(nn.Module):
     def train(self, mode: bool = True) -> MixtureGenerator:
         """Frozen components stay in evaluation mode."""
         super().train(mode)
-        for component in self.components[:-1]:
+        for component in [*self.components][:-1]:  # a slice of the list would be made a list of modules
             component.eval()
         return self
 
@@ -84,11 +85,17 @@ class MixtureGenerator(nn.Module):
 
         p / s for those of G and (1 - p) / (1 - s) for those of G_1, where s is what G makes of the batch.
         """
+        logit = self.logit
+        keep = not self.learn_p and not torch.is_inference_mode_enabled()
+        at = (n, rank_and_world(), logit.device, logit.dtype, logit._version) if keep else None
+        if keep and at == self._known[0]:
+            return self._known[1]
         first, share = self._split(n)
         if share == 0:
-            return torch.ones(n, device=self.logit.device, dtype=self.logit.dtype)
+            return torch.ones(n, device=logit.device, dtype=logit.dtype)
         old, new = stratum_weights(self.p, share)
-        return torch.cat([old.expand(first), new.expand(n - first)])
+        self._known = at, torch.cat([old.expand(first), new.expand(n - first)])
+        return self._known[1]
 
     def _split(self, n: int) -> tuple[int, float]:
         """How many rows of this process are G's, and their share of the rows of all processes."""
@@ -118,7 +125,7 @@ class MixtureGenerator(nn.Module):
 
     def _old(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """A sample of the frozen mixture for each row. All components see all rows: a GPU need not be waited for."""
-        outputs = [conditional_call(c, z, labels) for c in self.components[:-1]]
+        outputs = [conditional_call(c, z, labels) for c in [*self.components][:-1]]
         if len(outputs) == 1:
             return outputs[0]
         which = torch.searchsorted(self.shares.double().cumsum(0)[:-1], uniform_of(z), right=True)

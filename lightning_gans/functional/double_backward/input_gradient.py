@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache, partial
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,7 +14,11 @@ from torch import Tensor, nn
 
 from lightning_gans.functional.conditional import check_scores, score
 from lightning_gans.functional.double_backward.first_order import linear_input_gradient
-from lightning_gans.functional.double_backward.perceptron import perceptron_input_gradient, perceptron_layers
+from lightning_gans.functional.double_backward.perceptron import (
+    perceptron_input_gradient,
+    perceptron_layers,
+    perceptron_scores_and_gradient,
+)
 from lightning_gans.functional.double_backward.sparse import sparse_double_backward
 from lightning_gans.functional.numerics import full_precision
 
@@ -66,15 +70,42 @@ def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool =
     >>> input_gradient(lambda x: x.square().sum(1), torch.tensor([[1.0, 2.0]])).tolist()
     [[2.0, 4.0]]
     """
+    return _differentiate(discriminator, x, create_graph, through)[1]
+
+
+def scores_and_gradient(discriminator: Discriminator, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores (N,) of samples, and their `input_gradient` to be differentiated: of one pass, where that is possible.
+
+    Two passes are needed under autocast, in which the gradient has no part, and by the methods "linear" and "compiled"
+    of `double_backward`. Not by x, which is held fixed.
+
+    >>> scores, gradient = scores_and_gradient(lambda x: x.square().sum(1), torch.tensor([[1.0, 2.0]]))
+    >>> scores.tolist(), gradient.tolist()
+    ([5.0], [[2.0, 4.0]])
+    """
+    if chosen.get() in ("linear", "compiled") or torch.is_autocast_enabled(x.device.type):
+        return check_scores(discriminator(x.detach()), len(x)), input_gradient(discriminator, x)
+    scores, gradient = _differentiate(discriminator, x, True, False, scored=True)
+    return cast(Tensor, scores), gradient
+
+
+def _differentiate(
+    discriminator: Discriminator, x: Tensor, create_graph: bool, through: bool, scored: bool = False
+) -> tuple[Tensor | None, Tensor]:
     method = chosen.get() if create_graph else "plain"
     if through and method != "plain":
         method = "sparse"
     network = _network(discriminator)
+    scores: Tensor | None = None
     plainly = discriminator is network or (isinstance(discriminator, partial) and discriminator.func is score)
     told = type(network) is nn.Sequential or hasattr(type(network), "perceptron")
     if told and plainly and method == "sparse" and not through and (layers := perceptron_layers(network)) is not None:
         with no_autocast(x.device.type):
-            return full_precision(perceptron_input_gradient(layers, _as_taken(x.detach(), network)))
+            x = _as_taken(x.detach(), network)
+            if not scored:
+                return None, full_precision(perceptron_input_gradient(layers, x))
+            scores, slope = perceptron_scores_and_gradient(layers, x)
+            return scores, full_precision(slope)
     x = _as_taken(x if through else x.detach(), network)
     if not x.requires_grad:
         x.requires_grad_(True)
@@ -88,20 +119,19 @@ def input_gradient(discriminator: Discriminator, x: Tensor, create_graph: bool =
         elif method == "compiled":
             gradient = _compiled()(discriminator, x.detach())
         elif method == "plain":
-            total = check_scores(discriminator(x), len(x)).sum()
-            (gradient,) = torch.autograd.grad(total, x, create_graph=create_graph)
+            scores = check_scores(discriminator(x), len(x))
+            (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=create_graph)
         else:
             with sparse_double_backward(x) as session:
-                scores = discriminator(x)
-            total = check_scores(scores, len(x)).sum()
+                scores = check_scores(discriminator(x), len(x))
             session.inner = True
             try:
-                (gradient,) = torch.autograd.grad(total, x, create_graph=True)
+                (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
             finally:
                 session.inner = False
             if network is not None and not session.replaced:
                 _nothing_to_gain.setdefault(network, set()).add(x.shape)
-    return full_precision(gradient.flatten(1))
+    return scores, full_precision(gradient.flatten(1))
 
 
 def _as_taken(x: Tensor, network: nn.Module | None) -> Tensor:
