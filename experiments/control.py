@@ -135,7 +135,7 @@ def number(key: str, name: str | None = None) -> Callable[[playing.Result], floa
 def main() -> None:
     """Play, print, write."""
     p = page.parser(
-        __doc__, updates=1500, widths=[64, 32, 16], items=10_000, fakes=2000, weights=[2.0], samples=500, best=16,
+        __doc__, updates=5000, widths=[64, 32, 16], items=10_000, fakes=2000, weights=[2.0], samples=500, best=16,
         table=5000, steps=1000,
     )  # fmt: skip
     arguments = p.parse_args()
