@@ -29,6 +29,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
+import docstring_parser
 import pytest
 
 # pytest writes each test file anew for its assertions, which takes 5 s: once a change, not once a run and worker. The
@@ -38,6 +39,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.fsync = lambda descriptor: None  # waits for the disk, which only a power cut could tell (see test_atomic.py)
 # Lightning reads what all installed packages say of themselves for every Trainer.
 importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
+# jsonargparse reads the same docstrings for the options of every command.
+docstring_parser.parse = functools.cache(docstring_parser.parse)
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
 TIMES = Path(__file__).with_name("times.json")
 LIGHTNINGS = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")]
@@ -153,6 +156,16 @@ def _quiet_and_seeded(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
             logger.setLevel(logging.ERROR)
     torch = sys.modules["torch"]  # not every process with this file needs it
     torch.default_generator.manual_seed(0)  # `torch.manual_seed` takes ten times as long
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """W&B, writing to the disk, without what it imports for each run in case it is a job of its queues: 1.4 s."""
+    found = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setattr(found.Run, "_detect_and_apply_job_inputs", lambda run: None, raising=False)
+    return found
 
 
 @pytest.fixture(scope="session")

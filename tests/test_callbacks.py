@@ -853,10 +853,7 @@ def read_wandb(path: Path) -> list[Any]:
     return records
 
 
-def test_an_offline_wandb_run_reads_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb = pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
+def test_an_offline_wandb_run_reads_back(tmp_path: Path, wandb: Any) -> None:
     log = loggers.WandbLogger(project="test", save_dir=str(tmp_path))
     callbacks = [SampleGrid(2, rows=1, columns=2, dirpath=str(tmp_path)), GradientNorms(1), WandbSetup()]
     fit = trainer(max_steps=4, logger=log, callbacks=callbacks, default_root_dir=tmp_path, log_every_n_steps=1)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonargparse
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,7 @@ from PIL import Image
 from torch import nn
 
 from lightning_gans import GAN, WGANGP, GANModule, checks
-from lightning_gans.cli import GANCLI, main
+from lightning_gans.cli import GANCLI, main, shortcuts
 from lightning_gans.cli.gan_cli import command, go_fast
 from lightning_gans.cli.plan import duration
 from lightning_gans.compat import shell
@@ -201,6 +202,42 @@ def test_only_the_parser_that_is_asked_for_is_built(monkeypatch: pytest.MonkeyPa
         with pytest.raises(SystemExit):
             cli(*args)
         assert len(built) == parsers
+
+
+def test_shortcuts_change_no_configuration(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor what is told of a wrong one."""
+    said: list[str] = []
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            cli("fit", "--model.generator.width=9", "--trainer.callbacks+=ModeCoverage", "--print_config")
+        said += [capsys.readouterr().out + refused(capsys, "fit", "--model.generator.widht=9")]
+        for place, name, theirs in (
+            (jsonargparse._subcommands, "find_action_and_subcommand", shortcuts._FIND),
+            (jsonargparse._core, "find_action_and_subcommand", shortcuts._FIND),
+            (jsonargparse._core, "recreate_branches", shortcuts._COPIED),
+            (jsonargparse._namespace, "recreate_branches", shortcuts._COPIED),
+            (jsonargparse.Namespace, "_parse_key", shortcuts._PARSE_KEY),
+        ):
+            monkeypatch.setattr(place, name, theirs)
+    assert said[0] == said[1] and "width: 9" in said[0] and "widht" in said[0]
+
+
+def test_an_option_is_found_that_came_later() -> None:
+    parser = jsonargparse.ArgumentParser()
+    parser.add_argument("--a.b")
+    assert shortcuts._find(parser, "a.c") == (None, None) and shortcuts._find(parser, "a.b")[0].dest == "a.b"
+    parser.add_argument("--a.c", "--d")
+    assert shortcuts._find(parser, "a.c") == shortcuts._find(parser, "d") != (None, None)
+    assert shortcuts._find(parser, "d", exclude=type(shortcuts._find(parser, "d")[0])) == (None, None)
+
+
+def test_copies_of_configurations() -> None:
+    """Apart from the original, with names that the class has itself, and without those that are left out."""
+    given = jsonargparse.Namespace({"a": jsonargparse.Namespace({"items": [jsonargparse.Namespace(b=1)]}), "c": 2})
+    copy = shortcuts._copied(given, {"c"})
+    assert copy == shortcuts._COPIED(given, {"c"}) and copy.as_dict() == {"a": {"items": [{"b": 1}]}}
+    copy["a"]["items"][0].b = 3
+    assert given.as_dict() == {"a": {"items": [{"b": 1}]}, "c": 2} == shortcuts._copied(given).as_dict()
 
 
 def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -383,16 +420,23 @@ def test_test_scores_a_checkpoint(own_run: Path, capsys: pytest.CaptureFixture[s
     assert (own_run / "metrics.csv").read_bytes() == metrics  # the curve of the training is left alone
 
 
-@pytest.mark.parametrize("n", [1, 70])
-def test_predict_writes_images(image_run: Path, tmp_path: Path, n: int) -> None:
+def test_predict_writes_images(image_run: Path, tmp_path: Path) -> None:
+    """As files, the same ones each time, and as one array."""
     run = Path(shutil.copytree(image_run, tmp_path / "run"))
-    for _ in range(2):
-        cli("predict", "--ckpt_path", str(run), "--samples", str(n))
-    for folder in ("predictions", "predictions-2"):
-        pictures = {"grid.png", "interpolation.png", "walk.gif"}
-        assert files(run / folder) == pictures | {f"{i:05d}.png" for i in range(n)}
-    first, again = (np.array(Image.open(run / f / "00000.png")) for f in ("predictions", "predictions-2"))
-    assert first.shape[:2] == (8, 8) and np.array_equal(first, again) and first.std() > 0
+    for options in (["70"], ["70"], ["1"], ["70", "--npz"]):
+        cli("predict", "--ckpt_path", str(run), "--samples", *options)
+    drawn = {"grid.png", "interpolation.png", "walk.gif"}
+    for folder, n in (("predictions", 70), ("predictions-2", 70), ("predictions-3", 1)):
+        assert files(run / folder) == drawn | {f"{i:05d}.png" for i in range(n)}
+    first, again, only = (np.array(Image.open(run / f"predictions{k}" / "00000.png")) for k in ("", "-2", "-3"))
+    assert first.shape[:2] == only.shape[:2] == (8, 8) and np.array_equal(first, again)
+    assert first.std() > 0 and only.std() > 0
+    film = Image.open(run / "predictions" / "walk.gif")
+    assert getattr(film, "n_frames", 1) == 48
+    made = np.load(run / "predictions-4" / "samples.npz")["samples"]
+    assert made.dtype == np.uint8 and made.shape == (70, 8, 8, 1)
+    assert np.array_equal(made[69, :, :, 0], np.array(Image.open(run / "predictions" / "00069.png").convert("L")))
+    assert files(run / "predictions-4") == {"samples.npz"} | drawn
 
 
 def test_predict_writes_points(own_run: Path) -> None:
@@ -400,20 +444,8 @@ def test_predict_writes_points(own_run: Path) -> None:
     values = np.loadtxt(own_run / "predictions" / "samples.csv", delimiter=",")
     assert values.shape == (5, 2) and values.std() > 0
     assert Image.open(own_run / "predictions" / "samples.png").size[0] > 300
-
-
-def test_predict_writes_one_array(image_run: Path, own_run: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(image_run, tmp_path / "run"))
-    cli("predict", "--ckpt_path", str(run), "--samples=70")
-    cli("predict", "--ckpt_path", str(run), "--samples=70", "--npz")
-    made = np.load(run / "predictions-2" / "samples.npz")["samples"]
-    assert made.dtype == np.uint8 and made.shape == (70, 8, 8, 1)
-    assert np.array_equal(made[69, :, :, 0], np.array(Image.open(run / "predictions" / "00069.png").convert("L")))
-    assert files(run / "predictions-2") == {"samples.npz", "grid.png", "interpolation.png", "walk.gif"}
-    film = Image.open(run / "predictions" / "walk.gif")
-    assert getattr(film, "n_frames", 1) == 48
     cli("predict", "--ckpt_path", str(own_run), "--samples=5", "--npz")
-    assert np.load(own_run / "predictions" / "samples.npz")["samples"].shape == (5, 2)
+    assert np.load(own_run / "predictions-2" / "samples.npz")["samples"].shape == (5, 2)
 
 
 def test_a_checkpoint_outside_of_its_run(image_run: Path, tmp_path: Path) -> None:
@@ -596,6 +628,7 @@ def test_test_without_a_score(own_run: Path, capsys: pytest.CaptureFixture[str])
 def test_options_of_the_trainer(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     cli("fit", "--name=a", "--trainer.max_steps=1", *args)
     assert re.search(r"^Run folder +runs/a$", capsys.readouterr().out, re.MULTILINE)
+    assert bool([*Path("csv").rglob("metrics.csv")]) == ("--trainer.logger.save_dir=csv" in args)
 
 
 # ---------------------------------------------------------------------- networks follow the data
@@ -658,14 +691,9 @@ def test_tensorboard_lies_in_the_run(own_run: Path, how: str) -> None:
     cli("fit", "--ckpt_path=runs/a", "--trainer.max_steps=2")
     assert [len([*Path("runs", name).rglob("events.out.*")]) for name in "ab"] == [2, 1]
     assert "save_dir: <run>" in Path("runs/a/config.yaml").read_text()  # another run may start from it
-    cli("fit", "--name=c", "--trainer.max_steps=1", "--trainer.logger=CSVLogger", "--trainer.logger.save_dir=csv")
-    assert [*Path("csv").rglob("metrics.csv")]
 
 
-def test_wandb_goes_on_with_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb = pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
+def test_wandb_goes_on_with_the_same_run(tmp_path: Path, wandb: Any) -> None:
     common = ["--trainer.logger=WandbLogger", "--trainer.callbacks+=WandbSetup"]
     config = str(Path(__file__).parent.parent / "configs" / "ring" / "wgan_gp.yaml")
     fast = ["--data.batch_size=8", "--trainer.accelerator=cpu", "--trainer.max_steps=2"]

@@ -23,6 +23,7 @@ import lightning_gans.datamodules as gan_datamodules
 from lightning_gans import networks, nonadversarial, regularizers, techniques, wrappers
 from lightning_gans.cli.configuration import parameters
 from lightning_gans.cli.recipes import shipped
+from lightning_gans.cli.shortcuts import instead
 from lightning_gans.compat.lightning import callbacks, loggers, pl, pl_cli
 
 _PACKAGES = (techniques, nonadversarial, gan_datamodules, gan_callbacks, networks, regularizers, wrappers)
@@ -43,6 +44,11 @@ class Parser(pl_cli.LightningArgumentParser):
 
     def print_usage(self, file: Any = None) -> None:
         """Nothing: an error ends with a hint at ``--help``."""
+
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """As text. What stands in a class is not checked once more there: the whole has been before."""
+        inner = {"skip_validation": True} if vars(self).get("_inner_parser") else {}
+        return super().dump(*args, **kwargs | inner)
 
     def error(self, message: str, *args: Any, **kwargs: Any) -> Any:
         """Tell the innermost mistake, with the nearest valid names, and end."""
@@ -265,6 +271,4 @@ def _by_name(cls: Any, name: str) -> str:
 
 _DISCARD = jsonargparse._typehints.discard_init_args_on_class_path_change
 jsonargparse._typehints.discard_init_args_on_class_path_change = _own_defaults
-_RESOLVE: Any = getattr(jsonargparse._typehints, "resolve_class_path_by_name", None)
-if _RESOLVE is not None:  # by this name it is a shortcut, without which everything works
-    jsonargparse._typehints.resolve_class_path_by_name = _by_name
+_RESOLVE = instead("resolve_class_path_by_name", _by_name, jsonargparse._typehints)
