@@ -119,7 +119,10 @@ def test_a_line_that_cannot_be_added_is_written_with_all(tmp_path: Path, monkeyp
 
 
 # ---------------------------------------------------------------------- what measures it
-@pytest.mark.parametrize("part", list(growth.PARTS))
+QUICK = {"updates", "data", "checkpoints"}
+
+
+@pytest.mark.parametrize("part", [p if p in QUICK else pytest.param(p, marks=pytest.mark.slow) for p in growth.PARTS])
 def test_each_part_makes_a_table(
     part: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
