@@ -131,12 +131,7 @@ class ModeCoverage(ScoreCallback):
 
     def _stacked_coverage(self, data: Any, samples: list[Tensor], device: torch.device) -> dict[str, float]:
         if self._classifier is None:
-            images, labels = (part[:_CLASSIFIER_IMAGES] for part in data.reference("train"))
-            digits = torch.stack([labels // 100, labels // 10 % 10, labels % 10], dim=1)
-            with torch.inference_mode(False):  # trainer.test is in inference mode, where nothing can be trained
-                self._classifier = ClassifierExtractor(
-                    images.flatten(0, 1)[:, None], digits.flatten(), "lenet", cache_dir=self.cache_dir, device=device
-                )
+            self._classifier = digit_classifier(data, self.cache_dir, device)
         self._classifier.to(device)
         modes = []
         for part in samples:
@@ -146,6 +141,18 @@ class ModeCoverage(ScoreCallback):
         found = class_coverage(torch.cat(modes).cpu(), 1000, self.threshold)
         self.protocol |= {"modes": 1000, "threshold": self.threshold, **self._classifier.describe()}
         return {"metrics/modes/lenet": float(found.modes), "metrics/reverse_kl/lenet": found.reverse_kl}
+
+
+def digit_classifier(
+    data: Any, cache_dir: str | None = None, device: torch.device | str = "cpu"
+) -> ClassifierExtractor:
+    """The LeNet that tells the single digits (N, 1, H, W) of stacked ones, trained at first use and then kept."""
+    images, labels = (part[:_CLASSIFIER_IMAGES] for part in data.reference("train"))
+    digits = torch.stack([labels // 100, labels // 10 % 10, labels % 10], dim=1)
+    with torch.inference_mode(False):  # trainer.test is in inference mode, where nothing can be trained
+        return ClassifierExtractor(
+            images.flatten(0, 1)[:, None], digits.flatten(), "lenet", cache_dir=cache_dir, device=device
+        )
 
 
 def _stacked(data: Any) -> bool:
