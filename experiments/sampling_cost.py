@@ -61,8 +61,12 @@ def fit(module: pl.LightningModule, data: Any, seconds: float, updates: int, *wa
     return int(trainer.global_step)
 
 
-def models(data: str) -> dict[str, Any]:
-    """Makers of what is compared, with the networks and values of our recipes (configs/), without classes."""
+def models(data: str, channels: int = 1) -> dict[str, Any]:
+    """Makers of what is compared, with the networks and values of our recipes (configs/), without classes.
+
+    Images of several channels are modelled as independent digits are: the autoencoders have codes that many times as
+    long.
+    """
     energetic: dict[str, Any] = {"spectral": 2.0, "lr_energy": 2e-4, "replay_after": 500, "noisy": False}
     if data == "Ring":
         pair = lambda: (networks.ToyGenerator(width=128), networks.ToyDiscriminator(width=128), 2)  # noqa: E731
@@ -78,8 +82,9 @@ def models(data: str) -> dict[str, Any]:
             "DDPM": lambda: DDPM(networks.DiffusionMLP(), steps=TOTAL, variance="fixed_small", lr=2e-3),
         }  # fmt: skip
     small = data == "Digits"
-    shape, width = ((1, 8, 8), 64) if small else ((1, 28, 28), 16)
+    shape, width = ((channels, 8, 8), 64) if small else ((channels, 28, 28), 16)
     latent, hidden, warm_up, lr_vae = (8, 64, 170, 2e-3) if small else (20, 128, 1000, 1e-3)
+    latent *= channels
     size: dict[str, Any] = {"shape": shape, "width": width}
     made, factors = (networks.DCGANGenerator, networks.DCGANDiscriminator), (1, 2) if small else (1, 2, 2)
     coded = shape, latent, hidden

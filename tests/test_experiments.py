@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import math
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,10 +29,11 @@ from experiments import (
     playing,
     robust,
     samplers,
+    sampling_cost,
     style_transfer,
 )
 from lightning_gans import RobustWGAN
-from lightning_gans.datamodules import Blob, Contaminated, Grid, Ring
+from lightning_gans.datamodules import MNIST, Blob, Contaminated, Grid, Ring, StackedMNIST
 from lightning_gans.datamodules.downloaded import default_root
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.robust import robust_weights
@@ -130,6 +133,58 @@ def test_noise_where_the_modes_lie(data: Any, shares: list[float]) -> None:
     drawn = modes_at_equal_time.untrained(data, 20_000, 1)
     found = [modes_at_equal_time.scores(samples, data)["high_quality"] for samples in drawn.values()]
     assert found[:-1] == [pytest.approx(share, abs=0.006, rel=0) for share in shares] and found[-1] > 0.999
+
+
+def test_stacked_digits_from_beginning_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of planted digits, told by their grey: the data hold the modes they hold; what was played needs no data again."""
+    digits, labels = (torch.arange(10) * 25).byte().view(10, 1, 1, 1).expand(-1, -1, 28, 28), torch.arange(10)
+
+    def told(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        grey = images.float().mean((1, 2, 3)) / 25
+        return torch.stack([grey, grey.square()], 1), -20 * (grey[:, None] - labels).square()
+
+    monkeypatch.setattr(MNIST, "prepare_data", lambda self: None)
+    monkeypatch.setattr(MNIST, "load", lambda self, split: (digits, labels))
+    monkeypatch.setattr(StackedMNIST, "num_stacks", {"train": 300, "test": 200})
+    monkeypatch.setattr(modes_at_equal_time, "digit_classifier", lambda data: told)
+    monkeypatch.setattr(modes_at_equal_time, "stacks", cache(modes_at_equal_time.Stacks))
+    monkeypatch.setattr(modes_at_equal_time, "BLOCK", 25)
+    monkeypatch.setattr(modes_at_equal_time, "BATCH", 4)
+    out, runs = tmp_path / "result.md", tmp_path / "runs"
+    chosen = ["--data", "StackedMNIST", "--calls", "2", "--samples", "40", "--seeds", "1", "--updates", "1"]
+    monkeypatch.setattr(sys, "argv", ["experiments/a.py", *chosen, "--runs", str(runs), "--out", str(out)])
+    modes_at_equal_time.main()
+    kept = json.loads((runs / "modes-StackedMNIST-untrained-1-40.json").read_text())["lines"]
+    held = StackedMNIST().reference("test")[1]
+    assert held is not None
+    rows = torch.randperm(200, generator=torch.Generator().manual_seed(1))[:40]
+    found = kept["the data"]["scores"]
+    assert found["modes"] == len(held[rows].unique()) > 35 and found["high_quality"] == 1
+    assert found["reverse_kl"] == pytest.approx(math.log(1000 / 40), abs=0.2)
+    noise, mixed = (kept[name]["scores"] for name in ("noise", "pixels of different data"))
+    assert noise["modes"] < 5 and mixed["modes"] < 10 and mixed["high_quality"] < 0.5
+    assert found["distance"] < min(noise["distance"], mixed["distance"]) / 10
+    games = [json.loads((runs / f"modes-StackedMNIST-{m}-1-90-40-2-1.json").read_text())
+             for m in modes_at_equal_time.METHODS]  # fmt: skip
+    assert all(len(game["sample"]) == 12 and len(game["sample"][0]) == 3 for game in games)
+    assert [game["calls"] for game in games] == [1, 1, 1, 1, 21, 2]
+    first = out.read_text()
+    assert "## StackedMNIST: 1,000 modes" in first and "| DDPM |" in first and "on points" not in first
+
+    a = argparse.Namespace(runs=str(runs), samples=40, stacked_seconds=90.0, calls=2, updates=1)
+    monkeypatch.setattr(modes_at_equal_time, "stacks", None)
+    assert modes_at_equal_time.trained("StackedMNIST", "GAN", 1, a) == games[0]
+    assert modes_at_equal_time.plain("StackedMNIST", 1, a) == kept
+
+
+def test_stacked_digits_have_the_networks_of_mnist() -> None:
+    """With three channels; one channel is what `sampling_cost` plays."""
+    one, three = sampling_cost.models("MNIST"), modes_at_equal_time.image_models()
+    for name, method in (("DCGAN", "GAN"), ("WGANGP", "WGANGP"), ("DDPM", "DDPM")):
+        shapes = [{k: v.shape for k, v in made().named_parameters()} for made in (one[name], three[method])]
+        assert shapes[0].keys() == shapes[1].keys()
+        assert 2 <= sum(shapes[0][k] != shapes[1][k] for k in shapes[0]) <= 3  # first and last layer
+    assert one["VAE"]().latent_dim == 20 and three["VAE"]().latent_dim == 60
 
 
 def test_a_moment_is_looked_at_once() -> None:
