@@ -37,6 +37,7 @@ class Setting:
         latent_dim: length of z.
         options: of the technique, by the names of its constructor; the loop reads what it needs.
         batches: in place of the data, ready batches of a user's own loader.
+        loop: in place of the technique's in ``loops``.
     """
 
     networks: Networks
@@ -45,6 +46,7 @@ class Setting:
     latent_dim: int
     options: dict[str, Any] = field(default_factory=dict)
     batches: Callable[[], Any] | None = None
+    loop: Callable[[], Any] | None = None
 
 
 def fused(parameters: Any, lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:

@@ -100,9 +100,9 @@ def toy(name: str, width: int, own: bool) -> Setting:
 def ours(name: str, setting: Setting, updates: int, tick: Tick) -> None:
     """The library, as a user has it."""
     torch.manual_seed(0)
-    generator, critic = setting.networks()
+    generator, critic, *_ = setting.networks()
     options = dict(setting.options)
-    options |= {"classifier": setting.networks()[1]} if name == "prc_gan" else {}
+    options |= {"classifier": setting.networks()[-1]} if name == "prc_gan" else {}
     options |= {"weight_network": setting.networks()[1]} if name == "robust_wgan" else {}
     options |= {"base": setting.networks()[0]} if name == "boosted" else {}
     with tempfile.TemporaryDirectory() as folder, quiet():
@@ -117,7 +117,8 @@ def ours(name: str, setting: Setting, updates: int, tick: Tick) -> None:
 
 def skilled(name: str, setting: Setting, updates: int, tick: Tick) -> None:
     """The loop."""
-    loops(name, setting.options).run(setting, updates, tick)
+    loop = loops(name, setting.options) if setting.loop is None else setting.loop()
+    loop.run(setting, updates, tick)
 
 
 SIDES: dict[str, Callable[..., None]] = {"skilled": skilled, "ours": ours}
@@ -133,15 +134,16 @@ def timed(side: str, name: str, setting: Setting, updates: int) -> tuple[float, 
     start = time.process_time()
     SIDES[side](name, setting, updates, tick)
     end = time.process_time()
-    last, warm = max(marks), min(update for update in marks if update >= updates // 5)
+    cycle = setting.options.get("g_steps", 1)
+    last, warm = max(marks), min(update for update in marks if update >= max(cycle, updates // 5))
     return (end - start) / last, (marks[last] - marks[warm]) / (last - warm)
 
 
 def compare(name: str, setting: Setting, rounds: int, updates: int, target: float | None) -> str:
     """A row of the table."""
     seen: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
-    for side in SIDES:
-        timed(side, name, setting, max(10, updates // 20))  # first calls, that pay for lazy imports
+    for side in SIDES:  # first calls, that pay for lazy imports
+        SIDES[side](name, setting, max(updates // 20, min(10, updates // 4), 1), lambda update: None)
     for i in range(rounds):
         for side in sorted(SIDES, reverse=i % 2 == 0):
             seen[side].append(timed(side, name, setting, updates))

@@ -95,6 +95,7 @@ TORCHS = {
     "_C",
     "_are_functorch_transforms_active",
     "_backward_hooks",
+    "_backward_pre_hooks",
     "_buffers",
     "_foreach_add_",
     "_foreach_addcdiv_",

@@ -34,11 +34,15 @@ class DownConv2d(_Folded):
     ``weight`` and ``bias`` are those of the convolution. An odd last row or column is dropped, as by the pooling.
     """
 
+    def folded(self) -> Tensor:
+        """The 4 x 4 kernel of the strided convolution, of a 3 x 3 one."""
+        return _shifted_sum(self.weight) / 4
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', H / 2, W / 2)."""
         if self.kernel_size[0] == 1:
             return F.conv2d(F.avg_pool2d(x, 2), self.weight, self.bias)
-        return F.conv2d(x, _shifted_sum(self.weight) / 4, self.bias, stride=2, padding=1)
+        return F.conv2d(x, self.folded(), self.bias, stride=2, padding=1)
 
 
 class UpConv2d(_Folded):
@@ -47,9 +51,12 @@ class UpConv2d(_Folded):
     ``weight`` and ``bias`` are those of the convolution.
     """
 
+    def folded(self) -> Tensor:
+        """The 4 x 4 kernel of the transposed convolution, of a 3 x 3 one."""
+        return _shifted_sum(self.weight.flip(2, 3)).transpose(0, 1)
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', 2 H, 2 W)."""
         if self.kernel_size[0] == 1:
             return F.interpolate(F.conv2d(x, self.weight, self.bias), scale_factor=2)
-        kernel = _shifted_sum(self.weight.flip(2, 3)).transpose(0, 1)
-        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+        return F.conv_transpose2d(x, self.folded(), self.bias, stride=2, padding=1)

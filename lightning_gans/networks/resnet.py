@@ -37,6 +37,7 @@ from lightning_gans.networks.layers import (
     image_shape,
     make_norm,
 )
+from lightning_gans.networks.recomputed import norm_relu_conv
 
 HE = math.sqrt(2)  # the gain that the code's "he" flag stands for: 3 x 3 convolutions of the blocks
 Skip = Literal["conv", "identity"]
@@ -82,9 +83,8 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(N, c_in, H, W) to (N, c_out, 2 H, 2 W); labels (N,) if its norms are by class."""
         given = () if labels is None else (labels,)
-        h = self.conv1(F.relu(self.norm1(x, *given)))
-        h = self.conv2(F.relu(self.norm2(h, *given)))
-        return h + self.skip(x)
+        h = norm_relu_conv(self.norm1, self.conv1, x, *given)
+        return norm_relu_conv(self.norm2, self.conv2, h, *given) + self.skip(x)
 
 
 class ImageBlock(nn.Module):
@@ -119,8 +119,8 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, c_in, H, W) to (N, c_out, H / 2, W / 2)."""
-        h = self.conv1(F.relu(self.norm1(x)))
-        return self.conv2(F.relu(self.norm2(h))) + self.skip(x)
+        h = norm_relu_conv(self.norm1, self.conv1, x)
+        return norm_relu_conv(self.norm2, self.conv2, h) + self.skip(x)
 
 
 class PlainBlock(nn.Module):
@@ -134,8 +134,8 @@ class PlainBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        h = self.conv1(F.relu(self.norm1(x)))
-        return x + self.conv2(F.relu(self.norm2(h)))
+        h = norm_relu_conv(self.norm1, self.conv1, x)
+        return x + norm_relu_conv(self.norm2, self.conv2, h)
 
 
 class ResNetGenerator(nn.Module):
@@ -200,7 +200,7 @@ class ResNetGenerator(nn.Module):
         h = self.unflatten(self.project(z))
         for block in self.blocks:
             h = block(h, labels)
-        return self.conv(F.relu(self.norm(h))).tanh().contiguous()  # a user's critic may call view
+        return norm_relu_conv(self.norm, self.conv, h).tanh().contiguous()  # a user's critic may call view
 
 
 class ResNetDiscriminator(nn.Module):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.networks.layers import append_one_hot, check_input, check_labels, image_shape
+from lightning_gans.networks.layers import append_one_hot, channels_last_, check_input, check_labels, image_shape
 
 _SIDES = "H = W, a power of two of at least 8"
 _EPS = 1e-8
@@ -314,6 +314,7 @@ class StyleGenerator(nn.Module):
         self.num_ws = len(self.layers) + 1
         self.register_buffer("w_mean", torch.zeros(w_dim))
         self.register_buffer("path_length", torch.zeros(()))
+        channels_last_(self)
 
     @property
     def noise_shapes(self) -> list[tuple[int, ...]]:
@@ -366,7 +367,7 @@ class StyleGenerator(nn.Module):
             if i % 2 == 0:
                 own = self.images[i // 2](x, styles[len(self.layers) + i // 2])
                 image = own if image is None else own + _doubled(image)
-        return cast(Tensor, image)
+        return cast(Tensor, image).contiguous()  # a user's critic may call view
 
 
 class MinibatchStd(nn.Module):
@@ -448,6 +449,7 @@ class StyleDiscriminator(nn.Module):
         self.layers.extend([MinibatchStd(group), EqualConv2d(last + 1, last, 3), nn.Flatten()])
         self.layers.extend([EqualLinear(16 * last, last, activate=True), EqualLinear(last, last if num_classes else 1)])
         self.mapping = Mapping(0, last, 2, num_classes) if num_classes else None
+        channels_last_(self)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """``(N, C, H, H)`` to scores ``(N,)``."""

@@ -1,0 +1,120 @@
+"""The loops that `benchmarks.images` compares minimise what the techniques do: gradients in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks import images
+from lightning_gans import TECHNIQUES
+from lightning_gans.engine.batch import Batch
+from lightning_gans.functional.consistency import consistency_term
+
+N = 4
+ROWS = {name: row for name, row in images.ROWS.items() if name != "wgan_gp_128"}  # the same as wgan_gp
+
+
+@pytest.fixture(autouse=True)
+def doubles() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def sides(name: str) -> tuple[Any, Any, Batch]:
+    """The loop, the module with the same weights, and a batch; dropout is off."""
+    row = dataclasses.replace(ROWS[name], batch=N)
+    setting, loop = row.setting(), row.loop()
+    loop.begin(dataclasses.replace(setting, data=setting.data.double()))
+    torch.manual_seed(0)
+    generator, critic, *others = setting.networks()
+    module = TECHNIQUES[row.technique](generator, critic, row.latent_dim, **row.options,
+                                       **({"classifier": others[0]} if others else {}))  # fmt: skip
+    for net in (critic, loop.critic):
+        if hasattr(net, "dropout"):
+            net.dropout = [0.0] * len(net.dropout)
+    if name == "sn_gan":
+        share_iteration(critic, loop.critic)
+    for net in (critic, loop.critic):
+        for key, parameter in net.named_parameters():
+            if key.endswith("bias"):
+                nn.init.constant_(parameter, 0.1)  # they start at 0, where masks of images of one sign are all alike
+    return loop, module, Batch(setting.data[:N].double(), None, None, torch.randn(N, row.latent_dim))
+
+
+def share_iteration(ours: nn.Module, theirs: nn.Module) -> None:
+    """In evaluation torch keeps its vectors, and ours goes one step further: have torch's be where that comes."""
+    ours.eval()
+    theirs.eval()
+    for a, b in zip((m for m in ours.modules() if hasattr(m, "parametrizations")),
+                    (m for m in theirs.modules() if hasattr(m, "parametrizations"))):  # fmt: skip
+        norm, matrix = a.parametrizations.weight[0], a.parametrizations.weight.original.flatten(1)
+        v = F.normalize(matrix.mT @ norm.u, dim=0)
+        b.parametrizations.weight[0]._u.copy_(F.normalize(matrix @ v, dim=0).detach())
+        b.parametrizations.weight[0]._v.copy_(v.detach())
+
+
+def gradient(loss: Tensor, net: nn.Module) -> Tensor:
+    wanted = list(net.parameters())
+    found = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
+    return torch.cat([g.flatten() for g in found])
+
+
+def assert_same(ours: Tensor, theirs: Tensor) -> None:
+    assert float(theirs.abs().max()) > 0
+    assert float((ours - theirs).abs().max()) < 1e-10 * float(theirs.abs().max())
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_critic_minimises_the_same(name: str) -> None:
+    loop, module, batch = sides(name)
+    fake = module.generator(batch.z).detach()
+    torch.manual_seed(1)
+    terms = list(module.discriminator_terms(batch, fake).values())
+    terms += [r.every * r.weight * r(module.discriminator, batch, fake) for r in module.regularizers if r.player == "d"]
+    ours = gradient(sum(terms), module.discriminator)  # type: ignore[arg-type]
+    loop.noise()
+    torch.manual_seed(1)
+    assert_same(ours, gradient(loop.d_loss(loop.critic, batch.real.clone(), fake), loop.critic))
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in ("prc_gan", "style_gan2")])
+def test_the_generator_minimises_the_same(name: str) -> None:
+    loop, module, batch = sides(name)
+    ours = sum(module.generator_terms(batch, module.generator(batch.z)).values())
+    theirs = loop.g_loss(loop.critic, loop.generator(batch.z), batch.real)
+    assert_same(gradient(ours, module.generator), gradient(theirs, loop.generator))  # type: ignore[arg-type]
+
+
+def test_path_length() -> None:
+    loop, module, batch = sides("style_gan2")
+    (term,) = (r for r in module.regularizers if r.player == "g")
+    torch.manual_seed(1)
+    ours = gradient(term(module.generator, batch, batch.real), module.generator)
+    torch.manual_seed(1)
+    assert_same(ours, gradient(loop.path(batch.z[: N // 2], batch.real), loop.net))
+
+
+def test_consistency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With factors in the place of dropout: one for the first pass and another for the second."""
+    loop, module, batch = sides("ct_gan")
+    for net in (loop.critic, module.discriminator):
+        net.dropout[-3:] = images.DROPOUT
+    calls: list[int] = []
+
+    def dropout(x: Tensor, *_: Any, **__: Any) -> Tensor:
+        calls.append(1)
+        if len(x) == N:
+            return x * (0.5 if len(calls) <= 3 else 2)
+        return torch.cat([0.5 * x[:N], 2 * x[N:]])
+
+    monkeypatch.setattr(F, "dropout", dropout)
+    theirs = gradient(images.consistency(loop.critic, batch.real), loop.critic)
+    assert len(calls) == 6
+    assert_same(gradient(consistency_term(module.discriminator, batch.real), module.discriminator), theirs)
