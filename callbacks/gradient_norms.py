@@ -76,6 +76,7 @@ class GradientNorms(EveryNSteps, Draws):
     before it is clipped; ``grad/d/<layer>`` and ``grad/g/<layer>``: the part of each layer; ``grad/input/real``,
     ``.../fake``, ``.../interpolated``: mean of :math:`\|\nabla_x D(x)\|_2` over the last batch, its fakes and points
     :math:`\alpha x + (1 - \alpha)\tilde x,\ \alpha \sim U(0, 1)` (D in evaluation mode; left out where there is none).
+    ``history`` keeps at most 64 times, evenly spaced, and the last.
     The figure is ``<folder>/gradients/latest.png``, and ``grad/layers`` in W&B and TensorBoard; histograms of each
     layer's gradient are there as ``grad/d/<layer>/histogram``.
 

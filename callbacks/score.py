@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import os
 from pathlib import Path
 from typing import Any
 
@@ -182,12 +182,24 @@ class ScoreCallback(Asks):
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         path = Path(folder) / f"{'' if stage == 'fit' else stage + '-'}scores-{self.label}.jsonl"
-        if path == self._file and path.is_file():  # a long run measures often, and would write ever more
-            with suppress(OSError), path.open("a", encoding="utf-8") as file:  # of a full disk the other way tells
-                file.write(self._as_line(entries[-1]))
-                return
+        own, self._file = self._file, None
+        if path == own and path.is_file() and self._added(path, self._as_line(entries[-1])):
+            self._file = own  # a long run measures often, and would write ever more
+            return
         write_text(path, "".join(map(self._as_line, entries)))
-        self._file = path if stage == "fit" else self._file
+        self._file = path if stage == "fit" else own
+
+    @staticmethod
+    def _added(path: Path, line: str) -> bool:
+        """Add a line whole or not at all, and tell which: of a full disk `write_text` tells."""
+        size = path.stat().st_size
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError:
+            os.truncate(path, size)
+            return False
+        return True
 
     def _as_line(self, entry: dict[str, float]) -> str:
         return json.dumps({**entry, "protocol": self.protocol}) + "\n"

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import logging
+import os
 import shutil
 import time
 import warnings
@@ -394,7 +395,7 @@ def _by_content(value: Any) -> Any:
     if isinstance(value, dict):
         return {
             name: hashlib.sha256(Path(v).read_bytes()).hexdigest()
-            if name == "path" and Path(v).is_file()
+            if name == "path" and isinstance(v, str) and os.path.isfile(v)
             else _by_content(v)
             for name, v in value.items()
         }

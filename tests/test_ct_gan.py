@@ -149,7 +149,7 @@ def test_a_critic_without_dropout_is_warned_of() -> None:
 
 
 @pytest.mark.parametrize("where", ["in a row", "nested", "hooked", "without a linear layer"])
-def test_layers_in_a_row_need_no_hooks(where: str) -> None:
+def test_layers_in_a_row_need_no_hooks(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same answers, features and gradients whichever way the features are found."""
     layers: list[nn.Module] = [nn.Linear(3, 5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 1), nn.Flatten(0)]
     critic = nn.Sequential(nn.Dropout(0.5), nn.Flatten(0)) if "without" in where else nn.Sequential(*layers)
@@ -159,11 +159,18 @@ def test_layers_in_a_row_need_no_hooks(where: str) -> None:
     if where == "hooked":
         critic.register_forward_hook(lambda *_: seen.append(1))
     x = torch.randn(6, 1 if "without" in where else 3)
-    critic = critic.to(torch.float64)
+    critic, registered = critic.to(torch.float64), list[nn.Module]()
+    register = nn.Module.register_forward_pre_hook
+    monkeypatch.setattr(
+        nn.Module, "register_forward_pre_hook", lambda layer, hook: registered.append(layer) or register(layer, hook)
+    )
     found = []
     for network in (critic, Wrapped(critic)):
         torch.manual_seed(0)
+        registered.clear()
         found.append(_twice(network, x.double(), None, True))
+        if network is critic:
+            assert bool(registered) == (where in ("nested", "hooked"))
     (scores, features), (others, expected) = found
     torch.testing.assert_close([*scores, *features], [*others, *expected], rtol=0, atol=0)
     assert len(features) == (0 if "without" in where else 2) and len(seen) == (2 if where == "hooked" else 0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from torch import nn
 
@@ -177,6 +178,8 @@ def test_a_bare_name_means_what_jsonargparse_finds() -> None:
     for base, name in asked:
         assert parsing._by_name(base, name) == parsing._RESOLVE(base, name)
     assert parsing._by_name(nn.Module, "DCGANGenerator") == "lightning_gans.networks.DCGANGenerator"
+    for name in ("Adam", "RMSprop"):  # torch has them too
+        assert parsing._by_name(torch.optim.Optimizer, name) == f"lightning_gans.optim.{name}"
     with pytest.raises(ValueError, match="Multiple subclasses with name Linear"):
         parsing._by_name(nn.Module, "Linear")
 

@@ -118,6 +118,31 @@ def test_a_line_that_cannot_be_added_is_written_with_all(tmp_path: Path, monkeyp
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [0, 1, 2, 3]
 
 
+def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "scores.jsonl"
+    file.write_text("{}\n")
+    opened = Path.open
+
+    class Half:
+        def __init__(self, path: Path) -> None:
+            self.file = opened(path, "a")
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: Any) -> None:
+            self.file.close()
+
+        def write(self, text: str) -> None:
+            self.file.write(text[:4])
+            raise OSError("the disk is full")
+
+    monkeypatch.setattr(Path, "open", lambda path, *_, **__: Half(path))
+    assert not ScoreCallback._added(file, '{"step": 3}\n')
+    monkeypatch.undo()
+    assert file.read_text() == "{}\n" and ScoreCallback._added(file, "[]\n") and file.read_text() == "{}\n[]\n"
+
+
 # ---------------------------------------------------------------------- what measures it
 QUICK = {"updates", "data", "checkpoints"}
 

@@ -127,6 +127,31 @@ def full(*args: Any) -> None:
     raise OSError(errno.ENOSPC, "the disk is full")
 
 
+def test_rows_wait_for_a_disk_that_is_full_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a line is written over, and what could not be written comes with the next row; a new column among them."""
+
+    def half(logger: MetricsCSV) -> None:
+        with logger.path.open("r+b") as file:
+            file.seek(logger._last)
+            file.write(b"3,3")
+        full()
+
+    logger = MetricsCSV(tmp_path)
+    for step in (1, 2):
+        logger.log_metrics({"a": step + 0.5}, step=step)
+    with monkeypatch.context() as patched:
+        patched.setattr(MetricsCSV, "_write_last", half)
+        patched.setattr(metrics_csv, "replacing", full)
+        for step, values in ((3, {"a": 3.5}), (4, {"a": 4.5, "b": 4.0})):
+            with pytest.raises(OSError, match="full"):
+                logger.log_metrics(values, step=step)
+    for step in (5, 6):
+        logger.log_metrics({"a": step + 0.5}, step=step)
+    found = [(row["step"], row["a"], row["b"]) for row in rows(tmp_path)]
+    assert found == [(str(step), f"{step}.5", "4.0" if step == 4 else "") for step in range(1, 7)]
+    assert len(logger._rows) == 1
+
+
 def test_half_a_line_of_a_killed_run_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,a\n2,2.0\n4,4.0\n5,0.1234")
     logger = MetricsCSV(tmp_path)

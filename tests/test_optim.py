@@ -192,6 +192,19 @@ def test_what_goes_without_wrappers_is_torchs_to_the_bit(kind: type[Any], option
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_on_a_cpu_is_torchs_too(kind: type[Any]) -> None:
+    torch.manual_seed(0)
+    own = [[torch.ones(50, dtype=torch.bfloat16, requires_grad=True)] for _ in range(2)]
+    optimizers = [which(p, lr=0.1, **KINDS[kind]) for which, p in zip((kind.theirs, kind), own)]
+    for _ in range(20):
+        gradient = torch.randn(50).bfloat16()
+        for (p,), optimizer in zip(own, optimizers):
+            p.grad = gradient.clone()
+            optimizer.step()
+    assert torch.equal(own[0][0], own[1][0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_steps_go_without_wrappers(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the first, and wherever more is asked of one; a loss by a closure is computed once."""
     by_torch: list[int] = []

@@ -12,6 +12,7 @@ from common import equal, make, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import GAN, PRCGAN, WGANGP
+from lightning_gans.compat.lightning import callbacks
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional import prc
 from lightning_gans.functional.losses import LOSSES
@@ -380,3 +381,22 @@ def test_with_both_switches_off_it_is_the_plain_technique(plain_one: type, class
 def test_bad_input(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         game(**options)
+
+
+@pytest.mark.parametrize("case", ["every third", "compared", "each"])
+def test_what_takes_time_is_told_when_it_is_seen(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the first update, those that are logged, and the last; in all where somebody compares a value."""
+    told: list[int] = []
+    summary = prc.ratio_summary
+    monkeypatch.setattr(prc, "ratio_summary", lambda *a: told.append(module.global_step + 1) or summary(*a))
+    torch.manual_seed(0)
+    module = game(d_steps=1, g_steps=1)
+    own = (
+        [callbacks.ModelCheckpoint(tmp_path, monitor="g/clipped", every_n_train_steps=5)] if case == "compared" else []
+    )
+    t = trainer(
+        max_steps=8, callbacks=own, log_every_n_steps=1 if case == "each" else 3, enable_checkpointing=bool(own)
+    )
+    t.fit(module, train_dataloaders=plain())
+    assert told == ([1, 3, 6, 8] if case == "every third" else [*range(1, 9)])
+    assert {"g/clipped", "c/accuracy", "d/weight_max"} <= module.values.keys()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_gans import GAN, PrimalDualGAN
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional import PAIRS, log_kernel_density, median_distance
+from lightning_gans.functional.numerics import tell_gradients
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 
 DOUBLE = torch.float64
@@ -246,6 +247,18 @@ def test_gradients_are_those_of_the_terms() -> None:
     cosine = torch.nn.functional.cosine_similarity(*(g.flatten() for g in want.values()), dim=0)
     torch.testing.assert_close(module.values["g/gradient_cosine"], cosine)
     assert 0.01 < abs(cosine) < 0.99
+
+
+@pytest.mark.parametrize(("small", "cosine"), [(1e-30, 0.0), (0.0, 0.0), (1e-15, 1.0)])
+def test_the_cosine_beside_a_gradient_that_vanishes(small: float, cosine: float) -> None:
+    """In float32, where the norm of 1e-30 is 0, but not the product with another gradient."""
+    told: dict[str, Tensor] = {}
+    x = torch.ones(3, requires_grad=True)
+    ways = x.view_as(x), x.view_as(x)
+    terms_of = {"a": ways[0].sum(), "b": small * ways[1].sum()}
+    tell_gradients(lambda **values: told.update(values), "", terms_of, ways)
+    sum(terms_of.values()).backward()  # type: ignore[union-attr]
+    assert float(told["gradient_cosine"]) == pytest.approx(cosine)
 
 
 def test_dual_is_p_g_and_its_target_at_any_points() -> None:

@@ -329,7 +329,9 @@ class SaveConfig(pl_cli.SaveConfigCallback):
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
-        text = self.parser.dump(self.config, skip_none=False, skip_validation=True)  # it was for the hyperparameters
+        text = self.parser.dump(
+            self.config, skip_none=False, skip_validation=True
+        )  # checked already, with the hyperparameters
         written = configs(folder)
         if not written or written[-1].read_text() != text:
             write_text(folder / (f"config-{len(written) + 1}.yaml" if written else "config.yaml"), text)

@@ -254,7 +254,8 @@ def _required(of: Any) -> frozenset[str]:
 def _by_name(cls: Any, name: str) -> str:
     """Full name of the class that is meant by a bare one: what jsonargparse finds, in a hundredth of its time.
 
-    It asks for each of the thousand networks that there are where it can be imported from.
+    Where torch has one of the same name (`Adam`) it is ours. Jsonargparse asks for each of the thousand networks that
+    there are where it can be imported from.
     """
     classes = [cls] if inspect.isclass(cls) and name.isidentifier() else []
     found = {c for c in classes if c.__name__ == name}
@@ -262,6 +263,7 @@ def _by_name(cls: Any, name: str) -> str:
         new = [c for c in type.__subclasses__(classes.pop()) if "<locals>" not in c.__qualname__]
         classes += new
         found |= {c for c in new if c.__name__ == name}
+    found = {c for c in found if c.__module__.startswith("lightning_gans.")} or found  # ours before torch's
     if len(found) == 1 and not inspect.isabstract(only := found.pop()):
         home = f"{only.__module__}.{only.__qualname__}"
         if "._" not in home and getattr(sys.modules.get(only.__module__), name, None) is only:

@@ -1,7 +1,7 @@
 """What jsonargparse does for each key of each namespace, thousands of times for one command, in a fraction of its time.
 
-Each function has the result of the one that it stands for. They are shortcuts, without which everything works: where a
-version of jsonargparse has no function of that name, nothing is put in its place.
+Each function has the result of the one that it stands for, for keys that a parser makes. They are shortcuts, without
+which everything works: where a version of jsonargparse has no function of that name, nothing is put in its place.
 """
 
 from __future__ import annotations

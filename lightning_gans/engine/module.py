@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast, get_args
 
@@ -141,6 +141,11 @@ class GenerativeModule(Sampling):
         for key, value in values.items():
             self.values[key.replace("_", "/", 1)] = value.detach()
 
+    def tell(self, diagnostics: Callable[[], Mapping[str, Tensor]]) -> None:
+        """As :meth:`note`, for what takes time: it is computed only in updates whose values are logged or compared."""
+        if self.run is None or self.run.tells:
+            self.note(**diagnostics())
+
     def draw_noise(self, n: int) -> Tensor:
         """Standard normal noise for ``n`` samples, (n, *noise_shape)."""
         run = self.run
@@ -181,8 +186,7 @@ class GenerativeModule(Sampling):
         if not self.run.stream.fill(dataloader_iter, *self.batches_needed()):
             return  # the epoch ended inside the cycle; the next one goes on with it
         if not self.run.steps:
-            networks = {name: self.networks(name) for name in self.players}
-            self.run.prepare(self.players, networks, self.optimizers(), self.progress)
+            self.run.prepare(self.players, self.networks, self.optimizers(), self.progress)
         if self.annealed and not any(self.progress.done.values()):
             for net in self.annealed:
                 self.values.update(net.at_update(self.global_step))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -63,6 +63,7 @@ class Run:
         watching: losses must be finite; not if a callback of the user's sees to that.
         trainer: whose fit it is; None once that is over.
         began: updates of all players before this fit.
+        started: the first update of this fit.
     """
 
     stepping: Step
@@ -93,10 +94,22 @@ class Run:
         self.hooks = Hooks(trainer)
         self.strategy, self.precision = cast(Any, trainer.strategy), cast(Any, trainer.precision_plugin)
         self.steps: dict[str, Step] = {}
-        self.looked, self.watching, self.began = False, True, -1
+        self.looked, self.watching, self.began, self.started = False, True, -1, -1
         self.labelled: dict[str, nn.Module] = {}
         self.needs_two: str | None = None
         self.fresh: Fresh | None = None
+
+    @property
+    def tells(self) -> bool:
+        """Whether what this update notes is logged, shown or compared; always under CUDA graphs, which do not ask.
+
+        The first update of a fit and the last one count too, so that a value is there when somebody looks.
+        """
+        if self.graphs is not None or self.monitors.names or self.trainer is None:
+            return True
+        step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps
+        self.started = step if self.started < 0 else self.started
+        return not every or step % every == 0 or step in (self.started, self.trainer.max_steps)
 
     @property
     def num_items(self) -> int:
@@ -120,7 +133,7 @@ class Run:
         return cast(Tensor, x if loader.transform is None else loader.transform(x, generator))
 
     def prepare(
-        self, players: Mapping[str, Player], networks: dict[str, list[nn.Module]], optimizers: Any, progress: Progress
+        self, players: Mapping[str, Player], networks_of: Callable[[str], Any], optimizers: Any, progress: Progress
     ) -> None:
         """Give each player a step, with the optimizer that moves its parameters, in whatever order they are.
 
@@ -129,6 +142,7 @@ class Run:
         """
         wrapped: list[Any] = list(optimizers) if isinstance(optimizers, (list, tuple)) else [optimizers]
         moved = [{id(p) for group in o.param_groups for p in group["params"]} for o in wrapped]
+        networks = {name: networks_of(name) for name in players}
         own: dict[str, Any] = {}
         for name, nets in networks.items():
             parameters = {id(p) for net in nets for p in net.parameters()}

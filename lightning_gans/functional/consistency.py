@@ -131,7 +131,7 @@ def _twice(
 def _in_a_row(network: nn.Module) -> list[nn.Module] | None:
     """Its layers, if they are called one after the other and hold no others: hooks on all of them would cost more."""
     hooks = network._forward_hooks or network._forward_pre_hooks or network._backward_hooks
-    if type(network) is not nn.Sequential or hooks:
+    if type(network) is not nn.Sequential or hooks or network._backward_pre_hooks or "forward" in vars(network):
         return None
     layers = [*network]
     for layer in layers:

@@ -51,7 +51,7 @@ def tell_gradients(tell: Callable[..., None], prefix: str, terms: Mapping[str, T
         tell(**{f"{prefix}{name}_gradient": found[name][1]})
         if len(found) == 2:
             (one, n), (other, m) = found.values()
-            tell(**{f"{prefix}gradient_cosine": (torch.dot(one, other) / (n * m)).nan_to_num()})
+            tell(**{f"{prefix}gradient_cosine": torch.dot(one / n, other / m).nan_to_num(0.0, 0.0, 0.0)})
             found.clear()
 
     for (name, term), alias in zip(terms.items(), at):

@@ -115,7 +115,7 @@ def ratio_summary(ratio: Tensor, weights: Tensor) -> dict[str, Tensor]:
     """
     ordered, last = ratio.flatten().sort().values, ratio.numel() - 1
     summary = {"g_clipped": (weights != ratio).to(ratio.dtype).mean()}
-    for percent in (5, 50, 95):  # as torch.quantile has them, in a fraction of its time
+    for percent in (5, 50, 95):  # as torch.quantile has them (but for NaN), in a fraction of its time
         below, rest = divmod(percent * last, 100)
         q = ordered[below]
         summary[f"g_ratio_q{percent:02}"] = torch.lerp(q, ordered[below + 1], rest / 100) if rest else q

@@ -68,7 +68,7 @@ class Direct(torch.optim.Optimizer):
                     return None
             gradients: list[Tensor] = []
             counts: list[Tensor] = []
-            slots: list[list[Tensor]] = [*map(list, ((),) * len(names))]
+            slots: list[list[Tensor]] = [*map(list, ((),) * len(names))]  # no comprehension: that is a call
             for p in group["params"]:
                 gradient, slot = p.grad, state.get(p)
                 if gradient is None or not slot:
@@ -88,6 +88,9 @@ class Direct(torch.optim.Optimizer):
     def _together(self, i: int, parameters: list[Tensor], counts: list[Tensor]) -> Tensor | None:
         """Let the counts of a group, as torch or a checkpoint has them, be views of one tensor."""
         kinds = {(p.device, p.dtype) for p in parameters}
+        halves = (torch.float16, torch.bfloat16)
+        if parameters[0].device.type == "cpu" and parameters[0].dtype in halves:  # lists of these round otherwise
+            return None
         if len(kinds) > 1 or parameters[0].is_complex() or any(c.device != counts[0].device for c in counts):
             return None
         count = torch.stack(counts)

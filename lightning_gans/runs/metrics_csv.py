@@ -28,8 +28,9 @@ class MetricsCSV(loggers.Logger):
         super().__init__()
         self._folder = Path(save_dir)
         self._columns = ["step"]
-        self._row: dict[str, Any] = {}  # the last one alone: a long run keeps no others
-        self._last = 0  # where the last row begins in the file
+        self._rows: list[dict[str, Any]] = []  # the last one alone, and those before it that could not be written
+        self._last = 0  # where these begin in the file
+        self._end: int | None = None  # of the file; None when the last writing failed
         self._started = False
 
     @property
@@ -57,14 +58,14 @@ class MetricsCSV(loggers.Logger):
         """Add values to the row of ``step``."""
         step = int(step or 0)
         values = {name: float(value) for name, value in metrics.items() if name != "step"}
-        if self._row.get("step") != step:
-            self._row = {"step": step}
-            self._last = self.path.stat().st_size if self._started else 0
-        self._row |= values
-        if self._started and self._row.keys() <= set(self._columns):
-            self._write_last()
-        else:
-            self._rewrite()
+        if not self._rows or self._rows[-1]["step"] != step:
+            if self._end is not None:
+                self._rows, self._last = [], self._end
+            self._rows.append({"step": step})
+        self._rows[-1] |= values
+        self._end = None
+        known = self._started and all(row.keys() <= set(self._columns) for row in self._rows)
+        self._end = self._write_last() if known else self._rewrite()
         self._started = True
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -74,10 +75,10 @@ class MetricsCSV(loggers.Logger):
         """Nothing: every value is in the file at once."""
 
     def _earlier(self) -> list[dict[str, Any]]:
-        """The rows above the last one: of this run, or of the one that it goes on with."""
+        """The rows above those: of this run, or of the one that it goes on with."""
         if not self.path.exists():
             return []
-        written, step = self.path.read_bytes(), self._row["step"]
+        written, step = self.path.read_bytes(), self._rows[0]["step"]
         text = (written[: self._last] if self._started else written).decode()
         whole_lines = text.rpartition("\n")[0]  # a killed process may have left half a line
         rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(whole_lines.splitlines())]
@@ -95,16 +96,20 @@ class MetricsCSV(loggers.Logger):
         writer.writerows(rows)
         return text.getvalue().encode()
 
-    def _write_last(self) -> None:
+    def _write_last(self) -> int:
         with self.path.open("r+b") as file:
             file.seek(self._last)
-            file.write(self._lines(self._columns, [self._row]))
+            file.write(self._lines(self._columns, self._rows))
+            end = file.tell()
             file.truncate()
+        return end
 
-    def _rewrite(self) -> None:
+    def _rewrite(self) -> int:
         earlier = self._earlier()
-        columns = list(dict.fromkeys([*self._columns, *(name for row in earlier for name in row), *self._row]))
-        before = self._lines(columns, earlier, header=True)
+        names = (name for row in [*earlier, *self._rows] for name in row)
+        columns = list(dict.fromkeys([*self._columns, *names]))
+        before, rows = self._lines(columns, earlier, header=True), self._lines(columns, self._rows)
         with replacing(self.path) as temporary:
-            temporary.write_bytes(before + self._lines(columns, [self._row]))
+            temporary.write_bytes(before + rows)
         self._columns, self._last = columns, len(before)
+        return len(before + rows)

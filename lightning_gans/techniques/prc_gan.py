@@ -141,7 +141,7 @@ class PRCGAN(CTGAN):
             ratio = prc.log_ratio(score(self.classifier, fake, batch.labels, "classifier"), self.kept["logits"]).exp()
             positive = prc.reward(self.loss.generator, on_fake, on_real) >= 0 if self.surrogate == "paper" else None
             weights = prc.surrogate_weights(ratio, positive, self.ratio_clip, self.surrogate)
-            self.note(**prc.ratio_summary(ratio, weights))
+            self.tell(lambda: prc.ratio_summary(ratio, weights))
         return {"adversarial": self.loss.generator(on_fake, on_real, weights, batch.weights)}
 
     def classifier_terms(self, batch: Batch) -> Terms:
@@ -149,13 +149,13 @@ class PRCGAN(CTGAN):
         with torch.no_grad():
             fake = self.make_fake(batch)
         on_real, on_fake = (score(self.classifier, x, batch.labels, "classifier") for x in (batch.real, fake))
-        self.note(c_accuracy=torch.cat([on_real > 0, on_fake <= 0]).float().mean())
+        self.tell(lambda: {"c_accuracy": torch.cat([on_real > 0, on_fake <= 0]).float().mean()})
         return {"real": F.softplus(-on_real.float()).mean(), "fake": F.softplus(on_fake.float()).mean()}
 
     def fake_weights(self, on_real: Tensor, on_fake: Tensor) -> Tensor | None:
         """W."""
         weights = prc.softmax_weights(on_fake, self.temperature) if self.reweight else None
-        self.note(**prc.weight_summary(on_real, on_fake, weights))
+        self.tell(lambda: prc.weight_summary(on_real, on_fake, weights))
         return weights
 
     def before_generator_step(self, batches: Sequence[Batch]) -> None:

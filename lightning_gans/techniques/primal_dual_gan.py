@@ -116,7 +116,7 @@ class PrimalDualGAN(GANModule):
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E w(x) f0(D(x)) - E f1(D(G(z)))."""
         on_real, on_fake = (full_precision(self.score(x, batch)) for x in (batch.real, fake))
-        self.note(d_real=on_real.mean(), d_fake=on_fake.mean())
+        self.tell(lambda: {"d_real": on_real.mean(), "d_fake": on_fake.mean()})
         return {"adversarial": -weighted_mean(self.pair.f0(on_real), batch.weights) - self.pair.f1(on_fake).mean()}
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
@@ -127,10 +127,11 @@ class PrimalDualGAN(GANModule):
             self._look(batch.real, fake)
         log_p, target, d = self._dual(batch, ways[1])
         p = log_p.exp()
-        self.note(g_p_g=p.mean(), g_log_p_g=log_p.mean(), g_p_target=target.mean(), g_d_real=d.mean())
+        self.tell(lambda: dict(g_p_g=p.mean(), g_log_p_g=log_p.mean(), g_p_target=target.mean(), g_d_real=d.mean()))
         first = self.pair.f1(on_fake) if self.saturating else -self.pair.f0(on_fake)
         terms = {"adversarial": first.mean(), "kernel": weighted_mean((target - p).square(), batch.weights)}
-        tell_gradients(self.note, "g_", terms, ways)
+        if self.run is None or self.run.tells:
+            tell_gradients(self.note, "g_", terms, ways)
         return terms
 
     def generator_batch(self, last: Batch) -> Batch:

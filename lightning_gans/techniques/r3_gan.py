@@ -29,7 +29,9 @@ class R3GAN(GAN):
     Defaults are where the CIFAR-10 preset of the released code starts. It ends at gamma = .005, beta2 = .99 and a
     learning rate of 5e-5 after 20 million images; ``gamma_end``, ``beta2_end`` and ``anneal_steps`` go there by half a
     cosine, and a scheduler (``CosineAnnealingLR``) does the same for the rates. Gamma is to grow with the number of
-    pixels. Departures: no adaptive augmentation; the cosine is our choice of the schedule's form.
+    pixels. Departures: no adaptive augmentation; the cosine is our choice of the schedule's form; in mixed precision,
+    and with another ``double_backward``, the penalties have a pass of their own, for which a random augmentation
+    (``wrappers.DiffAugment``) is drawn anew.
 
     Overrides :meth:`cycle`, to move gamma and beta2.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,7 @@ class MixtureGenerator(nn.Module):
         shares = old.weights.detach().clone() if isinstance(old, MixtureGenerator) else torch.ones(1)
         self.components = nn.ModuleList([copied(c).requires_grad_(False) for c in components])
         self.components.append(new)
-        self.share, self.learn_p = share, learn_p
-        self._known: tuple[Any, Tensor] = (None, shares)  # weights of a batch, and what they hold for
+        self.share = share
         self.logit = nn.Parameter(torch.tensor(p).logit(), requires_grad=learn_p)
         self.shares: Tensor
         self.register_buffer("shares", shares)
@@ -85,17 +84,11 @@ class MixtureGenerator(nn.Module):
 
         p / s for those of G and (1 - p) / (1 - s) for those of G_1, where s is what G makes of the batch.
         """
-        logit = self.logit
-        keep = not self.learn_p and not torch.is_inference_mode_enabled()
-        at = (n, rank_and_world(), logit.device, logit.dtype, logit._version) if keep else None
-        if keep and at == self._known[0]:
-            return self._known[1]
         first, share = self._split(n)
         if share == 0:
-            return torch.ones(n, device=logit.device, dtype=logit.dtype)
+            return torch.ones(n, device=self.logit.device, dtype=self.logit.dtype)
         old, new = stratum_weights(self.p, share)
-        self._known = at, torch.cat([old.expand(first), new.expand(n - first)])
-        return self._known[1]
+        return torch.cat([old.expand(first), new.expand(n - first)])
 
     def _split(self, n: int) -> tuple[int, float]:
         """How many rows of this process are G's, and their share of the rows of all processes."""

@@ -477,7 +477,7 @@ def play(case: Case) -> Losses:
     module, record = build(case), Record()
     trainer = pl.Trainer(accelerator="cpu", devices=1, precision="64-true", max_steps=UPDATES, max_epochs=-1,
                          callbacks=[record], logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                         enable_model_summary=False)  # fmt: skip
+                         enable_model_summary=False, log_every_n_steps=1)  # fmt: skip
     torch.manual_seed(5)
     trainer.fit(module, train_dataloaders=loader(case.data))
     assert record.updates == UPDATES

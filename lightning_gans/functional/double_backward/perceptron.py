@@ -84,7 +84,8 @@ def _flattens(module: nn.Module, start: int) -> bool:
 
 
 def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(hooks) or "forward" in vars(module)
 
 
 def _activate(h: Tensor, slope: float) -> Tensor:
@@ -158,6 +159,8 @@ def _by_torch(
     scores = F.linear(h, *parameters[-2:]).flatten()
     (gradient,) = torch.autograd.grad(scores.sum(), at, create_graph=True)
     wanted = [p for p in parameters if p is not None and p.requires_grad]
+    if s is None and u is None:
+        return [None] * len(parameters)
     outputs, by = zip(*((value, given) for value, given in ((scores, s), (gradient, u)) if given is not None))
     found = iter(torch.autograd.grad(outputs, wanted, by, create_graph=True, allow_unused=True))
     return [next(found) if p is not None and p.requires_grad else None for p in parameters]
