@@ -54,10 +54,15 @@ def fused(parameters: Any, lr: float, betas: tuple[float, float]) -> torch.optim
     return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
 
 
+def give(loss: Tensor, parameters: list[Tensor]) -> None:
+    """Gradients to these parameters and nothing else, as they lie in memory, in which fused Adam reads both."""
+    for p, g in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True)):
+        p.grad = g if g is None or g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+
+
 def step(loss: Tensor, parameters: list[Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """One update of these parameters, and gradients of nothing else."""
-    for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True)):
-        p.grad = gradient
+    """One update of these parameters."""
+    give(loss, parameters)
     optimizer.step()
 
 
@@ -262,8 +267,7 @@ class PRC(Loop):
             with torch.no_grad():
                 fake = self.generator(self.noise())
             loss = logistic(self.classifier, other, fake)
-            for p, gradient in zip(self.c_parameters, torch.autograd.grad(loss, self.c_parameters)):
-                p.grad = gradient
+            give(loss, self.c_parameters)
             nn.utils.clip_grad_norm_(self.c_parameters, 0.5)
             self.c_optimizer.step()
             self.critic.requires_grad_(False)

@@ -162,7 +162,7 @@ def plain(
     layout = torch.channels_last if skilled else torch.contiguous_format
     generator, critic, data = game.start()
     generator, critic = (unfolded(net).to(device, memory_format=layout) for net in (generator, critic))
-    data = data.to(device, memory_format=layout)
+    data = data.to(device, memory_format=layout) if data.ndim == 4 else data.to(device)
     adam = partial(torch.optim.Adam, lr=LR, betas=BETAS, fused=skilled or None)  # False would rule out foreach, too
     optimizer_g, optimizer_d = adam(generator.parameters()), adam(critic.parameters())
     in_d, marks = 0.0, [clock(device)]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks import images
+from benchmarks import images, skilled
 from lightning_gans import TECHNIQUES
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.consistency import consistency_term
@@ -118,3 +118,17 @@ def test_consistency(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = gradient(images.consistency(loop.critic, batch.real), loop.critic)
     assert len(calls) == 6
     assert_same(gradient(consistency_term(module.discriminator, batch.real), module.discriminator), theirs)
+
+
+def test_a_loops_step_reads_gradients_as_weights_lie_in_memory() -> None:
+    """Fused Adam on a CPU does not look how they lie, and a penalty's gradients of convolutions lie otherwise."""
+    found = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LeakyReLU(), nn.Conv2d(4, 1, 3), nn.Flatten())
+        net = net.to(memory_format=torch.channels_last)
+        x = torch.randn(2, 3, 5, 5).contiguous(memory_format=torch.channels_last)
+        weights = list(net.parameters())
+        skilled.step(skilled.slope(net, x).square().sum(), weights, torch.optim.Adam(weights, 0.1, fused=fused))
+        found.append([w.detach() for w in weights])
+    assert all(torch.allclose(a, b) for a, b in zip(*found))

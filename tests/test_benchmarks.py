@@ -26,7 +26,7 @@ def test_the_penalty_is_computed_where_the_samples_are() -> None:
     assert overhead.penalty(nn.Linear(2, 1, device="meta"), real, fake).device.type == "meta"
 
 
-@pytest.mark.parametrize("side", ["plain", "ours"])
+@pytest.mark.parametrize("side", ["plain", "ours", "skilled"])
 @pytest.mark.parametrize(("apart", "waits"), [(False, 1), (True, 1 + 2 * overhead.D_STEPS)])
 def test_both_sides_wait_equally_often(side: str, apart: bool, waits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []

@@ -25,6 +25,7 @@ from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.engine.player import Player
 from lightning_gans.engine.progress import Progress
 from lightning_gans.engine.stream import DataStream
+from lightning_gans.networks import DCGANGenerator
 from lightning_gans.regularizers import Regularizer
 
 
@@ -344,3 +345,28 @@ def test_two_streams_of_random_numbers_take_turns() -> None:
 def test_swapping_does_without_what_numpy_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rng, "_found", lambda generator: None)
     test_two_streams_of_random_numbers_take_turns()
+
+
+def test_moments_of_a_checkpoint_lie_as_their_weights_do(tmp_path: Path) -> None:
+    """A network that was saved before it went to channels_last: the fused step reads both as they lie in memory."""
+
+    class Small(nn.Module):
+        def __init__(self, layout: torch.memory_format) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding=1).to(memory_format=layout)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x).mean((1, 2, 3))
+
+    def play(layout: torch.memory_format, steps: int, checkpoint: Path | None = None) -> GAN:
+        torch.manual_seed(0)
+        module = GAN(DCGANGenerator((3, 8, 8), 3, 4), Small(layout), 3, lr_d=0.1)
+        saving = callbacks.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=3, save_top_k=-1)
+        t = trainer(max_steps=steps, callbacks=[] if checkpoint else [saving], enable_checkpointing=not checkpoint)
+        t.fit(module, train_dataloaders=plain(shape=(3, 8, 8)), ckpt_path=checkpoint)
+        return module
+
+    whole = play(torch.contiguous_format, 6)
+    again = play(torch.channels_last, 6, tmp_path / "step=3.ckpt")
+    weights = [m.discriminator.conv.weight.detach() for m in (whole, again)]  # type: ignore[union-attr]
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)

@@ -109,6 +109,7 @@ TORCHS = {
     "_fused_adam_",
     "_global_optimizer_post_hooks",
     "_global_optimizer_pre_hooks",
+    "_has_any_global_hook",
     "_is_view",
     "_modules",
     "_optimizer_step_post_hooks",

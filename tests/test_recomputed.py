@@ -86,6 +86,83 @@ def test_only_what_is_asked_for_has_a_gradient() -> None:
     assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-12) for a, b in zip(ours, (x.grad, conv.bias.grad)))
 
 
+def test_hooks_of_tensors_fire_once_under_a_graph() -> None:
+    norm, conv, x = layers("plain")
+    x.requires_grad_()
+    found = []
+    for f in (norm_relu_conv, one_after_the_other):
+        h = 1 * x
+        hooks = [conv.weight.register_hook(lambda g: 2 * g), h.register_hook(lambda g: 3 * g)]
+        wanted = [x, conv.weight, conv.bias, norm.bias]
+        first = torch.autograd.grad(f(norm, conv, h).sin().sum(), wanted, create_graph=True)
+        found.append([*first, *torch.autograd.grad(sum(g.square().sum() for g in first), wanted)])
+        for hook in hooks:
+            hook.remove()
+    assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(*found))
+
+
+def test_biases_may_change_before_the_backward_pass() -> None:
+    found = []
+    for f in (norm_relu_conv, one_after_the_other):
+        norm, conv, x = layers("up")
+        loss = f(norm, conv, x).square().sum()
+        with torch.no_grad():
+            norm.bias.add_(1)
+            conv.bias.add_(1)
+        found.append(torch.autograd.grad(loss, [norm.weight, norm.bias, conv.weight, conv.bias]))
+    assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-10) for a, b in zip(*found))
+
+
+class Pair(nn.Module):
+    def __init__(self, f: Any, *layers: nn.Module) -> None:
+        super().__init__()
+        self.f, self.layers = f, nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.f(*self.layers, x)
+
+
+def test_transforms_and_batched_gradients() -> None:
+    norm, conv, x = layers("plain")
+
+    def of_x(f: Any) -> Tensor:
+        net = Pair(f, norm, conv)
+
+        def loss(x: Tensor) -> Tensor:
+            own = {name: value.clone() for name, value in (*net.named_parameters(), *net.named_buffers())}
+            return torch.func.functional_call(net, own, (x,)).sin().sum()
+
+        return torch.func.grad(loss)(x)
+
+    torch.testing.assert_close(of_x(norm_relu_conv), of_x(one_after_the_other))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        assert torch.autograd.forward_ad.unpack_dual(norm_relu_conv(norm, conv, dual)).tangent is not None
+    x.requires_grad_()
+    batched = []
+    for f in (norm_relu_conv, one_after_the_other):
+        y = f(norm, conv, x)
+        (found,) = torch.autograd.grad(y, x, torch.stack([torch.ones_like(y), y.detach()]), is_grads_batched=True)
+        batched.append(found)
+    torch.testing.assert_close(*batched)
+
+
+def test_hooks_of_all_modules(used: list[int]) -> None:
+    norm, conv, x = layers("plain")
+    seen: list[int] = []
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: seen.append(1))
+    try:
+        norm_relu_conv(norm, conv, x)
+    finally:
+        handle.remove()
+    assert seen == [1, 1] and not used
+
+
+def without(norm: nn.Module, name: str) -> nn.Module:
+    setattr(norm, name, None)
+    return norm
+
+
 def hooked(norm: nn.Module, conv: nn.Module) -> tuple[nn.Module, nn.Module]:
     conv.register_forward_hook(lambda *_: None)
     return norm, conv
@@ -100,12 +177,14 @@ def hooked(norm: nn.Module, conv: nn.Module) -> tuple[nn.Module, nn.Module]:
         lambda norm, conv: (norm, parametrizations.spectral_norm(conv.train()).eval()),
         lambda norm, conv: (nn.BatchNorm2d(4, affine=False).double(), conv),
         lambda norm, conv: (nn.BatchNorm2d(4, momentum=None).double(), conv),
+        lambda norm, conv: (without(norm, "bias"), conv),
+        lambda norm, conv: (without(norm, "num_batches_tracked"), conv),
         lambda norm, conv: (nn.BatchNorm2d(4, track_running_stats=False).double(), conv),
         lambda norm, conv: (nn.GroupNorm(2, 4).double(), conv),
         lambda norm, conv: (norm, nn.Conv2d(4, 3, 3, padding=1, padding_mode="circular").double()),
     ],
-    ids=["evaluation", "hook", "hook of the norm", "spectral norm", "no gain", "cumulative", "no averages", "group",
-         "circular"],
+    ids=["evaluation", "hook", "hook of the norm", "spectral norm", "no gain", "cumulative", "no bias", "no count",
+         "no averages", "group", "circular"],
 )  # fmt: skip
 def test_anything_else_is_left_to_its_modules(change: Any, used: list[int]) -> None:
     norm, conv, x = layers("plain")

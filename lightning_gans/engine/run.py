@@ -153,6 +153,7 @@ class Run:
                     f"({', '.join(players[name].networks)}), got {len(matching)} such among {len(wrapped)}."
                 )
             own[name] = matching[0]
+            lay_out(matching[0].optimizer.state)
         scaler = getattr(self.precision, "scaler", None)
         for name, player in players.items():
             if scaler is not None and needs_closure(own[name].optimizer):
@@ -193,3 +194,11 @@ class Run:
         if self.watching:
             terms = {name: step.terms for name, step in self.steps.items()}
             logbook.require_finite(values, terms, trainer.global_step, trainer.log_every_n_steps or LOOK_EVERY)
+
+
+def lay_out(state: Mapping[Tensor, dict[str, Any]]) -> None:
+    """Let moments lie in memory as their parameters do, as fused Adam takes for granted; a checkpoint's may not."""
+    for p, slot in state.items():
+        for name, value in slot.items():
+            if torch.is_tensor(value) and value.shape == p.shape and value.stride() != p.stride():
+                slot[name] = torch.empty_like(p, dtype=value.dtype).copy_(value)

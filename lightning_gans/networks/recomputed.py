@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from lightning_gans.networks.fold import DownConv2d, UpConv2d
@@ -45,7 +46,9 @@ def _recomputes(norm: Any, x: Tensor) -> bool:
     return (
         type(norm) is nn.BatchNorm2d
         and norm.training
-        and all(value is not None for value in (norm.weight, norm.running_mean, norm.momentum))
+        and all(
+            v is not None for v in (norm.weight, norm.bias, norm.running_mean, norm.num_batches_tracked, norm.momentum)
+        )
         and x.device.type == "cpu"
         and x.dtype == norm.weight.dtype
         and x.dtype in (torch.float32, torch.float64)
@@ -54,11 +57,15 @@ def _recomputes(norm: Any, x: Tensor) -> bool:
         and x.numel() > x.shape[1]  # of one value no statistics: torch says so
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad.unpack_dual(x).tangent is None
     )
 
 
 def _hooked(module: nn.Module) -> bool:
-    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
+    own = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return any(own) or nn.modules.module._has_any_global_hook() or "forward" in vars(module)
 
 
 def _operation(conv: Any) -> tuple[Tensor, Tensor | None, Geometry] | None:
@@ -79,26 +86,28 @@ class _NormReLUConv(torch.autograd.Function):
     ) -> Tensor:
         averages = norm.running_mean, norm.running_var
         y, mean, rstd = _aten.native_batch_norm(x, gain, offset, *averages, True, norm.momentum, norm.eps)
-        ctx.save_for_backward(x, gain, offset, kernel, bias, mean, rstd)
-        ctx.eps, ctx.how = norm.eps, how
+        ctx.save_for_backward(x, gain, offset.clone(), kernel, mean, rstd)  # a copy: torch's backward needs no biases
+        ctx.eps, ctx.how, ctx.offset, ctx.bias = norm.eps, how, offset, None if bias is None else bias.shape
         return _aten.convolution(y.relu_(), kernel, bias, *how)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, gain, offset, kernel, bias, mean, rstd = ctx.saved_tensors
+        x, gain, offset, kernel, mean, rstd = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         if torch.is_grad_enabled():  # to be differentiated again: torch's own
-            inputs = [t for t, w in zip((x, gain, offset, kernel, bias), wanted) if w]
+            # Views, since hooks of the tensors themselves are for the pass that this is a part of.
+            x, gain, offset, kernel = (t.view_as(t) for t in (x, gain, ctx.offset, kernel))
+            inputs = [t for t, w in zip((x, gain, offset, kernel), wanted) if w]
             y = F.batch_norm(x, None, None, gain, offset, True, 0.0, ctx.eps).relu()
-            found = iter(torch.autograd.grad(_aten.convolution(y, kernel, bias, *ctx.how), inputs, gradient,
+            found = iter(torch.autograd.grad(_aten.convolution(y, kernel, None, *ctx.how), inputs, gradient,
                                              create_graph=True))  # fmt: skip
-            return *(next(found) if w else None for w in wanted[:5]), None, None
+            by_bias = gradient.sum((0, 2, 3)) if wanted[4] else None
+            return *(next(found) if w else None for w in wanted[:4]), by_bias, None, None
         scale = gain * rstd
         y = torch.addcmul((offset - mean * scale)[:, None, None], x, scale[:, None, None]).relu_()
-        sizes = None if bias is None else bias.shape
         by_y, by_kernel, by_bias = _aten.convolution_backward(
-            gradient, y, kernel, sizes, *ctx.how, [True, *wanted[3:5]]
+            gradient, y, kernel, ctx.bias, *ctx.how, [True, *wanted[3:5]]
         )
-        _aten.threshold_backward.grad_input(by_y, y, 0, grad_input=by_y)
+        by_y = _aten.threshold_backward(by_y, y, 0)
         by_norm = _aten.native_batch_norm_backward(by_y, x, gain, None, None, mean, rstd, True, ctx.eps, wanted[:3])
         return *by_norm, by_kernel, by_bias, None, None
