@@ -2,7 +2,7 @@
 
 from lightning_gans.functional.conditional import check_scores, score, takes_labels
 from lightning_gans.functional.consistency import consistency_term
-from lightning_gans.functional.double_backward.input_gradient import double_backward
+from lightning_gans.functional.double_backward.input_gradient import double_backward, scores_and_gradient
 from lightning_gans.functional.draw import normal, uniform
 from lightning_gans.functional.importance import residual, stratum_weights, uniform_of
 from lightning_gans.functional.kernels import log_kernel_density, median_distance
@@ -55,6 +55,7 @@ __all__ = [
     "robust_weights",
     "score",
     "score_with",
+    "scores_and_gradient",
     "stratum_weights",
     "takes_labels",
     "uniform",
