@@ -134,7 +134,7 @@ def number(key: str, name: str | None = None) -> Callable[[playing.Result], floa
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, updates=700, widths=[32, 32, 16], items=10_000, fakes=2000, samples=1000, explained=60)
+    p = page.parser(__doc__, updates=5000, widths=[32, 32, 16], items=10_000, fakes=2000, samples=1000, explained=60)
     p.add_argument("--silent", action="store_true", help="also a classifier that says nothing in training")
     arguments = p.parse_args()
     found = playing.sweep(games(arguments), arguments.seeds, arguments)
