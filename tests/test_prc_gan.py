@@ -400,3 +400,16 @@ def test_what_takes_time_is_told_when_it_is_seen(case: str, tmp_path: Path, monk
     t.fit(module, train_dataloaders=plain())
     assert told == ([1, 3, 6, 8] if case == "every third" else [*range(1, 9)])
     assert {"g/clipped", "c/accuracy", "d/weight_max"} <= module.values.keys()
+
+
+@pytest.mark.parametrize(("every", "expected"), [(5, [1, 6, 11, 16]), (10, [1, 6, 16])])
+def test_values_of_the_discriminator_are_of_the_cycle_that_is_logged(
+    every: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its one update in five of the generator's is never the one at which values are logged."""
+    told: list[int] = []
+    summary = prc.weight_summary
+    monkeypatch.setattr(prc, "weight_summary", lambda *a: told.append(module.global_step + 1) or summary(*a))
+    module = game(d_steps=1, g_steps=5)
+    trainer(max_steps=20, log_every_n_steps=every).fit(module, train_dataloaders=plain())
+    assert told == expected

@@ -143,7 +143,7 @@ class GenerativeModule(Sampling):
 
     def tell(self, diagnostics: Callable[[], Mapping[str, Tensor]]) -> None:
         """As :meth:`note`, for what takes time: it is computed only in updates whose values are logged or compared."""
-        if self.run is None or self.run.tells:
+        if self.run is None or self.run.tells(getattr(self, "g_steps", 1)):  # D's values stand for a whole cycle
             self.note(**diagnostics())
 
     def draw_noise(self, n: int) -> Tensor:

@@ -99,17 +99,20 @@ class Run:
         self.needs_two: str | None = None
         self.fresh: Fresh | None = None
 
-    @property
-    def tells(self) -> bool:
+    def tells(self, span: int) -> bool:
         """Whether what this update notes is logged, shown or compared; always under CUDA graphs, which do not ask.
 
         The first update of a fit and the last one count too, so that a value is there when somebody looks.
+
+        Args:
+            span: updates for which a value may have to stand, until it is noted again.
         """
         if self.graphs is not None or self.monitors.names or self.trainer is None:
             return True
         step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps
-        self.started = step if self.started < 0 else self.started
-        return not every or step % every == 0 or step in (self.started, self.trainer.max_steps)
+        self.started, end = step if self.started < 0 else self.started, step + span - 1
+        logged = not every or end // every > (step - 1) // every
+        return logged or step < self.started + span or step <= self.trainer.max_steps <= end
 
     @property
     def num_items(self) -> int:

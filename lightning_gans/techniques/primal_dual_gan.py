@@ -130,7 +130,7 @@ class PrimalDualGAN(GANModule):
         self.tell(lambda: dict(g_p_g=p.mean(), g_log_p_g=log_p.mean(), g_p_target=target.mean(), g_d_real=d.mean()))
         first = self.pair.f1(on_fake) if self.saturating else -self.pair.f0(on_fake)
         terms = {"adversarial": first.mean(), "kernel": weighted_mean((target - p).square(), batch.weights)}
-        if self.run is None or self.run.tells:
+        if self.run is None or self.run.tells(self.g_steps):
             tell_gradients(self.note, "g_", terms, ways)
         return terms
 
