@@ -51,8 +51,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "lr_d": 2e-4,
     },
     "stylex": {"path_length_weight": 0.0, "r1_every": 1, "lr_g": 2e-4, "lr_d": 2e-4},
-    "seq_gan": {"rollouts": 2, "l2_weight": 0.0},
-    "leak_gan": {"rollouts": 2, "l2_weight": 0.0},
+    "seq_gan": {"rollouts": 2, "l2_weight": 0.0, "d_steps": 2},
+    "leak_gan": {"rollouts": 2, "l2_weight": 0.0, "d_steps": 2},
     "boosted": {"p": 0.7},
     "boosted_learned": {"p": 0.7, "learn_p": True},
 }

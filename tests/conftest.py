@@ -97,6 +97,13 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(10_000)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    """As a warning of Python's own: for one of Lightning's the process that hands out tests would import Lightning."""
+    kind = next(k for k in warning_message.category.__mro__ if k.__module__ == "builtins")
+    warning_message.category, warning_message.message = kind, kind(str(warning_message.message))
+
+
 # ---------------------------------------------------------------------- the time that each file takes
 def cpu_seconds() -> float:
     times = os.times()

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from lightning_gans.functional.conditional import score
+from lightning_gans.functional.double_backward import input_gradient as place
 from lightning_gans.functional.double_backward import sparse
 from lightning_gans.functional.double_backward.first_order import linear_input_gradient
 from lightning_gans.functional.double_backward.input_gradient import chosen, double_backward, input_gradient
@@ -340,7 +341,10 @@ def test_compiled_gradients_equal_plain_autograd(name: str) -> None:
         assert_equal("compiled", critic, PENALTIES[penalty], real, fake)
 
 
-def test_compiled_gradients_of_a_small_net() -> None:
+def test_compiled_gradients_of_a_small_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as one graph; the code that torch makes of it, which takes it 2 s, is tried by the slow test."""
+    traced = partial(torch.compile, backend="aot_eager", fullgraph=True, dynamic=False)
+    monkeypatch.setattr(place, "_compiled", lambda: traced(place._gradient))
     torch.manual_seed(0)
     net, x = ToyDiscriminator(width=8).double(), torch.randn(6, 2, dtype=torch.float64)
     assert_equal("compiled", net, PENALTIES["two_sided"], x, x + 1)

@@ -275,7 +275,7 @@ class Bar(nn.Module):
 
 def test_signs_are_told_where_something_changes() -> None:
     module = LatentDirections(Bar(), init="axes", max_shift=3.0)
-    found = sign_accuracy(module, num_test=256)
+    found = sign_accuracy(module, steps=25, num_test=256)
     assert found[0] > 0.95 and found[2] > 0.9 and float(found[1]) == pytest.approx(0.5, abs=0.1)
     assert all(p.grad is None for p in module.parameters())
 

@@ -411,7 +411,7 @@ def test_shaping_is_between_real_and_refined_samples() -> None:
     with torch.no_grad():
         module.generator[0].bias.fill_(-3.0)
     before = state(module)
-    sampler = CollaborativeSampler(module, lambda x: x[:, 0], steps=20, step_size=0.3)
+    sampler = CollaborativeSampler(module, lambda x: x[:, 0], steps=10, step_size=0.6)
     far = float(sampler.sample(200, progress=False).mean())
     head = sampler.shape(torch.randn(500, 1), steps=300, lr=0.02)
     near = float(sampler.sample(200, progress=False).mean())

@@ -203,7 +203,7 @@ def test_a_run_from_the_command_line(
     assert re.search("```text\n([a-z ]*\n){10}```", card)
 
 
-@pytest.mark.parametrize("name, sizes", product([CharGenerator, CharCritic], [{"kernel": 4}, {"width": 0}]))
+@pytest.mark.parametrize("name, sizes", [*product([CharGenerator, CharCritic], [{"kernel": 4}, {"width": 0}])])
 def test_sizes_out_of_range(name: type, sizes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"kernel must be odd, .* got 4|width must be an integer >= 1, got 0"):
         name((4, 3), **sizes)
