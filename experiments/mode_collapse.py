@@ -66,7 +66,7 @@ def success(result: playing.Result, below: float) -> float:
 def main() -> None:
     """Play, print, write."""
     p = page.parser(
-        __doc__, data=DATA, updates=2000, width=64, ks=[1, 5, 10], rate=1e-3, rate_d=1e-4, alpha=1.0, success=0.1,
+        __doc__, DATA, data=DATA, updates=2000, width=64, ks=[1, 5, 10], rate=1e-3, rate_d=1e-4, alpha=1.0, success=0.1,
         image_updates=1000, image_width=8, image_samples=5000,
     )  # fmt: skip
     p.set_defaults(seeds=[1, 2, 3, 4, 5])

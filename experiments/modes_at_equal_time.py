@@ -170,8 +170,8 @@ def table(data: str, lines: dict[str, list[playing.Result]]) -> list[str]:
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, data=["Ring", "Grid"], updates=UPDATES, seconds=10.0, stacked_seconds=90.0, samples=2000,
-                    calls=50)  # fmt: skip
+    p = page.parser(__doc__, (*DATA, "StackedMNIST"), data=["Ring", "Grid"], updates=UPDATES, seconds=10.0,
+                    stacked_seconds=90.0, samples=2000, calls=50)  # fmt: skip
     a = p.parse_args()
     torch.set_num_threads(1)
     playing._quiet()

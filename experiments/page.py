@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,30 @@ from PIL import Image
 
 from benchmarks.recipes import given, header
 from experiments.playing import Result
+from lightning_gans import datamodules
 from lightning_gans.runs.atomic import write_text
 from lightning_gans.visualization.images import save_image_atomic
 
 
-def parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
-    """What every experiment can be told."""
+def parser(doc: str | None, known: Collection[str] = (), **defaults: Any) -> argparse.ArgumentParser:
+    """What every experiment can be told.
+
+    Args:
+        doc: what it is about.
+        known: names that ``data`` may have; those of all data modules where none are given.
+        defaults: of its own options.
+    """
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="games played at once, one thread each")
     made.add_argument("--runs", default="runs/experiments", help="folder that keeps what was played")
     made.add_argument("--out", type=Path, default=None, help="Markdown file to write; a figure lies beside it")
     for name, default in defaults.items():
-        many = {"nargs": "+"} if isinstance(default, list) else {}
+        many: dict[str, Any] = {"nargs": "+"} if isinstance(default, list) else {}
         kind = type(default[0] if isinstance(default, list) else default)
+        if name == "data":
+            own = default if isinstance(default, list) else [default]
+            many |= {"choices": known or sorted({*datamodules.__all__, *own}), "metavar": "NAME"}
         made.add_argument(f"--{name}", type=kind, default=default, **many)
     return made
 

@@ -92,8 +92,8 @@ def figure(found: dict[str, list[dict[str, Any]]]) -> Image.Image:
 
 def main() -> None:
     """Plant, measure, write."""
-    p = page.parser(__doc__, data=["Ring", "Digits"], updates=0, samples=1000, lost=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
-                    copies=[1, 2, 4, 8, 16, 32])  # fmt: skip
+    p = page.parser(__doc__, ("Ring", "Digits"), data=["Ring", "Digits"], updates=0, samples=1000,
+                    lost=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], copies=[1, 2, 4, 8, 16, 32])  # fmt: skip
     a: argparse.Namespace = p.parse_args()
     torch.set_num_threads(1)
     features = cache(features_of)

@@ -393,13 +393,15 @@ def _key(game: Game) -> str:
 def _by_content(value: Any) -> Any:
     """With the digest of a file in the place of its path: another text is another game, wherever it lies."""
     if isinstance(value, dict):
-        return {
-            name: hashlib.sha256(Path(v).read_bytes()).hexdigest()
-            if name == "path" and isinstance(v, str) and os.path.isfile(v)
-            else _by_content(v)
-            for name, v in value.items()
-        }
+        return {name: _digests(v) if name == "path" else _by_content(v) for name, v in value.items()}
     return [_by_content(v) for v in value] if isinstance(value, list) else value
+
+
+def _digests(path: Any) -> Any:
+    """Of a file, or of each of several; anything else as it is."""
+    if isinstance(path, list):
+        return [_digests(part) for part in path]
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if os.path.isfile(path) else path
 
 
 def _slug(name: str) -> str:

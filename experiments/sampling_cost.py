@@ -184,9 +184,9 @@ def figure(found: dict[str, dict[str, list[dict[str, Any]]]]) -> Image.Image:
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, data=["Ring", "Digits"], updates=UPDATES, ring_seconds=10.0, digits_seconds=20.0,
-                    mnist_seconds=60.0, samples=1000, classifier_steps=600, calls=[5, 10, 25, 50, 200],
-                    scales=[1.0, 4.0])  # fmt: skip
+    p = page.parser(__doc__, DATA, data=["Ring", "Digits"], updates=UPDATES, ring_seconds=10.0,
+                    digits_seconds=20.0, mnist_seconds=60.0, samples=1000, classifier_steps=600,
+                    calls=[5, 10, 25, 50, 200], scales=[1.0, 4.0])  # fmt: skip
     a = p.parse_args()
     torch.set_num_threads(1)
     playing._quiet()

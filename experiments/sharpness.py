@@ -85,7 +85,7 @@ def figure(found: dict[str, dict[str, list[dict[str, Any]]]]) -> Image.Image:
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, data=["Ring", "Grid"], updates=2000, width=128, samples=2000, rhos=[0.02, 0.1])
+    p = page.parser(__doc__, DATA, data=["Ring", "Grid"], updates=2000, width=128, samples=2000, rhos=[0.02, 0.1])
     a = p.parse_args()
     torch.set_num_threads(1)
     playing._quiet()

@@ -92,6 +92,11 @@ def test_a_game_on_a_file_is_known_by_what_stands_in_it(tmp_path: Path) -> None:
         keys.append(playing._key({"start": data, "watch": [["X", {"n": 1}]]}))
     assert keys[0] == keys[1] != keys[2]
     assert playing._key({"path": str(tmp_path / "none.txt")}) != playing._key({"path": str(tmp_path / "other.txt")})
+    two = {"path": [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]}  # of two styles
+    (tmp_path / "b.txt").write_text("b")
+    before = playing._key(two)
+    (tmp_path / "b.txt").write_text("c")
+    assert playing._key(two) != before
 
 
 def test_what_is_kept_is_not_made_again(tmp_path: Path) -> None:
@@ -362,8 +367,9 @@ def test_how_far_a_curve_lies_above_that_of_its_start() -> None:
 
 
 def test_the_autoencoder_learns_by_the_loss_of_the_game_without_its_other_terms() -> None:
-    arguments = page.parser(None, updates=2, alone=2, classifier=0, code=4, rate=1e-3, style=0.1, adversarial=0.1)
-    games = [*style_transfer.games(arguments.parse_args([])).values()]
+    tiny = {"updates": 2, "alone": 2, "classifier": 0, "code": 4, "style": 0.1, "adversarial": 0.1}
+    asked = style_transfer.parser().parse_args([f"--{name}={value}" for name, value in tiny.items()])
+    games = [*style_transfer.games(asked).values()]
     alone, data = playing.build(games[0] | {"seed": 1})
     game = playing.build(games[2] | {"seed": 1})[0]
     game.load_state_dict(alone.state_dict(), strict=False)
@@ -490,6 +496,35 @@ def test_from_beginning_to_end(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     games = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")]
     assert games and all(game["failed"] is None for game in games)
     assert not list(tmp_path.rglob("*.part"))
+
+
+WITH_DATA = [n for n in (*EXPERIMENTS, "convergence") if "data=" in (ROOT / "experiments" / f"{n}.py").read_text()]
+
+
+@pytest.mark.parametrize("name", WITH_DATA)
+def test_a_data_set_that_it_does_not_know_is_one_sentence(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", "--data", "Rng"])
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"experiments.{name}").main()
+    assert "argument --data: invalid choice: 'Rng'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_style_transfer_between_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer is known to be right: no column of such."""
+    for style in "01":
+        (tmp_path / style).write_text("\n".join(f"{style} {i} words" for i in range(900)) + "\n")
+    rest = ["--files", str(tmp_path / "0"), str(tmp_path / "1"), *EXPERIMENTS["style_transfer"]]
+    out = tmp_path / "result.md"
+    rest += ["--seeds", "1", "--jobs", "1", "--runs", str(tmp_path / "runs"), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["experiments/style_transfer.py", *rest])
+    style_transfer.main()
+    text = out.read_text()
+    assert "| game | accuracy | BLEU to the input | harmonic mean | copies | harmonic mean, best |" in text
+    assert "| copying the input |" in text and "right" not in text.split("| game |")[1].split("![")[0]
+    assert out.with_suffix(".png").stat().st_size > 5000
 
 
 def test_pages_hold_no_path_of_a_machine() -> None:
