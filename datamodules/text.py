@@ -234,14 +234,20 @@ class TextFile(_Lines):
         checks.one_of("rare", rare, ("refuse", "unknown"))
         checks.inside(test_share=test_share)
         paths, held_out = _listed(path), [] if test_path is None else _listed(test_path)
-        if not paths or (held_out and len(held_out) != len(paths)):
+        if not paths:
+            raise ValueError("path must be a file, or one for each style, got none.")
+        if test_path is not None and len(held_out) != len(paths):
             raise ValueError(f"test_path must be as many files as path, {len(paths)}, got {len(held_out)}.")
+        plain = Vocabulary((), level)
+        most = length if long == "refuse" else None
         found: dict[str, list[tuple[str, int]]] = {"train": [], "test": []}
         for style, file in enumerate(paths):
-            lines = [(line, style) for line in _lines(file)]
+            lines = [(line, style) for line in _lines(file, plain, most)]
             cut = len(lines) if held_out else len(lines) - max(1, round(len(lines) * test_share))
             found["train"] += lines[:cut]
-            found["test"] += [(line, style) for line in _lines(held_out[style])] if held_out else lines[cut:]
+            found["test"] += (
+                [(line, style) for line in _lines(held_out[style], plain, most)] if held_out else lines[cut:]
+            )
         train, among = [line for line, _ in found["train"]], {line for line, _ in found["train"]}
         found["test"] = [(line, style) for line, style in found["test"] if line not in among]
         test = [line for line, _ in found["test"]]
@@ -251,14 +257,6 @@ class TextFile(_Lines):
                 f"path must hold lines to train on and others, which are none of these, to hold out, got {len(train)} "
                 f"and {len(test)} in {path}."
             )
-        plain = Vocabulary((), level)
-        if long == "refuse":
-            for place, line in enumerate([*train, *test]):
-                if (got := len(plain.split(line))) > length:
-                    raise ValueError(
-                        f"lines of {path} must have at most {length} symbols, got {got} in line {place + 1} (blank "
-                        "ones left out): raise length, or give long='truncate'."
-                    )
         marks = ("", "<unk>" if level == "word" else "\ufffd")
         symbols = [s for s in common(s for line in train for s in plain.split(line)) if s not in marks]
         if rare == "refuse" and len(symbols) + 2 > max_vocab:
@@ -279,8 +277,16 @@ def _listed(path: list[str] | str) -> list[str]:
     return [path] if isinstance(path, (str, Path)) else list(path)
 
 
-def _lines(path: str) -> list[str]:
-    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+def _lines(path: str, vocabulary: Vocabulary, most: int | None) -> list[str]:
+    """Those of a file that are not blank, each of so many symbols at most."""
+    lines = [line.strip() for line in read_text(path).splitlines()]
+    for place, line in enumerate(lines):
+        if most is not None and (got := len(vocabulary.split(line))) > most:
+            raise ValueError(
+                f"lines of {path} must have at most {most} symbols, got {got} in line {place + 1}: raise length, or "
+                "give long='truncate'."
+            )
+    return [line for line in lines if line]
 
 
 def read_text(path: str | Path, blank: bool = False) -> str:

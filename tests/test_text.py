@@ -165,6 +165,24 @@ def test_bad_files(tmp_path: Path) -> None:
         TextFile(str(tmp_path / "none.txt"))
 
 
+def test_the_file_and_the_line_that_is_too_long(tmp_path: Path) -> None:
+    """The one that an editor shows: blank lines, other files and held-out lines that are left out do not shift it."""
+    files = {"good": "abc\nabd\n" * 20, "long": "abc\n\nabe\nabcdef\n"}
+    good, long = (str(tmp_path / f"{name}.txt") for name in files)
+    for path, content in zip((good, long), files.values()):
+        Path(path).write_text(content)
+    told = rf"lines of {re.escape(long)} must have at most 4 symbols, got 6 in line 4: raise length, or give long='tru"
+    for options in ({"path": good, "test_path": long}, {"path": [good, long]}, {"path": long}):
+        with pytest.raises(ValueError, match=told):
+            TextFile(length=4, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="path must be a file, or one for each style, got none"):
+        TextFile(path=[])
+    with pytest.raises(ValueError, match="test_path must be as many files as path, 1, got 2"):
+        TextFile(good, test_path=[good, long])
+    with pytest.raises(ValueError, match="test_path must be as many files as path, 1, got 0"):
+        TextFile(good, test_path=[])
+
+
 def test_a_markov_chain_has_the_law_that_it_tells() -> None:
     data = MarkovText()
     tokens = data.reference("train")[0]
