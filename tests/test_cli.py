@@ -25,6 +25,7 @@ from torch import nn
 from lightning_gans import GAN, WGANGP, GANModule, checks
 from lightning_gans.cli import GANCLI, main, shortcuts
 from lightning_gans.cli.gan_cli import command, go_fast
+from lightning_gans.cli.parsing import Parser
 from lightning_gans.cli.plan import duration
 from lightning_gans.compat import shell
 
@@ -240,6 +241,15 @@ def test_copies_of_configurations() -> None:
     assert given.as_dict() == {"a": {"items": [{"b": 1}]}, "c": 2} == shortcuts._copied(given).as_dict()
 
 
+def test_numbers_that_are_none_are_told_by_who_knows_the_range() -> None:
+    """``nan`` is read as a number, as ``.nan`` is, unless a name is asked for."""
+    parser = Parser()
+    for name, kind in (("a", float), ("b", float | None), ("c", str | None)):
+        parser.add_argument(f"--{name}", type=kind, default=None)
+    found = parser.parse_args(["--a=-inf", "--b", "NaN", "--c", "nan"])
+    assert found.a == -float("inf") and found.b != found.b and found.c == "nan"
+
+
 def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli("fit", "--dry_run", "--name=a", config=IMAGES)
@@ -247,7 +257,8 @@ def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 0
     assert {p.name for p in Path().iterdir()} == {"default.yaml"}  # nothing was written
     for words in ("WGANGP, 5 discriminator update", "1,500 training images", "shape (1, 8, 8)", "DCGANGenerator",
-                  "gradient_penalty", "8 real samples", "2 generator updates", "MiB", "runs/a"):  # fmt: skip
+                  "gradient_penalty", "8 real samples", ", 40 samples\n", "2 generator updates", "MiB",
+                  "runs/a"):  # fmt: skip
         assert words in plan, words
     assert all(re.search(rf"^{net} .*[\d,]+ parameters", plan, re.MULTILINE) for net in ("Generator", "Discriminator"))
 

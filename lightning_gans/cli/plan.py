@@ -74,7 +74,7 @@ def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Pa
             *_networks(model),
             f"Regularizers   {', '.join(penalties) or 'none'}",
             f"Batch          {size} real samples for an update{fakes}",
-            f"Cycle          {measured} measured, {size * model.batches_needed()[0]} images",
+            f"Cycle          {measured} measured, {counted(size * model.batches_needed()[0], 'sample')}",
             f"Length         {total}",
             f"Memory         {memory}",
             f"Run folder     {run_dir}",
