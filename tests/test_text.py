@@ -584,15 +584,17 @@ def test_a_run_from_fit_to_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[s
     written = run / "predictions" / "samples.txt"
     assert len(written.read_text().splitlines()) == 70
     with output(capsys) as said:
-        main(["score", "--samples", str(written), "--data", "MarkovText", "--out", "scores.json"])
+        main(["score", "--metrics", "js", "distinct", "copied", "--samples", str(written), "--data", "MarkovText",
+              "--out", "scores.json"])  # fmt: skip
     found = json.loads((tmp_path / "scores.json").read_text())
     assert "70 texts against first-order chain" in said[0] and found["protocol"]["samples"] == 70
     assert found["scores"] == score_text(written, MarkovText())["scores"]
     with output(capsys) as said:
-        main(["sweep", "--ckpt_path", str(run), "--temperatures", "0.5", "1", "--samples", "60"])
+        main(["sweep", "--ckpt_path", str(run), "--temperatures", "[0.5, 1]", "--samples", "60",
+              "--metrics=[distinct,js]"])  # fmt: skip
     rows = list(csv.DictReader((run / "sweep.csv").open()))
     assert [row["temperature"] for row in rows] == ["0.5", "1"] and said[-1].endswith("sweep.csv")
-    lines = landmarks(MarkovText(), 60)
+    lines = landmarks(MarkovText(), 60, ["distinct", "js"])
     assert json.loads((run / "sweep.json").read_text())["landmarks"] == lines
     assert [line.partition(":")[0] for line in said[-3:-1]] == ["held-out text", "independent symbols"] == [*lines]
     curve = temperature_sweep(model, MarkovText(), [0.5, 1.0], 60)["curve"]

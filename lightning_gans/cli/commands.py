@@ -17,7 +17,7 @@ from lightning_gans import checks, tools
 from lightning_gans.callbacks.direction_charts import DirectionCharts
 from lightning_gans.cli.configuration import built, fit_networks_to_data
 from lightning_gans.cli.mistakes import sentence_of, silence, told
-from lightning_gans.cli.parsing import Parser, prepared
+from lightning_gans.cli.parsing import Parser, prepared, spread
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.datamodules.text import TextDataModule, read_text
@@ -47,7 +47,7 @@ def score(args: list[str]) -> None:
     parser.add_argument("--out", type=str | None, default=None, help="JSON file for the scores and their protocol.")
     if torch.cuda.is_available():
         parser.set_defaults({"device": "cuda"})
-    parsed = parser.parse_args(prepared(args))
+    parsed = parser.parse_args(prepared(spread(args, "--metrics", brackets=True)))
     with told():
         if parsed.out:
             check_writable("--out", parsed.out)
@@ -88,7 +88,7 @@ def sweep(args: list[str]) -> None:
     parser.add_argument("--metrics", nargs="+", choices=TEXT_METRICS, default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default=None, help="CSV file; by default sweep.csv in the folder of the run.")
-    own = parser.parse_args(args)
+    own = parser.parse_args(spread(spread(args, "--metrics"), "--temperatures"))
     with told():
         folder = own.ckpt_path if own.ckpt_path.is_dir() else run_of(own.ckpt_path)
         if folder is None or not (known := configs(folder)):

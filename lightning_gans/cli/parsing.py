@@ -141,6 +141,28 @@ def prepared(args: list[str]) -> list[str]:
     return result
 
 
+def spread(args: list[str], option: str, brackets: bool = False) -> list[str]:
+    """The same, with the values of an option, given as words or in brackets, in one of these forms, behind the others.
+
+    >>> spread(["--m", "js", "bleu", "--out", "a"], "--m", brackets=True), spread(["--m=[js, bleu]"], "--m")
+    (['--out', 'a', '--m=[js, bleu]'], ['--m', 'js', 'bleu'])
+    """
+    others: list[str] = []
+    values: list[str] | None = None
+    own = False
+    for arg in args:
+        name, _, value = arg.partition("=")
+        if arg.startswith("--"):
+            own, arg = name == option, value if name == option else arg
+        if own:
+            values = [*(values or []), *re.findall(r"""[^\s,'"[\]]+""", arg)]
+        else:
+            others.append(arg)
+    if values is None:
+        return others
+    return [*others, f"{option}=[{', '.join(values)}]"] if brackets and values else [*others, option, *values]
+
+
 def _options(args: list[str]) -> Iterator[tuple[str, str | None, list[str]]]:
     """Name, value (None where there is none) and tokens of each option."""
     i = 0
