@@ -81,7 +81,6 @@ class TextMetrics(ScoreCallback):
 
     def measure(self, trainer: pl.Trainer, pl_module: Samples) -> dict[str, float]:
         """The same on every rank."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         assert self.scores is not None
         own, found = torch.Generator().manual_seed(self.seed), {}
         sizes = [min(500, self.num_samples - done) for done in range(0, self.num_samples, 500)]
@@ -97,7 +96,6 @@ class TextMetrics(ScoreCallback):
             found["nll_gen"] = held_out_nll(pl_module, self.scores.held_out)
         self.protocol = {
             **self.scores.protocol, "samples": self.num_samples, "temperature": self.temperature or "as the model is",
-            "tokens": data.vocabulary.level, "data": data.source, "seed": self.seed,
-            "weights": "raw" if pl_module.ema is None else "ema",
+            "seed": self.seed, "weights": "raw" if pl_module.ema is None else "ema",
         }  # fmt: skip
         return {f"metrics/{name}": value for name, value in found.items()}

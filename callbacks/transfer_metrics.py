@@ -54,6 +54,6 @@ class TransferMetrics(ScoreCallback):
         scores, model = cast(TransferScores, self.scores), cast(Rewrites, pl_module)
         pairs = zip(scores.inputs.split(500), scores.wanted.split(500))
         made = torch.cat([model.transfer(tokens, styles).cpu() for tokens, styles in pairs])
-        self.protocol = {**scores.protocol, "data": trainer.datamodule.source}  # type: ignore[attr-defined]
+        self.protocol = {**scores.protocol, "weights": "raw" if pl_module.ema is None else "ema"}
         found = scores(made) | {f"copy/{name}": value for name, value in scores.copy.items()}
         return {f"metrics/{name}": value for name, value in found.items()}

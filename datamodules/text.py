@@ -182,7 +182,7 @@ class PyDocText(_Lines):
         cut = text.rfind(" ", 0, math.floor(len(text) * 0.9))
         if cut <= length:
             raise ValueError(f"path must be a text of words, with blanks between them, got {path}.")
-        self.source = f"{path or 'pydoc_data.topics'}, md5 {md5(text)}"
+        self.source = f"{Path(path).name if path else 'pydoc_data.topics'}, md5 {md5(text)}"
         self.set_lines([text[:cut]], [text[cut + 1 :]], Vocabulary(tuple(LETTERS)), length)
 
 
@@ -308,6 +308,7 @@ def read_text(path: str | Path, blank: bool = False) -> str:
     return text
 
 
-def md5(text: str) -> str:
-    """Of its UTF-8 bytes."""
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+def md5(content: str | bytes) -> str:
+    """Of bytes, of a text the UTF-8 ones."""
+    content = content.encode() if isinstance(content, str) else content
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from lightning_gans import checks
 from lightning_gans.datamodules.base import Split
 from lightning_gans.datamodules.memory import FreshLoader
-from lightning_gans.datamodules.text import LETTERS, OneHot, TextDataModule, checked_length
+from lightning_gans.datamodules.text import LETTERS, OneHot, TextDataModule, checked_length, md5
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.functional.text import Vocabulary, markov_law
 from lightning_gans.networks.language import LanguageModel
@@ -147,6 +147,7 @@ class OracleText(TextDataModule):
         checks.at_least(0, seed=seed)
         self.items, self.seed, self.shape = items, seed, (length, vocabulary_size)
         self.vocabulary = Vocabulary(tuple(str(i) for i in range(vocabulary_size)), "word")
+        told = f"of seed {seed}, hidden {hidden}"
         if path is None:
             self.oracle = LanguageModel(self.shape, hidden, hidden)
             own = Generator().manual_seed(seed)
@@ -155,8 +156,9 @@ class OracleText(TextDataModule):
                     p.copy_(torch.randn(p.shape, generator=own) if p.requires_grad else torch.zeros(()))
         else:
             self.oracle = read_oracle(path, self.shape)
+            told = f"{Path(path).name}, md5 {md5(Path(path).read_bytes())}"
         self.oracle.requires_grad_(False)
-        self.source = f"oracle {path or f'of seed {seed}'}, V={vocabulary_size}, T={length}"
+        self.source = f"oracle {told}, V={vocabulary_size}, T={length}"
 
     def load(self, split: Split) -> tuple[Tensor, None]:
         """Draws of the oracle, the same at every call."""

@@ -278,6 +278,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: Any) -> None:
     main(["fit", "--config", recipe, *own, *critic, *quick, "--name", "a"])
     lines = Path("runs/a/scores-transfer.jsonl").read_text().splitlines()
     assert len(lines) == 2 and '"metrics/copy/bleu": 1.0' in lines[0] and '"judge": "naive Bayes' in lines[0]
+    assert '"weights": "raw"' in lines[0] and '"tokens": "char"' in lines[0]
     Path("in.txt").write_text("abc\n\ncda\n")
     main(["rewrite", "--ckpt_path", "runs/a", "--samples", "in.txt", "--style", "1", "--out", "out.txt"])
     made = Path("out.txt").read_text().splitlines()
@@ -344,6 +345,7 @@ def test_copying_has_bleu_1_and_hardly_any_accuracy() -> None:
     assert scores.copy["bleu"] == scores.copy["copies"] == 1.0 and scores.copy["accuracy"] < 0.05
     assert right["accuracy"] > 0.95 and right["right"] == 1.0 and 0.1 < right["bleu"] < 0.6 and right["copies"] < 0.1
     assert right["harmonic"] > scores.copy["harmonic"] and scores.protocol["judge_accuracy"] > 0.95
+    assert scores.protocol["data"] == scores.data.source and scores.protocol["tokens"] == "char"
 
 
 # ---------------------------------------------------------------------- data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import re
@@ -207,6 +208,9 @@ def test_an_oracle_by_seed_and_by_file(tmp_path: Path) -> None:
     found = {name: own.normal(size=shape).astype("float32") for name, shape in shapes.items()}
     np.savez(tmp_path / "oracle.npz", **found)  # type: ignore[arg-type]
     data = OracleText(11, 6, items=30, path=str(tmp_path / "oracle.npz"))
+    digest = hashlib.md5((tmp_path / "oracle.npz").read_bytes()).hexdigest()
+    assert data.source == f"oracle oracle.npz, md5 {digest}, V=11, T=6"
+    assert len({OracleText(11, 6, hidden=n, seed=s).source for n in (4, 5) for s in (0, 1)}) == 4
     tokens, total = data.reference()[0][:3], torch.zeros(3)
     sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
     for row in range(3):  # SeqGAN's formulas, gate by gate
@@ -392,7 +396,13 @@ def test_a_sweep_sets_its_data_up() -> None:
             assert self.ready
             return super().reference(split)
 
-    assert temperature_sweep(MLE(LanguageModel((8, 6))), Late(), [1.0], 4)["protocol"]["samples"] == 4
+    model, data = MLE(LanguageModel((8, 6))), Late()
+    protocol = temperature_sweep(model, data, [1.0], 4, ["distinct"])["protocol"]
+    about = {"data": data.source, "tokens": "char", "length": 8, "training": 10_000, "held_out": 10_000}
+    assert protocol == {**about, "samples": 4, "seed": 0, "weights": "raw"}
+    assert about.items() < score_text(["abcdefab", "defabcde"], data, ["distinct"])["protocol"].items()
+    model.start_ema()
+    assert temperature_sweep(model, data, [1.0], 4, ["distinct"])["protocol"]["weights"] == "ema"
 
 
 def test_scores_tell_their_names() -> None:
@@ -486,6 +496,7 @@ def test_maximum_likelihood_learns_a_chain() -> None:
     assert found[0] == found[1] and floor - 0.01 < found[0] < floor + 0.05 < 1.79
     assert callback.history[-1]["metrics/js-2/law"] < 0.03
     assert callback.protocol["samples"] == 500 and callback.protocol["data"] == data.source
+    assert callback.protocol["length"] == 8 and callback.protocol["tokens"] == "char"
     assert callback.protocol["temperature"] == "as the model is" and callback.protocol["weights"] == "raw"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_gans import checks
 from lightning_gans.functional.text import check_tokens, sentences
-from lightning_gans.metrics.text import Sentence, ngrams
+from lightning_gans.metrics.text import Sentence, about, ngrams
 
 
 class StyleJudge:
@@ -141,7 +141,8 @@ class TransferScores:
         self.n = min(4, tokens.shape[1])
         right = float((self.judge(tokens) == styles).double().mean())
         self.protocol = {
-            "texts": len(chosen), "seed": seed, "bleu": f"corpus, n={self.n}, to the input", "judge_accuracy": right,
+            **about(data), "texts": len(chosen), "seed": seed,
+            "bleu": f"corpus, n={self.n}, to the input", "judge_accuracy": right,
             "judge": "naive Bayes, 1- and 2-grams of the training part",
         }  # fmt: skip
 

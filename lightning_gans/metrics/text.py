@@ -260,11 +260,12 @@ class TextScores:
         longest = training.shape[1]
         self.js = tuple(n for n in self.js if n <= longest)
         self.table: Bleu | None = None  # built at the first use
+        self.about: dict[str, Any] = {}  # the data
 
     @property
     def protocol(self) -> dict[str, Any]:
         """What the numbers are measured by, but for the samples."""
-        told: dict[str, Any] = {"training": len(self.training), "held_out": len(self.held_out)}
+        told: dict[str, Any] = {**self.about, "training": len(self.training), "held_out": len(self.held_out)}
         if "js" in self.metrics:
             told["js"] = "bits, to the training part"
         if "bleu" in self.metrics or "self_bleu" in self.metrics:
@@ -305,7 +306,7 @@ class TextScores:
 def scores_of(data: Any, metrics: Sequence[str], **options: Any) -> TextScores:
     """`TextScores` against a data module of text."""
     oracle = getattr(data, "oracle", None)
-    return TextScores(
+    scores = TextScores(
         data.reference("train")[0],
         data.reference("test")[0],
         len(data.vocabulary),
@@ -315,6 +316,18 @@ def scores_of(data: Any, metrics: Sequence[str], **options: Any) -> TextScores:
         oracle=None if oracle is None else oracle.nll,
         **options,
     )
+    scores.about = about(data)
+    return scores
+
+
+def about(data: Any) -> dict[str, Any]:
+    """What a protocol tells of a data module of text: its source, how it is cut into symbols, and how many a text has.
+
+    >>> from lightning_gans.datamodules import MarkovText
+    >>> about(MarkovText())
+    {'data': 'first-order chain, K=6, T=8', 'tokens': 'char', 'length': 8}
+    """
+    return {"data": data.source, "tokens": data.vocabulary.level, "length": data.shape[0]}
 
 
 def held_out_nll(model: Any, tokens: Tensor, temperature: float = 1.0) -> float:

@@ -56,10 +56,7 @@ def score_text(
             raise ValueError(f"samples, text {i + 1}: {error}") from error
     scores = scores_of(data, metrics)
     found = scores(torch.tensor(rows))
-    protocol = {
-        **scores.protocol, "samples": len(rows), "samples_md5": md5("\n".join(given)), "tokens": vocabulary.level,
-        "length": length, "data": data.source,
-    }  # fmt: skip
+    protocol = {**scores.protocol, "samples": len(rows), "samples_md5": md5("\n".join(given))}
     return {"scores": found, "protocol": protocol}
 
 
@@ -135,7 +132,9 @@ def temperature_sweep(
         if has(model, Likelihood):
             point["nll_gen"] = held_out_nll(model, scores.held_out, temperature)
         curve.append(point)
-    protocol = {**scores.protocol, "samples": samples, "seed": seed, "data": data.source}
+    protocol = {
+        **scores.protocol, "samples": samples, "seed": seed, "weights": "raw" if model.ema is None else "ema",
+    }  # fmt: skip
     return {"curve": curve, "protocol": protocol}
 
 
