@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import inspect
 import json
 import math
 import re
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from torch import nn
 from lightning_gans import GAN, MLE, load
 from lightning_gans.callbacks import GenerativeMetrics, ModeCoverage, SampleGrid, SampleText, TextMetrics
 from lightning_gans.cli import main
+from lightning_gans.compat.lightning import loggers
 from lightning_gans.datamodules import MarkovText, OracleText, PyDocText, Ring, TextFile
 from lightning_gans.functional import text
 from lightning_gans.metrics import Bleu, bleu, copied, distinct, jensen_shannon, ngram_js, ngram_js_to_law, self_bleu
@@ -538,6 +541,45 @@ def test_the_first_lines_are_texts_too(tmp_path: Path) -> None:
     trainer(max_steps=1, callbacks=[callback]).fit(MLE(LanguageModel((8, 6))), datamodule=MarkovText())
     for step in (0, 1):
         assert re.fullmatch("([a-f]{8}\n){2}", next(tmp_path.rglob(f"step_00000{step}.txt")).read_text())
+
+
+class Told(loggers.Logger):
+    """Whatever it is told, by the name of the method."""
+
+    name = version = "told"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.experiment = SimpleNamespace(add_text=self.log_text)
+
+    def log_text(self, *args: Any, **kwargs: Any) -> None:
+        self.calls.append((args, kwargs))
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Nothing."""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
+
+def test_loggers_of_text_have_the_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B a table with a row for each, TensorBoard a text that Markdown leaves as it is, others nothing."""
+    signature = inspect.signature(loggers.WandbLogger.log_text)
+    wandb, board = type("Wandb", (Told,), {}), type("Board", (Told,), {})
+    monkeypatch.setattr(loggers, "WandbLogger", wandb)
+    monkeypatch.setattr(loggers, "TensorBoardLogger", board)
+    told = [wandb(), board(), Told()]
+    t = trainer(max_steps=2, callbacks=[SampleText(2, lines=3, shown=0, dirpath=tmp_path)], logger=told)
+    t.fit(MLE(LanguageModel((8, 6)), lr_mle=1.0), datamodule=MarkovText())
+    lines = [(tmp_path / "samples" / f"step_00000{step}.txt").read_text().splitlines() for step in (0, 2)]
+    assert lines[0] != lines[1] and [len(part) for part in lines] == [3, 3] and not told[2].calls
+    for (args, kwargs), written, step in zip(told[0].calls, lines, (0, 2), strict=True):
+        bound = signature.bind(None, *args, **kwargs).arguments
+        assert bound.pop("self") is None
+        assert bound == {"key": "samples/text", "columns": ["line"], "data": [[line] for line in written], "step": step}
+    markdown = ["".join(f"    {line}\n" for line in written).removesuffix("\n") for written in lines]
+    assert [args for args, _ in told[1].calls] == [("samples/text", markdown[0], 0), ("samples/text", markdown[1], 2)]
 
 
 @pytest.mark.parametrize("callback", [SampleGrid, GenerativeMetrics, ModeCoverage])
