@@ -71,6 +71,11 @@ class TextDataModule(GANDataModule):
         """Texts of tokens (N, T)."""
         return self.vocabulary.decode(tokens)
 
+    def samples_of(self, texts: Sequence[str]) -> list[str]:
+        """Texts, whoever wrote them, as the data have theirs, to be scored: here each by itself, cut to the length."""
+        joiner, length = "" if self.vocabulary.level == "char" else " ", self.shape[0]
+        return [joiner.join(self.vocabulary.split(text)[:length]) for text in texts]
+
     def _loader(self, split: Split, **options: Any) -> MemoryLoader:
         transform = OneHot(len(self.vocabulary)) if self.one_hot else None
         tokens, labels = self.reference(split)
@@ -176,7 +181,7 @@ class PyDocText(_Lines):
             text = " ".join(topics[name] for name in sorted(topics))
         else:
             text = read_text(path)
-        text = re.sub("[^a-z]+", " ", text.lower()).strip()
+        text = letters(text)
         if len(text) < 10 * (length + 1):
             raise ValueError(f"length must be at most a tenth of the text's {len(text)} characters, got {length}.")
         cut = text.rfind(" ", 0, math.floor(len(text) * 0.9))
@@ -184,6 +189,39 @@ class PyDocText(_Lines):
             raise ValueError(f"path must be a text of words, with blanks between them, got {path}.")
         self.source = f"{Path(path).name if path else 'pydoc_data.topics'}, md5 {md5(text)}"
         self.set_lines([text[:cut]], [text[cut + 1 :]], Vocabulary(tuple(LETTERS)), length)
+
+    def samples_of(self, texts: Sequence[str]) -> list[str]:
+        """As they are if each is ``length`` of the 27 symbols; else windows, none of which overlap, of the whole.
+
+        Of all lines together, cleaned as the data are; each window begins at a word.
+
+        Raises:
+            ValueError: for fewer than two windows.
+
+        >>> PyDocText(length=8).samples_of(["A text of 2 lines,", "and here the second."])
+        ['a text o', 'lines an', 'here the']
+        """
+        length = self.shape[0]
+        if all(len(text) == length and set(text) <= set(LETTERS) for text in texts):
+            return list(texts)
+        text, found, start = letters(" ".join(texts)), list[str](), 0
+        while start + length <= len(text):
+            found.append(text[start : start + length])
+            start = (text.find(" ", start + length - 1) + 1) or len(text)
+        if len(found) < 2:
+            raise ValueError(
+                f"samples must hold at least 2 windows of {length} letters and blanks, got a text of {len(text)}."
+            )
+        return found
+
+
+def letters(text: str) -> str:
+    """In lower case, each run of anything but letters one blank.
+
+    >>> letters("It's 2 words!")
+    'it s words'
+    """
+    return re.sub("[^a-z]+", " ", text.lower()).strip()
 
 
 class TextFile(_Lines):

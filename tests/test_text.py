@@ -613,6 +613,27 @@ def output(capsys: pytest.CaptureFixture[str]) -> Iterator[list[str]]:
     lines += capsys.readouterr().out.splitlines()
 
 
+def test_any_text_is_scored_once_cleaned_as_the_data_are(tmp_path: Path) -> None:
+    """What a model of the data wrote is left as it is, blanks at its ends too."""
+    data = PyDocText(length=16)
+    made = data.decode(data.reference("test")[0][:40])
+    assert any(line.endswith(" ") for line in made) and data.samples_of(made) == made
+    prose = "The cat's 3 LIVES,\nsays a friend of mine:\n\nnine, or ten?  Who knows.\n" * 5
+    (tmp_path / "prose.txt").write_text(prose)
+    found = score_text(tmp_path / "prose.txt", data, ["copied", "self_bleu"])
+    windows = data.samples_of(prose.splitlines())
+    whole = " " + re.sub("[^a-z]+", " ", prose.lower())
+    assert found["protocol"]["samples"] == len(windows) > 10 and found["protocol"]["lines"] == 20
+    assert windows[:2] == ["the cat s lives ", "says a friend of"] and all(f" {window}" in whole for window in windows)
+    place = 0
+    for window in windows:  # one behind the other, none twice
+        place = whole.index(f" {window}", place) + len(window)
+    with pytest.raises(
+        ValueError, match="samples must hold at least 2 windows of 16 letters and blanks, got a text of 10"
+    ):
+        score_text(["Some", "Words"], data)
+
+
 def test_a_run_from_fit_to_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     args = ["--data", "MarkovText", "--data.one_hot", "false", "--model", "MLE", "--model.generator", "LanguageModel"]

@@ -25,7 +25,8 @@ def score_text(
     """Scores of texts against a data module of text, by the same code as ``TextMetrics`` uses in training.
 
     Args:
-        samples: a UTF-8 file, a text a line, empty ones too, or texts. They are cut to the data's length.
+        samples: a UTF-8 file, a text a line, empty ones too, or texts. Each is cut to the data's length; for
+            `PyDocText`, which has no lines, the whole is cleaned as it is and cut into windows, unless all are such.
         data: the corpus.
         metrics: some of ``metrics.TEXT_METRICS``.
 
@@ -46,17 +47,17 @@ def score_text(
         raise ValueError(f"samples must hold at least 2 texts, got {len(given)}.")
     data.prepare_data()
     data.setup("test")
-    vocabulary, length = data.vocabulary, data.shape[0]
-    joiner = "" if vocabulary.level == "char" else " "
     rows = []
-    for i, text in enumerate(given):
+    for i, text in enumerate(data.samples_of(given)):
         try:
-            rows.append(vocabulary.encode(joiner.join(vocabulary.split(text)[:length]), length))
+            rows.append(data.vocabulary.encode(text, data.shape[0]))
         except ValueError as error:
             raise ValueError(f"samples, text {i + 1}: {error}") from error
     scores = scores_of(data, metrics)
     found = scores(torch.tensor(rows))
-    protocol = {**scores.protocol, "samples": len(rows), "samples_md5": md5("\n".join(given))}
+    protocol = {
+        **scores.protocol, "lines": len(given), "samples": len(rows), "samples_md5": md5("\n".join(given)),
+    }  # fmt: skip
     return {"scores": found, "protocol": protocol}
 
 
