@@ -53,6 +53,20 @@ def test_draws_have_their_law_and_are_monotone_in_the_noise() -> None:
     assert extreme.tolist() == [0, 299]
 
 
+def test_many_rows_are_drawn_in_parts_that_a_cache_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit as all at once, at any temperature, since rows know nothing of one another."""
+    own, softmax, seen = torch.Generator().manual_seed(0), torch.softmax, list[int]()
+    monkeypatch.setattr(torch, "softmax", lambda x, dim: (seen.append(x.numel()), softmax(x, dim))[1])
+    logits, z = torch.randn(300, 5000, generator=own), torch.randn(300, generator=own)
+    for temperature in (1.0, 0.7):
+        drawn = text.draw_tokens(logits, z, temperature)
+        assert len(seen) == 3 and sum(seen) == logits.numel() and max(seen) <= 2**19
+        with monkeypatch.context() as whole:
+            whole.setattr(text, "_CACHED", logits.numel())
+            assert torch.equal(drawn, text.draw_tokens(logits, z, temperature)) and seen.pop() == logits.numel()
+        seen.clear()
+
+
 def test_a_temperature_is_a_power_of_the_law() -> None:
     logits, z = (
         torch.randn(1, 7, dtype=torch.float64),

@@ -17,6 +17,7 @@ from lightning_gans.functional.numerics import full_precision
 
 _PARTS = 2**40  # a probability is a whole number of these
 _BLOCK = 128  # probabilities that are summed at once
+_CACHED = 2**19  # logits, in 2 MiB, whose softmax and sums stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -187,8 +188,13 @@ def draw_tokens(logits: Tensor, z: Tensor, temperature: float = 1.0) -> Tensor:
     >>> draw_tokens(torch.tensor([[0.0, 0.0]]).expand(3, 2), torch.tensor([-1.0, 0.1, 1.0])).tolist()
     [0, 1, 1]
     """
-    p = torch.softmax((logits if logits.dtype == torch.float64 else logits.float()) / temperature, -1)
-    u, size = torch.special.ndtr(z.double()), p.shape[1]
+    size = logits.shape[1]
+    if logits.device.type == "cpu" and len(logits) > (rows := max(1, _CACHED // size)):
+        parts = zip(logits.split(rows), z.split(rows))
+        return torch.cat([draw_tokens(part, noise, temperature) for part, noise in parts])
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    p = torch.softmax(logits if temperature == 1 else logits / temperature, -1)
+    u = torch.special.ndtr(z.double())
     if size <= _BLOCK:
         return _invert(p, u)[0]
     blocks = F.pad(p, (0, -size % _BLOCK)).unflatten(1, (-1, _BLOCK))
