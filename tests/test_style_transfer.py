@@ -20,7 +20,16 @@ from lightning_gans.datamodules import MarkovText, StyledText, TextFile
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.prc import softmax_weights
 from lightning_gans.functional.text import one_hot
-from lightning_gans.metrics import StyleJudge, TransferScores, corpus_bleu, harmonic_mean, ngram_js_to_law
+from lightning_gans.metrics import (
+    Bleu,
+    StyleJudge,
+    TransferScores,
+    bleu,
+    corpus_bleu,
+    harmonic_mean,
+    ngram_js_to_law,
+    self_bleu,
+)
 from lightning_gans.networks import LanguageModel, SeqGANDiscriminator, StyleAutoencoder
 from lightning_gans.stages import fit_style_classifier, style_accuracy
 from lightning_gans.tools.text import rewrite
@@ -336,6 +345,30 @@ def test_corpus_bleu_is_that_of_nltk() -> None:
     assert harmonic_mean(0.25, 0.75) == pytest.approx(0.375)
     with pytest.raises(ValueError, match="references must be one for each sample, got 1 for 2"):
         corpus_bleu([[1], [2]], [[1]])
+
+
+def test_bleu_and_self_bleu_are_those_of_nltk_to_the_last_bit() -> None:
+    """Of 60 different sentences, some shorter than five symbols: itself among the references, and left out."""
+    translate = pytest.importorskip("nltk.translate.bleu_score")
+    own, method1 = torch.Generator().manual_seed(0), translate.SmoothingFunction().method1
+    weights = [(1 / n,) * n for n in (2, 3, 4, 5)]
+    lengths = torch.randint(2, 12, (90,), generator=own).tolist()
+    rows = [torch.randint(5, (length,), generator=own).tolist() for length in lengths]
+    some = list({tuple(row): row for row in rows}.values())[:60]
+    others = [row for row in rows if row not in some]
+
+    def nltk(sentence: list[int], references: list[list[int]]) -> list[float]:
+        return list(translate.sentence_bleu(references, sentence, weights, method1))
+
+    assert len(some) == 60 and len(others) > 5 and min(map(len, some)) < 5
+    for references, sentences in ((some, others), (others, some)):
+        table = Bleu(references, 5)
+        for sentence in sentences:
+            assert table.up_to(sentence)[1:] == nltk(sentence, references)
+    without = [nltk(sentence, some[:i] + some[i + 1 :]) for i, sentence in enumerate(some)]
+    found, kept = self_bleu(some, 5), bleu(some, some, 5)
+    for n, column in zip((2, 3, 4, 5), zip(*without)):
+        assert found[n] == math.fsum(column) / 60 and 0.05 < found[n] < kept[n] - 0.01
 
 
 def test_copying_has_bleu_1_and_hardly_any_accuracy() -> None:
