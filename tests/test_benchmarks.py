@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,7 +94,9 @@ def test_whoever_starts_processes_lets_them_follow() -> None:
 
 
 def test_text_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
-    text.main(["--references", "20", "--samples", "5", "--updates", "2"])
+    text.main(["--references", "20", "--samples", "5", "--updates", "2", "--words", "30"])
     told = capsys.readouterr().out
     assert "| BLEU-5's table of 20 references | " in told and "| 20 scores by it | " in told
-    assert "One-hot batches: " in told
+    assert "| 5 samples of 20 words of 30, LSTM 32 | " in told
+    for game in ("WGAN-GP, 6 letters", "RelGAN, 30 words"):
+        assert re.search(rf"^\| {game} \| [\d.]+ \| \d+\.\d\d% \|$", told, re.MULTILINE)
