@@ -22,7 +22,10 @@ from lightning_gans.functional.conditional import conditional_call
 CONFIGS = Path(__file__).parent.parent / "configs"
 RECIPES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 DOWNLOADED = [r for r in RECIPES if re.search(r"class_path: \w*(MNIST|CIFAR|Images)", (CONFIGS / r).read_text())]
-LARGE = {"cifar10/r3_gan.yaml", "cifar10/trans_gan.yaml", "cifar10/trans_gan_v1.yaml"}  # only shapes are looked at
+LARGE = {  # only shapes are looked at
+    "cifar10/r3_gan.yaml", "cifar10/trans_gan.yaml", "cifar10/trans_gan_v1.yaml",
+    "text/prc_gan.yaml", "text/leak_gan.yaml", "text/rel_gan.yaml",
+}  # fmt: skip
 # Each a kind of data or a kind of game; the others that need no download are trained with --runslow.
 TRAINED = {"digits/wgan_gp.yaml", "ring/prc_gan.yaml", "ring/robust_wgan.yaml",
            "ring/unrolled.yaml", "swiss_roll/wgan_gp.yaml", "toy1d/boosted.yaml"}  # fmt: skip
