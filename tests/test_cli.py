@@ -694,7 +694,7 @@ def test_tensorboard_lies_in_the_run(own_run: Path, how: str) -> None:
 
 
 def test_wandb_goes_on_with_the_same_run(tmp_path: Path, wandb: Any) -> None:
-    common = ["--trainer.logger=WandbLogger", "--trainer.callbacks+=WandbSetup"]
+    common = ["--trainer.logger=WandbLogger", "--trainer.logger.log_model=true", "--trainer.callbacks+=WandbSetup"]
     config = str(Path(__file__).parent.parent / "configs" / "ring" / "wgan_gp.yaml")
     fast = ["--data.batch_size=8", "--trainer.accelerator=cpu", "--trainer.max_steps=2"]
     main(["fit", "--config", config, f"--out={tmp_path}", "--name=a", *fast, *common])
@@ -704,6 +704,8 @@ def test_wandb_goes_on_with_the_same_run(tmp_path: Path, wandb: Any) -> None:
     assert (tmp_path / "a" / "wandb_id").read_text() == run
     folders = sorted((tmp_path / "a" / "wandb").glob("offline-run-*"))
     assert folders and all(folder.name.endswith(run) for folder in folders)
+    for folder in folders:  # the last checkpoint is an artifact of the run
+        assert f"model-{run}".encode() in next(folder.glob("*.wandb")).read_bytes()
     assert run not in (tmp_path / "a" / "config.yaml").read_text()  # another run may start from it
 
 

@@ -50,7 +50,12 @@ class Send(pl.Callback):
         self.signals, self.update = signals, update
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        if self.update < 0:
+        if self.update == -1:
+            self.send()
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.update == -2:  # in the scores from before the first update
+            (Path(trainer.default_root_dir) / "scores.jsonl").write_text("{}")
             self.send()
 
     def on_before_optimizer_step(self, trainer: Any, *_: Any) -> None:
@@ -164,7 +169,19 @@ def test_before_training(number: int, name: str, capfd: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as caught:
         fit("--name=a", send=[number], update=-1)
     assert caught.value.code == 128 + number
-    assert "Traceback" not in capfd.readouterr().err and not list(Path("runs").rglob("*.ckpt"))
+    told = capfd.readouterr().err
+    assert told.strip().endswith(f"Stopped by {name}; what was written before is intact.") and "Traceback" not in told
+    assert not Path("runs/a").exists()
+
+
+@SIGNALS
+def test_in_its_first_scores(number: int, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """What has been written stays, and by which configuration."""
+    with pytest.raises(SystemExit) as caught:
+        fit("--name=a", send=[number], update=-2)
+    assert caught.value.code == 128 + number
+    assert capfd.readouterr().err.strip().endswith(f"Stopped by {name}; what was written before is intact.")
+    assert {path.name for path in Path("runs/a").iterdir()} >= {"scores.jsonl", "config.yaml"}
 
 
 def test_commands_that_do_not_train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -227,6 +227,24 @@ def test_a_comparison_tells_last_best_and_time(tmp_path: Path, capsys: pytest.Ca
     assert head[-1] == "8 after" and [row[2:5] for row in rows] == [["8", "200", "200"], ["7", "200", "200"]]
 
 
+def test_a_comparison_tells_what_differs(tmp_path: Path) -> None:
+    """Options that differ, in the terminal and on the page; there also warnings and whole configurations."""
+    model = {"class_path": "lightning_gans.WGANGP", "init_args": {"lr_d": 2e-3, "gp_weight": 3.0}}
+    runs = [written(tmp_path / "a", [3.0, 2.0]), written(tmp_path / "b", [3.0, 1.0], seed=1, model=model)]
+    (runs[1] / "warnings.txt").write_text("update 5: lr_c is 0\n")
+    told = compare(runs, tmp_path / "c.html")
+    assert told.tables["Options that differ"] == (
+        ["option", "a", "b"], [["model.lr_d", "0.001", "0.002"], ["model.gp_weight", "-", "3.0"]]
+    )  # fmt: skip
+    assert re.search(r"^model\.lr_d +0\.001 +0\.002$", str(told), re.MULTILINE)
+    text = Page(tmp_path / "c.html").text
+    assert "lr_c is 0" in text and text.count("config.yaml") == 2 and "Warnings" in text
+    (runs[0] / "config.yaml").unlink()
+    assert "Options that differ" not in compare(runs).tables
+    alike = [written(tmp_path / name, [3.0, 2.0], seed) for seed, name in enumerate("de")]
+    assert "Options that differ" not in compare(alike).tables
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

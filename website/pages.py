@@ -126,6 +126,9 @@ def recipes() -> list[dict[str, str]]:
     for path in sorted(CONFIGS.glob("*/*.yaml")):
         name, config = f"{path.parent.name}/{path.stem}", yaml.safe_load(content(path))
         model, data = (str(config[part]["class_path"]).rpartition(".")[2] for part in ("model", "data"))
+        inner = config["data"].get("init_args", {}).get("data")  # as the command `recipes` has it
+        inner = inner["class_path"].rpartition(".")[2] if isinstance(inner, dict) else inner
+        data = f"{data}({inner})" if inner else data
         cost = costs.get(name, {})
         found.append({
             "name": name, "technique": model, "data": data, "updates": f"{config['trainer']['max_steps']:,}",

@@ -318,16 +318,26 @@ class SaveConfig(pl_cli.SaveConfigCallback):
         """Nothing: a configuration that does not get as far as training is not to be resumed with."""
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Keep the weights before a step that went wrong."""
+        """Keep the weights before a step that went wrong; of a run that is stopped in its first scores, what it was."""
+        folder = Path(trainer.default_root_dir)
+        stopped = isinstance(exception, (KeyboardInterrupt, SystemExit))
+        if stopped and not configs(folder) and any(folder.glob("[!.]*")):  # beside its lock
+            self._write(trainer)
         if isinstance(exception, NonFiniteError) and exception.weights_are_good:
-            path = Path(trainer.default_root_dir) / "checkpoints" / "before_non_finite.ckpt"
+            path = folder / "checkpoints" / "before_non_finite.ckpt"
             trainer.save_checkpoint(path, weights_only=False)
             exception.args = (f"{exception} The weights are in {path}.",)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Write the file, on rank 0."""
+        """Write the file, and tell the loggers, on rank 0."""
+        if text := self._write(trainer):
+            for logger in trainer.loggers:
+                attempt(logger, partial(_tell_configuration, logger, text))
+
+    def _write(self, trainer: Any) -> str | None:
+        """The configuration, which is in the folder now; None on other ranks."""
         if not trainer.is_global_zero:
-            return
+            return None
         folder = Path(trainer.default_root_dir)
         text = self.parser.dump(
             self.config, skip_none=False, skip_validation=True
@@ -335,8 +345,7 @@ class SaveConfig(pl_cli.SaveConfigCallback):
         written = configs(folder)
         if not written or written[-1].read_text() != text:
             write_text(folder / (f"config-{len(written) + 1}.yaml" if written else "config.yaml"), text)
-        for logger in trainer.loggers:
-            attempt(logger, partial(_tell_configuration, logger, text))
+        return text
 
 
 def _tell_configuration(logger: Any, text: str) -> None:

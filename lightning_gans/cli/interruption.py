@@ -20,6 +20,7 @@ from lightning_gans.runs.atomic import write_text
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 if hasattr(signal, "SIGHUP"):
     _NAMES[signal.SIGHUP] = "SIGHUP"  # the terminal was closed
+_STOPPED = "Stopped by %s; what was written before is intact."
 _HANDLED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
@@ -96,7 +97,9 @@ class Interruption(callbacks.Checkpoint):
                 os.kill(os.getpid(), number)
             return
         if not self._training or number == self.received == signal.SIGINT:
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            _stop(number, frame)
         if self.received is None and number == signal.SIGINT:
             os.write(2, b"\nStopping with this update (Ctrl-C once more: at once).\n")  # print may be under way
         self.received = number
@@ -130,11 +133,13 @@ def exit_status() -> Iterator[None]:
             interrupts = (error, error.__context__)  # Lightning turns one into a status of 1
             if not any(isinstance(e, KeyboardInterrupt) for e in interrupts) or getattr(error, "code", 1) != 1:
                 raise
-            print("Stopped by Ctrl-C; what was written before is intact.", file=sys.stderr, flush=True)
+            print(_STOPPED % "Ctrl-C", file=sys.stderr, flush=True)
             raise SystemExit(128 + signal.SIGINT) from None
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    with suppress(OSError):  # of a terminal that was closed
+        os.write(2, f"\n{_STOPPED % _NAMES[signal.Signals(number)]}\n".encode())  # print may be under way
     raise SystemExit(128 + number)
 
 

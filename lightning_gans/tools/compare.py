@@ -16,7 +16,7 @@ import numpy as np
 from lightning_gans import checks
 from lightning_gans.runs.atomic import check_writable, write_text
 from lightning_gans.runs.record import SECONDS, Record, read_record
-from lightning_gans.tools.report import UNKNOWN, clock, protocol_tables, title_of
+from lightning_gans.tools.report import UNKNOWN, clock, configuration, model_card, protocol_tables, title_of
 from lightning_gans.visualization import page
 from lightning_gans.visualization.charts import Line, line_chart
 
@@ -93,6 +93,8 @@ def compare(
         known = ", ".join(name.removeprefix("metrics/") for name in scores) or "none"
         raise ValueError(f"--reach must name a score of the runs ({known}), got {min(unknown)}.")
     tables = {"Runs": (["run", "technique", "seeds", "updates", "updates/s", "time"], [_run_row(e) for e in entries])}
+    if asked := list(_differing(entries)):
+        tables["Options that differ"] = (["option", *(entry.name for entry in entries)], asked)
     for name in scores:
         short = name.removeprefix("metrics/")
         tables[short] = _score_table(entries, name, wanted.get(short))
@@ -174,6 +176,17 @@ def _notes(entries: Sequence[Entry], scores: Sequence[str]) -> Iterator[str]:
                 yield f"{entry.name}: not all runs have {name.removeprefix('metrics/')}."
 
 
+def _differing(entries: Sequence[Entry]) -> Iterator[list[str]]:
+    """Options of the configurations that are not the same in all, in the order of the first that has them."""
+    known = [dict(_flat(entry.records[0].config)) for entry in entries]
+    if not all(known):  # trained without the command line
+        return
+    for key in dict.fromkeys(key for config in known for key in config):
+        values = [config.get(key) for config in known]
+        if not key.startswith(_OWN) and any(value != values[0] for value in values):
+            yield [key.replace("init_args.", ""), *(UNKNOWN if value is None else str(value) for value in values)]
+
+
 def _run_row(entry: Entry) -> list[str]:
     records = entry.records
     rate, took = ([f(r) for r in records] for f in (lambda r: r.updates_per_second, lambda r: r.seconds_at(r.updates)))
@@ -237,6 +250,7 @@ def _page(entries: Sequence[Entry], scores: Sequence[str], told: Comparison) -> 
     names = list(dict.fromkeys(name for e in entries for r in e.records for name in r.curves))
     others = [n for n in names if n not in scores and n not in (SECONDS, "time/images_seen")]
     timed = all(SECONDS in record.curves for entry in entries for record in entry.records)
+    first = {entry.name: entry.records[0] for entry in entries}
     films = {e.name: page.film(e.records[0].folder / "samples", "step") for e in entries}
     several = any(len(entry.records) > 1 for entry in entries)
     lead = "Lines of several seeds: their mean, within the least and the greatest; tables: mean ± standard deviation."
@@ -250,10 +264,10 @@ def _page(entries: Sequence[Entry], scores: Sequence[str], told: Comparison) -> 
             ("Scores over time", page.charts(panels(scores, seconds=True), "timed") if timed else ""),
             ("Samples of one fixed noise", page.beside(films)),
             ("Loss terms and diagnostics", page.charts(panels(others), "terms")),
-            (
-                "How scores were measured",
-                page.beside({entry.name: protocol_tables(entry.records[0].protocols) for entry in entries}),
-            ),
+            ("How scores were measured", page.beside({n: protocol_tables(r.protocols) for n, r in first.items()})),
+            ("Warnings", page.beside({n: page.notes(r.warned) for n, r in first.items()})),
+            ("Model cards", page.beside({n: model_card(r.checkpoint, "last.ckpt") for n, r in first.items()})),
+            ("Configurations", page.beside({n: configuration(r) for n, r in first.items()})),
         ],
     )
 

@@ -49,8 +49,8 @@ def report(path: str | Path, out: str | Path | None = None) -> Path:
         *films,
         (TERMS, page.charts(_panels(record, scores=False), "terms")),
         ("How scores were measured", protocol_tables(record.protocols)),
-        ("Model card", page.markdown(card(checkpoint, name)) if "class_path" in checkpoint else ""),
-        ("Configuration", _configuration(record)),
+        ("Model card", model_card(checkpoint, name)),
+        ("Configuration", configuration(record)),
     ]
     facts = [title_of(record), f"{record.updates:,} updates", *_time(record), str(folder)]
     write_text(out, page.page(title_of(record), " · ".join(facts[1:]), sections))
@@ -99,7 +99,13 @@ def protocol_tables(known: Mapping[str, Mapping[str, Any]]) -> str:
     return "".join(page.table([label, ""], protocol.items()) for label, protocol in known.items())
 
 
-def _configuration(record: Record) -> str:
+def model_card(checkpoint: Mapping[str, Any], name: str) -> str:
+    """That of a checkpoint, by its file's name; nothing for one that holds none of ours."""
+    return page.markdown(card(checkpoint, name)) if "class_path" in checkpoint else ""
+
+
+def configuration(record: Record) -> str:
+    """The whole of it, to be opened."""
     text = yaml.safe_dump(record.config, sort_keys=False) if record.config else ""
     return page.folded("config.yaml", text) if text else ""
 
