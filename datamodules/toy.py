@@ -22,6 +22,13 @@ class ToyDataModule(GANDataModule):
     Args:
         batch_size: items per batch and process.
         batches_per_epoch: the data have no end, so this many batches are called an epoch.
+
+    >>> class Square(ToyDataModule):
+    ...     name, shape = "Square", (2,)
+    ...     def sample_exact(self, n, generator=None):
+    ...         return torch.rand(n, 2, generator=generator)
+    >>> next(iter(Square(batch_size=8).train_dataloader())).shape
+    torch.Size([8, 2])
     """
 
     modes: Tensor | None = None
@@ -70,6 +77,14 @@ class Mixture(ToyDataModule):
         modes: (K, d) centres.
         stds: (K,) standard deviations; `std` is the largest.
         mode_weights: (K,) probabilities.
+
+    >>> class Coin(Mixture):
+    ...     name, shape = "Coin", (1,)
+    >>> data = Coin()
+    >>> data.set_components(torch.tensor([[0.0], [1.0]]), stds=[0.0, 0.0], weights=[0.25, 0.75])
+    >>> share = float((data.sample_exact(10_000, Generator().manual_seed(0)) == 1).double().mean())
+    >>> abs(share - 0.75) < 0.02
+    True
     """
 
     modes: Tensor
