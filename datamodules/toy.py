@@ -92,7 +92,8 @@ class Mixture(ToyDataModule):
     def set_components(self, modes: Tensor, stds: list[float], weights: list[float]) -> None:
         """Say what the mixture is, once, in the constructor; ValueError unless it is a law on the data's space."""
         if modes.shape[1:] != self.shape or not bool(modes.isfinite().all()):
-            raise ValueError(f"the modes of {self.name} must be finite, (K, {self.shape[0]}), got {modes.tolist()}.")
+            name, expected = self.name or type(self).__name__, ", ".join(map(str, ("K", *self.shape)))
+            raise ValueError(f"the modes of {name} must be finite, ({expected}), got {modes.tolist()}.")
         self.modes, self.stds, self.mode_weights = modes.float(), torch.tensor(stds), torch.tensor(weights)
         self.std = max(stds)
 
