@@ -79,6 +79,12 @@ class OverfitAlarm(EveryNSteps):
         self.warned = False
         self.start: list[Tensor] = []  # D's weights where training began
 
+    def check(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """There must be held-out samples."""
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        if (trainer.val_dataloaders if datamodule is None else datamodule.val_dataloader()) is None:
+            raise ValueError("OverfitAlarm needs held-out samples: give a datamodule with a val_dataloader.")
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Collect the samples to compare."""
         super().on_train_start(trainer, pl_module)
@@ -86,9 +92,8 @@ class OverfitAlarm(EveryNSteps):
             self.start = [p.detach().clone() for p in _weights(pl_module)]
         datamodule: Any = getattr(trainer, "datamodule", None)
         with untouched(pl_module):
+            self.check(trainer, pl_module)
             loader = trainer.val_dataloaders if datamodule is None else datamodule.val_dataloader()
-            if loader is None:
-                raise ValueError("OverfitAlarm needs held-out samples: give a datamodule with a val_dataloader.")
             self.held_out = _collect(loader, self.num_samples, getattr(pl_module, "columns", None))
             if getattr(datamodule, "vocabulary", None) is not None:  # whose items are tokens
                 self.train = _collect([datamodule.fixed_loader("train")], self.num_samples, None)

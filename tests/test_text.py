@@ -610,6 +610,8 @@ def test_a_users_own_grid_of_images_is_refused(tmp_path: Path, monkeypatch: Any)
     with pytest.raises(SystemExit, match=re.escape(told)):
         main(["fit", *args, "--trainer.callbacks+=SampleGrid", "--trainer.enable_progress_bar=false"])
     assert not [path for path in Path("runs").rglob("*") if path.is_file()]
+    with pytest.raises(SystemExit, match=re.escape(told.replace("SampleGrid", "GenerativeMetrics"))):
+        main(["fit", *args, "--trainer.callbacks+=GenerativeMetrics", "--dry_run"])
 
 
 @pytest.mark.slow
