@@ -33,6 +33,13 @@ class Cascade:
 
     Attributes:
         second: the model of the codes; None before there is one.
+
+    >>> from lightning_gans import DDPM, VAE
+    >>> from lightning_gans.networks import DiffusionMLP, VAEDecoder, VAEEncoder
+    >>> cascade = Cascade(VAE(VAEEncoder((2,), 3, 8), VAEDecoder((2,), 3, 8), latent_dim=3))
+    >>> cascade.second = DDPM(DiffusionMLP((3,), 8, 1), steps=4)  # of codes; `fit` trains one
+    >>> tuple(cascade.sample(5, seed=0).shape), cascade.network_calls
+    ((5, 2), 5)
     """
 
     def __init__(self, first: Any, second: GenerativeModule | None = None) -> None:
