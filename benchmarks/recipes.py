@@ -84,10 +84,11 @@ def header(command: str) -> list[str]:
 
 
 def given(arguments: Sequence[str]) -> str:
-    """Arguments as a page tells them, without ``--runs``: a folder of this machine, which changes no number."""
+    """Arguments as a page tells them: without ``--runs``, which changes no number, and folders of this machine."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--runs")
-    return shlex.join(parser.parse_known_args(arguments)[1])
+    rest = parser.parse_known_args(arguments)[1]
+    return shlex.join(Path(part).name if os.path.isabs(part) else part for part in rest)
 
 
 def _lines(path: str) -> list[str]:

@@ -56,6 +56,12 @@ class AttentionMaps(EveryNSteps, Draws):
 
     Raises:
         ValueError: before training starts, for a model without such a layer.
+
+    >>> from lightning_gans import networks
+    >>> callback = AttentionMaps(every_n_steps=100)  # for pl.Trainer(callbacks=[callback]), behind EMA
+    >>> layer = networks.Attention(8, heads=2, grid=(2, 2))
+    >>> by_distance(torch.full((4, 4), 1 / 4), layer).tolist()  # equal weights: itself, and three neighbours
+    [0.25, 0.75]
     """
 
     place = "attention"

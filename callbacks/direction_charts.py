@@ -19,6 +19,10 @@ class DirectionCharts(pl.Callback):
         most: of how many directions, from the first on, there is a picture of its own.
         value_range: of images, the values that become black and white.
         dirpath: folder to write to; None is ``directions`` in that of the logger.
+
+    >>> callback = DirectionCharts(most=4)  # for pl.Trainer(callbacks=[callback]), beside a module LatentDirections
+    >>> callback.most, callback.value_range
+    (4, (-1.0, 1.0))
     """
 
     def __init__(

@@ -30,6 +30,11 @@ class EMA(Asks):
         start_step: generator updates to wait for before averaging starts.
         every_n_steps: average only after every n-th update; the decay is then ``decay ** n``, so that the memory,
             counted in updates, stays the same.
+
+    >>> callbacks = [EMA(decay=0.999)]  # for pl.Trainer(callbacks=callbacks), before those that sample
+    >>> beta = EMA(half_life=6400).beta(step=10, images=640)  # of batches of 64
+    >>> round(beta**100, 3)  # what is left of a weight after 100 updates
+    0.5
     """
 
     needs = Samples

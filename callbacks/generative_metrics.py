@@ -68,6 +68,11 @@ class GenerativeMetrics(ScoreCallback):
 
     Raises:
         ValueError: for settings out of range, data that are no images, and too few samples.
+
+    >>> callback = GenerativeMetrics(extractor="lenet", metrics=["fid"])  # for pl.Trainer(callbacks=[EMA(), callback])
+    >>> callback.history = [{"step": n, "metrics/fid/lenet": fid} for n, fid in ((0, 90.0), (500, 12.0), (1000, 15.0))]
+    >>> callback.best("fid")  # as after a training
+    {'step': 500, 'metrics/fid/lenet': 12.0}
     """
 
     needs = Pictures

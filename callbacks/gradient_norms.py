@@ -88,6 +88,12 @@ class GradientNorms(EveryNSteps, Draws):
         seed: of the interpolation.
         dirpath: the folder; None means the logger's, or ``default_root_dir``.
         histograms: log them too.
+
+    >>> callback = GradientNorms(every_n_steps=50, histograms=True)  # for pl.Trainer(callbacks=[callback])
+    >>> net = nn.Sequential(nn.Linear(1, 1, bias=False))
+    >>> net(torch.ones(3, 1)).sum().backward()
+    >>> {layer: float(norm) for layer, norm in layer_norms(net).items()}  # what it logs as grad/d/0
+    {'0': 3.0}
     """
 
     place = "gradients"

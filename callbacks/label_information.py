@@ -30,6 +30,10 @@ class LabelInformation(EveryNSteps):
     Raises:
         TypeError: before training starts, for a model without a discriminator.
         ValueError: before training starts, for a discriminator that takes no labels.
+
+    >>> callback = LabelInformation(every_n_steps=200, law="logit")  # for pl.Trainer(callbacks=[callback])
+    >>> callback.every_n_steps, callback.noise, callback.law
+    (200, 1.0, 'logit')
     """
 
     needs = Critic

@@ -33,6 +33,10 @@ class LossVariance(EveryNSteps):
     Args:
         every_n_steps: generator updates between logs.
         window: n, an integer >= 2.
+
+    >>> callback = LossVariance(every_n_steps=50, window=200)  # for pl.Trainer(callbacks=[callback])
+    >>> callback.window, callback.held  # the last losses by name, once there are some
+    (200, {})
     """
 
     needs = Played

@@ -48,6 +48,11 @@ class ModeCoverage(ScoreCallback):
 
     Raises:
         ValueError: for settings out of range, and for data of which nothing is known exactly.
+
+    >>> callback = ModeCoverage(num_samples=2500)  # for pl.Trainer(callbacks=[EMA(), callback])
+    >>> callback.history = [{"step": n, "metrics/modes": modes} for n, modes in ((0, 2.0), (500, 8.0), (1000, 7.0))]
+    >>> callback.best("modes")  # as after a training
+    {'step': 500, 'metrics/modes': 8.0}
     """
 
     needs = Pictures

@@ -60,6 +60,10 @@ class NonFiniteGuard(Asks):
 
     Raises:
         ValueError: for settings out of range, or a folder that cannot be written.
+
+    >>> guard = NonFiniteGuard("rollback", lr_factor=0.5, max_rollbacks=3)  # for pl.Trainer(callbacks=[guard])
+    >>> guard.gone_back, guard.lowered  # how often so far, and what became of the learning rates
+    (0, 1.0)
     """
 
     guards_numbers = True  # so the engine does not

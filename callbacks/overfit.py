@@ -56,6 +56,11 @@ class OverfitAlarm(EveryNSteps):
     Raises:
         TypeError: before training starts, for a model without a discriminator.
         ValueError: before training starts, if there are no held-out samples.
+
+    >>> callback = OverfitAlarm(max_gap=0.1)  # for pl.Trainer(callbacks=[callback])
+    >>> train, held_out, fake = torch.tensor([3.0, 2.0]), torch.tensor([2.5, -1.0]), torch.tensor([-2.0, -3.0])
+    >>> accuracies(train, held_out, fake).tolist()  # a gap of 0.5, of which it warns
+    [1.0, 0.5, 1.0]
     """
 
     needs = Critic

@@ -23,6 +23,11 @@ class GANProgressBar(callbacks.TQDMProgressBar):
     Args:
         refresh_rate: redraw after every n-th update (at most ten times a second); 0 hides the bar.
         process_position: lines to leave free above the bar.
+
+    >>> from types import SimpleNamespace
+    >>> bar, trainer = GANProgressBar(refresh_rate=10), SimpleNamespace(max_steps=-1, max_epochs=20)
+    >>> bar.train_description, bar.total_updates(trainer, done=0, epochs_left=20, per_epoch=50)
+    ('Generator updates', 1000)
     """
 
     def __init__(self, refresh_rate: int = 1, process_position: int = 0) -> None:

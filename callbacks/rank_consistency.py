@@ -18,6 +18,10 @@ class RankConsistency(EveryNSteps):
 
     Raises:
         RuntimeError: on all processes, naming the first parameter that differs.
+
+    >>> callback = RankConsistency(every_n_steps=100)  # for pl.Trainer(devices=2, callbacks=[callback])
+    >>> callback.every_n_steps
+    100
     """
 
     def __init__(self, every_n_steps: int = 1000) -> None:

@@ -13,6 +13,11 @@ class Rates(pl.Callback):
 
     ``time/seconds`` is the wall clock of the fit, what callbacks take included; a resumed one counts on from its
     checkpoint. ``time/seconds_per_update`` is the mean since the value before. The command line has one in each run.
+
+    >>> callback = Rates()  # for pl.Trainer(callbacks=[callback])
+    >>> callback.load_state_dict({"seconds": 90.0})  # of a checkpoint
+    >>> callback.seconds
+    90.0
     """
 
     def __init__(self) -> None:

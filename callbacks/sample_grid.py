@@ -67,6 +67,13 @@ class SampleGrid(EveryNSteps, Draws):
 
     Raises:
         ValueError: before training starts, if the folder cannot be written to.
+
+    >>> from lightning_gans import GAN
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> model = GAN(ToyGenerator((1, 8, 8), width=8), ToyDiscriminator((1, 8, 8), width=8), latent_dim=2)
+    >>> callback = SampleGrid(every_n_steps=100, rows=2, columns=4, cell=16)  # for pl.Trainer(callbacks=[callback])
+    >>> callback.pictures(model)["grid"].size
+    (84, 44)
     """
 
     place = "samples"

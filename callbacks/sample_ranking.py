@@ -54,6 +54,11 @@ class SampleRanking(EveryNSteps, Draws):
 
     Raises:
         ValueError: before training starts, without a datamodule that has a ``fixed_loader``.
+
+    >>> callback = SampleRanking(every_n_steps=100)  # for pl.Trainer(callbacks=[callback])
+    >>> margin, is_outlier = torch.tensor([0.5, 2.0, -1.0, 1.5]), torch.tensor([False, True, False, False])
+    >>> auroc(margin, is_outlier)  # it logs that of all training samples
+    1.0
     """
 
     place = "ranking"

@@ -36,6 +36,13 @@ class SampleText(EveryNSteps, Draws):
     Raises:
         TypeError: before training starts, of a model that makes no text.
         ValueError: for settings out of range, and if the folder cannot be written to.
+
+    >>> from lightning_gans import MLE
+    >>> from lightning_gans.networks import LanguageModel
+    >>> callback = SampleText(every_n_steps=100, lines=2)  # for pl.Trainer(callbacks=[callback])
+    >>> lines = callback.made(MLE(LanguageModel((8, 6), 4, 4)))
+    >>> [len(line.split()) for line in lines]  # numbers, as long as no data say what symbols they are
+    [8, 8]
     """
 
     place = "samples"

@@ -26,6 +26,10 @@ class StationarityGap(EveryNSteps):
 
     Args:
         every_n_steps: generator updates between logs.
+
+    >>> callback = StationarityGap(every_n_steps=50)  # for pl.Trainer(callbacks=[callback])
+    >>> callback.every_n_steps, callback.before  # copies of the weights, while a cycle is looked at
+    (50, {})
     """
 
     needs = Played

@@ -65,6 +65,10 @@ class SurrogateObjective(Asks, Draws):
     Raises:
         ValueError: for settings out of range, a folder that cannot be written, a module without ``ratio_clip``, and
             one with ``center_scores``, which takes another baseline at each point.
+
+    >>> callback = SurrogateObjective(every_n_steps=500, points=11)  # for pl.Trainer(callbacks=[callback]) and PRCGAN
+    >>> callback.points, callback.reach, callback.history
+    (11, 2.0, [])
     """
 
     place = "surrogate"

@@ -40,6 +40,11 @@ class TextMetrics(ScoreCallback):
     Raises:
         TypeError: of a model that makes no text.
         ValueError: for settings out of range, for data that are no text, and for a metric that these cannot have.
+
+    >>> callback = TextMetrics(num_samples=1000, metrics=["js"])  # for pl.Trainer(callbacks=[EMA(), callback])
+    >>> callback.history = [{"step": n, "metrics/js-2": js} for n, js in ((0, 0.5), (500, 0.25), (1000, 0.375))]
+    >>> callback.best("js-2")  # as after a training
+    {'step': 500, 'metrics/js-2': 0.25}
     """
 
     needs = Text

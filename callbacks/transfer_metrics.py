@@ -29,6 +29,11 @@ class TransferMetrics(ScoreCallback):
     Raises:
         TypeError: of a model that rewrites nothing.
         ValueError: for settings out of range, and for data that are not text in two styles.
+
+    >>> callback = TransferMetrics(num_samples=500)  # for pl.Trainer(callbacks=[EMA(), callback])
+    >>> callback.history = [{"step": n, "metrics/harmonic": h} for n, h in ((0, 0.1), (500, 0.7), (1000, 0.6))]
+    >>> callback.best("harmonic")  # as after a training
+    {'step': 500, 'metrics/harmonic': 0.7}
     """
 
     needs = Rewrites

@@ -54,6 +54,10 @@ class WandbSetup(Rates):
     Args:
         alerts: send them.
         collapse: 0 < collapse < 1.
+
+    >>> callback = WandbSetup(collapse=0.25)  # for pl.Trainer(logger=WandbLogger(), callbacks=[callback])
+    >>> callback.alerts, callback.collapse
+    (True, 0.25)
     """
 
     def __init__(self, alerts: bool = True, collapse: float = 0.5) -> None:

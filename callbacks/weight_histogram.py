@@ -28,6 +28,10 @@ class WeightHistogram(EveryNSteps, Draws):
     Args:
         every_n_steps: generator updates between pictures.
         dirpath: the folder; None means the logger's, or ``default_root_dir``.
+
+    >>> callback = WeightHistogram(every_n_steps=100)  # for pl.Trainer(callbacks=[callback])
+    >>> float(share_at(torch.tensor([-0.01, 0.0, 0.005, 0.01]), c=0.01))  # what it logs of a clipped critic
+    0.5
     """
 
     place = "weights"

@@ -24,6 +24,13 @@ class GANDataModule(pl.LightningDataModule):
         shape: of one item, (C, H, W) or (d,).
         num_classes: number of labels; None when there are no labels.
         value_range: (low, high) of the batches; None when unbounded.
+
+    >>> class Two(GANDataModule):
+    ...     name, shape, value_range = "Two", (1,), (0.0, 1.0)
+    ...     def train_dataloader(self):
+    ...         return MemoryLoader(torch.tensor([[0.0], [1.0]]), None, self.batch_size, device=self.device)
+    >>> [tuple(batch.shape) for batch in Two(batch_size=1).train_dataloader()]
+    [(1, 1), (1, 1)]
     """
 
     name: str = ""
@@ -78,6 +85,10 @@ class ToRange:
 
     Without noise x / 255 is stretched over [low, high]; with ``dequantize`` it is (x + u) / 256, u ~ U[0, 1) per value,
     which for (-1, 1) reads 2x / 256 - 1 + U[0, 1/128). ``flip`` mirrors each image left to right with probability 1/2.
+
+    >>> images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
+    >>> [round(value, 3) for value in ToRange(-1.0, 1.0)(images, Generator()).flatten().tolist()]
+    [-1.0, 1.0]
     """
 
     low: float
@@ -108,6 +119,14 @@ class ImageDataModule(GANDataModule):
         dequantize: add uniform noise as wide as a grey level to the batches (see `ToRange`).
         value_range: of the batches, such as (-1, 1) for a generator that ends in tanh, (0, 1) for a sigmoid.
         items: use only the first so many training images (quick runs); None: all.
+
+    >>> class White(ImageDataModule):
+    ...     name, shape = "White", (1, 8, 8)
+    ...     def load(self, split):
+    ...         return torch.full((100, 1, 8, 8), 255, dtype=torch.uint8), None
+    >>> batch = next(iter(White(batch_size=10).train_dataloader()))
+    >>> batch.shape, round(float(batch.min()), 3)
+    (torch.Size([10, 1, 8, 8]), 1.0)
     """
 
     def __init__(

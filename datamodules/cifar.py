@@ -17,6 +17,10 @@ class CIFAR10(DownloadedDataModule):
 
     Arguments: see `DownloadedDataModule`. The files are those of ``torchvision.datasets.CIFAR10``, in
     ``root/cifar-10-batches-py``; ``root/cifar-10-python.tar.gz`` saves the download.
+
+    >>> data = CIFAR10(batch_size=128, flip=True)  # downloads when a training starts
+    >>> data.shape, data.num_classes, data.value_range
+    ((3, 32, 32), 10, (-1.0, 1.0))
     """
 
     name = "CIFAR10"
@@ -57,6 +61,10 @@ class CIFAR100(CIFAR10):
 
     Arguments: see `DownloadedDataModule`. The files are those of ``torchvision.datasets.CIFAR100``, in
     ``root/cifar-100-python``; ``root/cifar-100-python.tar.gz`` saves the download.
+
+    >>> data = CIFAR100(download=False)
+    >>> data.shape, data.num_classes
+    ((3, 32, 32), 100)
     """
 
     name = "CIFAR100"

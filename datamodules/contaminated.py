@@ -30,6 +30,11 @@ class Contaminated(AroundDataModule):
 
     Raises:
         ValueError: for a share out of range, for outliers of another kind, or if there are too few of them.
+
+    >>> from lightning_gans.datamodules import Blob, Ring
+    >>> data = Contaminated(Ring(), outliers=Blob(), share=0.05)
+    >>> data.name, data.num_items, int(data.is_outlier.sum())
+    ('Ring+Blob', 10000, 500)
     """
 
     live = ("data", "base", "outliers")

@@ -17,6 +17,10 @@ class Digits(ImageDataModule):
     """The 1,797 handwritten digits (8x8, 17 grey levels) that come with scikit-learn; nothing is downloaded.
 
     1,500 are for training and 297, always the same, are held out. The levels 0..16 are spread over 0..255.
+
+    >>> data = Digits(batch_size=100)
+    >>> data.shape, data.num_classes, data.held_out
+    ((1, 8, 8), 10, 297)
     """
 
     name = "Digits"

@@ -64,6 +64,15 @@ class Images(ImageDataModule):
     Raises:
         FileNotFoundError: no such path.
         ValueError: not a folder or zip file, no images in it, or none that can be read.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (48, 32)).save(Path(folder) / "a.png")
+    ...     data = Images(folder, size=16, test_share=0.0)
+    ...     images, labels = data.reference()
+    >>> data.shape, data.num_classes, images.shape
+    ((3, 16, 16), None, torch.Size([1, 3, 16, 16]))
     """
 
     def __init__(
@@ -199,7 +208,11 @@ class Images(ImageDataModule):
 
 
 def image_size(size: int | Sequence[int]) -> tuple[int, int]:
-    """(height, width) of one number or two, each >= 1."""
+    """(height, width) of one number or two, each >= 1.
+
+    >>> image_size(32), image_size((24, 32))
+    ((32, 32), (24, 32))
+    """
     both = (size, size) if isinstance(size, int) else tuple(size)
     if len(both) != 2 or min(both) < 1:
         raise ValueError(f"size must be at least 1 pixel, or (height, width), got {size}.")

@@ -40,6 +40,12 @@ class HuggingFace(ImageDataModule):
     Raises:
         ImportError: without ``datasets``, for a path.
         ValueError: for settings out of range, and for columns that there are not.
+
+    >>> class Rows(list):  # for a ``datasets.Dataset``, or the name of one on the hub
+    ...     features = {"image": None}
+    >>> data = HuggingFace(Rows({"image": Image.new("RGB", (48, 32))} for _ in range(10)), size=16)
+    >>> data.shape, data.num_classes, [len(data.reference(split)[0]) for split in ("train", "test")]
+    ((3, 16, 16), None, [9, 1])
     """
 
     def __init__(

@@ -57,6 +57,10 @@ class MemoryLoader:
 
     Raises:
         ValueError: empty data, NaN or infinite data, lengths that differ, a batch larger than the data set.
+
+    >>> loader = MemoryLoader(torch.arange(5.0), labels=None, batch_size=2, shuffle=False)
+    >>> len(loader), [batch.tolist() for batch in loader]  # the last one would be short
+    (2, [[0.0, 1.0], [2.0, 3.0]])
     """
 
     seeded_once = True  # lets lightning_gans leave the global generators alone between the batches of an epoch
@@ -147,6 +151,11 @@ class FreshLoader:
         batch_size: items per batch and process.
         batches_per_epoch: what counts as an epoch.
         device: where to draw.
+
+    >>> draw = lambda n, generator: torch.rand(n, 2, generator=generator)
+    >>> loader = FreshLoader(draw, batch_size=4, batches_per_epoch=3)
+    >>> [tuple(batch.shape) for batch in loader]
+    [(4, 2), (4, 2), (4, 2)]
     """
 
     seeded_once = True  # as above

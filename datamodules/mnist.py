@@ -23,6 +23,10 @@ class MNIST(DownloadedDataModule):
 
     Arguments: see `DownloadedDataModule`. The files are the four of ``torchvision.datasets.MNIST``, in
     ``root/MNIST/raw``.
+
+    >>> data = MNIST(batch_size=128, value_range=(0, 1))  # downloads when a training starts
+    >>> data.shape, data.num_classes, data.value_range
+    ((1, 28, 28), 10, (0.0, 1.0))
     """
 
     name = "MNIST"
@@ -70,6 +74,10 @@ class FashionMNIST(MNIST):
 
     Arguments: see `DownloadedDataModule`. The files are the four of ``torchvision.datasets.FashionMNIST``, in
     ``root/FashionMNIST/raw``.
+
+    >>> data = FashionMNIST(items=10_000)  # of the training images the first
+    >>> data.name, data.shape, data.num_classes
+    ('FashionMNIST', (1, 28, 28), 10)
     """
 
     name = "FashionMNIST"
@@ -83,6 +91,10 @@ class StackedMNIST(MNIST):
     indices are kept; batches are stacked on the training device. The label of digits (a, b, c) is 100a + 10b + c.
 
     Arguments: see `DownloadedDataModule`. The files are those of `MNIST`.
+
+    >>> data = StackedMNIST()
+    >>> data.shape, data.num_classes
+    ((3, 28, 28), 1000)
     """
 
     name = "StackedMNIST"
@@ -112,5 +124,9 @@ class StackedMNIST(MNIST):
 
 
 def stack(digits: Tensor, triples: Tensor) -> Tensor:
-    """Digits (M, 1, H, W) picked by (N, 3) indices, as the channels of (N, 3, H, W)."""
+    """Digits (M, 1, H, W) picked by (N, 3) indices, as the channels of (N, 3, H, W).
+
+    >>> stack(torch.arange(3).view(3, 1, 1, 1), torch.tensor([[2, 0, 1]])).flatten().tolist()
+    [2, 0, 1]
+    """
     return digits.index_select(0, triples.flatten()).view(len(triples), -1, *digits.shape[2:])

@@ -21,6 +21,13 @@ class Resampled(AroundDataModule):
         data: any data module of this library.
         probabilities: (N,) of the training items in the order of ``data.fixed_loader("train")``, up to a factor; or
             the path of a file that holds them (``torch.save``), as ``stages.reweight`` writes it.
+
+    >>> from lightning_gans.datamodules import Ring
+    >>> probabilities = torch.zeros(10_000)
+    >>> probabilities[:2] = 1  # of all items two alone
+    >>> data = Resampled(Ring(batch_size=8), probabilities)
+    >>> len(next(iter(data.train_dataloader())).unique(dim=0)) <= 2
+    True
     """
 
     live = ("data", "probabilities")

@@ -28,7 +28,14 @@ Feature = int | Literal["mean", "norm"] | Callable[[Tensor], Tensor]
 
 
 class Tail:
-    """A definition of the tail: which items are rare. Subclass it, or give any callable of the same arguments."""
+    """A definition of the tail: which items are rare. Subclass it, or give any callable of the same arguments.
+
+    >>> class Odd(Tail):
+    ...     def __call__(self, data, labels):
+    ...         return data.sum(1) % 2 == 1
+    >>> Odd()(torch.tensor([[1.0], [2.0], [3.0]]), None).tolist()
+    [True, False, True]
+    """
 
     def fit(self, data: Tensor, labels: Tensor | None) -> Tail:
         """A fixed definition, of what the data are like. Called once, with all items or many draws."""
@@ -46,6 +53,9 @@ class Threshold(Tail):
         value: the threshold; an item at it is no tail.
         feature: a place in the flattened item, "mean", "norm", or a function of items (N, ...) to numbers (N,).
         above: False for the lower tail.
+
+    >>> Threshold(2.0)(torch.tensor([[1.0], [2.0], [3.0]]), None).tolist()
+    [False, False, True]
     """
 
     def __init__(self, value: float, feature: Feature = 0, above: bool = True) -> None:
@@ -66,6 +76,10 @@ class Quantile(Tail):
         share: mass of the tail, in (0, 1).
         feature: as for `Threshold`.
         above: False for the lower tail.
+
+    >>> tail = Quantile(share=0.25).fit(torch.tensor([[1.0], [2.0], [3.0], [4.0]]), None)
+    >>> tail.value, tail(torch.tensor([[3.0], [3.5]]), None).tolist()
+    (3.0, [False, True])
     """
 
     def __init__(self, share: float = 0.01, feature: Feature = 0, above: bool = True) -> None:
@@ -89,6 +103,9 @@ class Classes(Tail):
 
     Args:
         classes: their labels.
+
+    >>> Classes([7, 9])(torch.zeros(4, 2), torch.tensor([1, 7, 8, 9])).tolist()
+    [False, True, False, True]
     """
 
     def __init__(self, classes: Sequence[int]) -> None:
@@ -108,6 +125,10 @@ class LowDensity(Tail):
         share: mass of the tail, in (0, 1).
         width: of the kernel, in units of the median distance between two items.
         references: number of items around which there is a kernel.
+
+    >>> data = torch.tensor([[0.0], [0.1], [0.2], [5.0]])
+    >>> LowDensity(share=0.25, width=1.0)(data, None).tolist()
+    [False, False, False, True]
     """
 
     def __init__(self, share: float = 0.01, width: float = 0.1, references: int = 500) -> None:
@@ -141,6 +162,12 @@ class TailSampled(AroundDataModule):
         data: any data module of this library.
         tail: what the tail is: a `Tail`, or a function of items and labels.
         share: of the tail in a batch, in (0, 1); at least one item, and not all.
+
+    >>> from lightning_gans.datamodules import RareTail1D
+    >>> data = TailSampled(RareTail1D(batch_size=8), Threshold(2.0), share=0.5)
+    >>> real, labels, weights = next(iter(data.train_dataloader()))
+    >>> int((real > 2).sum()), round(float(weights.mean()), 3)
+    (4, 1.0)
     """
 
     live = ("data", "tail")
@@ -177,6 +204,11 @@ def tail_loader(loader: Any, tail: Any, share: float = 0.5) -> Any:
 
     Raises:
         ValueError: for another loader, a share out of range, a tail that has no items or all, a global batch of 1.
+
+    >>> loader = tail_loader(MemoryLoader(torch.arange(100.0), None, batch_size=4), torch.arange(100) >= 90, share=0.5)
+    >>> real, labels, weights = next(iter(loader))
+    >>> int((real >= 90).sum()), round(float(weights.mean()), 3)
+    (2, 1.0)
     """
     checks.inside(share=share)
     if isinstance(loader, (StratifiedLoader, StratifiedFreshLoader)) or isinstance(
@@ -216,6 +248,11 @@ class TailSampler(Sampler[int]):
         tail: (N,) booleans.
         share: of the tail in a batch, in (0, 1).
         batch_size: items per batch and process.
+
+    >>> sampler = TailSampler(torch.arange(100) >= 90, share=0.5, batch_size=4)
+    >>> batch = list(sampler)[:4]
+    >>> len(sampler), sum(i >= 90 for i in batch), round(float(sampler.weights[batch].mean()), 3)
+    (100, 2, 1.0)
     """
 
     def __init__(self, tail: Tensor, share: float, batch_size: int) -> None:
@@ -314,6 +351,9 @@ def tail_count(share: float, batch: int) -> int:
 
     Raises:
         ValueError: for a batch of one item.
+
+    >>> tail_count(0.25, batch=8), tail_count(0.01, batch=8)
+    (2, 1)
     """
     if batch < 2:
         raise ValueError(f"batch_size must be at least 2, for the tail and the rest, got {batch}.")

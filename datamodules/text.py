@@ -22,7 +22,11 @@ LETTERS = " abcdefghijklmnopqrstuvwxyz"
 
 
 class OneHot:
-    """Makes float32 one-hot batches (N, T, V) of stored tokens, on their device: the one place where that is done."""
+    """Makes float32 one-hot batches (N, T, V) of stored tokens, on their device: the one place where that is done.
+
+    >>> OneHot(3)(torch.tensor([[0, 2]]), Generator()).tolist()
+    [[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]]
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -40,6 +44,14 @@ class TextDataModule(GANDataModule):
         shape: (T, V), of a batch's items.
         one_hot: whether batches are one-hot; otherwise they are the tokens, (N, T) int64, which ``MLE`` takes too.
         source: what the text was, with its md5, for the protocol of scores.
+
+    >>> class Two(TextDataModule):
+    ...     vocabulary, shape = Vocabulary(("a", "b")), (3, 2)
+    ...     def load(self, split):
+    ...         return torch.tensor([[0, 1, 0], [1, 0, 1]]), None
+    >>> data = Two(batch_size=2)
+    >>> data.decode(data.reference()[0]), next(iter(data.train_dataloader())).shape
+    (['aba', 'bab'], torch.Size([2, 3, 2]))
     """
 
     value_range = (0.0, 1.0)
@@ -211,6 +223,13 @@ class TextFile(_Lines):
         ValueError: for a file that is not UTF-8, is empty, or has too long lines or too many symbols, and for another
             number of files that are held out.
         FileNotFoundError: there is none.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "cats.txt").write_text("a cat\\nthe cat\\na dog\\n")
+    ...     data = TextFile(f"{folder}/cats.txt", level="word", length=3, test_share=0.34)
+    >>> data.shape, data.decode(data.reference()[0])
+    ((3, 5), ['a cat', 'the cat'])
     """
 
     def __init__(

@@ -22,6 +22,13 @@ class ToyDataModule(GANDataModule):
     Args:
         batch_size: items per batch and process.
         batches_per_epoch: the data have no end, so this many batches are called an epoch.
+
+    >>> class Square(ToyDataModule):
+    ...     name, shape = "Square", (2,)
+    ...     def sample_exact(self, n, generator=None):
+    ...         return torch.rand(n, 2, generator=generator)
+    >>> next(iter(Square(batch_size=8).train_dataloader())).shape
+    torch.Size([8, 2])
     """
 
     modes: Tensor | None = None
@@ -70,6 +77,14 @@ class Mixture(ToyDataModule):
         modes: (K, d) centres.
         stds: (K,) standard deviations; `std` is the largest.
         mode_weights: (K,) probabilities.
+
+    >>> class Coin(Mixture):
+    ...     name, shape = "Coin", (1,)
+    >>> data = Coin()
+    >>> data.set_components(torch.tensor([[0.0], [1.0]]), stds=[0.0, 0.0], weights=[0.25, 0.75])
+    >>> share = float((data.sample_exact(10_000, Generator().manual_seed(0)) == 1).double().mean())
+    >>> abs(share - 0.75) < 0.02
+    True
     """
 
     modes: Tensor
@@ -77,7 +92,8 @@ class Mixture(ToyDataModule):
     def set_components(self, modes: Tensor, stds: list[float], weights: list[float]) -> None:
         """Say what the mixture is, once, in the constructor; ValueError unless it is a law on the data's space."""
         if modes.shape[1:] != self.shape or not bool(modes.isfinite().all()):
-            raise ValueError(f"the modes of {self.name} must be finite, (K, {self.shape[0]}), got {modes.tolist()}.")
+            name, expected = self.name or type(self).__name__, ", ".join(map(str, ("K", *self.shape)))
+            raise ValueError(f"the modes of {name} must be finite, ({expected}), got {modes.tolist()}.")
         self.modes, self.stds, self.mode_weights = modes.float(), torch.tensor(stds), torch.tensor(weights)
         self.std = max(stds)
 

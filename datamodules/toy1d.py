@@ -36,6 +36,9 @@ class PointMass(Mixture1D):
         value: the point.
         batch_size: items per batch and process.
         batches_per_epoch: batches that are called an epoch.
+
+    >>> PointMass(value=1.0).sample_exact(3).tolist()
+    [[1.0], [1.0], [1.0]]
     """
 
     name = "PointMass"
@@ -54,6 +57,10 @@ class Gaussian1D(Mixture1D):
             default if 1e-3 is one, and std=0.0316228 if it is the variance; `PointMass` is its degenerate case.
         batch_size: items per batch and process.
         batches_per_epoch: batches that are called an epoch.
+
+    >>> data = Gaussian1D(mean=0.0, std=0.5)
+    >>> data.tail_threshold, round(data.tail_mass, 5)
+    (1.0, 0.02275)
     """
 
     name = "Gaussian1D"
@@ -81,6 +88,10 @@ class RareTail1D(Mixture1D):
         tail_std: standard deviation of the tail.
         batch_size: items per batch and process.
         batches_per_epoch: batches that are called an epoch.
+
+    >>> data = RareTail1D(tail_share=0.01)
+    >>> round(data.tail_threshold, 3), round(data.tail_mass, 3)
+    (2.0, 0.01)
     """
 
     name = "RareTail1D"

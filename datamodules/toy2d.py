@@ -24,6 +24,10 @@ class Ring(Mixture):
         batch_size: items per batch and process.
         batches_per_epoch: batches that are called an epoch.
         rare_share: probability of the Gaussian at angle 0, in (0, 1), the others sharing the rest; None: all equal.
+
+    >>> data = Ring(modes=8, radius=2.0, scale=1.0)
+    >>> data.modes[0].tolist(), tuple(data.modes.shape), data.std
+    ([2.0, 0.0], (8, 2), 0.02)
     """
 
     name = "Ring"
@@ -62,6 +66,10 @@ class Grid(Mixture):
         scale: everything is divided by this.
         batch_size: items per batch and process.
         batches_per_epoch: batches that are called an epoch.
+
+    >>> data = Grid(modes=9, spacing=2.0, scale=1.0)
+    >>> data.modes[0].tolist(), tuple(data.modes.shape)
+    ([-2.0, -2.0], (9, 2))
     """
 
     name = "Grid"
@@ -94,6 +102,10 @@ class Blob(Mixture):
         std: of each coordinate.
         batch_size: items per batch and process.
         batches_per_epoch: batches that are called an epoch.
+
+    >>> data = Blob(centre=(4.0, 4.0), std=0.0625)
+    >>> data.modes.tolist(), data.std
+    ([[4.0, 4.0]], 0.0625)
     """
 
     name = "Blob"
@@ -122,6 +134,10 @@ class SwissRoll(ToyDataModule):
         scale: everything is divided by this.
         batch_size: items per batch and process.
         batches_per_epoch: batches that are called an epoch.
+
+    >>> data = SwissRoll()
+    >>> data.sample_exact(5).shape, round(data.std, 4), data.modes
+    (torch.Size([5, 2]), 0.0333, None)
     """
 
     name = "SwissRoll"

@@ -3,11 +3,12 @@
     python -m experiments.oracle --out docs/results/oracle.md
 
 An LSTM with random weights, the oracle, writes the training text. A language model learns it by maximum likelihood;
-from there, the same start for all games of a seed, go on: maximum likelihood itself, RelGAN, SeqGAN, and SeqGAN's
-controls, whose rewards are a constant or those of other texts. SeqGAN's discriminator has learnt before, in a game in
-which the generator stayed. LeakGAN, whose generator is another, has a start of its own and is slow: ``--leak 100``
-plays so many updates of it. Of each the last and the best generator are sampled at ten temperatures, which makes two
-curves in the plane of NLL_oracle (is what it writes likely?) and held-out NLL_gen (does it write all that is?).
+from there, the same start for all games of a seed, go on: maximum likelihood itself, RelGAN, PRC-GAN with each setting
+of its two switches (with neither it is WGAN-GP), SeqGAN, and SeqGAN's controls, whose rewards are a constant or those
+of other texts. SeqGAN's discriminator has learnt before, in a game in which the generator stayed. LeakGAN, whose
+generator is another, has a start of its own and is slow: ``--leak 100`` plays so many updates of it. Of each the last
+and the best generator are sampled at ten temperatures, which makes two curves in the plane of NLL_oracle (is what it
+writes likely?) and held-out NLL_gen (does it write all that is?).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from experiments import figures, measures, page, playing
+from experiments.reweight_and_clip import SWITCHES
 from lightning_gans import MLE
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import OracleText
@@ -147,6 +149,16 @@ def games(a: argparse.Namespace) -> dict[str, playing.Game]:
                           {"embedding": 32, "representations": 8, "filters": a.filters // 4, "kernels": [2, 3, 4]}],
         "options": {"lr_g": a.rel_rate, "lr_d": a.rel_rate},
     }  # fmt: skip
+    rates = {f"lr_{player}": a.rel_rate for player in "gdc"} | {f"clip_grad_{player}": 5.0 for player in "gdc"}
+    fixed = {"ct_weight": 0.0, "gp_weight": 5.0, "g_steps": 1, "d_steps": 5, "betas": [0.5, 0.9]}
+    cool = {**rel, "generator": ["LSTMGenerator", {**rel["generator"][1], "beta": [0.2, 1.0]}], "technique": "prc_gan"}
+    ratio = {
+        "WGAN-GP" if name == "none" else f"PRC-GAN, {name}": {
+            **cool, "options": {**switches, **rates, **fixed},
+            **({"classifier": rel["discriminator"]} if switches["ratio_clip"] else {}),
+        }
+        for name, switches in SWITCHES.items()
+    }  # fmt: skip
     leak = {
         "generator": ["experiments.oracle.leaky", {"critic": critic, **size}],
         "discriminator": seq["discriminator"],
@@ -163,6 +175,7 @@ def games(a: argparse.Namespace) -> dict[str, playing.Game]:
         "maximum likelihood, the start": start,
         "maximum likelihood, gone on with": longer,
         "RelGAN": rel,
+        **ratio,
         "SeqGAN": {**seq, "start": before, "options": own},
         "SeqGAN, baseline": {**seq, "start": before, "options": {**own, "baseline": "batch"}},
         "control: permuted reward": {**seq, "start": before, "options": {**own, "reward": "permuted"}},
@@ -269,6 +282,8 @@ def main() -> None:
         f"{a.before * a.d_steps} updates (the code: 46,800, and 4,680 per update of G); no baseline but where said",
         f"RelGAN: an LSTM as its generator, 5 updates of D (8 representations, 3 x {a.filters // 4} filters) per "
         f"update of G, Adam {a.rel_rate:g} for both, inverse temperature 1 to 100",
+        "WGAN-GP and PRC-GAN: RelGAN's networks, C as D, 5 updates of D (penalty 5) per update of G, Adam "
+        f"{a.rel_rate:g} for all, clipped at 5, eps 0.4, inverse temperature 0.2 to 1",
         f"scores: {a.samples:,} texts at each temperature, the same noise at all; NLL in nats a token; at temperature "
         "1 where none is told; NLL_gen at a temperature is of p^(1/temperature)",
         *([leak_told(a)] if a.leak else []),

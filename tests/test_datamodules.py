@@ -43,6 +43,7 @@ from lightning_gans.datamodules import (
     digits,
 )
 from lightning_gans.datamodules.mnist import datasets
+from lightning_gans.datamodules.toy import Mixture
 
 TOYS = [PointMass, Gaussian1D, RareTail1D, Ring, Grid, SwissRoll]
 
@@ -699,3 +700,8 @@ def test_folders_without_usable_images_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             Images(str(tmp_path), **arguments)  # type: ignore[arg-type]
+
+
+def test_a_mixture_without_dimensions_is_one_sentence() -> None:
+    with pytest.raises(ValueError, match=r"the modes of Mixture must be finite, \(K\), got"):
+        Mixture().set_components(torch.zeros(2, 2), [1.0, 1.0], [0.5, 0.5])

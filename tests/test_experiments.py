@@ -245,7 +245,8 @@ def test_a_diverged_game_is_a_result() -> None:
 def test_words_stay_when_a_table_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "a.md"
     arguments = page.parser(None).parse_args(["--out", str(out)])
-    monkeypatch.setattr(sys, "argv", ["experiments/a.py", "--jobs", "1", "--runs", "/home/me", "--out", "a.md"])
+    given = ["--jobs", "1", "--runs", "/home/me", "--out", "a.md", "--file", "/home/me/b.txt"]
+    monkeypatch.setattr(sys, "argv", ["experiments/a.py", *given])
     found = {"x": [{"commit": "abc"}]}
     page.publish(arguments, "Title", found, ["p"], ["| old |"])
     out.write_text(out.read_text().replace("# Title\n", "# Title\n\nThe answer.\n"))
@@ -253,7 +254,9 @@ def test_words_stay_when_a_table_is_written_anew(tmp_path: Path, monkeypatch: py
     text = out.read_text()
     assert text.startswith("# Title\n\nThe answer.\n") and "| new |" in text and "| old |" not in text
     assert "- commit: abc\n" in text
-    assert "- command: `python -m experiments.a --jobs 1 --out a.md`\n" in text  # no folder of this machine
+    assert (
+        "- command: `python -m experiments.a --jobs 1 --out a.md --file b.txt`\n" in text
+    )  # no folder of this machine
 
 
 def test_what_the_robust_games_differ_in() -> None:

@@ -231,6 +231,12 @@ def test_sample_by_a_seed() -> None:
         module.sample(2, generator=torch.Generator(), seed=0)
 
 
+def test_a_generator_that_is_a_formula() -> None:
+    """It has no parameters to tell where and in what its noise is to be."""
+    module = lightning_gans.GAN(nn.Identity(), ToyDiscriminator((2,), 8, 1), 2)
+    assert torch.equal(module.sample(3, seed=1), module.latents(3, seed=1)[0])
+
+
 def test_latents_of_a_conditional_generator() -> None:
     generator = ToyGenerator((2,), 3, 8, 1, num_classes=4)
     module = lightning_gans.WGANGP(generator, ToyDiscriminator((2,), 8, 1, num_classes=4), 3)

@@ -103,6 +103,11 @@ def pick_coordinates(
 
     Raises:
         ValueError: for a class that there is not, and where no sample is told as another.
+
+    >>> effects, base = torch.zeros(1, 2, 3, 2), torch.tensor([[1.0, 0.0]])  # a sample of class 0, three coordinates
+    >>> effects[0, 1, 2, 1] = 2.0  # raising the last one is for class 1
+    >>> [(pick.coordinate, pick.direction, pick.effect) for pick in pick_coordinates(effects, base, target=1)]
+    [(2, 1, 2.0)]
     """
     classes = base.shape[1]
     if not 0 <= target < classes:
@@ -134,6 +139,13 @@ def merge_picks(effects: Tensor, of_class: Mapping[int, list[Pick]]) -> list[Pic
     """One list for two classes, by directions for class 0: those of class 1 turned round, the most telling first.
 
     The effect is the mean gain of class 0 in that direction and of class 1 in the other, over all samples.
+
+    >>> effects = torch.zeros(1, 2, 3, 2)
+    >>> effects[0, 1, 2] = torch.tensor([-1.0, 2.0])  # raising the last coordinate is for class 1
+    >>> effects[0, 0, 2] = torch.tensor([2.0, -1.0])  # lowering it for class 0
+    >>> merged = merge_picks(effects, {0: [], 1: [Pick(2, 1, 2.0, 1.0)]})
+    >>> [(pick.coordinate, pick.direction, pick.effect) for pick in merged]
+    [(2, -1, 4.0)]
     """
     turned = {p.coordinate: p._replace(direction=-p.direction) for p in reversed(of_class[1])}
     chosen = {**turned, **{p.coordinate: p for p in reversed(of_class[0])}}  # of both directions the one chosen first

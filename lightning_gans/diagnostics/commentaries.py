@@ -34,6 +34,12 @@ def commentary_weights(
         lr_weights: of the weights' Adam.
         batch_size: of each.
         seed: of the batches.
+
+    >>> from lightning_gans.networks import ToyDiscriminator
+    >>> items, fakes = torch.randn(8, 2), torch.randn(8, 2)
+    >>> weights = commentary_weights(ToyDiscriminator(width=8), items, clean=items[:4], fakes=fakes, steps=2)
+    >>> weights.shape, round(float(weights.mean()), 3)
+    (torch.Size([8]), 1.0)
     """
     checks.at_least_one(steps=steps, batch_size=batch_size)
     checks.positive(lr=lr, lr_weights=lr_weights)

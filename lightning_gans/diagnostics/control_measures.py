@@ -23,6 +23,11 @@ class ControlTable(NamedTuple):
             decides the attribute, 1 where it does nothing to it.
         auc: (K, G) how often a pair that shares it is nearer than one that does not: 1 and 1/2.
         deviation: (K,) standard deviation of the attribute's features in the samples, root mean square.
+
+    >>> ratio, auc = torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.5]])
+    >>> table = ControlTable(("hue",), ("hue", "other"), ratio, auc, deviation=torch.ones(1))
+    >>> table.groups[int(table.ratio[0].argmin())]  # what decides the hue
+    'hue'
     """
 
     attributes: list[str]
@@ -52,6 +57,15 @@ def control_table(
 
     Raises:
         ValueError: for n below 2, and groups that do not sum to the length of z.
+
+    >>> from lightning_gans import GAN
+    >>> from lightning_gans.networks import ToyDiscriminator
+    >>> generator = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = torch.nn.init.eye_(generator.weight)  # a sample is its noise
+    >>> model = GAN(generator, ToyDiscriminator(width=8), latent_dim=2)
+    >>> table = control_table(model, lambda x: {"place": x[:, 0]}, groups={"place": 1, "other": 1}, n=500)
+    >>> round(float(table.ratio[0, 0]), 3), abs(float(table.ratio[0, 1]) - 1) < 0.2
+    (0.0, True)
     """
     checks.at_least(2, n=n)
     measure = module.measure if measure is None else measure

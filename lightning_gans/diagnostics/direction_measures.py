@@ -36,6 +36,10 @@ def match_directions(found: Tensor, true: Tensor) -> Match:
 
     Raises:
         ValueError: if the columns have different lengths, or one is zero.
+
+    >>> match = match_directions(torch.tensor([[0.0, -1.0], [1.0, 0.0]]), true=torch.eye(2))
+    >>> match.found.tolist(), [round(abs(value), 3) for value in match.cosine.tolist()]
+    ([1, 0], [1.0, 1.0])
     """
     if found.ndim != 2 or true.ndim != 2 or len(found) != len(true):
         shapes = tuple(found.shape), tuple(true.shape)
@@ -129,6 +133,13 @@ def attribute_correlations(
         attributes: samples (N, ...) to a number (N,) each, by name (``metrics.stroke_attributes``).
         n: samples for each direction, >= 2.
         seed: of the noise; the same for all directions.
+
+    >>> generator = nn.Linear(2, 2, bias=False)
+    >>> _ = nn.init.eye_(generator.weight)  # a sample is its noise
+    >>> module = LatentDirections(generator, latent_dim=2, init="axes")
+    >>> attributes = lambda x: {"first": x[:, 0]}
+    >>> [round(value, 3) for value in attribute_correlations(module, attributes)["first"].tolist()]
+    [1.0, 0.0]
     """
     checks.at_least_one(n=n - 1)
     source = torch.Generator().manual_seed(seed)
@@ -158,6 +169,10 @@ def name_directions(correlations: Mapping[str, Tensor], at_least: float = 0.7, o
             thickness) take the name from each other, so leave one of them out.
         at_least: the smallest magnitude of its correlation.
         others: the largest of all others.
+
+    >>> correlations = {"ink": torch.tensor([0.9, 0.8, 0.1]), "slant": torch.tensor([0.2, -0.7, 0.3])}
+    >>> name_directions(correlations)
+    ['ink', None, None]
     """
     checks.inside(at_least=at_least, others=others)
     if len(correlations) < 2:

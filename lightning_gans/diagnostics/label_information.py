@@ -20,6 +20,10 @@ class LabelUse(NamedTuple):
         sample: that in the sample.
         share: label / (label + sample).
         swap: how far another label moves the score: root mean square, in standard deviations of the scores.
+
+    >>> use = LabelUse(label=1.0, sample=3.0, share=0.25, swap=0.5)
+    >>> use.share == use.label / (use.label + use.sample)
+    True
     """
 
     label: float

@@ -108,6 +108,12 @@ class LatentDirections(pl.LightningModule):
     Raises:
         ValueError: for settings out of range, a model whose noise is not normal, and a generator or reconstructor that
             cannot be used.
+
+    >>> from lightning_gans.networks import ToyGenerator
+    >>> directions = LatentDirections(ToyGenerator(latent_dim=4, width=8), num_directions=3)
+    >>> A = directions.matrix
+    >>> A.shape, torch.allclose(A.T @ A, torch.eye(3), atol=1e-5)
+    (torch.Size([4, 3]), True)
     """
 
     def __init__(

@@ -28,6 +28,11 @@ class FilterValues:
         full: value of the whole network; ``empty`` that without any of the filters. Without truncation the values sum
             to full - empty.
         calls: evaluations of the value.
+
+    >>> values, errors = torch.tensor([1.0, 3.0]), torch.zeros(2)
+    >>> found = FilterValues([("0", 0), ("0", 1)], values, errors, full=4.0, empty=0.0, calls=10)
+    >>> found.top(1)
+    [('0', 1)]
     """
 
     filters: list[Filter]
@@ -55,6 +60,9 @@ def filters_of(network: nn.Module, modules: Sequence[str] | None = None) -> list
 
     Raises:
         ValueError: for a name that is not in the network, and for modules without filters.
+
+    >>> filters_of(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 1, 3)))
+    [('0', 0), ('0', 1)]
     """
     known, found, channels = dict(network.named_modules()), list[Filter](), dict[str, int]()
     last = 0
@@ -167,7 +175,15 @@ def neuron_shapley(
 def removal_curve(
     network: nn.Module, value: Value, found: FilterValues, most: int = 10, seeds: Sequence[int] = (0, 1, 2)
 ) -> tuple[list[float], list[float]]:
-    """v without the best k filters, k = 0 .. ``most``, and without k random ones, the mean over seeds."""
+    """v without the best k filters, k = 0 .. ``most``, and without k random ones, the mean over seeds.
+
+    >>> net = nn.Sequential(nn.Linear(1, 3, bias=False))
+    >>> _ = net[0].weight.data.copy_(torch.tensor([[1.0], [2.0], [4.0]]))
+    >>> value = lambda: float(net(torch.ones(1, 1)).sum())
+    >>> found = neuron_shapley(net, value, filters_of(net, ["0"]), permutations=1)
+    >>> removal_curve(net, value, found, most=2)[0]  # without any, without the best, without the two best
+    [7.0, 3.0, 1.0]
+    """
     checks.at_least_one(most=most)
     if most > len(found.filters):
         raise ValueError(f"most must be at most {len(found.filters)}, the number of filters, got {most}.")

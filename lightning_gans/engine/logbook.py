@@ -18,6 +18,9 @@ class NonFiniteError(RuntimeError):
 
     Attributes:
         weights_are_good: they are those before the step that went wrong.
+
+    >>> NonFiniteError("d/adversarial was nan in generator update 7.").weights_are_good
+    False
     """
 
     weights_are_good = False

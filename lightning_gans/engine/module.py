@@ -294,7 +294,7 @@ class GenerativeModule(Sampling):
         check_connected(self.trainer, self)
         seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
         self.progress.begin(self.players)
-        dtype = next(self.trained_network.parameters()).dtype
+        dtype = next(self.trained_network.parameters(), torch.empty(0)).dtype
         transfers: dict[type, Any] = {
             pl.LightningModule: self,
             pl.LightningDataModule: getattr(self.trainer, "datamodule", None),

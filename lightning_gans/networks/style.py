@@ -299,7 +299,8 @@ class StyleGenerator(nn.Module):
         self.groups, self.passed = None if groups is None else tuple(parts), passed
         whole = groups is None and not passed
         if not whole and w_dim not in (None, latent_dim):
-            raise ValueError(f"StyleGenerator: w_dim must be latent_dim={latent_dim} with groups, got {w_dim}.")
+            parts_of = f"latent_dim={latent_dim} with groups or passed"
+            raise ValueError(f"StyleGenerator: w_dim must be {parts_of}, got {w_dim}.")
         w_dim = latent_dim if w_dim is None else w_dim
         channels = _channels(widths, self.shape[1], "StyleGenerator")
         mapping = partial(Mapping, latent_dim, w_dim) if whole else partial(GroupedMapping, parts, latent_dim)

@@ -62,6 +62,11 @@ class ExemplarVAE(VAE):
 
     Raises:
         ValueError: for settings out of range, and when training starts on data that are in no ``MemoryLoader``.
+
+    >>> from lightning_gans.networks import VAEDecoder, VAEEncoder
+    >>> model = ExemplarVAE(VAEEncoder((2,), 3, 8), VAEDecoder((2,), 3, 8), latent_dim=3, neighbours=10)
+    >>> model.vary(torch.zeros(4, 2)).shape  # each like one of these
+    torch.Size([4, 2])
     """
 
     needs_index, normal_noise, averaged_with, spreads = True, False, (), ("data", "prior")  # codes: of the trained one

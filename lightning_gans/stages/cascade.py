@@ -34,12 +34,12 @@ class Cascade:
     Attributes:
         second: the model of the codes; None before there is one.
 
-    >>> from lightning_gans import DDPM, VAE
-    >>> from lightning_gans.networks import DiffusionMLP, VAEDecoder, VAEEncoder
-    >>> cascade = Cascade(VAE(VAEEncoder((2,), 3, 8), VAEDecoder((2,), 3, 8), latent_dim=3))
-    >>> cascade.second = DDPM(DiffusionMLP((3,), 8, 1), steps=4)  # of codes; `fit` trains one
-    >>> tuple(cascade.sample(5, seed=0).shape), cascade.network_calls
-    ((5, 2), 5)
+    >>> from lightning_gans import GAN, VAE
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator, VAEDecoder, VAEEncoder
+    >>> first = VAE(VAEEncoder((2,), 3, 8), VAEDecoder((2,), 3, 8), latent_dim=3)
+    >>> second = GAN(ToyGenerator((3,), width=8), ToyDiscriminator((3,), width=8), latent_dim=2)  # of codes
+    >>> Cascade(first, second).sample(4).shape
+    torch.Size([4, 2])
     """
 
     def __init__(self, first: Any, second: GenerativeModule | None = None) -> None:

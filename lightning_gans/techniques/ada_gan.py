@@ -41,6 +41,12 @@ class AdaGAN(GAN):
 
     Raises:
         ValueError: for ``beta`` out of range, for a mixture with a ``base``.
+
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> first = AdaGAN(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2)
+    >>> model = AdaGAN(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2, base=first)  # the second round
+    >>> model.sample(4).shape, round(float(model.generator.p), 3)  # P_1 and Q weigh the same
+    (torch.Size([4, 2]), 0.5)
     """
 
     def __init__(

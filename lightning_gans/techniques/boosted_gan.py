@@ -52,6 +52,12 @@ class BoostedGAN(GAN):
 
     Raises:
         ValueError: for settings out of range, for a mixture with a ``base``.
+
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> first = GAN(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2)
+    >>> model = BoostedGAN(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2, base=first, p=0.75)
+    >>> model.sample(4).shape, len(model.generator.components), round(float(model.generator.p), 3)
+    (torch.Size([4, 2]), 2, 0.75)
     """
 
     def __init__(

@@ -45,6 +45,12 @@ class CTGAN(WGANGP):
 
     Raises:
         ValueError: for a weight or margin out of range; when training starts, for a critic without a linear layer.
+
+    >>> from lightning_gans.networks import ResNetDiscriminator, ResNetGenerator
+    >>> critic = ResNetDiscriminator(width=4, dropout=(0.2, 0.5, 0.5))
+    >>> model = CTGAN(ResNetGenerator(latent_dim=8, width=4), critic, latent_dim=8)
+    >>> model.sample(4).shape, sorted(model.own_terms)
+    (torch.Size([4, 3, 32, 32]), ['adversarial', 'consistency', 'gradient_penalty'])
     """
 
     def __init__(

@@ -33,6 +33,11 @@ class DCGAN(GAN):
         lr_g: learning rate of the generator's Adam.
         lr_d: learning rate of the discriminator's Adam.
         betas: beta1, beta2 of Adam.
+
+    >>> from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
+    >>> model = DCGAN(DCGANGenerator((1, 32, 32), width=4), DCGANDiscriminator((1, 32, 32), width=4))
+    >>> model.latent_dim, model.sample(4).shape
+    (100, torch.Size([4, 1, 32, 32]))
     """
 
     def __init__(

@@ -56,6 +56,11 @@ class GAN(GANModule):
     Raises:
         ValueError: for an unknown loss; with a relativistic one, for ``g_batch_factor`` above 1 if D is conditional or
             the loss goes by pairs; when training starts, for a checkpoint of another generator.
+
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> model = GAN(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2, loss="non_saturating")
+    >>> model.sample(4).shape, model.log_ratio is model.discriminator
+    (torch.Size([4, 2]), True)
     """
 
     losses: Collection[str] = LOSSES  # that a technique takes

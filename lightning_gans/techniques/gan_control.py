@@ -81,6 +81,14 @@ class GANControl(StyleGAN2):
         ValueError: for settings out of range, groups that do not sum to latent_dim or that the generator does not
             have; when training starts, for names that ``measure`` does not have, and for a batch that is too small for
             the pairs, or cannot be split into halves and groups on each rank.
+
+    >>> from lightning_gans.networks import StyleDiscriminator, StyleGenerator
+    >>> groups = {"light": 4, "other": 4}
+    >>> generator = StyleGenerator((3, 16, 16), 8, widths=4, groups=[4, 4])
+    >>> model = GANControl(generator, StyleDiscriminator((3, 16, 16), widths=4), latent_dim=8, groups=groups,
+    ...                    measure=lambda x: {"light": x.mean((1, 2, 3))})
+    >>> model.sample(4).shape, model.attributes
+    (torch.Size([4, 3, 16, 16]), ['light'])
     """
 
     columns_of: Tensor

@@ -69,6 +69,14 @@ class LeakGAN(SeqGAN):
     Raises:
         TypeError: for a generator of another kind.
         ValueError: for settings out of range, and for a generator that was made of another discriminator.
+
+    >>> from lightning_gans.networks import SeqGANDiscriminator
+    >>> shape = (8, 6)  # T tokens of V symbols
+    >>> discriminator = SeqGANDiscriminator(shape, embedding=8, kernels=(1, 2), filters=8)
+    >>> generator = LeakGANGenerator(discriminator, shape, embedding=8, hidden=8, goal_size=4, horizon=2)
+    >>> model = LeakGAN(generator, discriminator, latent_dim=8)
+    >>> model.sample(4).shape, model.every  # tokens from one reward to the next
+    (torch.Size([4, 8]), 2)
     """
 
     def __init__(

@@ -82,6 +82,12 @@ class PRCGAN(CTGAN):
     Raises:
         ValueError: for settings out of range; for ``ratio_clip`` without a classifier, with ``accumulate_g`` or
             ``g_batch_factor`` above 1, or with ``order="g_first"``.
+
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> critic, classifier = ToyDiscriminator(width=8), ToyDiscriminator(width=8)
+    >>> model = PRCGAN(ToyGenerator(width=8), critic, latent_dim=2, classifier=classifier, ct_weight=0)
+    >>> list(model.players), model.g_steps, model.log_ratio is classifier
+    (['d', 'g', 'c'], 5, True)
     """
 
     losses = LOSSES

@@ -77,6 +77,12 @@ class PrimalDualGAN(GANModule):
     Raises:
         ValueError: for settings out of range, for a conditional D with ``g_batch_factor`` above 1; in the first step,
             with ``relative``, for data of which half coincide.
+
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> model = PrimalDualGAN(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2, relative=False)
+    >>> p_g, target = model.dual(torch.zeros(3, 2), fakes=torch.zeros(5, 2))  # all fakes are at the data
+    >>> [round(p, 3) for p in p_g.tolist()]
+    [1.0, 1.0, 1.0]
     """
 
     def __init__(

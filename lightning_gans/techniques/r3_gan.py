@@ -55,6 +55,12 @@ class R3GAN(GAN):
 
     Raises:
         ValueError: for settings out of range, for another loss, and for ``g_batch_factor`` above 1.
+
+    >>> from lightning_gans.networks import R3Discriminator, R3Generator
+    >>> networks = R3Generator((1, 16, 16), 8, widths=8), R3Discriminator((1, 16, 16), widths=8)
+    >>> model = R3GAN(*networks, latent_dim=8, gamma=0.05, gamma_end=0.005)
+    >>> model.sample(4).shape, model.log_ratio
+    (torch.Size([4, 1, 16, 16]), None)
     """
 
     losses = ("relativistic",)

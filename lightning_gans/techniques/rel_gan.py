@@ -52,6 +52,13 @@ class RelGAN(GAN):
     Raises:
         ValueError: for settings out of range, for a Wasserstein loss (`WGANGP` and `PRCGAN` take these networks), for
             ``g_batch_factor`` above 1 with pairs, and for a wrapper that hides ``each``.
+
+    >>> from lightning_gans.networks import LSTMGenerator, RelGANDiscriminator
+    >>> shape = (8, 6)  # T tokens of V symbols
+    >>> discriminator = RelGANDiscriminator(shape, embedding=4, representations=4, filters=8, hidden=8)
+    >>> model = RelGAN(LSTMGenerator(shape, 8, 8), discriminator, latent_dim=8 * 6)
+    >>> model.sample(4).shape, model.order, model.d_steps
+    (torch.Size([4, 8]), 'g_first', 5)
     """
 
     losses = tuple(name for name in LOSSES if name != "wasserstein")

@@ -73,6 +73,13 @@ class RobustWGAN(SampleWeighted, WGANGP):
 
     Raises:
         ValueError: for settings out of range; when training starts, for the discrete form without a ``MemoryLoader``.
+
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> networks = ToyGenerator(width=8), ToyDiscriminator(width=8)
+    >>> rho = robust.rho_for_share(0.1)  # a tenth of the data may be outliers
+    >>> model = RobustWGAN(*networks, latent_dim=2, rho=rho, weight_network=ToyDiscriminator(width=8))
+    >>> round(rho, 3), list(model.players)
+    (0.056, ['d', 'g', 'w'])
     """
 
     losses = tuple(robust.VALUES)

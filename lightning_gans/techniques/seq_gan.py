@@ -78,6 +78,13 @@ class SeqGAN(GAN):
         TypeError: for a generator that is no language model.
         ValueError: for settings out of range, for a baseline with constant rewards, and for a discriminator without
             ``score`` where there is a weight for it.
+
+    >>> from lightning_gans.networks import LanguageModel, SeqGANDiscriminator
+    >>> shape = (8, 6)  # T tokens of V symbols
+    >>> discriminator = SeqGANDiscriminator(shape, embedding=8, kernels=(1, 2), filters=8)
+    >>> model = SeqGAN(LanguageModel(shape, 8, 8), discriminator, latent_dim=8, rollouts=4)
+    >>> model.sample(4).shape, model.log_density_bound(model.sample(4)).shape
+    (torch.Size([4, 8]), torch.Size([4]))
     """
 
     losses = ("non_saturating",)

@@ -40,6 +40,11 @@ class SNGAN(GAN):
         lr_g: learning rate of the generator's Adam.
         lr_d: learning rate of the discriminator's Adam.
         betas: beta1, beta2 of Adam.
+
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> model = SNGAN(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2)
+    >>> is_normalised(model.discriminator), model.order, model.d_steps
+    (True, 'g_first', 5)
     """
 
     stable_rank: float | None = None

@@ -32,6 +32,11 @@ class SRNGAN(SNGAN):
 
     Raises:
         ValueError: for a discriminator that is normalised already, to another share or by other code.
+
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> model = SRNGAN(ToyGenerator(width=8), ToyDiscriminator(width=8, depth=2), latent_dim=2, c=0.5)
+    >>> [layer.stable_rank for layer in model.discriminator.modules() if isinstance(layer, SpectralNorm)]
+    [0.5, 0.5, 0.5]
     """
 
     def __init__(

@@ -67,6 +67,12 @@ class StyleGAN2(GAN):
     Raises:
         ValueError: for settings out of range, for another loss, and for mixing or path length of a generator without
             styles.
+
+    >>> from lightning_gans.networks import StyleDiscriminator, StyleGenerator
+    >>> networks = StyleGenerator((3, 16, 16), 8, widths=4), StyleDiscriminator((3, 16, 16), widths=4)
+    >>> model = StyleGAN2(*networks, latent_dim=8)
+    >>> model.sample(4).shape, [(term.name, term.every) for term in model.regularizers]
+    (torch.Size([4, 3, 16, 16]), [('r1', 16), ('path_length', 4)])
     """
 
     losses = ("non_saturating",)

@@ -77,6 +77,12 @@ class StyleTransfer(GAN):
         TypeError: for a generator that is no such autoencoder.
         ValueError: for settings out of range, other than two styles, a discriminator that takes labels, and a file that
             does not hold the classifier's weights.
+
+    >>> from lightning_gans.networks import SeqGANDiscriminator, StyleAutoencoder
+    >>> classifier, critic = (SeqGANDiscriminator((8, 6), 8, (1, 2), filters=8) for _ in range(2))
+    >>> model = StyleTransfer(StyleAutoencoder((8, 6), 16 + 8), critic, latent_dim=16 + 8, classifier=classifier)
+    >>> model.transfer(torch.zeros(4, 8, dtype=torch.int64), styles=torch.tensor([0, 0, 1, 1])).shape
+    torch.Size([4, 8])
     """
 
     normal_noise = False

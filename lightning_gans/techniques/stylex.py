@@ -69,6 +69,14 @@ class StylEx(StyleGAN2):
     Raises:
         ValueError: for settings out of range, a generator that passes on another number, and when training starts for
             a classifier of other classes, and a batch of one.
+
+    >>> from lightning_gans.networks import SoftDiscriminator, StyleEncoder, StyleGenerator
+    >>> shape = (3, 16, 16)
+    >>> generator, critic = StyleGenerator(shape, 8, widths=4, passed=2), SoftDiscriminator(shape, 4, classes=2)
+    >>> encoder, classifier = StyleEncoder(shape, 8, 2, widths=4), lambda x: x.mean((1, 2, 3))  # is it bright?
+    >>> model = StylEx(generator, critic, latent_dim=8, encoder=encoder, classifier=classifier)
+    >>> model.sample(4).shape, model.latents(4)[0][:, -2:].sum(1).tolist()  # the last numbers are probabilities
+    (torch.Size([4, 3, 16, 16]), [1.0, 1.0, 1.0, 1.0])
     """
 
     normal_noise, averaged_with = False, ("encoder",)

@@ -69,6 +69,13 @@ class TransGAN(WGANGP):
     Raises:
         ValueError: for settings out of range or order, for another loss, for super-resolution by a generator that
             cannot, and for a locality of one that has none.
+
+    >>> from lightning_gans.networks import TransGANDiscriminator, TransGANGenerator
+    >>> generator = TransGANGenerator((3, 16, 16), latent_dim=8, width=64, depths=(1, 1, 1))
+    >>> critic = TransGANDiscriminator((3, 16, 16), widths=(16, 8), depths=(1, 1, 1))
+    >>> model = TransGAN(generator, critic, latent_dim=8)
+    >>> model.sample(4).shape, model.d_steps, model.g_batch_factor
+    (torch.Size([4, 3, 16, 16]), 4, 2)
     """
 
     losses = ("wasserstein", "hinge", "least_squares", "non_saturating")

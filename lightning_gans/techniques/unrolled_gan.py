@@ -53,6 +53,11 @@ class UnrolledGAN(GAN):
     Raises:
         ValueError: for settings out of range and for another loss; with K > 0 for regularizers, and for a conditional D
             with ``g_batch_factor`` above 1.
+
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> model = UnrolledGAN(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2, unroll_steps=3)
+    >>> model.sample(4).shape, model.unroll_steps
+    (torch.Size([4, 2]), 3)
     """
 
     losses = ("minimax",)

@@ -43,6 +43,12 @@ class WGAN(GAN):
 
     Raises:
         ValueError: for c out of range and for another loss.
+
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> model = WGAN(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2, c=0.01)
+    >>> model.after_discriminator_step()  # as behind each of the critic's updates
+    >>> model.d_steps, all(bool((p.abs() <= 0.01).all()) for p in model.discriminator.parameters())
+    (5, True)
     """
 
     losses = ("wasserstein",)

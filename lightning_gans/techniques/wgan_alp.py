@@ -49,6 +49,11 @@ class WGANALP(GAN):
 
     Raises:
         ValueError: for settings out of range and for another loss.
+
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> model = WGANALP(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2, clip=None)  # points
+    >>> model.sample(4).shape, model.d_steps, model.g_batch_factor
+    (torch.Size([4, 2]), 5, 2)
     """
 
     losses = ("wasserstein",)

@@ -46,6 +46,11 @@ class WGANGP(GAN):
 
     Raises:
         ValueError: for a weight out of range and for another loss.
+
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> model = WGANGP(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2, gp_weight=0.1)
+    >>> model.sample(4).shape, model.d_steps
+    (torch.Size([4, 2]), 5)
     """
 
     losses: Collection[str] = ("wasserstein",)

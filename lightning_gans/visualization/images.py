@@ -34,6 +34,9 @@ def grid_image(
         cell: small images are enlarged by the least whole factor that makes their longer side at least this many
             pixels, each pixel a square; larger ones stay as they are.
         gap: pixels between cells and around the grid.
+
+    >>> grid_image(torch.zeros(6, 1, 8, 8), columns=3, cell=16, gap=4).size  # each pixel a square of 2 x 2
+    (64, 44)
     """
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"grid_image: images must be (N, C, H, W) and not empty, got {tuple(images.shape)}.")
@@ -152,6 +155,12 @@ def save_image_atomic(image: Image.Image, path: str | Path, format: str = "PNG",
         path: where to; the folder is made if it is not there.
         format: Pillow's name of the format, whatever the path ends in.
         options: of that format, for Pillow.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_image_atomic(grid_image(torch.zeros(1, 3, 8, 8), columns=1, gap=0), Path(folder) / "a.png")
+    ...     print(path.name, Image.open(path).size)
+    a.png (64, 64)
     """
     with replacing(path) as temporary:
         image.save(temporary, format=format, **options)
