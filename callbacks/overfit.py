@@ -86,9 +86,7 @@ class OverfitAlarm(EveryNSteps):
 
     def check(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """There must be held-out samples."""
-        datamodule: Any = getattr(trainer, "datamodule", None)
-        if (trainer.val_dataloaders if datamodule is None else datamodule.val_dataloader()) is None:
-            raise ValueError("OverfitAlarm needs held-out samples: give a datamodule with a val_dataloader.")
+        _held_out_loader(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Collect the samples to compare."""
@@ -97,9 +95,7 @@ class OverfitAlarm(EveryNSteps):
             self.start = [p.detach().clone() for p in _weights(pl_module)]
         datamodule: Any = getattr(trainer, "datamodule", None)
         with untouched(pl_module):
-            self.check(trainer, pl_module)
-            loader = trainer.val_dataloaders if datamodule is None else datamodule.val_dataloader()
-            self.held_out = _collect(loader, self.num_samples, getattr(pl_module, "columns", None))
+            self.held_out = _collect(_held_out_loader(trainer), self.num_samples, getattr(pl_module, "columns", None))
             if getattr(datamodule, "vocabulary", None) is not None:  # whose items are tokens
                 self.train = _collect([datamodule.fixed_loader("train")], self.num_samples, None)
             elif hasattr(datamodule, "reference"):
@@ -156,6 +152,14 @@ class OverfitAlarm(EveryNSteps):
 
 def _weights(module: Any) -> list[Tensor]:
     return list(module.discriminator.parameters())
+
+
+def _held_out_loader(trainer: pl.Trainer) -> Any:
+    datamodule: Any = getattr(trainer, "datamodule", None)
+    loader = trainer.val_dataloaders if datamodule is None else datamodule.val_dataloader()
+    if loader is None:
+        raise ValueError("OverfitAlarm needs held-out samples: give a datamodule with a val_dataloader.")
+    return loader
 
 
 def _collect(loader: Iterable[Any], n: int, names: Names | None) -> Samples:
