@@ -48,7 +48,7 @@ class GenerativeMetrics(ScoreCallback):
             small classifier trained on the data set at hand at first use, then cached), a ready extractor such as a
             ``metrics.ClassifierExtractor`` of fewer epochs, or a module that maps uint8 images (N, C, H, W) to features
             (N, F) or to (features, logits).
-        metrics: some of ``fid``, ``is``, ``kid``, ``prdc``.
+        metrics: some of ``fid``, ``is``, ``kid``, ``prdc``, ``uniformity`` (`metrics.GenerativeScores`).
         num_fake: number of samples.
         num_real: size of the reference, drawn at random from the split; None = all of it.
         split: split of the datamodule that is the reference, ``train`` or ``test``.
@@ -322,6 +322,7 @@ class GenerativeMetrics(ScoreCallback):
             "is_splits": self._options["is_splits"],
             "kid_subsets": subsets,
             "kid_subset_size": size,
+            **self._scores.uniformity_plan(self.num_fake),
             "caveats": self._scores.caveats(self.num_fake),
         }
 

@@ -84,6 +84,10 @@ class OverfitAlarm(EveryNSteps):
         self.warned = False
         self.start: list[Tensor] = []  # D's weights where training began
 
+    def check(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """There must be held-out samples."""
+        _held_out_loader(trainer)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Collect the samples to compare."""
         super().on_train_start(trainer, pl_module)
@@ -91,10 +95,7 @@ class OverfitAlarm(EveryNSteps):
             self.start = [p.detach().clone() for p in _weights(pl_module)]
         datamodule: Any = getattr(trainer, "datamodule", None)
         with untouched(pl_module):
-            loader = trainer.val_dataloaders if datamodule is None else datamodule.val_dataloader()
-            if loader is None:
-                raise ValueError("OverfitAlarm needs held-out samples: give a datamodule with a val_dataloader.")
-            self.held_out = _collect(loader, self.num_samples, getattr(pl_module, "columns", None))
+            self.held_out = _collect(_held_out_loader(trainer), self.num_samples, getattr(pl_module, "columns", None))
             if getattr(datamodule, "vocabulary", None) is not None:  # whose items are tokens
                 self.train = _collect([datamodule.fixed_loader("train")], self.num_samples, None)
             elif hasattr(datamodule, "reference"):
@@ -151,6 +152,14 @@ class OverfitAlarm(EveryNSteps):
 
 def _weights(module: Any) -> list[Tensor]:
     return list(module.discriminator.parameters())
+
+
+def _held_out_loader(trainer: pl.Trainer) -> Any:
+    datamodule: Any = getattr(trainer, "datamodule", None)
+    loader = trainer.val_dataloaders if datamodule is None else datamodule.val_dataloader()
+    if loader is None:
+        raise ValueError("OverfitAlarm needs held-out samples: give a datamodule with a val_dataloader.")
+    return loader
 
 
 def _collect(loader: Iterable[Any], n: int, names: Names | None) -> Samples:

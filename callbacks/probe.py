@@ -37,6 +37,9 @@ class Asks(pl.Callback):
         if self.needs is not None:
             require(pl_module, self.needs, self)
 
+    def check(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Raise one sentence if this cannot work here. Called before the first step, when the data are there."""
+
 
 @contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:

@@ -110,13 +110,17 @@ class SampleGrid(EveryNSteps, Draws):
         if not self.off:
             super().on_fit_start(trainer, pl_module)
 
+    def check(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Neighbours must be known."""
+        if self.neighbours and getattr(getattr(trainer, "datamodule", None), "reference", None) is None:
+            raise ValueError("SampleGrid: neighbours needs a datamodule with reference(split), and there is none.")
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw what the untrained generator makes."""
         super().on_train_start(trainer, pl_module)
         self.drawn_step, self.items, self.limits = -1, None, None
+        self.check(trainer, pl_module)
         self.reference = getattr(getattr(trainer, "datamodule", None), "reference", None)
-        if self.neighbours and self.reference is None:
-            raise ValueError("SampleGrid: neighbours needs a datamodule with reference(split), and there is none.")
         if pl_module.global_step == 0 and not self.off:
             with untouched(pl_module):
                 self.act(trainer, pl_module, 0)

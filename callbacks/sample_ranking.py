@@ -73,12 +73,16 @@ class SampleRanking(EveryNSteps, Draws):
         self.margin: Tensor | None = None
         self.passes = 0
 
+    def check(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """The training samples must come in a fixed order."""
+        if not hasattr(getattr(trainer, "datamodule", None), "fixed_loader"):
+            raise ValueError("SampleRanking needs a datamodule with fixed_loader('train'), and there is none.")
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the samples; margins of other data are forgotten."""
         super().on_train_start(trainer, pl_module)
-        data: Any = getattr(trainer, "datamodule", None)
-        if not hasattr(data, "fixed_loader"):
-            raise ValueError("SampleRanking needs a datamodule with fixed_loader('train'), and there is none.")
+        self.check(trainer, pl_module)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         with untouched(pl_module):
             self.loader, flags = data.fixed_loader("train"), getattr(data, "is_outlier", None)
         self.flags = flags if isinstance(flags, Tensor) else None

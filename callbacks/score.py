@@ -72,9 +72,6 @@ class ScoreCallback(Asks):
         """The scores by full name (``metrics/...``). Called on every rank, with the global generators seeded."""
         raise NotImplementedError
 
-    def check(self, trainer: pl.Trainer, pl_module: Samples) -> None:
-        """Raise one sentence if this cannot be measured here. Called before training or testing starts."""
-
     # ------------------------------------------------------------------ results
     def best(self, metric: str) -> dict[str, float]:
         """The entry of ``history`` with the best value of ``metric`` (full name, or a part of it such as ``fid``).

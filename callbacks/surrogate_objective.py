@@ -15,11 +15,11 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import Draws, log_metrics
+from lightning_gans.callbacks.probe import Asks, Draws, log_metrics
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, rng
 from lightning_gans.engine.batch import Batch
-from lightning_gans.engine.contract import Critic, require
+from lightning_gans.engine.contract import Critic
 from lightning_gans.engine.frozen import kept_buffers
 from lightning_gans.visualization.images import (
     FAKE_COLOUR,
@@ -32,7 +32,7 @@ from lightning_gans.visualization.images import (
 Curves = tuple[int, list[float], list[float], list[float]]  # step, s, conventional, surrogate
 
 
-class SurrogateObjective(Draws):
+class SurrogateObjective(Asks, Draws):
     r"""Draws the generator's objectives along the line on which a cycle has moved it.
 
     Of arXiv:2006.06900: with :math:`\theta_0` the generator before the first update of a cycle and :math:`\theta_1`
@@ -72,6 +72,7 @@ class SurrogateObjective(Draws):
     """
 
     place = "surrogate"
+    needs = Critic
 
     def __init__(
         self, every_n_steps: int = 1000, points: int = 21, reach: float = 2.0, dirpath: str | None = None
@@ -88,12 +89,10 @@ class SurrogateObjective(Draws):
         self.kept: dict[str, Tensor] = {}  # what the module keeps during the cycle
         self.history: list[Curves] = []
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the folder, and refuse one that cannot be written to, or a module without a surrogate."""
-        super().setup(trainer, pl_module, stage)
-        if stage != "fit":
-            return
-        module = require(pl_module, Critic, self)
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a module without a surrogate."""
+        super().on_fit_start(trainer, pl_module)
+        module: Any = pl_module
         if getattr(module, "ratio_clip", None) is None:
             raise ValueError(
                 f"SurrogateObjective: the module must clip ratios (PRCGAN with ratio_clip), got {type(module).__name__}"

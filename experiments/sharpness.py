@@ -4,6 +4,8 @@
 
 The original GAN with SAM at a distance rho for one player or both, on narrow modes, after equally many updates. Beside
 modes and quality stands what SAM is for: the largest eigenvalue of the Hessian of the discriminator's loss at the end.
+`--data Ring Grid Digits` adds handwritten digits, with the networks of `playing.image_game` and FID by a small
+classifier in place of the modes.
 """
 
 from __future__ import annotations
@@ -20,14 +22,15 @@ from torch.nn import functional as F
 
 from experiments import measures, page, playing
 from experiments.figures import COLOURS, tidy
+from experiments.sampling_cost import Judge
 from lightning_gans import GAN, networks
 from lightning_gans.callbacks import EMA
 from lightning_gans.compat.lightning import pl
-from lightning_gans.datamodules import Grid, Ring
-from lightning_gans.metrics import mode_coverage
+from lightning_gans.datamodules import Digits, Grid, Ring
 from lightning_gans.visualization.images import figure_image, new_figure
 
-DATA = {"Ring": Ring, "Grid": Grid}
+DATA = {"Ring": Ring, "Grid": Grid, "Digits": Digits}
+BATCH = {"Digits": 32}  # 256 of others
 WHERE = {"D": ("sam_d",), "G": ("sam_g",), "both": ("sam_d", "sam_g")}
 
 
@@ -52,21 +55,39 @@ def largest_eigenvalue(loss: Callable[[], Tensor], parameters: Sequence[nn.Param
     return value
 
 
+def pair(data: Any, width: int) -> tuple[nn.Module, nn.Module, int]:
+    """Networks, and the length of the noise; of images those of `playing.image_game`, an eighth as wide."""
+    if type(data).__name__ in playing.TOYS:
+        return networks.ToyGenerator(width=width), networks.ToyDiscriminator(width=width), 2
+    size: dict[str, Any] = {"shape": data.shape, "width": max(2, width // 8)}
+    return networks.DCGANGenerator(latent_dim=64, **size), networks.DCGANDiscriminator(norm="none", **size), 64
+
+
+def scores_of(data: str) -> dict[str, str]:
+    """What is in the table, by the name of its result."""
+    first = {"modes": "modes", "quality": "share near a mode"} if data in playing.TOYS else {"quality": "FID/lenet"}
+    return first | {"eigenvalue": "largest eigenvalue", "loss": "loss of D"}
+
+
 def play(data: Any, options: dict[str, float], seed: int, updates: int, width: int, samples: int) -> dict[str, Any]:
     """Train one GAN; its scores and the sharpness of its discriminator."""
+    judge = Judge(data)  # which may train a classifier
     pl.seed_everything(seed, verbose=False)
-    nets = networks.ToyGenerator(width=width), networks.ToyDiscriminator(width=width)
-    module = GAN(*nets, 2, loss="non_saturating", lr_g=1e-3, lr_d=1e-3, **options)  # type: ignore[arg-type]
+    module = GAN(*pair(data, width), loss="non_saturating", lr_g=1e-3, lr_d=1e-3, **options)  # type: ignore[arg-type]
     pl.Trainer(max_steps=updates, max_epochs=-1, logger=False, enable_checkpointing=False, accelerator="cpu",
                enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
                callbacks=[EMA(0.99)]).fit(module, datamodule=data)  # fmt: skip
-    found = mode_coverage(module.sample(samples, seed=seed), data.modes, 4 * data.std)
-    real = data.sample_exact(1000, torch.Generator().manual_seed(seed))
+    found, own = judge(module.sample(samples, seed=seed)), torch.Generator().manual_seed(seed)
+    if type(data).__name__ in playing.TOYS:
+        real = data.sample_exact(1000, own)
+    else:
+        images = data.reference("train")[0]
+        real = images[torch.randperm(len(images), generator=own)[:1000]].float() / 127.5 - 1
     with torch.no_grad():
-        fake = module.generator(torch.randn(1000, 2, generator=torch.Generator().manual_seed(seed)))
+        fake = module.generator(torch.randn(1000, module.latent_dim, generator=torch.Generator().manual_seed(seed)))
     d = module.discriminator
     loss = lambda: F.softplus(-d(real)).mean() + F.softplus(d(fake)).mean()  # noqa: E731
-    return {"failed": None, "modes": found.modes, "quality": found.high_quality, "loss": float(loss()),
+    return {"failed": None, **found, "loss": float(loss().detach()),
             "eigenvalue": largest_eigenvalue(loss, list(d.parameters()))}  # fmt: skip
 
 
@@ -78,7 +99,7 @@ def figure(found: dict[str, dict[str, list[dict[str, Any]]]]) -> Image.Image:
             axes.scatter([abs(r["eigenvalue"]) for r in results], [r["quality"] for r in results], color=colour, s=22,
                          label=name)  # fmt: skip
         axes.set_xscale("log")
-        tidy(axes, data, "largest eigenvalue of the Hessian of D's loss", "share of samples near a mode")
+        tidy(axes, data, "largest eigenvalue of the Hessian of D's loss", scores_of(data)["quality"])
         axes.legend(frameon=False, fontsize=7.5)
     return figure_image(sheet)
 
@@ -94,9 +115,15 @@ def main() -> None:
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     tables: list[str] = []
     for name in a.data:
-        data = DATA[name](batch_size=256)
-        tables += ["", f"## {name}: {len(data.modes)} modes", "", "| SAM | modes | share near a mode | largest "
-                   "eigenvalue | loss of D |", "|---|---|---|---|---|"]  # fmt: skip
+        data, told_by = DATA[name](batch_size=BATCH.get(name, 256)), scores_of(name)
+        title = f"{name}: {len(data.modes)} modes" if "modes" in told_by else name
+        tables += [
+            "",
+            f"## {title}",
+            "",
+            f"| SAM | {' | '.join(told_by.values())} |",
+            "|---" * (len(told_by) + 1) + "|",
+        ]
         for told, options in games.items():
             for seed in a.seeds:
                 path = (
@@ -105,10 +132,11 @@ def main() -> None:
                 made = partial(play, data, options, seed, a.updates, a.width, a.samples)
                 found.setdefault(name, {}).setdefault(told, []).append(playing.once(path, made))
             results = found[name][told]
-            cells = [measures.spread(float(r[k]) for r in results) for k in ("modes", "quality", "eigenvalue", "loss")]
+            cells = [measures.spread(float(r[key]) for r in results) for key in told_by]
             tables.append(f"| {told} | {' | '.join(cells)} |")
+    small = f" (Digits: DCGAN's networks of width {max(2, a.width // 8)}, batch 32)" if "Digits" in a.data else ""
     protocol = [
-        f"GAN, non-saturating, 3 layers of {a.width}, batch 256, Adam 1e-3 (0.5, 0.999), {a.updates} generator "
+        f"GAN, non-saturating, 3 layers of {a.width}, batch 256{small}, Adam 1e-3 (0.5, 0.999), {a.updates} generator "
         "updates, EMA 0.99 (SAM takes a second gradient for each update of its player)",
         f"scores of {a.samples} samples; near: within 4 standard deviations; eigenvalue: 20 power iterations on 1000 "
         "reals and 1000 fakes",

@@ -263,6 +263,13 @@ def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(re.search(rf"^{net} .*[\d,]+ parameters", plan, re.MULTILINE) for net in ("Generator", "Discriminator"))
 
 
+def test_a_dry_run_refuses_callbacks_that_do_not_fit_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of those that do not fit the model see test_text.py; what a run would refuse, no plan is printed for."""
+    told = refused(capsys, "fit", "--dry_run", "--trainer.callbacks+=GenerativeMetrics")
+    assert "GenerativeMetrics needs uint8 images" in told and told.endswith("for toy data use ModeCoverage.")
+    assert capsys.readouterr().out == ""
+
+
 def test_a_class_method_makes_a_network(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,6 +94,8 @@ def test_respacing() -> None:
         process.respaced(1001)
     with pytest.raises(ValueError, match="steps must divide the 1000 times of the schedule, got 300"):
         process.respaced(300, strided=True)
+    any_number = DDPM(DiffusionMLP((2,), 4, 1), (2,), steps=20, sampling_steps=7)
+    assert any_number.network_calls == 7 and any_number.steps_back.times.tolist() == [0, 3, 6, 10, 13, 16, 19]
 
 
 def test_one_step_is_from_pure_noise() -> None:

@@ -30,10 +30,11 @@ from experiments import (
     robust,
     samplers,
     sampling_cost,
+    sharpness,
     style_transfer,
 )
 from lightning_gans import RobustWGAN
-from lightning_gans.datamodules import MNIST, Blob, Contaminated, Grid, Ring, StackedMNIST
+from lightning_gans.datamodules import MNIST, Blob, Contaminated, Digits, Grid, Ring, StackedMNIST
 from lightning_gans.datamodules.downloaded import default_root
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.robust import robust_weights
@@ -458,7 +459,7 @@ EXPERIMENTS: dict[str, list[str]] = {
         *("--rollouts", "1", "--d_steps", "1", "--temperatures", "0.5", "1.0", "--updates", "2"),
     ],
     "modes_at_equal_time": ["--data", "Ring", "--seconds", "0.1", "--calls", "2", "--samples", "600"],
-    "sharpness": ["--data", "Ring", "--width", "8", "--rhos", "0.05"],
+    "sharpness": ["--data", "Ring", "Digits", "--width", "8", "--rhos", "0.05"],
     "exemplars": ["--samples", "100", "--each", "2", "--pool", "20", "--classifier_steps", "2"],
     "otdd_order": [
         *("--moments", "1", "2", "--width", "4", "--each", "12", "--items", "110", "--classifier_steps", "2"),
@@ -600,3 +601,12 @@ def test_a_technique_that_failed_once_is_ranked_last() -> None:
 
     played = {"a": lines(3.0, 99.0), "b": lines(5.0, 6.0), "c": lines(99.0)}
     assert convergence.ranked(played) == {"b": "1", "a": "2", "c": "3"}
+
+
+def test_sharpness_of_digits_is_told_beside_their_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharpness, "Judge", lambda data: lambda images: {"quality": float(len(images))})
+    told = sharpness.play(Digits(batch_size=8), {"sam_d": 0.05}, 1, 2, 16, 5)
+    assert list(sharpness.scores_of("Digits").values()) == ["FID/lenet", "largest eigenvalue", "loss of D"]
+    assert told["quality"] == 5 and told.keys() == {"failed", *sharpness.scores_of("Digits")}
+    assert all(math.isfinite(told[name]) for name in sharpness.scores_of("Digits"))
+    assert list(sharpness.scores_of("Ring")) == ["modes", "quality", "eigenvalue", "loss"]

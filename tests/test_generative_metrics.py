@@ -421,7 +421,7 @@ def test_a_diverged_generator_scores_nan() -> None:
     [
         ({"every_n_steps": 0}, "every_n_steps must be an integer >= 1, got 0"),
         ({"extractor": "vgg"}, "extractor must be one of inception, lenet, resnet, or a module, got 'vgg'"),
-        ({"metrics": ("fid", "ssim")}, "metrics must be some of fid, is, kid, prdc, got fid, ssim"),
+        ({"metrics": ("fid", "ssim")}, "metrics must be some of fid, is, kid, prdc, uniformity, got fid, ssim"),
         ({"num_fake": 1}, "num_fake must be an integer >= 2, got 1"),
         ({"split": "val"}, "split must be 'train' or 'test', got 'val'"),
         ({"metrics": ("is",), "num_fake": 5}, "is_splits must be at most num_fake=5, got 10"),
@@ -449,14 +449,14 @@ def test_bad_data() -> None:
 
 # ---------------------------------------------------------------------- several processes
 def _rank(rank: int, folder: Path) -> None:
-    metrics = flat(every_n_steps=10, num_fake=330, metrics=("fid", "prdc"))
+    metrics = flat(every_n_steps=10, num_fake=330, metrics=("fid", "prdc", "uniformity"))
     classifier = flat(every_n_steps=10, num_fake=330, extractor="lenet", metrics=("is",))
     fit(make_images("dcgan"), metrics, classifier, max_steps=1, devices=2, strategy="gan_ddp", default_root_dir=folder)
     torch.save([metrics.history, classifier.history], folder / f"rank{rank}.pt")
 
 
 def test_two_ranks_score_as_one_process(tmp_path: Path) -> None:
-    metrics = flat(num_fake=330, metrics=("fid", "prdc"))
+    metrics = flat(num_fake=330, metrics=("fid", "prdc", "uniformity"))
     classifier = flat(num_fake=330, extractor="lenet", metrics=("is",))
     fit(make_images("dcgan"), metrics, classifier, max_steps=1, default_root_dir=tmp_path / "one")
     two_ranks(_rank, tmp_path)
@@ -464,7 +464,10 @@ def test_two_ranks_score_as_one_process(tmp_path: Path) -> None:
         two = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
         assert two[0][0] == pytest.approx(metrics.history[0], rel=1e-6)
         assert two[1][0] == pytest.approx(classifier.history[0], rel=1e-6)
-    assert (tmp_path / "scores-flatten.jsonl").exists()
+    scores = json.loads((tmp_path / "scores-flatten.jsonl").read_text().splitlines()[0])
+    assert scores["protocol"]["uniformity_items"] == 330
+    parts = [scores[f"metrics/{name}/flatten"] for name in ("uniformity", "uniformity_real", "uniformity_gap")]
+    assert parts[2] == pytest.approx(parts[0] - parts[1], rel=1e-9) and parts[2] > 0.01  # untrained: all alike
 
 
 # ---------------------------------------------------------------------- mode coverage

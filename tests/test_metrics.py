@@ -34,6 +34,8 @@ from lightning_gans.metrics import (
     reverse_kl,
     tail_mass,
     to_uint8,
+    uniformity,
+    uniformity_gap,
     wasserstein1,
     weights_hash,
 )
@@ -202,7 +204,7 @@ def test_scores_are_repeatable_and_leave_the_global_generator_alone() -> None:
 
 def test_scores_refuse_what_they_cannot_use() -> None:
     real = normal(20, 4)
-    with pytest.raises(ValueError, match="metrics must be some of fid, is, kid, prdc, got fidd"):
+    with pytest.raises(ValueError, match="metrics must be some of fid, is, kid, prdc, uniformity, got fidd"):
         GenerativeScores(real, ("fidd",))
     with pytest.raises(ValueError, match="at least 6 reals, got 4"):
         GenerativeScores(real[:4])
@@ -211,6 +213,20 @@ def test_scores_refuse_what_they_cannot_use() -> None:
     with pytest.raises(ValueError, match="'is' needs an extractor with class logits"):
         GenerativeScores(real)(real)
     assert math.isnan(GenerativeScores(real, ("fid",))(real / 0)["fid"])
+
+
+def test_uniformity_of_fakes_beside_that_of_as_many_reals() -> None:
+    real, fake = normal(60, 4), normal(50, 4, seed=1)
+    scores = GenerativeScores(real, ("uniformity",), seed=3)
+    found = scores(fake)
+    assert list(found) == scores.names == ["uniformity", "uniformity_real", "uniformity_gap"]
+    chosen = torch.randperm(60, generator=torch.Generator().manual_seed(3))[:50]
+    told = [uniformity(fake), uniformity(real[chosen])]
+    assert list(found.values()) == [*told, told[0] - told[1]] == list(uniformity_gap(fake, real, seed=3))
+    assert scores(fake[:1].expand(50, -1))["uniformity"] == pytest.approx(0, abs=1e-12)
+    assert scores.uniformity_plan(50) == {"uniformity_items": 50, "uniformity_t": 2.0}
+    assert all(math.isnan(value) for value in scores(fake * (torch.arange(50) > 0)[:, None]).values())
+    assert GenerativeScores(real, ("fid",)).uniformity_plan(50) == {}
 
 
 # ---------------------------------------------------------------------- known distributions

@@ -43,6 +43,8 @@ def test_uniformity_knows_no_length_and_no_self() -> None:
     pairs = [float((x[i] / x[i].norm() - x[j] / x[j].norm()).square().sum()) for i in range(20) for j in range(i)]
     assert uniformity(x, 3.0) == pytest.approx(math.log(sum(math.exp(-3 * p) for p in pairs) / len(pairs)), rel=1e-12)
     assert uniformity(torch.ones(5, 3)) == 0
+    many = torch.nn.functional.normalize(doubles(1025, 4))  # more than a block, by one
+    assert uniformity(many) == pytest.approx(float((-2 * torch.pdist(many).square()).exp().mean().log()), rel=1e-12)
     assert alignment(x, 2 * x) == pytest.approx(0, abs=1e-20) and alignment(x, -x, 1.0) == pytest.approx(2)
 
 

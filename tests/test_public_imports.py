@@ -26,6 +26,10 @@ LINES = {
         "from lightning_gans.diagnostics import LatentDirections",
         "from lightning_gans.stages import fit_control",
     ],
+    "docs/scores.md": [
+        "from lightning_gans.datamodules import Digits",
+        "from lightning_gans.metrics import ClassifierExtractor, otdd_report, spectrum_gap, to_uint8",
+    ],
     "README.md, text": [
         "from lightning_gans.optim import ExtraAdam, ExtraSGD, OptimisticAdam, OptimisticSGD",
         "from lightning_gans.checkpoints import AtomicCheckpointIO",

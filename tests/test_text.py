@@ -713,6 +713,18 @@ def mle(updates: int) -> tuple[MLE, OracleText]:
     return model, data
 
 
+def test_a_users_own_grid_of_images_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = ["--data=MarkovText", "--data.one_hot=false", "--model=MLE", "--model.generator=LanguageModel"]
+    args += ["--trainer.max_steps=1", "--trainer.accelerator=cpu", "--trainer.devices=1", "--name=run"]
+    told = "SampleGrid needs a model that makes images or points, got MLE, whose samples are text."
+    with pytest.raises(SystemExit, match=re.escape(told)):
+        main(["fit", *args, "--trainer.callbacks+=SampleGrid", "--trainer.enable_progress_bar=false"])
+    assert not [path for path in Path("runs").rglob("*") if path.is_file()]
+    with pytest.raises(SystemExit, match=re.escape(told.replace("SampleGrid", "GenerativeMetrics"))):
+        main(["fit", *args, "--trainer.callbacks+=GenerativeMetrics", "--dry_run"])
+
+
 @pytest.mark.slow
 def test_four_epochs_on_the_oracle_and_the_sweep_that_passes_the_truth() -> None:
     """NLL_oracle alone ranks nothing: a mediocre model goes below the true text, made colder."""

@@ -20,6 +20,7 @@ from lightning_gans.cli import main
 from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.datamodules import Digits, Ring
 from lightning_gans.functional.conditional import conditional_call
+from lightning_gans.metrics import METRICS
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
 from lightning_gans.runs.card import card
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO
@@ -53,7 +54,8 @@ def test_scores_are_those_of_the_callback(digits: Digits, tmp_path: Path) -> Non
     """The same samples: by the callback in training, as a tensor, from files, and from arrays of two layouts."""
     torch.manual_seed(0)
     module = GAN(DCGANGenerator((1, 8, 8), 4, 4), DCGANDiscriminator((1, 8, 8), 4), 4)
-    scored = GenerativeMetrics(1, Means(), num_fake=100, num_real=300, at_start=False, kid_subset_size=50, is_splits=2)
+    options: Any = {"metrics": [*METRICS, "uniformity"], "num_real": 300, "kid_subset_size": 50, "is_splits": 2}
+    scored = GenerativeMetrics(1, Means(), num_fake=100, at_start=False, **options)
     trainer(max_steps=1, callbacks=[scored]).fit(module, digits)
     wanted = {k.removeprefix("metrics/"): v for k, v in scored.history[-1].items() if k != "step"}
     own = torch.Generator().manual_seed(0)
@@ -63,10 +65,11 @@ def test_scores_are_those_of_the_callback(digits: Digits, tmp_path: Path) -> Non
     np.savez(tmp_path / "nchw.npz", images.numpy())
     given: list[Any] = [images, tmp_path / "pngs", str(tmp_path / "nhwc.npz"), tmp_path / "nchw.npz"]
     for samples in given:
-        found = score_samples(samples, digits, Means(), num_real=300, kid_subset_size=50, is_splits=2)
+        found = score_samples(samples, digits, Means(), **options)
         assert found["scores"] == pytest.approx(wanted, rel=1e-6), samples
     protocol = found["protocol"]
     assert (protocol["reference_items"], protocol["fakes"], protocol["extractor"]) == (300, 100, "means")
+    assert protocol["uniformity_items"] == scored.protocol["uniformity_items"] == 100
     assert protocol["reference_hash"] == scored.protocol["reference_hash"]
     real = score_samples(digits.reference("train")[0], digits, Means(), ["fid"], split="test")
     assert list(real["scores"]) == ["fid/means-test"] and real["scores"]["fid/means-test"] < wanted["fid/means"] / 10

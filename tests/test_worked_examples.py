@@ -68,6 +68,22 @@ def test_text_gan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.slow
+def test_cascade(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = played("cascade", monkeypatch, "--vae=3", "--updates=3", "--ratio=3")
+    out = capsys.readouterr().out
+    assert [path.name for path in shown(out)] == ["samples.png"] and len(re.findall(r"FID/lenet [\d.]+\n", out)) == 3
+    assert found["gan"].global_step == found["vae"].global_step == 3 and len(found["ratio"].ratios) == 1
+
+
+@pytest.mark.slow
+def test_cascade_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Codes of the GAN make better images than those of the prior, and the ratio better ones still."""
+    played("cascade", monkeypatch)
+    prior, gan, corrected = map(float, re.findall(r"FID/lenet ([\d.]+)", capsys.readouterr().out))
+    assert corrected < gan < 0.8 * prior
+
+
+@pytest.mark.slow
 def test_own_images_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     found = played("own_images", monkeypatch)
     card = (found["run"] / "checkpoints" / "last.md").read_text()

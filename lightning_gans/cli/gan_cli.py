@@ -176,7 +176,8 @@ class GANCLI(pl_cli.LightningCLI):
             self.trainer_defaults = {k: v for k, v in self.trainer_defaults.items() if k != "callbacks"}
         trainer: Any = super().instantiate_trainer(**kwargs)
         if getattr(self.datamodule, "vocabulary", None) is not None:
-            trainer.callbacks = [_for_text(callback) for callback in trainer.callbacks]
+            grid = self.config_init[self.subcommand]["grid"]  # ours; a user's own is refused
+            trainer.callbacks = [_for_text(grid) if callback is grid else callback for callback in trainer.callbacks]
         if not any(isinstance(callback, gan_callbacks.Rates) for callback in trainer.callbacks):
             trainer.callbacks.insert(0, gan_callbacks.Rates())
         if self.subcommand == "fit":
@@ -191,7 +192,7 @@ class GANCLI(pl_cli.LightningCLI):
         """Print the plan if that is all that was asked for; else say where the run goes."""
         self._place_loggers(None)  # not in config.yaml, which another run may start from
         if self.options["dry_run"]:
-            print(plan(self.model, self.datamodule, self.options, self.run_dir))
+            print(plan(self.model, self.datamodule, self.options, self.run_dir, self.trainer.callbacks))
             raise SystemExit(0)
         if self.options["fast"]:
             go_fast(self.model, self.trainer.strategy.root_device, self.options["trainer"].get("benchmark") is None)
@@ -393,10 +394,8 @@ def go_fast(model: Any, device: torch.device, benchmark: bool = True) -> None:
     model.cuda_graphs = True
 
 
-def _for_text(callback: Any) -> Any:
+def _for_text(callback: gan_callbacks.SampleGrid) -> gan_callbacks.SampleText:
     """The one in place of a grid of images, where the data are text."""
-    if not isinstance(callback, gan_callbacks.SampleGrid):
-        return callback
     every = None if callback.off else callback.every_n_steps
     return gan_callbacks.SampleText(every, seed=callback.seed, dirpath=callback.dirpath)
 

@@ -6,6 +6,7 @@ import copy
 import os
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,43 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_gans.callbacks.probe import Asks
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.engine import rng
 from lightning_gans.engine.module import GenerativeModule
 
 
-def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Path, steps: int = 3) -> str:
-    """The resolved plan of a run: shapes, parameters, batches, and time and memory measured over a few real steps."""
+class Checks(callbacks.Callback):
+    """Has callbacks refuse what they would refuse where a fit starts, but does nothing else with them."""
+
+    def __init__(self, asking: Sequence[Any]) -> None:
+        self.asking = [callback for callback in asking if isinstance(callback, Asks)]
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Of the model."""
+        for callback in self.asking:
+            callback.on_fit_start(trainer, pl_module)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Of the data."""
+        for callback in self.asking:
+            with rng.untouched():
+                callback.check(trainer, pl_module)
+
+
+def plan(
+    model: GenerativeModule,
+    data: GANDataModule,
+    options: Any,
+    run_dir: Path,
+    asking: Sequence[Any] = (),
+    steps: int = 3,
+) -> str:
+    """The resolved plan of a run: shapes, parameters, batches, and time and memory measured over a few real steps.
+
+    Callbacks of the run (``asking``) that do not fit the model or the data refuse them, as they would in the run.
+    """
     trial, phases = copy.deepcopy(model), _phases(model)
     clock: list[tuple[str, float]] = []
     if hasattr(trial, "phases"):
@@ -39,8 +69,8 @@ def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Pa
     played = [name for name, n in phases.items() if n != 0]
     length = len(played) * (steps + 1)
     trainer = pl.Trainer(max_steps=length, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                         enable_model_summary=False, devices=1, limit_val_batches=0, callbacks=[Clock()],
-                         **trainer_options)  # fmt: skip
+                         enable_model_summary=False, devices=1, limit_val_batches=0,
+                         callbacks=[Checks(asking), Clock()], **trainer_options)  # fmt: skip
     trainer.fit(trial, datamodule=data)
     seconds = dict.fromkeys(phases, 0.0)
     for name in played:

@@ -7,6 +7,7 @@ torchmetrics lacks, are ours. Everything is computed in float64.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -19,8 +20,10 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from lightning_gans import checks
+from lightning_gans.metrics.uniformity import uniformity_gap
 
-METRICS = ("fid", "is", "kid", "prdc")
+METRICS = ("fid", "is", "kid", "prdc")  # that are computed where none are named
+_KNOWN = (*METRICS, "uniformity")
 _ROWS = 1024  # rows of a distance matrix that are held at once
 
 
@@ -256,12 +259,13 @@ class GenerativeScores:
 
     Args:
         real: (N, F) features of the reference.
-        metrics: which of ``fid``, ``is``, ``kid`` and ``prdc`` (precision, recall, density, coverage); IS and KID
-            with their standard deviations over parts and subsets (``is_std``, ``kid_std``).
+        metrics: which of ``fid``, ``is``, ``kid``, ``prdc`` (precision, recall, density, coverage) and ``uniformity``
+            (with ``uniformity_real``, of as many reals, and ``uniformity_gap``: `uniformity_gap`; NaN where features
+            have length 0); IS and KID with their standard deviations over parts and subsets (``is_std``, ``kid_std``).
         is_splits: number of parts of the inception score; its mean over them is the score.
         kid_subsets: number of random subsets over which KID is averaged.
         kid_subset_size: samples in each; lowered to the number at hand, and to one subset if that is all there are.
-        seed: of the order for the IS parts and of the KID subsets.
+        seed: of the order for the IS parts, of the KID subsets, and of the choice of as many reals as fakes.
 
     Raises:
         ValueError: an unknown metric, or too few samples.
@@ -320,6 +324,7 @@ class GenerativeScores:
         """Names of the scores, in order."""
         parts: dict[str, tuple[str, ...]] = {"is": ("is", "is_std"), "kid": ("kid", "kid_std")}
         parts |= {"prdc": ("precision", "recall", "density", "coverage")}
+        parts |= {"uniformity": ("uniformity", "uniformity_real", "uniformity_gap")}
         return [name for metric in self.metrics for name in parts.get(metric, (metric,))]
 
     def caveats(self, num_fake: int) -> list[str]:
@@ -364,12 +369,22 @@ class GenerativeScores:
         self._prdc.update(fake, real=False)
         return {name: float(value) for name, value in self._prdc.compute().items()}
 
+    def _compute_uniformity(self, fake: Tensor, logits: Tensor | None) -> dict[str, float]:
+        nowhere = any(bool((x == 0).all(1).any()) for x in (fake, self.real))  # on the sphere
+        values = [math.nan] * 3 if nowhere else uniformity_gap(fake, self.real, seed=self.seed)
+        return dict(zip(("uniformity", "uniformity_real", "uniformity_gap"), values))
+
+    def uniformity_plan(self, num_fake: int) -> dict[str, Any]:
+        """What the protocol tells of uniformity, which depends on the number of samples; nothing if it is not asked."""
+        asked = "uniformity" in self.metrics
+        return {"uniformity_items": min(num_fake, len(self.real)), "uniformity_t": 2.0} if asked else {}
+
 
 def check_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
     """The metrics as a tuple; ValueError for none or an unknown one."""
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    if not names or set(names) - set(METRICS):
-        raise ValueError(f"metrics must be some of {', '.join(METRICS)}, got {', '.join(map(str, names)) or 'none'}.")
+    if not names or set(names) - set(_KNOWN):
+        raise ValueError(f"metrics must be some of {', '.join(_KNOWN)}, got {', '.join(map(str, names)) or 'none'}.")
     return names
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from lightning_gans import checks
 
+_ROWS = 1024  # of a distance matrix that are held at once
+
 
 class UniformityGap(NamedTuple):
     """Uniformity of fakes, of as many reals, and the first minus the second.
@@ -57,8 +59,11 @@ def uniformity(features: Tensor, t: float = 2.0) -> float:
     (-4.0, -8.0)
     """
     checks.positive(t=t)
-    exponents = -t * torch.pdist(_on_sphere("features", features, 2)).square()
-    return float(exponents.logsumexp(0)) - math.log(len(exponents))
+    x, parts = _on_sphere("features", features, 2), []
+    for start in range(0, len(x), _ROWS):  # all at once are gigabytes for 10,000 samples
+        distances = torch.cdist(x[start : start + _ROWS], x[start:])
+        parts.append((-t * distances[torch.ones_like(distances, dtype=torch.bool).triu(1)].square()).logsumexp(0))
+    return float(torch.stack(parts).logsumexp(0)) - math.log(len(x) * (len(x) - 1) / 2)
 
 
 def uniformity_gap(fake: Tensor, real: Tensor, t: float = 2.0, seed: int = 0) -> UniformityGap:

@@ -56,7 +56,9 @@ class DDPM(Walks):
         steps: T >= 2.
         schedule: "cosine" or "linear".
         variance: of a step back: beta ("fixed_large"), that of the posterior ("fixed_small"), "learned" between them.
-        sampling_steps: network calls for a sample, at most T; None for T.
+        sampling_steps: network calls for a sample, at most T; None for T. Any number: times are spread evenly over the
+            schedule and rounded. Every k-th one, as DDIM's code takes them, is ``Diffusion.respaced(strided=True)`` of
+            ``functional.diffusion``, which refuses a number that does not divide T.
         eta: None for ancestral steps, >= 0 for DDIM's.
         clip: the predicted sample is clipped to [-1, 1]; None: if samples are images (C, H, W).
         loss_aware: times of a large loss are trained more often (`LossAwareTimes`), with weights that keep the mean.

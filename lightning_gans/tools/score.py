@@ -51,7 +51,7 @@ def score_samples(
         data: the data set that is the reference.
         extractor: ``inception``, which the canonical scores are taken with; ``lenet`` or ``resnet``, a small
             classifier trained on the data set at first use; or a module from uint8 images (N, C, H, W) to features.
-        metrics: some of ``fid``, ``is``, ``kid``, ``prdc``.
+        metrics: some of ``fid``, ``is``, ``kid``, ``prdc``, ``uniformity`` (`metrics.GenerativeScores`).
         split: of the data that is the reference; "all" is both. Of `Images`, "train" is without its ``test_share``.
         num_real: size of the reference, drawn at random; None = all of the split.
         batch_size: images per forward pass.
@@ -112,7 +112,7 @@ def score_samples(
         "fakes_labels": "as the samples have them", "fakes_hash": content_hash(fake),
         "images": "uint8", "features_dtype": "float32", "scores_dtype": "float64", "seed": seed,
         "is_splits": is_splits, "kid_subsets": subsets, "kid_subset_size": size,
-        "caveats": scorer.caveats(len(fake)),
+        **scorer.uniformity_plan(len(fake)), "caveats": scorer.caveats(len(fake)),
     }  # fmt: skip
     name = net.name if split == "train" else f"{net.name}-{split}"
     return {"scores": {f"{k}/{name}": float(v) for k, v in scores.items()}, "protocol": protocol}
