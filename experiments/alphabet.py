@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 
 from experiments import figures, measures, page, playing
 from lightning_gans import datamodules
+from lightning_gans.datamodules.text import letters as cleaned
 from lightning_gans.metrics import TextScores
 from lightning_gans.runs.atomic import write_text
 
@@ -32,7 +32,7 @@ def reference_lines(letters: bool = False) -> list[str]:
     """The language reference that comes with Python, a topic a line, as it is or its letters, in lower case, alone."""
     topics = importlib.import_module("pydoc_data.topics").topics
     lines = [topics[name] for name in sorted(topics)]
-    return [" ".join((re.sub("[^a-z]+", " ", line.lower()) if letters else line).split()) for line in lines]
+    return [" ".join((cleaned(line) if letters else line).split()) for line in lines]
 
 
 def corpus(alphabet: str, length: int, a: argparse.Namespace) -> list[Any]:

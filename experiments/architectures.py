@@ -99,7 +99,8 @@ def map_of(found: dict[str, list[playing.Result]], rows: list[str], columns: lis
 def main() -> None:
     """Play, print, write."""
     p = page.parser(
-        __doc__, data="Digits", updates=1000, deep_updates=300, width=16, rate=1e-3, deep_rate=1e-3, success=100.0,
+        __doc__, playing.IMAGES, data="Digits", updates=1000, deep_updates=300, width=16, rate=1e-3,
+        deep_rate=1e-3, success=100.0,
         architectures=list(ARCHITECTURES), objectives=list(OBJECTIVES),
     )  # fmt: skip
     arguments = p.parse_args()

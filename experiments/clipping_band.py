@@ -78,7 +78,7 @@ def draw(found: Mapping[str, Sequence[playing.Result]]) -> Image.Image:
 def main() -> None:
     """Play, print, write."""
     thresholds = [0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0]
-    p = page.parser(__doc__, thresholds=thresholds, data="Ring", depth=12, width=64, updates=600)
+    p = page.parser(__doc__, playing.TOYS, thresholds=thresholds, data="Ring", depth=12, width=64, updates=600)
     arguments = p.parse_args()
     play: dict[str, Any] = {
         "watch": [["GradientNorms", {"every_n_steps": 20, "inputs": False}]],

@@ -212,7 +212,9 @@ def write_page(lines: list[Line], arguments: Any) -> None:
 
 def main() -> None:
     """Play until the hours are over or nothing is missing; write the page."""
-    p = page.parser(__doc__, data="MNIST", minutes=15.0, hours=8.0, width=16, batch_size=32, num_fake=5000)
+    p = page.parser(
+        __doc__, playing.IMAGES, data="MNIST", minutes=15.0, hours=8.0, width=16, batch_size=32, num_fake=5000
+    )
     p.add_argument("--only", nargs="+", default=list(TECHNIQUES), choices=list(TECHNIQUES))
     p.set_defaults(out=Path("docs/results/mnist.md"), jobs=1)
     arguments = p.parse_args()

@@ -38,7 +38,7 @@ def refusal(norm: str, arguments: Any) -> str | None:
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, data="MNIST", updates=800, width=16, rate=1e-3)
+    p = page.parser(__doc__, playing.IMAGES, data="MNIST", updates=800, width=16, rate=1e-3)
     arguments = p.parse_args()
     refused = {norm: said for norm in KINDS if (said := refusal(norm, arguments)) is not None}
     games = {norm: game(norm, arguments) for norm in KINDS if norm not in refused}

@@ -23,7 +23,12 @@ MLP: dict[str, Any] = {
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, data=["Ring", "Grid", "MNIST", "MNIST, MLP"], updates=800)
+    p = page.parser(
+        __doc__,
+        (*playing.TOYS, *playing.IMAGES, "MNIST, MLP"),
+        data=["Ring", "Grid", "MNIST", "MNIST, MLP"],
+        updates=800,
+    )
     arguments = p.parse_args()
     tables: list[str] = []
     panels: dict[str, dict[str, list[playing.Result]]] = {}

@@ -56,7 +56,9 @@ def games(data: str, arguments: Any) -> dict[str, playing.Game]:
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, data=["Ring", "Grid"], updates=2000, start_updates=1500, rate=1e-3)
+    p = page.parser(
+        __doc__, (*playing.TOYS, *playing.IMAGES), data=["Ring", "Grid"], updates=2000, start_updates=1500, rate=1e-3
+    )
     arguments = p.parse_args()
     tables: list[str] = []
     panels: dict[str, dict[str, list[playing.Result]]] = {}

@@ -296,7 +296,8 @@ def found_by(result: playing.Result, method: str) -> dict[str, Any]:
 def main() -> None:
     """Play, print, write."""
     p = page.parser(
-        __doc__, data=["Factors", "Digits"], techniques=["dcgan", "sn_gan", "wgan_gp"], updates=400, width=16,
+        __doc__, ("Factors", "Digits", "MNIST"), data=["Factors", "Digits"],
+        techniques=["dcgan", "sn_gan", "wgan_gp"], updates=400, width=16,
         batch_size=32, latent_dim=16, directions=16, steps=800, rate=1e-3, told=0.9, dropout=0.2, shifts=[6.0, 2.0],
     )  # fmt: skip
     arguments = p.parse_args()

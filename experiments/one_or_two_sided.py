@@ -67,7 +67,9 @@ def quality(data: str) -> measures.Columns:
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, data=["Ring", "Grid", "MNIST"], updates=800, weights=[0.1, 10.0])
+    p = page.parser(
+        __doc__, (*playing.TOYS, *playing.IMAGES), data=["Ring", "Grid", "MNIST"], updates=800, weights=[0.1, 10.0]
+    )
     arguments = p.parse_args()
     tables: list[str] = []
     everything: dict[str, list[playing.Result]] = {}

@@ -76,7 +76,13 @@ def panel(found: dict[str, dict[str, list[float]]], optimizers: list[str]) -> Im
 def main() -> None:
     """Play, print, write."""
     p = page.parser(
-        __doc__, data=["Gaussian1D", "Ring"], updates=1000, width=64, std=0.0316228, optimizers=list(OPTIMIZERS)
+        __doc__,
+        ("Gaussian1D", *playing.TOYS),
+        data=["Gaussian1D", "Ring"],
+        updates=1000,
+        width=64,
+        std=0.0316228,
+        optimizers=list(OPTIMIZERS),
     )
     arguments = p.parse_args()
     tables: list[str] = []

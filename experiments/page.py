@@ -13,17 +13,16 @@ from PIL import Image
 
 from benchmarks.recipes import given, header
 from experiments.playing import Result
-from lightning_gans import datamodules
 from lightning_gans.runs.atomic import write_text
 from lightning_gans.visualization.images import save_image_atomic
 
 
-def parser(doc: str | None, known: Collection[str] = (), **defaults: Any) -> argparse.ArgumentParser:
+def parser(doc: str | None, known: Collection[str] | None = None, **defaults: Any) -> argparse.ArgumentParser:
     """What every experiment can be told.
 
     Args:
         doc: what it is about.
-        known: names that ``data`` may have; those of all data modules where none are given.
+        known: names that ``data`` may have.
         defaults: of its own options.
     """
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -35,8 +34,7 @@ def parser(doc: str | None, known: Collection[str] = (), **defaults: Any) -> arg
         many: dict[str, Any] = {"nargs": "+"} if isinstance(default, list) else {}
         kind = type(default[0] if isinstance(default, list) else default)
         if name == "data":
-            own = default if isinstance(default, list) else [default]
-            many |= {"choices": known or sorted({*datamodules.__all__, *own}), "metavar": "NAME"}
+            many |= {"choices": known, "metavar": "NAME"}
         made.add_argument(f"--{name}", type=kind, default=default, **many)
     return made
 

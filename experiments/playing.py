@@ -38,6 +38,7 @@ from lightning_gans.runs.atomic import replacing, write_text
 Game = dict[str, Any]
 Result = dict[str, Any]
 TOYS = ("Ring", "Grid")
+IMAGES = ("Digits", "MNIST", "FashionMNIST", "CIFAR10")
 TEXTS = ("MarkovText",)
 LINES = ("Gaussian1D", "PointMass", "RareTail1D")
 
@@ -401,7 +402,8 @@ def _digests(path: Any) -> Any:
     """Of a file, or of each of several; anything else as it is."""
     if isinstance(path, list):
         return [_digests(part) for part in path]
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if os.path.isfile(path) else path
+    found = isinstance(path, str) and os.path.isfile(path)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if found else path
 
 
 def _slug(name: str) -> str:

@@ -80,7 +80,7 @@ def objectives(panels: dict[str, Sequence[playing.Result]]) -> Image.Image:
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, data=["Ring", "Grid", "MNIST"], updates=3000, rate=1e-3)
+    p = page.parser(__doc__, (*playing.TOYS, *playing.IMAGES), data=["Ring", "Grid", "MNIST"], updates=3000, rate=1e-3)
     arguments = p.parse_args()
     tables: list[str] = []
     panels: dict[str, dict[str, list[playing.Result]]] = {}

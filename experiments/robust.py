@@ -208,7 +208,8 @@ def label(fraction: float, method: str) -> str:
 def main() -> None:
     """Play, print, write."""
     p = page.parser(
-        __doc__, data=["Ring", "Digits"], fractions=[0.0, 0.05, 0.2], presumed=0.05, updates=1000, width=64,
+        __doc__, ("Ring", "Digits", "MNIST"), data=["Ring", "Digits"], fractions=[0.0, 0.05, 0.2],
+        presumed=0.05, updates=1000, width=64,
         image_updates=400, image_width=16, rate=1e-3, w_every=20,
     )  # fmt: skip
     arguments = p.parse_args()

@@ -372,7 +372,8 @@ def tail_figure(drawn: Mapping[str, Tensor]) -> Image.Image:
 def main() -> None:
     """Play, print, write."""
     p = page.parser(
-        __doc__, data=["Digits"], techniques=list(IMAGES), updates=[3000, 20_000], width=64, rate=1e-3, samples=5_000,
+        __doc__, ("Digits", "MNIST", "CIFAR10"), data=["Digits"], techniques=list(IMAGES),
+        updates=[3000, 20_000], width=64, rate=1e-3, samples=5_000,
         real=10_000, chain=100, chains=[10, 30, 300], langevin=200, gammas=[-4.0, -2.0, 2.0],
         percentiles=[50.0, 80.0, 95.0], burn_ins=[100, 1000], keep=4000, dearest=300.0,
         image_updates=400, image_width=16, image_real=1500, image_chain=100, image_langevin=50, image_keep=1000,

@@ -74,7 +74,7 @@ def near(result: playing.Result, when: int, reach: int = 2) -> float:
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, data=["Digits"], updates=1200)
+    p = page.parser(__doc__, ("Digits", "MNIST"), data=["Digits"], updates=1200)
     p.add_argument("--width", type=int, default=32)
     arguments = p.parse_args()
     tables: list[str] = []

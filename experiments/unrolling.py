@@ -32,7 +32,9 @@ def game(k: int, first_order: bool, arguments: Any, times: int = 1) -> playing.G
 
 def main() -> None:
     """Play, print, write."""
-    p = page.parser(__doc__, data="Ring", updates=2000, width=64, ks=[1, 2, 5, 10], rate_g=1e-3, rate_d=1e-4, times=13)
+    p = page.parser(
+        __doc__, playing.TOYS, data="Ring", updates=2000, width=64, ks=[1, 2, 5, 10], rate_g=1e-3, rate_d=1e-4, times=13
+    )
     arguments = p.parse_args()
     games = {"K = 0": game(0, False, arguments)}
     for first_order in (False, True):

@@ -39,13 +39,19 @@ import pytest
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.fsync = lambda descriptor: None  # waits for the disk, which only a power cut could tell (see test_atomic.py)
+
+
+def stack_of_names(context: int = 1) -> list[inspect.FrameInfo]:
+    """``inspect.stack`` without the lines of code."""
+    frames = traceback.walk_stack(sys._getframe(1))
+    return [inspect.FrameInfo(f, f.f_code.co_filename, n, f.f_code.co_name, None, None) for f, n in frames]
+
+
 # Lightning reads what all installed packages say of themselves for every Trainer.
 importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 # It looks through the stack for the name of a file whenever a checkpoint is loaded, and torch keeps the stack of each
 # seed that it gives to devices which are not there; both read the lines of code of all frames.
-inspect.stack = lambda *_: [
-    inspect.FrameInfo(f, f.f_code.co_filename, n, "", None, None) for f, n in traceback.walk_stack(None)
-]
+inspect.stack = stack_of_names
 traceback.format_stack = lambda *_, **__: []
 # jsonargparse reads the same docstrings for the options of every command.
 docstring_parser.parse = functools.cache(docstring_parser.parse)

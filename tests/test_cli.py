@@ -25,7 +25,6 @@ from torch import nn
 from lightning_gans import GAN, WGANGP, GANModule, checks
 from lightning_gans.cli import GANCLI, main, shortcuts
 from lightning_gans.cli.gan_cli import command, go_fast
-from lightning_gans.cli.parsing import Parser
 from lightning_gans.cli.plan import duration
 from lightning_gans.compat import shell
 
@@ -239,15 +238,6 @@ def test_copies_of_configurations() -> None:
     assert copy == shortcuts._COPIED(given, {"c"}) and copy.as_dict() == {"a": {"items": [{"b": 1}]}}
     copy["a"]["items"][0].b = 3
     assert given.as_dict() == {"a": {"items": [{"b": 1}]}, "c": 2} == shortcuts._copied(given).as_dict()
-
-
-def test_numbers_that_are_none_are_told_by_who_knows_the_range() -> None:
-    """``nan`` is read as a number, as ``.nan`` is, unless a name is asked for."""
-    parser = Parser()
-    for name, kind in (("a", float), ("b", float | None), ("c", str | None)):
-        parser.add_argument(f"--{name}", type=kind, default=None)
-    found = parser.parse_args(["--a=-inf", "--b", "NaN", "--c", "nan"])
-    assert found.a == -float("inf") and found.b != found.b and found.c == "nan"
 
 
 def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -505,14 +505,15 @@ def test_from_beginning_to_end(name: str, tmp_path: Path, monkeypatch: pytest.Mo
 WITH_DATA = [n for n in (*EXPERIMENTS, "convergence") if "data=" in (ROOT / "experiments" / f"{n}.py").read_text()]
 
 
+@pytest.mark.parametrize("data", ["Rng", "PyDocText"])
 @pytest.mark.parametrize("name", WITH_DATA)
 def test_a_data_set_that_it_does_not_know_is_one_sentence(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, data: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", "--data", "Rng"])
+    monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", "--data", data])
     with pytest.raises(SystemExit):
         importlib.import_module(f"experiments.{name}").main()
-    assert "argument --data: invalid choice: 'Rng'" in capsys.readouterr().err
+    assert f"argument --data: invalid choice: '{data}'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -688,10 +688,7 @@ def test_a_run_from_fit_to_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[s
     curve = temperature_sweep(model, MarkovText(), [0.5, 1.0], 60)["curve"]
     assert [float(row["nll_gen"]) for row in rows] == pytest.approx([point["nll_gen"] for point in curve], rel=1e-6)
     for wrong, told in (
-        (
-            ["predict", "--ckpt_path", str(run), "--temperature", "nan"],
-            "temperature must be a finite number > 0, got nan",
-        ),
+        (["predict", "--ckpt_path", str(run), "--temperature=-1"], "temperature must be a finite number > 0, got -1"),
         (["sweep", "--ckpt_path", str(run), "--temperatures", "0"], "temperature must be a finite number > 0, got 0.0"),
         (["sweep", "--ckpt_path", str(tmp_path)], "--ckpt_path must be a run or lie in one"),
         (["sweep", "--ckpt_path", str(run), "--out", "a.json"], "--out must be a CSV file, beside which the .json"),

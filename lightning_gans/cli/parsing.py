@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import jsonargparse._loaders_dumpers
 import jsonargparse._typehints
 import yaml
 from torch import nn
@@ -294,18 +293,6 @@ def _by_name(cls: Any, name: str) -> str:
     return _RESOLVE(cls, name)  # none, several, or an odd one, of which it tells
 
 
-def _numbers() -> None:
-    """``nan``, ``inf`` and ``-inf`` are numbers, as to Python, so that they are refused by who knows the range.
-
-    YAML writes ``.nan``, which nobody types.
-    """
-    if loader := getattr(jsonargparse._loaders_dumpers, "get_yaml_default_loader", None):
-        loader().add_implicit_resolver(
-            "tag:yaml.org,2002:float", re.compile(r"[-+]?(nan|inf)$", re.IGNORECASE), [*"niNI-+"]
-        )
-
-
-_numbers()
 _DISCARD = jsonargparse._typehints.discard_init_args_on_class_path_change
 jsonargparse._typehints.discard_init_args_on_class_path_change = _own_defaults
 _RESOLVE = instead("resolve_class_path_by_name", _by_name, jsonargparse._typehints)

@@ -127,7 +127,7 @@ class Sampling(pl.LightningModule):
             if generator is not None:
                 raise ValueError(f"seed must be None where a generator is given, got {seed!r}.")
             generator = torch.Generator().manual_seed(seed)
-        parameter = next(self.network.parameters(), torch.empty(0))  # a formula has none
+        parameter = next(self.network.parameters(), torch.empty(0, device=self.device))  # a formula has none
         z = torch.randn(n, *self.noise_shape, generator=generator, dtype=parameter.dtype).to(parameter.device)
         if labels is None and self.num_classes is not None:
             labels = self.draw_labels(n, generator)

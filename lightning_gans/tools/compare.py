@@ -165,7 +165,7 @@ def _notes(entries: Sequence[Entry], scores: Sequence[str]) -> Iterator[str]:
     records = [record for entry in entries for record in entry.records]
     for label in dict.fromkeys(label for r in records for label in r.protocols):
         protocols = [record.protocols[label] for record in records if label in record.protocols]
-        keys = {k for p in protocols for k in p if any(p.get(k) != q.get(k) for q in protocols)}
+        keys = {k for p in protocols for k in p if any(k in q and p[k] != q[k] for q in protocols)}
         if keys:
             yield f"Scores of {label} were not measured alike ({', '.join(sorted(keys))}): compare them with care."
     if any(SECONDS not in record.curves for record in records):
@@ -184,7 +184,8 @@ def _differing(entries: Sequence[Entry]) -> Iterator[list[str]]:
     for key in dict.fromkeys(key for config in known for key in config):
         values = [config.get(key) for config in known]
         if not key.startswith(_OWN) and any(value != values[0] for value in values):
-            yield [key.replace("init_args.", ""), *(UNKNOWN if value is None else str(value) for value in values)]
+            told = (UNKNOWN if value is None else str(value) for value in values)
+            yield [key.replace("init_args.", ""), *(t if len(t) <= 40 else f"{t[:37]}..." for t in told)]
 
 
 def _run_row(entry: Entry) -> list[str]:
@@ -276,6 +277,10 @@ def _flat(config: Any, where: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(config, Mapping):
         for key, value in config.items():
             yield from _flat(value, f"{where}.{key}".lstrip("."))
+    elif isinstance(config, list) and all(isinstance(part, Mapping) and "class_path" in part for part in config):
+        for i, part in enumerate(config):  # of several of one class the places are told
+            names = [str(other["class_path"]).rpartition(".")[2] for other in config]
+            yield from _flat(part, f"{where}.{names[i]}" + (f"-{i + 1}" if names.count(names[i]) > 1 else ""))
     else:
         yield where, config
 
