@@ -225,7 +225,7 @@ def test_data_in_double_precision_name_their_cure() -> None:
         ("empty", [], r"samples empty: b\.png cannot be read \(no picture of a known kind\)"),
         ("broken.npz", [], r"samples broken\.npz must be a sound \.npz file of numbers, got another or a truncated"),
         ("cut", ["--batch_size=0"], "batch_size must be an integer >= 1, got 0"),
-        ("cut", ["--metrics=[fad]"], "metrics must be some of fid, is, kid, prdc, got fad"),
+        ("cut", ["--metrics=[fad]"], "metrics must be some of fid, is, kid, prdc, uniformity, got fad"),
         ("cut", ["--kid_subset_size=1"], "kid_subset_size must be an integer >= 2, got 1"),
         ("cut", ["--device=abacus"], r"device must be one that torch has here, got 'abacus' \(Expected one of cpu"),
         ("cut", ["--device=cuda"], "device must be 'cpu' where there is no CUDA, got 'cuda'"),
