@@ -32,7 +32,7 @@ from lightning_gans.visualization.images import figure_image, new_figure
 
 NS = (2, 3, 4, 5)
 METRICS = ("bleu", "self_bleu", "copied")
-SYSTEMS = ("maximum likelihood", "RelGAN", "SeqGAN", "LeakGAN")
+SYSTEMS = ("maximum likelihood", "RelGAN", "WGAN-GP", "PRC-GAN, both", "SeqGAN", "LeakGAN")
 
 
 class Curves(pl.Callback):
@@ -145,6 +145,7 @@ def main() -> None:
         f"of a seed; from there {a.updates} generator updates each; the rest as on the page of the oracle: "
         f"{a.rollouts} rollouts, {a.d_steps} updates of D (2 x {a.filters} filters) per update of G, before that "
         f"{a.before * a.d_steps} of D alone; RelGAN with 8 representations, Adam {a.rel_rate:g}",
+        oracle.prc_told(a),
         *([oracle.leak_told(a)] if a.leak else []),
         f"scores of {a.samples:,} texts, the same noise at all temperatures; BLEU: nltk's method 1, mean over texts, "
         "all held-out sentences as references; self-BLEU: each text against the others, itself left out; words parted "
