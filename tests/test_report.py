@@ -24,6 +24,7 @@ from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.cli import main
 from lightning_gans.compat.lightning import callbacks as pl_callbacks
 from lightning_gans.compat.shell import python
+from lightning_gans.runs.card import best_entry
 from lightning_gans.runs.record import HIGHER_IS_BETTER, read_record
 from lightning_gans.tools.compare import compare
 from lightning_gans.tools.report import report
@@ -103,6 +104,17 @@ def test_scores_of_which_more_is_better() -> None:
     kinds = [vars(callbacks)[name] for name in callbacks.__all__]
     kinds = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, ScoreCallback)]
     assert len(kinds) >= 3 and {name for kind in kinds for name in kind.higher_is_better} == HIGHER_IS_BETTER
+
+
+def test_a_gap_with_a_sign_is_best_at_nothing(tmp_path: Path) -> None:
+    """More crowded than real samples (above 0) is no better than spread out (below)."""
+    rows = [(1, -0.5), (2, 0.4), (3, 0.1), (4, -0.2)]
+    name = "metrics/uniformity_gap/lenet"
+    (tmp_path / "metrics.csv").write_text("\n".join([f"step,{name}", *(f"{s},{v}" for s, v in rows)]))
+    record = read_record(tmp_path)
+    assert record.best(name) == (0.1, 3) and record.reached(name, 0.4) == 2
+    entries = [{"step": float(s), name: v} for s, v in rows]
+    assert best_entry(entries, name, ()) == {"step": 3.0, name: 0.1}
 
 
 @pytest.mark.parametrize("text", [None, "", "hello\nthere\n", "step,a\n", "step,a\n1,\n"])

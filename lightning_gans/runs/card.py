@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 import yaml
 
 from lightning_gans.version import __version__
+
+SIGNED = {"uniformity_gap"}  # parts of names of scores that are best at 0, not below it
 
 
 def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
@@ -64,6 +66,22 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
     return "\n".join([*lines, "", "## Configuration", "", "```yaml", text, "```", ""])
 
 
+def goodness(name: str, higher: Iterable[str]) -> Callable[[float], float]:
+    """Of two values of a score the better one has the larger goodness: more, less, or, of a gap with a sign, nearer 0.
+
+    Args:
+        name: of the score, in full.
+        higher: parts of names of scores of which more is better.
+
+    >>> max([-0.5, 0.1, 0.4], key=goodness("metrics/uniformity_gap/lenet", ()))
+    0.1
+    """
+    parts = set(name.split("/"))
+    if parts & SIGNED:
+        return lambda value: -abs(value)
+    return (lambda value: value) if parts & set(higher) else (lambda value: -value)
+
+
 def best_entry(history: Iterable[Mapping[str, float]], name: str, higher: Iterable[str]) -> Mapping[str, float] | None:
     """The measurement with the best value of a score; None where it is NaN in all.
 
@@ -79,8 +97,8 @@ def best_entry(history: Iterable[Mapping[str, float]], name: str, higher: Iterab
     {'step': 9, 'js': 2.0}
     """
     known = [entry for entry in history if not math.isnan(entry.get(name, math.nan))]
-    better = max if set(name.split("/")) & set(higher) else min
-    return better([e for e in known if e["step"] > 0] or known, key=lambda entry: entry[name], default=None)
+    good = goodness(name, higher)
+    return max([e for e in known if e["step"] > 0] or known, key=lambda entry: good(entry[name]), default=None)
 
 
 def _rows(history: list[dict[str, float]], higher: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from lightning_gans.runs.card import goodness
 from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
 from lightning_gans.runs.folder import configs
 
@@ -87,14 +88,14 @@ class Record:
         known = [s["higher_is_better"] for s in states if isinstance(s, Mapping) and "higher_is_better" in s]
         return HIGHER_IS_BETTER.union(*known)
 
-    def better(self, name: str) -> Any:
-        """``max`` or ``min``, whichever picks the better of two values of a score."""
-        return max if set(name.split("/")) & self.higher_is_better else min
+    def goodness(self, name: str) -> Callable[[float], float]:
+        """Larger for the better of two values of a score."""
+        return goodness(name, self.higher_is_better)
 
     def best(self, name: str) -> tuple[float, int] | None:
         """The best value of a score after update 0, and its update; None if there is none."""
-        found = self._trained(name)
-        return self.better(name)(found, key=lambda pair: pair[0]) if found else None
+        good = self.goodness(name)
+        return max(self._trained(name), key=lambda pair: good(pair[0]), default=None)
 
     def seconds_at(self, step: float) -> float:
         """Seconds of training until an update, between those on record; NaN where none are."""
@@ -104,8 +105,8 @@ class Record:
 
     def reached(self, name: str, value: float) -> int | None:
         """The first update after 0 at which a score is as good as a value."""
-        better = self.better(name)
-        return next((step for v, step in self._trained(name) if better(v, value) == v), None)
+        good = self.goodness(name)
+        return next((step for v, step in self._trained(name) if good(v) >= good(value)), None)
 
     def _trained(self, name: str) -> list[tuple[float, int]]:
         curve = self.curves[name]

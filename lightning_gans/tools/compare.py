@@ -200,8 +200,7 @@ def _score_table(entries: Sequence[Entry], name: str, value: float | None) -> tu
     known = [r for entry in entries for r in entry.records if name in r.curves]
     bests = [top[0] for r in known if (top := r.best(name)) is not None]
     if value is None and bests:
-        better = known[0].better(name)
-        value = (min if better is max else max)(bests)
+        value = min(bests, key=known[0].goodness(name))
     rows = []
     for entry in entries:
         having = [r for r in entry.records if name in r.curves]
