@@ -8,15 +8,16 @@ import shlex
 from pathlib import Path
 
 import pytest
+from torch import nn
 
-from lightning_gans import callbacks, regularizers, samplers
+from lightning_gans import callbacks, datamodules, networks, regularizers, samplers
 from lightning_gans.cli import GANCLI, OTHERS
 from lightning_gans.cli.recipes import RECIPES, names, shipped
 from lightning_gans.compat.lightning import pl
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BASES = {"Regularizer", "Sampler", "LatentSampler"}
+BASES = set("Regularizer Sampler LatentSampler GANDataModule ImageDataModule TextDataModule ToyDataModule".split())
 COMMAND = re.compile(r"^(?:lightning-gans|python train\.py) (.+)$", re.MULTILINE)
 
 
@@ -63,14 +64,17 @@ def test_each_experiment_is_a_question() -> None:
 
 
 def test_components_can_be_found() -> None:
-    """What one adds to a training or asks of a model afterwards is named where people look for it."""
+    """Data, networks, what one adds to a training or asks of a model: all is named where people look for it."""
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.py")]
     named = set(re.findall(r"\w+", "\n".join(page.read_text() for page in pages)))
-    kinds = ((callbacks, pl.Callback), (regularizers, regularizers.Regularizer), (samplers, samplers.Sampler))
+    kinds = (
+        *((callbacks, pl.Callback), (regularizers, regularizers.Regularizer), (samplers, samplers.Sampler)),
+        *((datamodules, datamodules.GANDataModule), (networks, nn.Module)),
+    )
     asked = {name for module, base in kinds for name in module.__all__ if _is_a(getattr(module, name), base)}
     asked |= {"neuron_shapley", "removal_curve", "label_use", "commentary_weights", "spectrum_bands", "spectrum_gap"}
     asked |= {"otdd_report", "alignment", "uniformity", "relic", "loss_aware", "UNet2DModel", "vary", "boosted_ratio"}
-    assert len(asked) > 50 and asked <= named, asked - named
+    assert len(asked) > 100 and asked <= named, asked - named
 
 
 def _is_a(made: object, base: type) -> bool:
