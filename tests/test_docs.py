@@ -17,7 +17,7 @@ from lightning_gans.compat.lightning import pl
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BASES = set("Regularizer Sampler LatentSampler GANDataModule ImageDataModule TextDataModule ToyDataModule".split())
+BASES = {"Regularizer", "Sampler", "LatentSampler", *(f"{kind}DataModule" for kind in ("GAN", "Image", "Text", "Toy"))}
 COMMAND = re.compile(r"^(?:lightning-gans|python train\.py) (.+)$", re.MULTILINE)
 
 
