@@ -4,11 +4,11 @@
 
 An LSTM with random weights, the oracle, writes the training text. A language model learns it by maximum likelihood;
 from there, the same start for all games of a seed, go on: maximum likelihood itself, RelGAN, PRC-GAN with each setting
-of its two switches (with neither it is WGAN-GP), SeqGAN, and SeqGAN's controls, whose rewards are a constant or those
-of other texts. SeqGAN's discriminator has learnt before, in a game in which the generator stayed. LeakGAN, whose
-generator is another, has a start of its own and is slow: ``--leak 100`` plays so many updates of it. Of each the last
-and the best generator are sampled at ten temperatures, which makes two curves in the plane of NLL_oracle (is what it
-writes likely?) and held-out NLL_gen (does it write all that is?).
+of its two switches (with neither it is WGAN-GP; both ends also with RelGAN's inverse temperature), SeqGAN, and SeqGAN's
+controls, whose rewards are a constant or those of other texts. SeqGAN's discriminator has learnt before, in a game in
+which the generator stayed. LeakGAN, whose generator is another, has a start of its own and is slow: ``--leak 100``
+plays so many updates of it. Of each the last and the best generator are sampled at ten temperatures, which makes two
+curves in the plane of NLL_oracle (is what it writes likely?) and held-out NLL_gen (does it write all that is?).
 """
 
 from __future__ import annotations
@@ -159,6 +159,7 @@ def games(a: argparse.Namespace) -> dict[str, playing.Game]:
         }
         for name, switches in SWITCHES.items()
     }  # fmt: skip
+    sharp = {f"{name}, sharp": {**ratio[name], "generator": rel["generator"]} for name in ("WGAN-GP", "PRC-GAN, both")}
     leak = {
         "generator": ["experiments.oracle.leaky", {"critic": critic, **size}],
         "discriminator": seq["discriminator"],
@@ -176,6 +177,7 @@ def games(a: argparse.Namespace) -> dict[str, playing.Game]:
         "maximum likelihood, gone on with": longer,
         "RelGAN": rel,
         **ratio,
+        **sharp,
         "SeqGAN": {**seq, "start": before, "options": own},
         "SeqGAN, baseline": {**seq, "start": before, "options": {**own, "baseline": "batch"}},
         "control: permuted reward": {**seq, "start": before, "options": {**own, "reward": "permuted"}},
@@ -214,7 +216,8 @@ def prc_told(a: argparse.Namespace) -> str:
     """The line of the protocol on WGAN-GP and PRC-GAN."""
     return (
         "WGAN-GP and PRC-GAN: RelGAN's networks, C as D, 5 updates of D (penalty 5) per update of G, Adam "
-        f"{a.rel_rate:g} for all, clipped at 5, eps 0.4, inverse temperature 0.2 to 1"
+        f"{a.rel_rate:g} for all, clipped at 5, eps 0.4, inverse temperature 0.2 to 1, as in PRC-GAN's code (sharp: "
+        "RelGAN's, 1 to 100)"
     )
 
 
