@@ -54,6 +54,13 @@ def not_negative(**values: float) -> None:
             raise ValueError(f"{name} must be a finite number >= 0, got {value!r}.")
 
 
+def weights(**values: float) -> None:
+    """ValueError unless every ``<name>_weight`` is a finite number >= 0, and one of them above."""
+    not_negative(**{f"{name}_weight": value for name, value in values.items()})
+    if not any(values.values()):
+        raise ValueError(f"One of {', '.join(f'{name}_weight' for name in values)} must be > 0, got 0 for all.")
+
+
 def interval(name: str, value: Sequence[float]) -> tuple[float, float]:
     """The two bounds; ValueError unless they are finite, (low, high) with low < high."""
     if len(value) != 2 or not value[0] < value[1]:

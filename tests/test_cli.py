@@ -26,6 +26,7 @@ from lightning_gans import GAN, WGANGP, GANModule, checks
 from lightning_gans.cli import GANCLI, main, shortcuts
 from lightning_gans.cli.gan_cli import command, go_fast
 from lightning_gans.cli.plan import duration
+from lightning_gans.cli.recipes import RECIPES
 from lightning_gans.compat import shell
 
 TRAINER = {"accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1, "max_steps": 4}
@@ -578,6 +579,10 @@ def test_networks_that_cannot_take_the_data(capsys: pytest.CaptureFixture[str]) 
         message
         == "error: DCGANGenerator takes shape=(C, H, W) with H and W multiples of 4 from 16 on, or both 8, got (2,)."
     )
+    with pytest.raises(
+        SystemExit, match="It is part of digits/wgan_gp, where a fit begins that is given no --config: "
+    ):
+        main(["fit", "--data=Ring", "--dry_run"], default_config=RECIPES / "digits" / "wgan_gp.yaml")
     message = refused(capsys, "fit", "--model.discriminator.norm=batch", config=IMAGES)
     assert "'gradient_penalty' is per sample, but BatchNorm (discriminator layer" in message
 

@@ -295,6 +295,11 @@ def test_it_goes_on_to_the_bit(tmp_path: Path) -> None:
             lambda: LeakGANGenerator(ToyDiscriminator(), (4, 6)),
             "discriminator must have features, got ToyDiscriminator",
         ),
+        (lambda: LeakGANGenerator(critic((4, 5)), (4, 6)), "discriminator.vocabulary_size must be 6 as the texts have"),
+        (
+            lambda: LeakGANGenerator(SeqGANDiscriminator((9, 6), kernels=(6,), filters=2), (4, 6)),
+            "discriminator must read texts of 4 tokens, got one that fails: ",
+        ),
         (lambda: game(generator=LanguageModel((4, 6))), "must be a language model, got LanguageModel without leaked"),
     ],
 )

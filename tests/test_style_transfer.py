@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,11 @@ def small(**options: Any) -> StyleTransfer:
         ({"generator": LanguageModel((T, V))}, "generator must be an autoencoder of text by styles, got LanguageModel"),
         ({"generator": StyleAutoencoder((T, V), 9, num_classes=3)}, "generator must be of 2 styles"),
         ({"style_weight": -1.0}, "style_weight must be"),
+        ({"latent_dim": 6}, "latent_dim must be that of the generator, 7, got 6"),
+        (
+            {"reconstruction_weight": 0.0, "style_weight": 0.0, "adversarial_weight": 0.0},
+            "One of reconstruction_weight, style_weight, adversarial_weight must be > 0, got 0 for all",
+        ),
         ({"temperature": 0.0}, "temperature must be"),
         ({"g_batch_factor": 2}, "g_batch_factor must be 1"),
     ],
@@ -193,6 +199,28 @@ def test_bad_input(change: dict[str, Any], message: str) -> None:
     given = {"generator": autoencoder(), "discriminator": critic(), "latent_dim": 7, "classifier": critic(2)} | change
     with pytest.raises((ValueError, TypeError), match=message):
         StyleTransfer(**given)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "styles", "message"),
+    [
+        (torch.tensor([[0, 1, V]]), torch.tensor([1]), f"tokens must lie in 0..{V - 1}, got 0..{V}"),
+        (torch.zeros(1, T + 1, dtype=torch.int64), torch.tensor([1]), f"tokens must be of length {T}, got {T + 1}"),
+        (torch.zeros(1, T, dtype=torch.int64), torch.tensor([2]), "of 0 and 1, got torch.int64 (1,) of 2"),
+        (torch.zeros(2, T, dtype=torch.int64), torch.tensor([1]), r"styles must be int64 (2,) of 0 and 1"),
+        (torch.zeros(1, T, dtype=torch.int64), torch.tensor([True]), "got torch.bool (1,) of True"),
+    ],
+)
+def test_what_cannot_be_rewritten(tokens: torch.Tensor, styles: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        module().transfer(tokens, styles)
+
+
+def test_nothing_to_rewrite() -> None:
+    with pytest.raises(ValueError, match="lines must hold a text, got none"):
+        rewrite([], module(), 1)
+    with pytest.raises(ValueError, match="style must be 0 or 1, got True"):
+        rewrite(["a"], module(), True)
 
 
 def test_a_discriminator_with_labels_and_foreign_weights_are_refused(tmp_path: Path) -> None:
@@ -331,6 +359,9 @@ def test_the_judge_is_naive_bayes() -> None:
         math.log(2 * single[1] * single[2]), rel=1e-12
     )  # ba was never seen
     assert judge(tokens).tolist() == [int(expected > 0), 1, 1]
+    words = torch.tensor([[1, 0], [1, 0], [2, 0]])  # all 2-grams have padding
+    for texts in (words, words[:, :1]):
+        assert StyleJudge(texts, torch.tensor([0, 1, 1]), 3, pad=0)(texts).tolist() == [1, 1, 1]
 
 
 def test_corpus_bleu_is_that_of_nltk() -> None:

@@ -30,7 +30,7 @@ from lightning_gans.compat.lightning import loggers
 from lightning_gans.datamodules import MarkovText, OracleText, PyDocText, Ring, TextFile
 from lightning_gans.functional import text
 from lightning_gans.metrics import Bleu, bleu, copied, distinct, jensen_shannon, ngram_js, ngram_js_to_law, self_bleu
-from lightning_gans.metrics.text import TextScores, held_out_nll, ngrams
+from lightning_gans.metrics.text import TextScores, held_out_nll, ngrams, scores_of
 from lightning_gans.networks import LanguageModel
 from lightning_gans.samplers import LatentLangevin
 from lightning_gans.tools.text import landmarks, score_text, temperature_sweep
@@ -396,6 +396,16 @@ def test_landmarks_of_a_language_whose_law_is_known() -> None:
         landmarks(data, 1)
 
 
+def test_a_symbol_that_was_never_seen_leaves_no_infinite_nll() -> None:
+    data = MarkovText()
+    data.setup("test")
+    scores = scores_of(data, ["js"])
+    scores.training = scores.training.masked_fill(scores.training == 0, 1)
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr("lightning_gans.tools.text.scores_of", lambda *_: scores)
+        assert "nll_gen" not in landmarks(data, 100, ["js"])["independent symbols"]
+
+
 def test_real_sentences_are_not_their_own_references() -> None:
     data = PyDocText(length=16)
     found = landmarks(data, 200, ["bleu"])
@@ -733,6 +743,14 @@ def test_four_epochs_on_the_oracle_and_the_sweep_that_passes_the_truth() -> None
     assert curve[0.4]["nll_oracle"] < truth < curve[0.6]["nll_oracle"] < curve[1.0]["nll_oracle"] < 4.6
     assert curve[0.4]["nll_gen"] > curve[0.6]["nll_gen"] > curve[1.0]["nll_gen"]
     assert curve[0.4]["distinct-2"] < curve[1.0]["distinct-2"]
+
+
+@pytest.mark.slow
+def test_without_what_was_written_before_the_oracle_is_not_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each token by its place alone: what four epochs reach with all tokens before it (3.6) is out of reach."""
+    monkeypatch.setattr("lightning_gans.networks.language.before", lambda tokens: torch.zeros_like(tokens))
+    model, data = mle(4 * 156)
+    assert held_out_nll(model, data.reference("test")[0]) > 3.8
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from lightning_gans.cli.interruption import exit_status
 from lightning_gans.cli.mistakes import quiet, sentence_of, silence, told
 from lightning_gans.cli.pages import compare, report, workspace
 from lightning_gans.cli.parsing import prepared
-from lightning_gans.cli.recipes import MAIN, RECIPES, names, recipes
+from lightning_gans.cli.recipes import MAIN, RECIPES, names, recipes, unasked
 from lightning_gans.compat.lightning import pl, utilities
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.engine.module import GenerativeModule
@@ -100,7 +100,7 @@ def _train(args: list[str], default_config: Path | None, from_shell: bool) -> Pa
     except Exception as error:
         if (sentence := sentence_of(error)) is None:
             raise
-        raise SystemExit(f"error: {sentence}") from error
+        raise SystemExit(f"error: {sentence}{unasked(sentence, args)}") from error
     return None if from_shell else cli.run_dir  # a shell would take it for an exit status
 
 

@@ -47,6 +47,21 @@ def shipped(given: str) -> str:
     return given
 
 
+def unasked(sentence: str, args: list[str]) -> str:
+    """Where parts of the recipe that ``fit`` alone begins with refuse what was asked for: whose they are.
+
+    Args:
+        sentence: of the error.
+        args: of the command, with the recipe's file if nothing else was given.
+    """
+    recipe = RECIPES / f"{MAIN}.yaml"
+    parts = set(re.findall(r"class_path: (\w+)", recipe.read_text())) - {"WGANGP", "Digits"}
+    named = {part for part in parts if part in sentence and not any(part in arg for arg in args)}
+    if str(recipe) not in args or not named:
+        return ""
+    return f" It is part of {MAIN}, where a fit begins that is given no --config: `recipes` lists those of other data."
+
+
 def recipes(args: list[str]) -> None:
     """``recipes``: what is shipped: technique, data, updates, and time and memory on one CPU core."""
     parser = argparse.ArgumentParser("recipes", description=recipes.__doc__)

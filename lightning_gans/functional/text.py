@@ -143,20 +143,33 @@ def check_language_model(network: object, *more: str) -> None:
             raise TypeError(f"generator must be a language model, got {type(network).__name__} without {name}.")
 
 
-def check_autoencoder(network: Any) -> Any:
-    """The network, if it writes a text anew in one of two styles; else a TypeError or ValueError.
+def check_autoencoder(network: Any, latent_dim: int) -> Any:
+    """The network, if it writes a text anew in one of two styles, of z so long; else a TypeError or ValueError.
 
-    >>> check_autoencoder(torch.nn.Linear(1, 1))
+    >>> check_autoencoder(torch.nn.Linear(1, 1), 8)
     Traceback (most recent call last):
     TypeError: generator must be an autoencoder of text by styles, got Linear without length.
     """
-    for name in ("length", "vocabulary_size", "num_classes", "encode", "logits", "generate", "rewritten"):
+    for name in ("length", "vocabulary_size", "latent_dim", "num_classes", "encode", "logits", "generate", "rewritten"):
         if not hasattr(network, name):
             got = f"{type(network).__name__} without {name}"
             raise TypeError(f"generator must be an autoencoder of text by styles, got {got}.")
     if network.num_classes != 2:
         raise ValueError(f"generator must be of 2 styles, of which each has one other, got {network.num_classes}.")
+    if network.latent_dim != latent_dim:
+        raise ValueError(f"latent_dim must be that of the generator, {network.latent_dim}, got {latent_dim!r}.")
     return network
+
+
+def check_styled(tokens: Tensor, styles: Tensor, network: Any) -> tuple[Tensor, Tensor]:
+    """Both, if ``tokens`` are int64 (N, T) that the network can read, and ``styles`` int64 (N,) of 0 and 1."""
+    check_tokens(tokens, network.vocabulary_size)
+    if tokens.shape[1] != network.length:
+        raise ValueError(f"tokens must be of length {network.length}, got {tokens.shape[1]}.")
+    if styles.dtype != torch.int64 or styles.shape != tokens.shape[:1] or not set(styles.tolist()) <= {0, 1}:
+        told = f"{styles.dtype} {tuple(styles.shape)} of {', '.join(map(str, styles.unique().tolist()))}"
+        raise ValueError(f"styles must be int64 ({len(tokens)},) of 0 and 1, got {told}.")
+    return tokens, styles
 
 
 def log_density(network: Any, x: Tensor, temperature: float = 1.0) -> Tensor:

@@ -25,7 +25,7 @@ class StyleJudge:
     G different ones; others are left out, as are those with padding.
 
     Args:
-        tokens: training texts (M, T) int64, T >= 2.
+        tokens: training texts (M, T) int64.
         styles: (M,) int64, 0 or 1, of which both are there.
         size: number of symbols.
         pad: token of padding, if there is one.
@@ -43,15 +43,17 @@ class StyleJudge:
         if styles is None or sorted(set(styles.tolist())) != [0, 1]:
             got = "none" if styles is None else len(set(styles.tolist()))
             raise ValueError(f"texts must be of two styles, as labels 0 and 1, got {got}.")
-        self.size, self.pad, self.table = size, pad, list[tuple[Tensor, Tensor]]()
+        self.size, self.pad, self.table = size, pad, list[tuple[int, Tensor, Tensor]]()
         many = [float((styles == y).sum()) for y in (0, 1)]
         self.prior = math.log(many[1] / many[0])
-        for n in (1, 2):
+        for n in (1, 2)[: tokens.shape[1]]:
             grams, whole = self._grams(tokens, n)
+            if not whole.any():  # texts of one word
+                continue
             known, place = torch.unique(grams[whole], return_inverse=True)
             style = styles[:, None].expand_as(grams)[whole]
             counts = [place[style == y].bincount(minlength=len(known)).double() + 1 for y in (0, 1)]
-            self.table.append((known, (counts[1] / counts[1].sum()).log() - (counts[0] / counts[0].sum()).log()))
+            self.table.append((n, known, (counts[1] / counts[1].sum()).log() - (counts[0] / counts[0].sum()).log()))
 
     def _grams(self, tokens: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """Numbers of the n-grams (N, T - n + 1), and which are without padding."""
@@ -61,7 +63,7 @@ class StyleJudge:
     def log_odds(self, tokens: Tensor) -> Tensor:
         """(N,) float64, in nats, above 0 for style 1."""
         found = torch.full((len(tokens),), self.prior, dtype=torch.float64)
-        for n, (known, odds) in enumerate(self.table, 1):
+        for n, known, odds in self.table:
             grams, whole = self._grams(tokens, n)
             place = torch.searchsorted(known, grams).clamp_max(len(known) - 1)
             found += torch.where(whole & (known[place] == grams), odds[place], 0.0).sum(1)

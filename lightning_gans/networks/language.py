@@ -107,6 +107,8 @@ class LanguageModel(Recurrent):
 
     As a generator it maps standard normal noise (N, T), one number a token, to tokens (N, T) int64.
 
+    Departures: weights begin as torch's do, where SeqGAN's code draws them from N(0, 0.1^2).
+
     Args:
         shape: (T, V), length and number of symbols.
         embedding: width of E.

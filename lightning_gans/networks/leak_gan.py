@@ -38,7 +38,7 @@ class LeakGANGenerator(LanguageModel):
 
     Raises:
         TypeError: for a discriminator without features.
-        ValueError: for sizes out of range.
+        ValueError: for sizes out of range, and a discriminator of other texts.
 
     >>> from lightning_gans.networks import SeqGANDiscriminator
     >>> model = LeakGANGenerator(SeqGANDiscriminator((20, 50), filters=4), (20, 50))
@@ -59,8 +59,15 @@ class LeakGANGenerator(LanguageModel):
         checks.at_least_one(goal_size=goal_size, horizon=horizon)
         if not hasattr(discriminator, "features"):
             raise TypeError(f"discriminator must have features, got {type(discriminator).__name__} without.")
+        known = getattr(discriminator, "vocabulary_size", self.vocabulary_size)
+        checks.only("discriminator.vocabulary_size", known, self.vocabulary_size, "as the texts have")
         self.horizon, self.leaked = horizon, copied(discriminator).requires_grad_(False)
-        size = self.read(torch.zeros(1, self.length, dtype=torch.int64)).shape[1]
+        try:
+            size = self.read(torch.zeros(1, self.length, dtype=torch.int64)).shape[1]
+        except RuntimeError as error:  # of kernels that are wider, say
+            raise ValueError(
+                f"discriminator must read texts of {self.length} tokens, got one that fails: {error}"
+            ) from error
         self.manager, self.aim = nn.LSTM(size, hidden, batch_first=True), nn.Linear(hidden, size)
         nn.init.zeros_(self.manager.get_parameter("bias_hh_l0")).requires_grad_(False)  # the other one does the same
         self.turn = nn.Linear(size, goal_size, bias=False)

@@ -16,7 +16,7 @@ from lightning_gans.functional.modes import copied, evaluating
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.prc import softmax_weights
 from lightning_gans.functional.ranks import gather_rows
-from lightning_gans.functional.text import check_autoencoder, to_tokens, token_nll
+from lightning_gans.functional.text import check_autoencoder, check_styled, to_tokens, token_nll
 from lightning_gans.runs.load import load_weights
 from lightning_gans.techniques.gan import GAN
 
@@ -40,7 +40,8 @@ class StyleTransfer(GAN):
 
     Samples are sentences seen last, in the other style; :meth:`transfer` rewrites given ones.
 
-    Departures: C is frozen, where the codes train it along; the codes' losses of z are left out.
+    Departures: C is frozen, where the codes train it along; the codes' losses of z are left out. Weights of real
+    samples weigh their reconstruction and style, and D's real ones; all fakes count alike.
 
     Overrides :meth:`make_fake`, :meth:`after_discriminator_step`, :meth:`latents`.
 
@@ -75,8 +76,8 @@ class StyleTransfer(GAN):
 
     Raises:
         TypeError: for a generator that is no such autoencoder.
-        ValueError: for settings out of range, other than two styles, a discriminator that takes labels, and a file that
-            does not hold the classifier's weights.
+        ValueError: for settings out of range, no weight above 0, other than two styles, a discriminator that takes
+            labels, and a file that does not hold the classifier's weights.
 
     >>> from lightning_gans.networks import SeqGANDiscriminator, StyleAutoencoder
     >>> classifier, critic = (SeqGANDiscriminator((8, 6), 8, (1, 2), filters=8) for _ in range(2))
@@ -110,9 +111,9 @@ class StyleTransfer(GAN):
         **kwargs: Any,
     ) -> None:
         weights = {"reconstruction": reconstruction_weight, "style": style_weight, "adversarial": adversarial_weight}
-        checks.not_negative(**{f"{name}_weight": weight for name, weight in weights.items()})
+        checks.weights(**weights)
         checks.positive(temperature=temperature)
-        own: Any = check_autoencoder(generator)
+        own: Any = check_autoencoder(generator, latent_dim)
         if takes_labels(discriminator):
             raise ValueError(f"discriminator must take no labels, got {type(discriminator).__name__}, which does.")
         self.declare(False, **weights)
@@ -164,8 +165,8 @@ class StyleTransfer(GAN):
     @torch.no_grad()
     def transfer(self, tokens: Tensor, styles: Tensor) -> Tensor:
         """Texts (N, T) int64 in styles (N,), by the averaged network if there is one; the likeliest tokens."""
-        with evaluating(network := self.network):
-            return cast(Any, network).rewritten(tokens.to(self.device), styles.to(self.device))
+        with evaluating(network := cast(Any, self.network)):
+            return network.rewritten(*(x.to(self.device) for x in check_styled(tokens, styles, network)))
 
     @torch.no_grad()
     def latents(self, n: int, labels: Tensor | None = None, generator: Generator | None = None,

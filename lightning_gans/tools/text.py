@@ -71,11 +71,13 @@ def rewrite(lines: Sequence[str], model: Any, style: int) -> list[str]:
 
     Raises:
         TypeError: for a model that rewrites nothing.
-        ValueError: for another style, a model that does not tell its vocabulary, and texts that are too long.
+        ValueError: for another style, no text, a model that does not tell its vocabulary, and texts that are too long.
     """
     require(model, Rewrites, "rewrite")
-    if style not in (0, 1):
+    if style not in (0, 1) or isinstance(style, bool):
         raise ValueError(f"style must be 0 or 1, got {style!r}.")
+    if not lines:
+        raise ValueError("lines must hold a text, got none.")
     if model.vocabulary is None:
         raise ValueError("model must tell its vocabulary, got one that was not trained on a data module of text.")
     rows = []
@@ -153,7 +155,8 @@ def landmarks(
     Returns:
         scores by name of "held-out text", drawn without repetition (left out where fewer are held out; BLEU's
         references are the other held-out texts, and where there are none it is left out), and of "independent symbols"
-        with the frequencies of the training part, whose ``nll_gen`` is there too.
+        with the frequencies of the training part, whose ``nll_gen`` is there too unless the held-out part has a symbol
+        that the training part lacks.
 
     Raises:
         ValueError: for settings out of range.
@@ -170,7 +173,9 @@ def landmarks(
     counts = scores.training.flatten().bincount(minlength=scores.size).double()
     letters = torch.multinomial(counts, samples * data.shape[0], replacement=True, generator=own)
     nll = -(counts / counts.sum()).log()[scores.held_out].mean()
-    found = {"independent symbols": {**scores(letters.view(samples, -1)), "nll_gen": float(nll)}}
+    found = {"independent symbols": scores(letters.view(samples, -1))}
+    if nll.isfinite():
+        found["independent symbols"]["nll_gen"] = float(nll)
     if len(scores.held_out) < samples:
         return found
     drawn, others = scores.held_out[torch.randperm(len(scores.held_out), generator=own)].tensor_split([samples])
