@@ -216,8 +216,7 @@ def prc_told(a: argparse.Namespace) -> str:
     """The line of the protocol on WGAN-GP and PRC-GAN."""
     return (
         "WGAN-GP and PRC-GAN: RelGAN's networks, C as D, 5 updates of D (penalty 5) per update of G, Adam "
-        f"{a.rel_rate:g} for all, clipped at 5, eps 0.4, inverse temperature 0.2 to 1, as in PRC-GAN's code (sharp: "
-        "RelGAN's, 1 to 100)"
+        f"{a.rel_rate:g} for all, clipped at 5, eps 0.4, inverse temperature 0.2 to 1, as in PRC-GAN's code"
     )
 
 
@@ -293,7 +292,7 @@ def main() -> None:
         f"{a.before * a.d_steps} updates (the code: 46,800, and 4,680 per update of G); no baseline but where said",
         f"RelGAN: an LSTM as its generator, 5 updates of D (8 representations, 3 x {a.filters // 4} filters) per "
         f"update of G, Adam {a.rel_rate:g} for both, inverse temperature 1 to 100",
-        prc_told(a),
+        f"{prc_told(a)}; sharp: RelGAN's, 1 to 100",
         f"scores: {a.samples:,} texts at each temperature, the same noise at all; NLL in nats a token; at temperature "
         "1 where none is told; NLL_gen at a temperature is of p^(1/temperature)",
         *([leak_told(a)] if a.leak else []),

@@ -395,6 +395,17 @@ def test_a_conditional_diffusion() -> None:
     assert float((samples.mean(1).sign() == 2.0 * (torch.arange(100) % 2) - 1).float().mean()) > 0.9
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_few_bits_train_and_sample(precision: Any) -> None:
+    """The walk is in float32, and times reach the network as they are: in bfloat16 999 would be 1000."""
+    module, seen = make("ddpm"), list[Tensor]()
+    trainer(max_steps=2, precision=precision).fit(module, plain())
+    module.denoiser.register_forward_pre_hook(lambda net, given: seen.append(given[1]))
+    x = module.sample(3, seed=0)
+    assert x.dtype == next(module.parameters()).dtype and bool(x.isfinite().all())
+    assert seen and all(t.dtype == torch.float32 and float(t.max()) < 1000 for t in seen)
+
+
 # ---------------------------------------------------------------------- what is asked of it, and bad input
 def test_samples_are_a_function_of_the_seed() -> None:
     module = make("ddpm")
@@ -426,7 +437,9 @@ def test_what_is_decoded_of_noise_depends_on_nothing_beside_it(name: str) -> Non
         ({"schedule": "square"}, "schedule must be one of linear, cosine, got 'square'"),
         ({"variance": "none"}, "variance must be one of fixed_large, fixed_small, learned, got 'none'"),
         ({"sampling_steps": 21}, "steps must be at most 20 of the schedule, got 21"),
-        ({"eta": -1.0}, "eta must be a finite number >= 0, got -1.0"),
+        ({"eta": -1.0}, r"eta must be in \[0, 1\], got -1.0"),
+        ({"eta": 1.5}, r"eta must be in \[0, 1\], got 1.5"),
+        ({"sampling_steps": 0}, "sampling_steps must be an integer >= 1, got 0"),
         ({"loss_aware": True, "cuda_graphs": True}, "cuda_graphs must be False with loss_aware, got True"),
     ],
 )
@@ -450,8 +463,9 @@ def test_bad_company() -> None:
         export(module, "a.pt2")
     with pytest.raises(ValueError, match="LatentLangevin needs a module whose samples take one network call, got DDP"):
         LatentLangevin(module, lambda x: x[:, 0])
-    with pytest.raises(ValueError, match="module must be a diffusion, with a reverse process, got VAE"):
-        Guided(make("vae"), nn.Linear(2, 2))
+    for name, told in (("vae", "VAE"), ("vaebm", "VAEBM")):  # of which the second has a way back too
+        with pytest.raises(ValueError, match=f"module must be a diffusion, with a reverse process, got {told}\\."):
+            Guided(make(name), nn.Linear(2, 2))
     with pytest.raises(ValueError, match="labels must be given to guide by Linear, which tells no num_classes"):
         Guided(module, nn.Linear(2, 2)).sample(3, progress=False)
     for labels, got in (([0, 3], "0..3"), ([-1, 0], "-1..0")):

@@ -13,6 +13,7 @@ import torch
 from common import equal, make, make_images, plain, state, trainer
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_gans import ExemplarVAE, load
 from lightning_gans.callbacks import EMA, GenerativeMetrics, SampleGrid
@@ -22,8 +23,9 @@ from lightning_gans.datamodules import Digits, MemoryLoader
 from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.contract import Latents, Likelihood, Samples, has
 from lightning_gans.functional.variational import importance_bound, mixture_log_density, normal_log_density
-from lightning_gans.networks import VAEDecoder, VAEEncoder
+from lightning_gans.networks import ToyGenerator, VAEDecoder, VAEEncoder
 from lightning_gans.samplers import RejectionSampler, keep_training
+from lightning_gans.stages.fits import _Again, fit_items
 from lightning_gans.tools import export
 
 CONFIG = Path(__file__).parent.parent / "configs" / "digits" / "exemplar_vae.yaml"
@@ -48,6 +50,25 @@ def test_the_mixture_is_torchs() -> None:
     parts = Independent(Normal(means, (v / 2).exp()), 1)
     exact = MixtureSameFamily(Categorical(torch.ones(9, dtype=torch.float64)), parts).log_prob(z)
     torch.testing.assert_close(mixture_log_density(z, means, v), exact, rtol=1e-12, atol=0)
+
+
+def test_the_mixture_is_exact_where_fewer_bits_are_allowed() -> None:
+    """|z - m|^2 is a small difference of products: with TF32's ten bits the density would be wrong by nats."""
+    seen = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if op in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+                seen.append(torch.get_float32_matmul_precision())
+            return op(*args, **(kwargs or {}))
+
+    torch.set_float32_matmul_precision("high")
+    try:
+        with Products():
+            mixture_log_density(torch.randn(4, 3), torch.randn(5, 3), torch.zeros(()))
+        assert seen == ["highest"] and torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_of_two_exemplars_the_other_one_is_left() -> None:
@@ -332,6 +353,24 @@ def test_what_cannot_be_trained_or_sampled_is_told_in_one_sentence() -> None:
         ValueError, match=r"decoder's output must have the shape of the samples, \(8, 2\), got \(8, 3\)"
     ):
         trainer(max_steps=1).fit(module, memory())
+
+
+def test_one_item_and_labels_are_refused() -> None:
+    with pytest.raises(ValueError, match="items must be an integer >= 2, got 1"):
+        trainer(max_steps=1).fit(make("exemplar_vae"), MemoryLoader(torch.zeros(1, 2), None, 1))
+    with pytest.raises(ValueError, match="decoder must take no labels, got ToyGenerator, which does"):
+        ExemplarVAE(VAEEncoder((2,), 3, 8), ToyGenerator((2,), 3, 8, num_classes=4), 3)
+
+
+def test_items_that_a_stage_repeats_keep_their_numbers() -> None:
+    """Otherwise an item would find its own exemplar among the copies, and nothing were left out."""
+    module = make("exemplar_vae")
+    fit_items(module, torch.randn(7, 2), None, 4, 3, None)
+    assert len(module.means) == 7
+    loader = _Again(torch.arange(7.0), None, 4)
+    assert len(loader) == 21 and sorted(set(torch.cat(list(loader)).tolist())) == list(range(7))
+    loader.with_index = True
+    assert all(torch.equal(x, index.float()) for x, _, _, index in loader)
 
 
 def test_what_it_can() -> None:

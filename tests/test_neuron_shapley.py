@@ -8,7 +8,13 @@ from common import equal
 from torch import nn
 
 from lightning_gans.diagnostics import filters_of, neuron_shapley, removal_curve, removed
-from lightning_gans.networks import DCGANGenerator, StyleDiscriminator, StyleGenerator, ToyGenerator
+from lightning_gans.networks import (
+    DCGANGenerator,
+    ResNetDiscriminator,
+    StyleDiscriminator,
+    StyleGenerator,
+    ToyGenerator,
+)
 
 
 class Game(nn.Module):
@@ -93,6 +99,23 @@ def test_the_filter_that_draws_is_found() -> None:
     assert best[0] == chance[0] == found.full and best[1] < 0.05 * best[0] < chance[1]
 
 
+def test_blocks_and_what_is_in_them_have_their_own_channels() -> None:
+    block = nn.Sequential(nn.ReLU(), nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 6, 1))
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), block, nn.Flatten(), nn.Linear(6, 1))
+    for name, channels in {"0": 4, "1": 6, "1.0": 4, "1.1": 8, "1.2": 8, "1.3": 6, "2": 6}.items():
+        assert filters_of(net, [name]) == [(name, k) for k in range(channels)], name
+
+
+def test_what_is_removed_behind_a_normalisation_is_gone() -> None:
+    """And the last convolution of a discriminator has filters, where that of a generator has the image."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 3, 1), nn.Flatten(), nn.Linear(3, 1))
+    assert filters_of(net) == [("1", 0), ("1", 1), ("2", 0), ("2", 1), ("2", 2)]
+    with torch.no_grad(), removed(net, [("1", 0)]):
+        nn.init.ones_(net[1].bias)
+        assert not net[:2](torch.randn(4, 1, 1, 1))[:, 0].any()
+    assert {name for name, _ in filters_of(ResNetDiscriminator((3, 8, 8), 4))} >= {"blocks.2.conv2"}
+
+
 @pytest.mark.parametrize(
     ("net", "given", "names"),
     [
@@ -123,7 +146,7 @@ def test_filters_are_channels_that_can_be_removed(net: nn.Module, given: torch.T
 
 def test_bad_input() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    with pytest.raises(ValueError, match="modules must be named for a Sequential, which has no two convolutions"):
+    with pytest.raises(ValueError, match="modules must be named for a Sequential, which has no inner convolutions"):
         neuron_shapley(net, lambda: 0.0)
     with pytest.raises(ValueError, match="modules must be names in the network, such as 0, 1, got 'conv'"):
         filters_of(net, ["conv"])

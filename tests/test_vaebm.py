@@ -21,6 +21,7 @@ from lightning_gans.networks import ToyDiscriminator, VAEDecoder, VAEEncoder
 from lightning_gans.nonadversarial.singular import SingularValues
 from lightning_gans.optim import ClippedAdam
 from lightning_gans.tools import export
+from lightning_gans.wrappers import weight_norm
 
 RECIPE = Path(__file__).parent.parent / "configs" / "ring" / "vaebm.yaml"
 W = torch.tensor([[1.0], [0.5]], dtype=torch.float64)  # x = W z + s e
@@ -110,6 +111,21 @@ def test_singular_values_are_those_of_the_decomposition() -> None:
     assert float(found) == pytest.approx(float(exact), rel=1e-3)  # type: ignore[arg-type]
     slopes = [torch.autograd.grad(total, net[1].weight, retain_graph=True)[0] for total in (found, exact)]
     torch.testing.assert_close(slopes[0], slopes[1], rtol=0, atol=0.05)
+
+
+def test_singular_values_of_a_weight_that_is_made_of_others_are_its_own() -> None:
+    torch.manual_seed(0)
+    net = weight_norm(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)))
+    found = SingularValues(net)(net, 200)
+    exact = sum(torch.linalg.matrix_norm(layer.weight, 2) for layer in net)
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=0)
+    assert torch.autograd.grad(found, list(net.parameters()), allow_unused=True)[-1] is not None
+
+
+def test_ends_of_chains_of_classes_are_not_gone_on_with() -> None:
+    net = ToyDiscriminator((2,), 8, 1, num_classes=3)
+    assert VAEBM(VAEEncoder((2,), 3, 8), VAEDecoder((2,), 3, 8), net, 3).replay == 0
+    assert make("vaebm").replay == 0.6
 
 
 def test_weights_that_begin_at_zero_have_a_singular_value_later() -> None:

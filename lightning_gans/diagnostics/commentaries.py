@@ -35,6 +35,9 @@ def commentary_weights(
         batch_size: of each.
         seed: of the batches.
 
+    Raises:
+        ValueError: for settings out of range, and where there are no items, clean ones or fakes.
+
     >>> from lightning_gans.networks import ToyDiscriminator
     >>> items, fakes = torch.randn(8, 2), torch.randn(8, 2)
     >>> weights = commentary_weights(ToyDiscriminator(width=8), items, clean=items[:4], fakes=fakes, steps=2)
@@ -43,6 +46,9 @@ def commentary_weights(
     """
     checks.at_least_one(steps=steps, batch_size=batch_size)
     checks.positive(lr=lr, lr_weights=lr_weights)
+    for name, given in (("items", items), ("clean", clean), ("fakes", fakes)):
+        if len(given) == 0:
+            raise ValueError(f"{name} must hold a sample, got none.")
     net, own = copied(discriminator).requires_grad_(True), torch.Generator().manual_seed(seed)
     phi = torch.zeros(len(items), device=items.device, requires_grad=True)
     theta = list(net.parameters())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
+from lightning_gans.networks.layers import ConditionalBatchNorm2d, LayerNorm
 from lightning_gans.networks.style import EqualConv2d, StyleLayer
 
 Filter = tuple[str, int]  # name of a module, number of its output channel
 Value = Callable[[], float]
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv1d, nn.ConvTranspose1d, EqualConv2d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, ConditionalBatchNorm2d, LayerNorm)
 
 
 @dataclass
@@ -51,12 +53,14 @@ def filters_of(network: nn.Module, modules: Sequence[str] | None = None) -> list
     """The output channels of a network's convolutions, or of the modules named: those with channels, of any kind.
 
     Name what comes behind a convolution (its activation or normalisation) to remove a filter there; the number of
-    channels is then that of the last convolution or linear layer before it.
+    channels is then that of the last convolution or linear layer before it, and of a block that of the last one in it.
+    By default a filter is removed behind the convolution, or the normalisation that follows it in an `nn.Sequential`:
+    ahead of that, what is removed would come out as a constant. (Departure: the paper's code removes activations.)
 
     Args:
         network: any.
-        modules: dotted names in it; None: all convolutions but the last, whose channels are the image's; of a generator
-            by styles all style layers.
+        modules: dotted names in it; None: all convolutions, but for a last one that no linear layer follows, whose
+            channels are an image's or scores; of a generator by styles all style layers.
 
     Raises:
         ValueError: for a name that is not in the network, and for modules without filters.
@@ -67,11 +71,12 @@ def filters_of(network: nn.Module, modules: Sequence[str] | None = None) -> list
     known, found, channels = dict(network.named_modules()), list[Filter](), dict[str, int]()
     last = 0
     for name, module in known.items():
-        last = int(getattr(module, "out_channels", getattr(module, "out_features", last)))
-        channels[name] = last
+        own, *inner = (int(getattr(m, "out_channels", getattr(m, "out_features", 0))) for m in module.modules())
+        last = own or last
+        channels[name] = own or next(filter(None, reversed(inner)), last)
     if modules is None:
         modules = [name for name, module in known.items() if isinstance(module, StyleLayer)]
-        modules = modules or [name for name, module in known.items() if isinstance(module, _CONVOLUTIONS)][:-1]
+        modules = modules or [_behind(known, name) for name in _inner(known)]
     for name in modules:
         if name not in known:
             raise ValueError(f"modules must be names in the network, such as {', '.join([*known][1:4])}, got {name!r}.")
@@ -79,8 +84,25 @@ def filters_of(network: nn.Module, modules: Sequence[str] | None = None) -> list
             raise ValueError(f"modules must have filters, got {name!r}, before which no layer has channels.")
         found += [(name, k) for k in range(channels[name])]
     if not found:
-        raise ValueError(f"modules must be named for a {type(network).__name__}, which has no two convolutions.")
+        raise ValueError(f"modules must be named for a {type(network).__name__}, which has no inner convolutions.")
     return found
+
+
+def _inner(known: Mapping[str, nn.Module]) -> list[str]:
+    """Convolutions, without a last one that ends the network."""
+    layers = [name for name, module in known.items() if isinstance(module, (*_CONVOLUTIONS, nn.Linear))]
+    ends = layers[-1:] if layers and isinstance(known[layers[-1]], _CONVOLUTIONS) else []
+    return [name for name in layers if isinstance(known[name], _CONVOLUTIONS) and name not in ends]
+
+
+def _behind(known: Mapping[str, nn.Module], name: str) -> str:
+    """The normalisation that follows a convolution in an ``nn.Sequential``, or itself."""
+    folder, _, own = name.rpartition(".")
+    row = known[folder]
+    names = list(row._modules) if isinstance(row, nn.Sequential) else [own]
+    follows = names[names.index(own) + 1 :][:1]
+    after = f"{folder}.{follows[0]}".lstrip(".") if follows else name
+    return after if isinstance(known[after], _NORMS) else name
 
 
 @contextmanager
@@ -129,7 +151,7 @@ def neuron_shapley(
         network: whose filters they are.
         value: v of the network as it is now, high for good: of a generator the mean of log p(class) of samples of fixed
             noise, of a discriminator its balanced accuracy, say. Must not draw new random numbers, nor train.
-        filters: as `filters_of` tells; None: of all convolutions but the last.
+        filters: as `filters_of` tells; None: those that it tells by default.
         permutations: >= 1.
         tolerance: stop a walk when v was within this of the empty network's for more than five filters in a row; the
             rest then counts 0, and the values no longer sum to full - empty. None: no such stop.

@@ -21,6 +21,18 @@ def takes_labels(net: Callable[..., Any]) -> bool:
     return label_argument(net) is not None
 
 
+def without_labels(**nets: Callable[..., Any]) -> None:
+    """ValueError for a network that takes labels.
+
+    >>> without_labels(decoder=lambda x, labels: x)
+    Traceback (most recent call last):
+    ValueError: decoder must take no labels, got function, which does.
+    """
+    for name, net in nets.items():
+        if takes_labels(net):
+            raise ValueError(f"{name} must take no labels, got {type(net).__name__}, which does.")
+
+
 def label_argument(net: Callable[..., Any]) -> str | None:
     """Name of the argument by which a conditional network takes labels, one of `NAMES`; None if it takes none."""
     net = getattr(net, "_orig_mod", net)  # torch.compile hides the signature of forward

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -14,6 +15,20 @@ LOOKED_AT = {"cpu"}  # where Python may ask for a value: elsewhere it would wait
 def full_precision(x: Tensor) -> Tensor:
     """`x` in float32, or in float64 if it came so."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Products of float32 matrices in float32, where ``set_float32_matmul_precision`` allows for fewer bits (TF32).
+
+    For differences of large numbers, of which a thousandth part is too much.
+    """
+    allowed = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(allowed)
 
 
 def row_norm(x: Tensor, p: float = 2.0) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_gans import checks
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
-from lightning_gans.functional.numerics import full_precision
+from lightning_gans.functional.numerics import exact_products, full_precision
 
 
 def normal_log_density(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def mixture_log_density(
     -1.8379
     """
     z, means, log_variance = full_precision(z), full_precision(means), full_precision(log_variance)
-    with no_autocast(z.device.type):
+    with no_autocast(z.device.type), exact_products():
         centre = means.detach().mean(0)  # what is expanded must be small, or rounding would show
         a, b = z - centre, means - centre
         distance = a.square().sum(1, keepdim=True) - 2 * a @ b.T + b.square().sum(1)

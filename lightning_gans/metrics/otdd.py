@@ -66,6 +66,8 @@ def otdd(x: Tensor, y: Tensor, other_x: Tensor, other_y: Tensor, blur: float | N
     for name, a, b in (("x", x, y), ("other_x", other_x, other_y)):
         if a.dim() != 2 or b.shape != (len(a),) or len(a) == 0 or a.shape[1] != x.shape[1]:
             raise ValueError(f"{name} and its labels must be (N, F) and (N,), got {tuple(a.shape)}, {tuple(b.shape)}.")
+        if b.is_floating_point() or int(b.min()) < 0:
+            raise ValueError(f"labels of {name} must be integers >= 0, got {b.dtype} from {b.min().item()} on.")
     if blur is not None:
         checks.positive(blur=blur)
         checks.installed("geomloss")

@@ -65,7 +65,7 @@ class StyleJudge:
         found = torch.full((len(tokens),), self.prior, dtype=torch.float64)
         for n, known, odds in self.table:
             grams, whole = self._grams(tokens, n)
-            place = torch.searchsorted(known, grams).clamp_max(len(known) - 1)
+            place = torch.searchsorted(known, grams.contiguous()).clamp_max(len(known) - 1)
             found += torch.where(whole & (known[place] == grams), odds[place], 0.0).sum(1)
         return found
 

@@ -48,7 +48,7 @@ class _TimedMLP(nn.Module):
         check_input(x, self.shape, who)
         check_labels(labels, self.given, len(x), who)
         seen = point_features(x) if len(self.shape) == 1 else x.flatten(1)
-        return self.layers(append_one_hot(torch.cat([seen, time_features(t)], 1), labels, self.given))
+        return self.layers(append_one_hot(torch.cat([seen, time_features(t).to(seen)], 1), labels, self.given))
 
 
 class DiffusionMLP(_TimedMLP):
@@ -202,7 +202,7 @@ class DiffusionUNet(nn.Module):
         """``(N, C, H, W)`` and times ``(N,)`` in [0, 1000) to ``(N, C, H, W)``, or twice the channels."""
         check_input(x, self.shape, "DiffusionUNet")
         check_labels(labels, self.num_classes, len(x), "DiffusionUNet")
-        e = self.time(time_features(t))
+        e = self.time(time_features(t).to(x))
         e = F.silu(e if self.label is None else e + self.label(labels))
         h, kept = self.begin(x), []
         for i, block in enumerate(self.down):

@@ -51,7 +51,7 @@ class DDPM(Walks):
     Args:
         denoiser: (x_t, t), and labels if it takes any, to the noise, of the shape of x_t, or to (N, 2 C, ...) with a
             learned variance; as `networks.DiffusionMLP`, `networks.DiffusionUNet`, or ``diffusers.UNet2DModel``. t (N,)
-            is in [0, 1000), whatever T: a network need not know it.
+            is in [0, 1000), whatever T: a network need not know it; in float32 where x_t has fewer bits.
         shape: of one sample; None takes ``denoiser.shape``.
         steps: T >= 2.
         schedule: "cosine" or "linear".
@@ -59,7 +59,7 @@ class DDPM(Walks):
         sampling_steps: network calls for a sample, at most T; None for T. Any number: times are spread evenly over the
             schedule and rounded. Every k-th one, as DDIM's code takes them, is ``Diffusion.respaced(strided=True)`` of
             ``functional.diffusion``, which refuses a number that does not divide T.
-        eta: None for ancestral steps, >= 0 for DDIM's.
+        eta: None for ancestral steps, in [0, 1] for DDIM's.
         clip: the predicted sample is clipped to [-1, 1]; None: if samples are images (C, H, W).
         loss_aware: times of a large loss are trained more often (`LossAwareTimes`), with weights that keep the mean.
         lr: of Adam.
@@ -104,7 +104,8 @@ class DDPM(Walks):
         **kwargs: Any,
     ) -> None:
         checks.one_of("variance", variance, VARIANCES)
-        checks.not_negative(**({} if eta is None else {"eta": eta}))
+        checks.share(**({} if eta is None else {"eta": eta}))
+        checks.at_least_one(**({} if sampling_steps is None else {"sampling_steps": sampling_steps}))
         checks.only("cuda_graphs", loss_aware and kwargs.get("cuda_graphs", False), False, "with loss_aware")
         shape = getattr(denoiser, "shape", None) if shape is None else shape
         if not isinstance(shape, Sequence):
@@ -135,13 +136,16 @@ class DDPM(Walks):
     def predict(self, x_t: Tensor, t: Tensor, labels: Tensor | None, process: Diffusion, net: nn.Module) -> Any:
         """The noise in x_t, and v of a learned variance or None, at places t (N,) in a process."""
         name = None if labels is None or (hasattr(net, "config") and not self.num_classes) else label_argument(net)
-        out = net(x_t, process.at("told", t, x_t).flatten(), **({} if name is None else {name: labels}))
+        told = process.at("told", t, full_precision(x_t)).flatten()
+        seen = x_t.to(next(net.parameters(), x_t).dtype)
+        out = net(seen, told, **({} if name is None else {name: labels}))
         out = full_precision(getattr(out, "sample", out))
         return out.chunk(2, 1) if self.variance == "learned" else (out, None)
 
     def terms(self, player: str, batch: Batch) -> Terms:
         """The squared error of the noise, and the bound's term if the variance is learned."""
-        x, noise, steps = batch.real, batch.z.view_as(batch.real), self.process.steps
+        x, steps = full_precision(batch.real), self.process.steps
+        noise = full_precision(batch.z).view_as(x)
         u = draw.uniform(len(x), generator=batch.generator, device=x.device, dtype=torch.float64)
         weights: Any = 1.0 if batch.weights is None else batch.weights
         if self.times is None:
@@ -182,7 +186,7 @@ class DDPM(Walks):
             push: x_t and times (N,) in [0, 1000) to a gradient by x_t that moves the samples, see `samplers.Guided`.
             of_z: by steps of eta = 0, without noise between.
         """
-        x, given = z.view(-1, *self.shape), (self.steps_back, self.eta)
+        x, given = full_precision(z).view(-1, *self.shape), (self.steps_back, self.eta)
         noise = lambda: torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)  # noqa: E731
         process, eta = (self.steps_of_z, 0.0) if of_z and self.eta != 0 else given
         with evaluating(net := self.network):
@@ -194,7 +198,7 @@ class DDPM(Walks):
                 variance = process.log_variance(t, x, self.variance, v).exp()
                 gradient = None if push is None else push(x, process.at("told", t, x).flatten())
                 x = process.back(x, clean, i, variance, eta, noise, gradient)
-        return x
+        return x.to(z.dtype)
 
     def check_first_batch(self, batch: Batch) -> None:
         """Raise one sentence for a network that does not fit the data."""

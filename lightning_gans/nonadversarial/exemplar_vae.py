@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.engine.batch import Batch
+from lightning_gans.functional.conditional import without_labels
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import gather_rows, rank_and_world
@@ -41,8 +42,10 @@ class ExemplarVAE(VAE):
     is still divided by the number of exemplars: a bound from below of log p(z).
 
     The training data must be in a ``datamodules.MemoryLoader``, as those of all our data modules, toys without end
-    excepted. Labels are not used. Departures: a normal density of pixels in place of Bernoulli's; exemplars are drawn
-    without replacement; Adam; old codes are of the item's last encoding, not of the epoch's start.
+    excepted. Networks take no labels.
+
+    Departures: a normal density of pixels in place of Bernoulli's; exemplars are drawn without replacement; Adam; old
+    codes are of the item's last encoding, not of the epoch's start.
 
     When: Samples like given ones, as to augment the data of a classifier; a prior that needs no more than the data.
 
@@ -61,7 +64,8 @@ class ExemplarVAE(VAE):
         vae/bound: the bound of log p(x) in nats, leave-one-out and with beta = 1.
 
     Raises:
-        ValueError: for settings out of range, and when training starts on data that are in no ``MemoryLoader``.
+        ValueError: for settings out of range, a decoder that takes labels, and when training starts on data that are
+            in no ``MemoryLoader``, or one item.
 
     >>> from lightning_gans.networks import VAEDecoder, VAEEncoder
     >>> model = ExemplarVAE(VAEEncoder((2,), 3, 8), VAEDecoder((2,), 3, 8), latent_dim=3, neighbours=10)
@@ -85,14 +89,13 @@ class ExemplarVAE(VAE):
     ) -> None:
         checks.at_least(2, **({} if exemplars is None else {"exemplars": exemplars}))
         checks.at_least_one(**({} if neighbours is None else {"neighbours": neighbours}))
-        if neighbours is not None:
-            checks.only("cuda_graphs", kwargs.get("cuda_graphs", False), False, "with neighbours")
+        checks.only("cuda_graphs", bool(neighbours and kwargs.get("cuda_graphs")), False, "with neighbours")
+        without_labels(encoder=encoder, decoder=decoder)
         super().__init__(encoder, decoder, latent_dim, **kwargs)
-        self.exemplars, self.neighbours = exemplars, neighbours
+        self.exemplars, self.neighbours, self._made = exemplars, neighbours, list[tuple[Tensor, Tensor]]()
         self.means_of = self.together_of = -1  # the update that the means are of; ... of the last ones by all ranks
         self.register_buffer("means", torch.empty(0, latent_dim))
         self.register_buffer("codes", torch.empty(0, latent_dim), persistent=neighbours is not None)
-        self._made: list[tuple[Tensor, Tensor]] = []  # items and their codes, of this cycle
 
     # ------------------------------------------------------------------ training
     def cycle(self) -> None:
@@ -200,6 +203,7 @@ class ExemplarVAE(VAE):
     def check_first_batch(self, batch: Batch) -> None:
         """Raise one sentence for networks that do not fit the data, or each other."""
         self.means_of = self.together_of = -1  # of this fit they are not known yet
+        checks.at_least(2, items=self.run.num_items)
         super().check_first_batch(batch)
 
     def on_train_end(self) -> None:

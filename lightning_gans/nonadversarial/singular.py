@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.nn.utils import parametrize
 
 _AT_FIRST = 40
 
@@ -16,7 +17,8 @@ class SingularValues(nn.Module):
     a matrix (outputs, rest). The vectors are buffers, so that they are part of a checkpoint.
 
     Args:
-        network: whose parameters of two and more dimensions count.
+        network: whose weights of two and more dimensions count, as they are used: those that a parametrization makes
+            (`wrappers.weight_norm`, say) in place of what it makes them of.
 
     >>> layer = nn.Linear(2, 2, bias=False)
     >>> layer.weight.data = torch.diag(torch.tensor([3.0, 1.0]))
@@ -35,7 +37,14 @@ class SingularValues(nn.Module):
     @staticmethod
     def weights(network: nn.Module) -> list[Tensor]:
         """Those that count, as matrices."""
-        return [p.flatten(1) for p in network.parameters() if p.ndim > 1]
+        found: dict[int, Tensor] = {}
+        for module in network.modules():
+            if not isinstance(module, parametrize.ParametrizationList):
+                own = dict(module.named_parameters(recurse=False))
+                for name in [*own, *getattr(module, "parametrizations", ())]:
+                    weight = getattr(module, name)
+                    found |= {id(weight): weight} if weight.ndim > 1 else {}
+        return [weight.flatten(1) for weight in found.values()]
 
     def forward(self, network: nn.Module, steps: int = 4) -> Tensor:
         """The sum, a scalar."""

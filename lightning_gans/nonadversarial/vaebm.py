@@ -71,7 +71,8 @@ class VAEBM(Walks, VAE):
         sample_steps: of a sample; None: as many.
         step_size: eta > 0.
         spectral: alpha >= 0.
-        replay: share of chains that go on with earlier ones, in [0, 1], reached linearly in ``replay_after`` updates.
+        replay: share of chains that go on with earlier ones, in [0, 1], reached linearly in ``replay_after`` updates;
+            none where networks take labels, since kept ones may be of another class.
         replay_after: >= 1.
         buffer_size: ends of chains that are kept, >= 1.
         noisy: samples are f(z) + s e; False: f(z), as of images, with which the energy is trained then, too.
@@ -133,7 +134,8 @@ class VAEBM(Walks, VAE):
         super().__init__(encoder, decoder, latent_dim, **kwargs)
         self.energy, self.singular_values, self.step_size, self.noisy = energy, SingularValues(energy), step_size, noisy
         self.chain_steps, self.sample_steps, self.spectral = chain_steps, sample_steps or chain_steps, spectral
-        self.replay, self.replay_after, self.phases = replay, replay_after, {"vae": vae_steps, "energy": None}
+        self.replay = 0.0 if takes_labels(decoder) or takes_labels(energy) else replay
+        self.replay_after, self.phases = replay_after, {"vae": vae_steps, "energy": None}
         self.register_buffer("ends", torch.zeros(buffer_size, latent_dim))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))  # into it, since the energy began
         adam = optimizer_energy or partial(ClippedAdam, lr=lr_energy, betas=(0.99, 0.999))

@@ -47,7 +47,7 @@ class Guided(Sampler):
 
     def __init__(self, module: Any, classifier: nn.Module, *, scale: float = 1.0) -> None:
         checks.not_negative(scale=scale)
-        if not hasattr(module, "reverse"):
+        if not hasattr(module, "process"):
             raise ValueError(f"module must be a diffusion, with a reverse process, got {type(module).__name__}.")
         super().__init__(module, _constant)
         self.classifier, self.scale = classifier, scale

@@ -104,7 +104,7 @@ class Cascade:
         A bound from below itself, of a second model that bounds densities (`VAE`); at most 0: leave it out.
 
         Args:
-            items: (M, ...).
+            items: (M, ...), held-out ones: an `ExemplarVAE` has those that it was trained on in its prior.
             seed: of the codes.
             labels: (M,) their classes, for a second model that takes them: log m_2(z|y) in place of log m_2(z).
 

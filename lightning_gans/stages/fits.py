@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Generator, Tensor
 
 from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.compat.lightning import pl
@@ -91,6 +92,21 @@ def fit(
         trainer.save_checkpoint(checkpoint)
 
 
+class _Again(MemoryLoader):
+    """Few items several times an epoch, so that it has batches enough; their numbers stay theirs."""
+
+    def __init__(self, items: Tensor, labels: Tensor | None, batch_size: int) -> None:
+        self.times = math.ceil(_BATCHES * batch_size / max(1, len(items)))
+        super().__init__(items, labels, batch_size)
+
+    def _num_rows(self) -> int:
+        n = self.times * len(self.data)
+        return n - n % self.batch_size
+
+    def order(self, rows: int, generator: Generator) -> Tensor:
+        return torch.randperm(self.times * len(self.data), generator=generator) % len(self.data)
+
+
 def fit_items(
     module: GenerativeModule,
     items: Tensor,
@@ -107,8 +123,7 @@ def fit_items(
     of batches and ``settings``, which lie in it as ``settings.json``: none goes on with what is of others. Only the
     number of steps may grow.
     """
-    times = math.ceil(_BATCHES * batch_size / len(items))
-    repeated = items.repeat(times, *[1] * (items.dim() - 1)), None if labels is None else labels.repeat(times)
+    loader = _Again(items, labels, batch_size)
     options: dict[str, Any] = {}
     if folder is not None:
         of = {"fit": type(module).__name__, "batch_size": batch_size, "items": content_hash(items),
@@ -121,7 +136,7 @@ def fit_items(
         write_text(folder / "settings.json", json.dumps(of, indent=1) + "\n")
         options = {"logger": MetricsCSV(folder), "log_every_n_steps": min(20, steps)}
     device = "gpu" if items.is_cuda else "cpu"
-    fit(module, MemoryLoader(*repeated, batch_size), steps, folder, callbacks=callbacks,
+    fit(module, loader, steps, folder, callbacks=callbacks,
         every_n_steps=EVERY, accelerator=device, devices=1, enable_model_summary=False, **options)  # fmt: skip
     module.to(items.device)
 

@@ -55,7 +55,7 @@ def guided_scores(
         checks.not_negative(scales=scale)
     module: Any = load(path)
     place = Path(folder)
-    if not hasattr(module, "reverse"):
+    if not hasattr(module, "process"):
         raise ValueError(f"ckpt_path must be of a diffusion, got one of {type(module).__name__}.")
     data.prepare_data()
     data.setup("fit")

@@ -45,7 +45,8 @@ def match_moments(
     Raises:
         ValueError: for numbers below 1, for fewer than two items, for items that are all the same.
     """
-    checks.at_least_one(steps=steps, batch_size=batch_size, latent_dim=latent_dim)
+    checks.at_least_one(steps=steps, latent_dim=latent_dim)
+    checks.at_least(2, batch_size=batch_size)
     fit_items(_Moments(generator, items, latent_dim, lr), items, labels, batch_size, steps, folder)
 
 

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.engine.batch import Batch, Terms
-from lightning_gans.functional.conditional import as_logits, takes_labels
+from lightning_gans.functional.conditional import as_logits, without_labels
 from lightning_gans.functional.losses import LossName
 from lightning_gans.functional.modes import copied, evaluating
 from lightning_gans.functional.numerics import full_precision
@@ -114,8 +114,7 @@ class StyleTransfer(GAN):
         checks.weights(**weights)
         checks.positive(temperature=temperature)
         own: Any = check_autoencoder(generator, latent_dim)
-        if takes_labels(discriminator):
-            raise ValueError(f"discriminator must take no labels, got {type(discriminator).__name__}, which does.")
+        without_labels(discriminator=discriminator)
         self.declare(False, **weights)
         kwargs |= {"lr_g": lr_g, "lr_d": lr_d, "betas": betas, "clip_grad_g": clip_grad_g, "loss": loss}
         super().__init__(generator, discriminator, latent_dim, **kwargs)
