@@ -175,8 +175,10 @@ def _data(name: str, options: Game, batch_size: int) -> Any:
 def _sources(name: str, options: Game) -> set[str]:
     """The data sets that a data module is made of."""
     inner = [_sources(value[0], value[1]) for value in options.values() if _is_data(value)]
+    if inner:  # what is made of others has nothing of its own to prepare
+        return set().union(*inner)
     own = getattr(getattr(datamodules, name), "prepare_data", None)  # Lightning's does nothing
-    return set().union(*inner) or ({name} if own not in (None, pl.LightningDataModule.prepare_data) else set())
+    return {name} if own not in (None, pl.LightningDataModule.prepare_data) else set()
 
 
 def scored(game: Game) -> str:

@@ -443,7 +443,7 @@ EXPERIMENTS: dict[str, list[str]] = {
     "learned_width": ["--batch_sizes", "16", "--rates", "1e-4", "1e-3"],
     "boosted_start": ["--width", "8", "--long_updates", "8", "--shares", "0.05", "--ps", "0.9", "--batch_size", "128"],
     "late_clipping": ["--data", "Ring", "--start_updates", "2", "--updates", "10"],
-    "weight_producers": ["--width", "8", "--updates", "2"],
+    "weight_producers": ["--width", "8", "--updates", "2", "--commentary_steps", "2"],
     "transformers": ["--width", "4", "--updates", "2"],
     "linear_attention": ["--width", "4", "--updates", "2", "--sides", "4", "8"],
     "prc_text": ["--mle", "2", "--filters", "4", "--d_steps", "1"],
@@ -483,6 +483,12 @@ EXPERIMENTS: dict[str, list[str]] = {
     ],
     "sampling_cost": ["--ring_seconds", "0.1", "--data", "Ring", "--calls", "2", "--classifier_steps", "2"],
 }
+
+
+def test_what_has_to_be_prepared_is_what_data_are_made_of() -> None:
+    wrapped = {"base": ["Ring", {}], "outliers": ["Blob", {}], "share": 0.1}
+    assert playing._sources("Contaminated", wrapped) == set()
+    assert playing._sources("Resampled", {"data": ["Contaminated", {**wrapped, "base": ["MNIST", {}]}]}) == {"MNIST"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in EXPERIMENTS])
