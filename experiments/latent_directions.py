@@ -10,7 +10,6 @@ the strokes goes with its shift and all others stay. ``--data MNIST`` is downloa
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import statistics
@@ -22,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments import convergence, figures, measures, page, playing
+from experiments import figures, measures, page, playing
 from lightning_gans.compat.lightning import pl
 from lightning_gans.diagnostics.direction_measures import (
     attribute_correlations,
@@ -199,9 +198,18 @@ def games(data: str, shift: float, arguments: Any) -> dict[str, playing.Game]:
         made = playing.image_game("Digits", 1, arguments.width, watch=watch)
         options["num_directions"] = KNOWN
         return {"fixed generator": made | still | {"generator": ["experiments.latent_directions.Factors", {}]}}
-    own = argparse.Namespace(**(vars(arguments) | {"data": data}))
-    plain = {name: convergence.game(name, convergence.PAPERS[name][1], own) for name in arguments.techniques}
-    return {name: game | {"latent_dim": arguments.latent_dim, "watch": watch} for name, game in plain.items()}
+
+    def game(technique: str) -> playing.Game:
+        betas = {"betas": [0.5, 0.9]} if technique == "wgan_gp" else {}
+        times, norm = (
+            (5, "batch") if technique == "dcgan" else (1, "none")
+        )  # of one update of D, where others have five
+        return playing.image_game(
+            data, times * arguments.updates, arguments.width, norm, arguments.batch_size, technique=technique,
+            options={**betas, "lr_g": 1e-3, "lr_d": 1e-3}, latent_dim=arguments.latent_dim, watch=watch,
+        )  # fmt: skip
+
+    return {technique: game(technique) for technique in arguments.techniques}
 
 
 def number(key: str) -> Callable[[playing.Result], float]:
@@ -298,7 +306,7 @@ def main() -> None:
     p = page.parser(
         __doc__, ("Factors", "Digits", "MNIST"), data=["Factors", "Digits"],
         techniques=["dcgan", "sn_gan", "wgan_gp"], updates=400, width=16,
-        batch_size=32, latent_dim=16, directions=16, steps=800, rate=1e-3, told=0.9, dropout=0.2, shifts=[6.0, 2.0],
+        batch_size=32, latent_dim=16, directions=16, steps=800, rate=1e-3, told=0.9, shifts=[6.0, 2.0],
     )  # fmt: skip
     arguments = p.parse_args()
     tables: list[str] = []
