@@ -10,6 +10,7 @@ from lightning_gans.compat.lightning import callbacks, pl
 
 _FORMAT = "{l_bar}{bar:20}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_fmt}{postfix}]"
 _REDRAW_SECONDS = 0.1  # reading the metrics waits for the device, so not every step
+_FILE_SECONDS = 10.0  # where the bar goes to a file, each time as another line
 
 
 class GANProgressBar(callbacks.TQDMProgressBar):
@@ -21,7 +22,8 @@ class GANProgressBar(callbacks.TQDMProgressBar):
     ``fid/lenet=14.2, d/loss=-3.1, g/loss=1.2, d/adversarial=-3.5, ...``. Other bars are Lightning's.
 
     Args:
-        refresh_rate: redraw after every n-th update (at most ten times a second); 0 hides the bar.
+        refresh_rate: redraw after every n-th update (at most ten times a second, or into a file every ten seconds); 0
+            hides the bar.
         process_position: lines to leave free above the bar.
 
     >>> from types import SimpleNamespace
@@ -80,7 +82,8 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         step, bar = pl_module.global_step, self.train_progress_bar
         if bar.disable or step == bar.n or step % self.refresh_rate:
             return
-        if (now := time.monotonic()) - self.drawn_at >= _REDRAW_SECONDS:
+        often = _REDRAW_SECONDS if bar.fp.isatty() else _FILE_SECONDS
+        if (now := time.monotonic()) - self.drawn_at >= often:
             self.drawn_at = now
             self.draw(trainer, pl_module)
 

@@ -43,9 +43,12 @@ class Rates(pl.Callback):
         """A new fit begins at 0; a checkpoint is read after this."""
         self.before, self._begun, self._since = 0.0, None, None
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The clock starts."""
-        self._begun = time.perf_counter()
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """The clock starts: behind the scores of update 0, for which a classifier may be trained first."""
+        if self._begun is None:
+            self._begun = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -24,7 +24,7 @@ from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.cli import main
 from lightning_gans.compat.lightning import callbacks as pl_callbacks
 from lightning_gans.compat.shell import python
-from lightning_gans.runs.card import best_entry
+from lightning_gans.runs.card import _rows, best_entry
 from lightning_gans.runs.record import HIGHER_IS_BETTER, read_record
 from lightning_gans.tools.compare import compare
 from lightning_gans.tools.report import report
@@ -115,6 +115,28 @@ def test_a_gap_with_a_sign_is_best_at_nothing(tmp_path: Path) -> None:
     assert record.best(name) == (0.1, 3) and record.reached(name, 0.4) == 2
     entries = [{"step": float(s), name: v} for s, v in rows]
     assert best_entry(entries, name, ()) == {"step": 3.0, name: 0.1}
+
+
+def test_a_score_that_should_be_as_of_real_samples_has_no_best(tmp_path: Path, capsys: Any) -> None:
+    """Nor is it reached; a run without a score does not say "never" of it, nor an untrained value as its last."""
+    texts = {"a": "step,metrics/mean,metrics/modes\n0,0.1,1\n10,0.2,3\n20,1.0,2", "b": "step,metrics/modes\n0,1\n",
+             "c": "step,d/loss\n10,1\n20,2"}  # fmt: skip
+    for name, text in texts.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.csv").write_text(text)
+    assert read_record(tmp_path / "a").best("metrics/mean") is None
+    tables = compare([tmp_path / name for name in texts]).tables
+    mean, modes = ({row[0]: row[1:] for row in tables[title][1]} for title in ("mean", "modes"))
+    assert mean["a"] == ["1", "-", "-", "-", "-"] and modes["a"][:2] == ["2", "3"]
+    assert modes["b"][:2] == ["-", "-"] and modes["b"][-2] == "never" and modes["c"] == ["-"] * 5
+    for text in ("modes=nan", "modes"):
+        with pytest.raises(SystemExit, match="--reach must be SCORE=VALUE"):
+            main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--reach", text])
+
+
+def test_a_card_of_scores_that_are_of_update_0_alone() -> None:
+    history = [{"step": 0.0, "metrics/modes": 4.0, "metrics/mean": 0.5}]
+    assert _rows(history, ["modes"]) == ["| modes | 4 | 4 | 0 | - | - |", "| mean | 0.5 | 0.5 | 0 | - | - |"]
 
 
 @pytest.mark.parametrize("text", [None, "", "hello\nthere\n", "step,a\n", "step,a\n1,\n"])

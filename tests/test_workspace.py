@@ -27,7 +27,7 @@ SHOWN = {
     "Scores": {"fid/lenet": ["metrics/fid/lenet"], "is/lenet": ["metrics/is/lenet"]},
     "Samples": {"Samples of one fixed noise": ["samples/grid"], "Interpolations": ["samples/interpolation"]},
     "Loss terms and diagnostics": {"d": ["d/loss", "d/real"], "g": ["g/loss"]},
-    "Gradient norms": {"Gradient norms": ["grad/d"]},
+    "Gradient norms": {"grad/d": ["grad/d"]},
     "Learning rates": {"Learning rates": ["lr/d", "lr/g"]},
     "Time": {"time/seconds": ["time/seconds"], "time/images_seen": ["time/images_seen"]},
 }

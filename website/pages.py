@@ -233,7 +233,8 @@ def technique_page(t: Technique) -> str:
         "## Defaults",
         sentence(doc.labelled["Defaults"]),
         table(["argument", "default", "what it is"],
-              [[f"`{n}`", f"`{known[n]}`" if n in known else "required", m] for n, m in arguments.items()]),
+              [[f"`{n}`", f"`{known[n]}`" if n in known else "required" if n != "kwargs" else "-", m]
+               for n, m in arguments.items()]),
         f"The remaining arguments are those of {rest}.",
         "## Departures from the paper",
         sentence(doc.labelled["Departures"]),
@@ -349,7 +350,8 @@ def gallery() -> str:
 def result_index() -> str:
     """The pages of results, by the question that they answer."""
     questions = content(DOCS / "questions.md")
-    asked = {page: q for q, page in re.findall(r"^\| (.+?) \| .+\]\(results/(.+?)\)", questions, re.MULTILINE)}
+    lines = re.findall(r"^\| (.+?) \| (.+)$", questions, re.MULTILINE)
+    asked = {page: question for question, rest in lines for page in re.findall(r"\]\(results/(.+?)\)", rest)}
     rows = [[f"[{title(DOCS / 'results' / name)}]({name})", asked.get(name, "")] for name in results()]
     head = "Measured, each with its command, commit, seeds and hardware."
     return f"# Results\n\n{head}\n\n{table(['page', 'question'], rows)}\n"

@@ -140,8 +140,10 @@ class GANCLI(pl_cli.LightningCLI):
             if not hasattr(logger, "get"):
                 continue
             given = logger.get("init_args") or {}
-            if given.get("save_dir") in (RUN, str(self.run_dir)):
-                given["save_dir"] = str(self.run_dir) if run is not None else RUN
+            for known in (RUN, str(self.run_dir)):  # or a folder in it
+                if (where := str(given.get("save_dir") or "")) == known or where.startswith(f"{known}/"):
+                    given["save_dir"] = (str(self.run_dir) if run is not None else RUN) + where.removeprefix(known)
+                    break
             if str(logger.get("class_path")).endswith("WandbLogger"):
                 name = self._short_name()
                 given["id"], given["save_dir"] = run, str(self.run_dir)
@@ -304,7 +306,7 @@ class GANCLI(pl_cli.LightningCLI):
         took = next(c.seconds for c in self.trainer.callbacks if isinstance(c, gan_callbacks.Rates))
         lines.append(f"{'Trained':<12} {counted(self.trainer.global_step, 'update')} in {duration(took)}")
         lines.append(f"{'Next':<12} {command('predict', f'--ckpt_path={self.run_dir}')}  # samples")
-        if importlib.util.find_spec("plotly") is not None:
+        if importlib.util.find_spec("plotly") is not None and (self.run_dir / "metrics.csv").is_file():
             lines.append(f"{'':<12} {command('report', f'--ckpt_path={self.run_dir}')}   # all of it as a page")
         return "\n".join(lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -58,6 +59,9 @@ def workspace(args: list[str]) -> None:
 def _level(text: str) -> tuple[str, float]:
     name, equals, value = text.rpartition("=")
     try:
-        return name, float(value if equals else "?")
+        level = float(value if equals else "?")
     except ValueError:
-        raise ValueError(f"--reach must be SCORE=VALUE, as fid/lenet=20, got {text}.") from None
+        level = math.nan
+    if not math.isfinite(level):
+        raise ValueError(f"--reach must be SCORE=VALUE, as fid/lenet=20, got {text}.")
+    return name, level

@@ -13,6 +13,8 @@ import yaml
 from lightning_gans.version import __version__
 
 SIGNED = {"uniformity_gap"}  # parts of names of scores that are best at 0, not below it
+# Of those of which neither more nor less is better: they are to be as of real samples, or tell how sure a score is.
+NEITHER = {"mean", "std", "tail_mass", "sharpness", "is_std", "kid_std", "uniformity", "uniformity_real"}
 
 
 def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
@@ -83,7 +85,7 @@ def goodness(name: str, higher: Iterable[str]) -> Callable[[float], float]:
 
 
 def best_entry(history: Iterable[Mapping[str, float]], name: str, higher: Iterable[str]) -> Mapping[str, float] | None:
-    """The measurement with the best value of a score; None where it is NaN in all.
+    """The measurement with the best value of a score; None where it is NaN in all, or no value is better than another.
 
     That of update 0 counts only where there is no other: it is of an untrained network, or of the one that the training
     began with, and tells nothing of the training. Tables have it beside the best.
@@ -97,6 +99,8 @@ def best_entry(history: Iterable[Mapping[str, float]], name: str, higher: Iterab
     {'step': 9, 'js': 2.0}
     """
     known = [entry for entry in history if not math.isnan(entry.get(name, math.nan))]
+    if set(name.split("/")) & NEITHER:
+        return None
     good = goodness(name, higher)
     return max([e for e in known if e["step"] > 0] or known, key=lambda entry: good(entry[name]), default=None)
 
@@ -104,8 +108,13 @@ def best_entry(history: Iterable[Mapping[str, float]], name: str, higher: Iterab
 def _rows(history: list[dict[str, float]], higher: Iterable[str]) -> list[str]:
     rows = []
     for name in (n for n in history[-1] if n != "step"):
-        if best := best_entry(history, name, higher):
-            told = [f"{v:.4g} | {s:.0f}" for e in (history[-1], best) for v, s in [(e[name], e["step"])]]
+        if not math.isnan(history[-1][name]) or best_entry(history, name, higher):
+            best = best_entry(history, name, higher)
+            entries = [
+                history[-1],
+                best if best and best["step"] > 0 else None,
+            ]  # of an untrained network there is none
+            told = ["- | -" if e is None else f"{e[name]:.4g} | {e['step']:.0f}" for e in entries]
             before = f"{history[0][name]:.4g}" if history[0]["step"] == 0 and name in history[0] else ""
             rows.append(f"| {name.removeprefix('metrics/')} | {' | '.join([before, *told])} |")
     return rows

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lightning_gans.runs.card import goodness
+from lightning_gans.runs.card import NEITHER, goodness
 from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
 from lightning_gans.runs.folder import configs
 
@@ -60,8 +60,9 @@ class Record:
 
     @property
     def updates(self) -> int:
-        """The last one on record."""
-        return int(max(curve.steps[-1] for curve in self.curves.values()))
+        """The last one on record, or that of the newest checkpoint."""
+        saved = self.checkpoint.get("global_step", 0)
+        return int(max(saved, *(curve.steps[-1] for curve in self.curves.values())))
 
     @property
     def seed(self) -> Any:
@@ -93,7 +94,9 @@ class Record:
         return goodness(name, self.higher_is_better)
 
     def best(self, name: str) -> tuple[float, int] | None:
-        """The best value of a score after update 0, and its update; None if there is none."""
+        """The best value of a score after update 0, and its update; None if there is none, or none is better."""
+        if set(name.split("/")) & NEITHER:
+            return None
         good = self.goodness(name)
         return max(self._trained(name), key=lambda pair: good(pair[0]), default=None)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-SCORES, TERMS = "Scores", "Loss terms and diagnostics"
-OF_GROUPS = {"metrics": SCORES, "grad": "Gradient norms", "lr": "Learning rates", "time": "Time"}
+SCORES, TERMS, GRADIENTS = "Scores", "Loss terms and diagnostics", "Gradient norms"
+OF_GROUPS = {"metrics": SCORES, "grad": GRADIENTS, "lr": "Learning rates", "time": "Time"}
 SAMPLES = {"step": "Samples of one fixed noise", "interpolation": "Interpolations", "neighbours": "Nearest neighbours"}
-LOGARITHMIC = (SCORES, "Gradient norms")  # where values are far apart
+LOGARITHMIC = (SCORES, GRADIENTS)  # where values are far apart
 
 Sections = dict[str, dict[str, list[str]]]
 
@@ -15,7 +15,8 @@ Sections = dict[str, dict[str, list[str]]]
 def sections(names: Iterable[str]) -> Sections:
     """Names as they are logged, by section and panel, in the order in which one looks at them.
 
-    Each score, and each clock, has a panel of its own; of others those of one group (``d/...``) share one.
+    Each score, and each clock, has a panel of its own; of others those of one group (``d/...``, ``grad/d/...``) share
+    one.
 
     >>> found = sections(["d/loss", "lr/g", "metrics/fid/lenet", "time/seconds", "d/real"])
     >>> found["Scores"], found["Loss terms and diagnostics"]
@@ -27,8 +28,12 @@ def sections(names: Iterable[str]) -> Sections:
     found: Sections = {title: {} for title in order}
     for name in names:
         group, _, rest = name.partition("/")
-        title = OF_GROUPS.get(group, TERMS)
-        panel = rest if title == SCORES else name if group == "time" or not rest else group if title == TERMS else title
+        title = GRADIENTS if rest == "grad_norm" else OF_GROUPS.get(group, TERMS)
+        if title == GRADIENTS:
+            panel = f"grad/{group if rest == 'grad_norm' else rest.split('/')[0]}"
+        else:
+            own = group if title == TERMS else title
+            panel = rest if title == SCORES else name if group == "time" or not rest else own
         found[title].setdefault(panel, []).append(name)
     return {title: panels for title, panels in found.items() if panels}
 

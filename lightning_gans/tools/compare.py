@@ -206,10 +206,13 @@ def _score_table(entries: Sequence[Entry], name: str, value: float | None) -> tu
         having = [r for r in entry.records if name in r.curves]
         best = [found for r in having if (found := r.best(name)) is not None]
         steps = [None if value is None else r.reached(name, value) for r in having]
-        row = [entry.name, _mean([float(r.curves[name].values[-1]) for r in having])]
+        last = [float(r.curves[name].values[-1]) for r in having if r.curves[name].steps[-1] > 0]
+        row = [entry.name, _mean(last)]
         row += [_mean([value for value, _ in best]), _median([step for _, step in best])]
         reached = [(r, s) for r, s in zip(having, steps) if s is not None]
-        if len(reached) < len(having) or not having:
+        if value is None or not having:
+            row += [UNKNOWN, UNKNOWN]
+        elif len(reached) < len(having):
             row += [f"never in {len(having) - len(reached)} of {len(having)}" if reached else "never", UNKNOWN]
         else:
             row += [_median([s for _, s in reached]), _clock([r.seconds_at(s) for r, s in reached])]
@@ -244,8 +247,10 @@ def _page(entries: Sequence[Entry], scores: Sequence[str], told: Comparison) -> 
     def panels(names: Sequence[str], seconds: bool = False) -> dict[str, Any]:
         drawn = {n: [line for i, e in enumerate(entries) if (line := e.line(n, i, seconds)) is not None] for n in names}
         x_title = "seconds of training" if seconds else "generator updates"
-        far = {n for n in drawn if n.startswith(("metrics/", "grad/"))}
-        return {n.removeprefix("metrics/"): line_chart(ls, x_title, n in far) for n, ls in drawn.items() if ls}
+        far = {n for n in drawn if n.startswith(("metrics/", "grad/")) or n.endswith("/grad_norm")}
+        return {
+            n.removeprefix("metrics/"): line_chart(ls, x_title, n in far, legend=True) for n, ls in drawn.items() if ls
+        }
 
     names = list(dict.fromkeys(name for e in entries for r in e.records for name in r.curves))
     others = [n for n in names if n not in scores and n not in (SECONDS, "time/images_seen")]

@@ -113,7 +113,8 @@ def configuration(record: Record) -> str:
 def _time(record: Record) -> list[str]:
     rate = record.updates_per_second
     took = record.seconds_at(record.updates)
-    return [] if math.isnan(took) else [clock(took), f"{rate:.3g} updates per second"]
+    told = [] if math.isnan(rate) else [f"{rate:.3g} updates per second"]
+    return [] if math.isnan(took) else [clock(took), *told]
 
 
 def clock(seconds: float) -> str:

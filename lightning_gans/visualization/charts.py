@@ -14,6 +14,7 @@ from lightning_gans.visualization.images import INK
 COLOURS = ("#1f6fa8", "#d1601f", "#3a8f5c", "#8a5aa8", "#c04a5a", "#7a6a4f", "#2a9d9d", "#b58a1b", "#5b6472", "#d477a8")
 POINTS = 2000  # of a line: more would not be seen, and would have to be loaded
 _FAR = 50.0
+_BESIDE = 6  # lines, up to which the legend is above
 MARKED = 60  # values, up to which each gets a dot
 
 
@@ -36,13 +37,16 @@ class Line:
     colour: int = 0
 
 
-def line_chart(lines: Sequence[Line], x_title: str = "generator updates", logarithmic: bool = False) -> Any:
+def line_chart(
+    lines: Sequence[Line], x_title: str = "generator updates", logarithmic: bool = False, legend: bool = False
+) -> Any:
     """A plotly figure of the lines, each thinned to :data:`POINTS`.
 
     Args:
         lines: what to draw.
         x_title: what x is.
         logarithmic: let the y axis be so where all values are positive and the greatest is far above the least.
+        legend: name a single line too.
 
     Raises:
         ImportError: plotly is not installed.
@@ -64,10 +68,13 @@ def line_chart(lines: Sequence[Line], x_title: str = "generator updates", logari
                            mode=mode, line={"color": colour, "width": 1.8}, marker={"size": 4},
                            hovertemplate="%{x:,}: %{y:.5g}")  # fmt: skip
     axis = {"gridcolor": "#e8eaee", "linecolor": "#b9bec7", "zerolinecolor": "#d5d8de", "ticks": "outside"}
-    figure.update_layout(template="none", height=300, margin={"l": 64, "r": 16, "t": 12, "b": 44}, hovermode="x",
+    many = len(lines) > _BESIDE  # then the legend is below, and has room of its own
+    below = {"yanchor": "top", "y": -0.22} if many else {"yanchor": "bottom", "y": 1.02}
+    figure.update_layout(template="none", height=300 + 11 * len(lines) * many, hovermode="x",
+                         margin={"l": 64, "r": 16, "t": 12, "b": 44 + 11 * len(lines) * many},
                          font={"family": "system-ui, sans-serif", "size": 12, "color": INK}, paper_bgcolor="white",
-                         plot_bgcolor="white", showlegend=len(lines) > 1,
-                         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02})  # fmt: skip
+                         plot_bgcolor="white", showlegend=legend or len(lines) > 1,
+                         legend={"orientation": "h", **below})  # fmt: skip
     figure.update_xaxes(title_text=x_title, separatethousands=True, **axis)
     figure.update_yaxes(**axis)
     drawn = {float(y) for line in lines for y in line.y if np.isfinite(y)}

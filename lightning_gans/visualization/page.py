@@ -21,7 +21,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #30343b; background: #f4f5f7
 main { max-width: 1180px; margin: 0 auto; padding: 24px; }
 h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 17px; margin: 28px 0 8px; } h3 { font-size: 14px; margin: 0; }
 .lead { color: #666d78; margin: 0 0 16px; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(520px, 1fr)); gap: 12px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(520px, 100%), 1fr)); gap: 12px; }
 .charts, main > .card { margin-bottom: 12px; }
 .card { background: white; border: 1px solid #dfe2e7; border-radius: 8px; padding: 12px 14px; overflow-x: auto; }
 table { border-collapse: collapse; } td, th { padding: 4px 12px 4px 0; text-align: left; vertical-align: top; }
