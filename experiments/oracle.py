@@ -233,11 +233,13 @@ def planes(found: dict[str, list[playing.Result]], truth: float) -> Image.Image:
     """Both curves of each system, mean over seeds, and the point of the truth."""
     figure = new_figure(11.0, 4.8)
     for axes, which in zip(figure.subplots(1, 2), ("last", "best")):
-        for colour, (name, results) in zip(figures.COLOURS[::-1], found.items()):
+        for i, (name, results) in enumerate(found.items()):
+            again, k = divmod(i, len(figures.COLOURS))  # more systems than colours: dashed
+            colour = figures.COLOURS[::-1][k]
             curves = [r["kept"]["Curves"][which] for r in results]
             x, y = ([statistics.fmean(p[k] for p in at) for at in zip(*curves)] for k in ("nll_gen", "nll_oracle"))
             wide = 2.4 if name.endswith("the start") else 1.2
-            axes.plot(x, y, "-o", color=colour, markersize=3, linewidth=wide, label=name)
+            axes.plot(x, y, "--o" if again else "-o", color=colour, markersize=3, linewidth=wide, label=name)
         axes.plot([truth], [truth], "*", color="black", markersize=11, label="the truth")
         figures.tidy(axes, f"{which} generator, temperature .4 (below) to 1.3", "held-out NLL_gen, nats a token",
                      "NLL_oracle, nats a token" if which == "last" else "")  # fmt: skip
