@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from torch import nn
 from lightning_gans.callbacks import GradientNorms, ModeCoverage, NonFiniteError, NonFiniteGuard, Rates, WandbSetup
 from lightning_gans.callbacks.gradient_norms import layer_histograms
 from lightning_gans.cli import main
-from lightning_gans.compat.lightning import loggers
+from lightning_gans.compat.lightning import callbacks, loggers
 from lightning_gans.datamodules import Ring
 
 
@@ -152,6 +153,19 @@ def test_both_dashboards_have_the_same_groups(board: Board, tmp_path: Path, monk
     (one, *_) = sorted(histograms)
     kept = events.Histograms(one)[-1].histogram_value
     assert kept.num == sum(theirs[one].histogram) and np.isclose(kept.max, theirs[one].bins[-1])
+
+
+def test_the_clock_starts_behind_the_scores_of_update_0() -> None:
+    """For which a classifier may be trained: two runs of one configuration would not be alike."""
+    clock = Rates()
+
+    class Slow(callbacks.Callback):
+        def on_train_start(self, *_: Any) -> None:
+            time.sleep(0.5)
+            assert clock.seconds == 0
+
+    trainer(max_steps=1, callbacks=[clock, Slow()]).fit(make("gan"), datamodule=Ring(batch_size=4))
+    assert 0 < clock.seconds < 0.5
 
 
 def test_the_whole_configuration_is_told(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
