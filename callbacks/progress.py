@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from io import TextIOWrapper
 from typing import Any
 
 from lightning_gans.compat.lightning import callbacks, pl
@@ -35,7 +36,7 @@ class GANProgressBar(callbacks.TQDMProgressBar):
     def __init__(self, refresh_rate: int = 1, process_position: int = 0) -> None:
         super().__init__(refresh_rate=refresh_rate, process_position=process_position)
         self.epoch_start = 0  # generator updates done when the current epoch began
-        self.drawn_at = 0.0
+        self.drawn_at, self.wait = 0.0, _REDRAW_SECONDS
 
     @property
     def train_description(self) -> str:
@@ -70,6 +71,7 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         bar.unit, bar.bar_format = " updates", _FORMAT
         bar.initial = bar.n = bar.last_print_n = done  # the rate counts from here
         bar.total = self.total_updates(trainer, done, epochs_left, float(trainer.num_training_batches))
+        self.wait = _FILE_SECONDS if isinstance(bar.fp, TextIOWrapper) and not bar.fp.isatty() else _REDRAW_SECONDS
         bar.refresh()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -82,8 +84,7 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         step, bar = pl_module.global_step, self.train_progress_bar
         if bar.disable or step == bar.n or step % self.refresh_rate:
             return
-        often = _REDRAW_SECONDS if bar.fp.isatty() else _FILE_SECONDS
-        if (now := time.monotonic()) - self.drawn_at >= often:
+        if (now := time.monotonic()) - self.drawn_at >= self.wait:
             self.drawn_at = now
             self.draw(trainer, pl_module)
 

@@ -11,8 +11,9 @@ from lightning_gans.compat.lightning import pl
 class Rates(pl.Callback):
     """Logs ``lr/<player>``, ``time/seconds`` and ``time/seconds_per_update`` to all loggers, with the loss terms.
 
-    ``time/seconds`` is the wall clock of the fit, what callbacks take included; a resumed one counts on from its
-    checkpoint. ``time/seconds_per_update`` is the mean since the value before. The command line has one in each run.
+    ``time/seconds`` is the wall clock of the fit from its first batch on, what callbacks take included; a resumed one
+    counts on from its checkpoint. ``time/seconds_per_update`` is the mean since the value before. The command line has
+    one in each run.
 
     >>> callback = Rates()  # for pl.Trainer(callbacks=[callback])
     >>> callback.load_state_dict({"seconds": 90.0})  # of a checkpoint

@@ -76,7 +76,8 @@ class ScoreCallback(Asks):
     def best(self, metric: str) -> dict[str, float]:
         """The entry of ``history`` with the best value of ``metric`` (full name, or a part of it such as ``fid``).
 
-        That of update 0, before any training, counts only where there is no other.
+        That of update 0, before any training, counts only where there is no other. Of a score of which no value is
+        better than another (``mean``, ``sharpness``), it is the last.
         """
         names = {name for entry in self.history for name in entry if name != "step"}
         matching = [name for name in names if name == metric or metric in name.split("/")]

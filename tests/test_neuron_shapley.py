@@ -114,6 +114,9 @@ def test_what_is_removed_behind_a_normalisation_is_gone() -> None:
         nn.init.ones_(net[1].bias)
         assert not net[:2](torch.randn(4, 1, 1, 1))[:, 0].any()
     assert {name for name, _ in filters_of(ResNetDiscriminator((3, 8, 8), 4))} >= {"blocks.2.conv2"}
+    assert {name for name, _ in filters_of(StyleDiscriminator((3, 8, 8), (4, 3), group=2))} >= {"layers.3"}
+    act = nn.ReLU()  # used twice, but known by its first name alone
+    assert filters_of(nn.Sequential(nn.Conv2d(1, 1, 1), act, nn.Conv2d(1, 1, 1), act)) == [("0", 0)]
 
 
 @pytest.mark.parametrize(

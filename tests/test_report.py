@@ -126,6 +126,8 @@ def test_a_score_that_should_be_as_of_real_samples_has_no_best(tmp_path: Path, c
         (tmp_path / name / "metrics.csv").write_text(text)
     assert read_record(tmp_path / "a").best("metrics/mean") is None
     tables = compare([tmp_path / name for name in texts]).tables
+    told = compare([tmp_path / name for name in texts], reach={"mean": 0.5}).tables["mean"][1]
+    assert {row[0]: row[-2:] for row in told}["a"] == ["-", "-"]
     mean, modes = ({row[0]: row[1:] for row in tables[title][1]} for title in ("mean", "modes"))
     assert mean["a"] == ["1", "-", "-", "-", "-"] and modes["a"][:2] == ["2", "3"]
     assert modes["b"][:2] == ["-", "-"] and modes["b"][-2] == "never" and modes["c"] == ["-"] * 5

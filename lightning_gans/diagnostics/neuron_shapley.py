@@ -11,12 +11,20 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.networks.layers import ConditionalBatchNorm2d, LayerNorm
-from lightning_gans.networks.style import EqualConv2d, StyleLayer
+from lightning_gans.networks.style import EqualConv2d, EqualLinear, StyleLayer
 
 Filter = tuple[str, int]  # name of a module, number of its output channel
 Value = Callable[[], float]
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv1d, nn.ConvTranspose1d, EqualConv2d)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, ConditionalBatchNorm2d, LayerNorm)
+_NORMS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm2d,
+    nn.GroupNorm,
+    ConditionalBatchNorm2d,
+    LayerNorm,
+)
 
 
 @dataclass
@@ -90,7 +98,7 @@ def filters_of(network: nn.Module, modules: Sequence[str] | None = None) -> list
 
 def _inner(known: Mapping[str, nn.Module]) -> list[str]:
     """Convolutions, without a last one that ends the network."""
-    layers = [name for name, module in known.items() if isinstance(module, (*_CONVOLUTIONS, nn.Linear))]
+    layers = [name for name, module in known.items() if isinstance(module, (*_CONVOLUTIONS, nn.Linear, EqualLinear))]
     ends = layers[-1:] if layers and isinstance(known[layers[-1]], _CONVOLUTIONS) else []
     return [name for name in layers if isinstance(known[name], _CONVOLUTIONS) and name not in ends]
 
@@ -102,7 +110,7 @@ def _behind(known: Mapping[str, nn.Module], name: str) -> str:
     names = list(row._modules) if isinstance(row, nn.Sequential) else [own]
     follows = names[names.index(own) + 1 :][:1]
     after = f"{folder}.{follows[0]}".lstrip(".") if follows else name
-    return after if isinstance(known[after], _NORMS) else name
+    return after if isinstance(known.get(after), _NORMS) else name
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,16 +20,18 @@ def full_precision(x: Tensor) -> Tensor:
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Products of float32 matrices in float32, where ``set_float32_matmul_precision`` allows for fewer bits (TF32).
+    """Products of float32 matrices in float32, where fewer bits are allowed (TF32).
 
-    For differences of large numbers, of which a thousandth part is too much.
+    For differences of large numbers, of which a thousandth part is too much. Gradients through them are taken outside.
     """
-    allowed = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    cuda: Any = torch.backends.cuda.matmul
+    name, exact = ("fp32_precision", "ieee") if hasattr(cuda, "fp32_precision") else ("allow_tf32", False)
+    allowed = getattr(cuda, name)
+    setattr(cuda, name, exact)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(allowed)
+        setattr(cuda, name, allowed)
 
 
 def row_norm(x: Tensor, p: float = 2.0) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from torch.nn.utils import parametrize
 
 _AT_FIRST = 40
 
@@ -38,8 +37,8 @@ class SingularValues(nn.Module):
     def weights(network: nn.Module) -> list[Tensor]:
         """Those that count, as matrices."""
         found: dict[int, Tensor] = {}
-        for module in network.modules():
-            if not isinstance(module, parametrize.ParametrizationList):
+        for path, module in network.named_modules():
+            if "parametrizations" not in path.split("."):
                 own = dict(module.named_parameters(recurse=False))
                 for name in [*own, *getattr(module, "parametrizations", ())]:
                     weight = getattr(module, name)

@@ -107,7 +107,9 @@ class Record:
         return float(np.interp(step, [0.0, *clock.steps], [0.0, *clock.values]))
 
     def reached(self, name: str, value: float) -> int | None:
-        """The first update after 0 at which a score is as good as a value."""
+        """The first update after 0 at which a score is as good as a value; None where none is better than another."""
+        if set(name.split("/")) & NEITHER:
+            return None
         good = self.goodness(name)
         return next((step for v, step in self._trained(name) if good(v) >= good(value)), None)
 

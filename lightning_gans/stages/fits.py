@@ -101,9 +101,11 @@ class _Again(MemoryLoader):
 
     def _num_rows(self) -> int:
         n = self.times * len(self.data)
-        return n - n % self.batch_size
+        return n - n % self.batch_size if self.shuffle else super()._num_rows()
 
     def order(self, rows: int, generator: Generator) -> Tensor:
+        if not self.shuffle:  # of `in_order`
+            return super().order(rows, generator)
         return torch.randperm(self.times * len(self.data), generator=generator) % len(self.data)
 
 

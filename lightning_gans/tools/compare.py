@@ -15,6 +15,7 @@ import numpy as np
 
 from lightning_gans import checks
 from lightning_gans.runs.atomic import check_writable, write_text
+from lightning_gans.runs.card import NEITHER
 from lightning_gans.runs.record import SECONDS, Record, read_record
 from lightning_gans.tools.report import UNKNOWN, clock, configuration, model_card, protocol_tables, title_of
 from lightning_gans.visualization import page
@@ -210,7 +211,7 @@ def _score_table(entries: Sequence[Entry], name: str, value: float | None) -> tu
         row = [entry.name, _mean(last)]
         row += [_mean([value for value, _ in best]), _median([step for _, step in best])]
         reached = [(r, s) for r, s in zip(having, steps) if s is not None]
-        if value is None or not having:
+        if value is None or not having or set(name.split("/")) & NEITHER:
             row += [UNKNOWN, UNKNOWN]
         elif len(reached) < len(having):
             row += [f"never in {len(having) - len(reached)} of {len(having)}" if reached else "never", UNKNOWN]
