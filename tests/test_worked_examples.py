@@ -87,7 +87,7 @@ def test_cascade_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 def test_own_images_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     found = played("own_images", monkeypatch)
     card = (found["run"] / "checkpoints" / "last.md").read_text()
-    (last,) = re.findall(r"\| fid/lenet \| ([\d.]+)", card)
+    (last,) = re.findall(r"\| fid/lenet \| [\d.]+ \| ([\d.]+)", card)
     assert float(last) < 20, "of grey images it is 156"
 
 
