@@ -281,6 +281,12 @@ def test_clipping_is_per_network() -> None:
 @kinds
 def test_float16_with_a_gradient_scaler_trains(name: str) -> None:
     """16-mixed on the CPU: losses are scaled, gradients unscaled before clipping, penalties in float32."""
+    if name in ("seq_gan", "leak_gan"):  # of an LSTM, which not every processor has in float16
+        try:
+            with torch.autocast("cpu", torch.float16):
+                nn.LSTM(2, 2)(torch.zeros(1, 1, 2))
+        except RuntimeError as error:
+            pytest.skip(f"no LSTM in float16 here: {error}")
     precision = pytest.importorskip(f"{pl.__name__}.plugins.precision")
     plugin = precision.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**10))
     module = make_images(name, clip_grad_d=1.0, clip_grad_g=1.0)
