@@ -203,7 +203,7 @@ class ExemplarVAE(VAE):
     def check_first_batch(self, batch: Batch) -> None:
         """Raise one sentence for networks that do not fit the data, or each other."""
         self.means_of = self.together_of = -1  # of this fit they are not known yet
-        checks.at_least(2, items=self.run.num_items)
+        checks.at_least(2, items=2 if self.run is None else self.run.num_items)
         super().check_first_batch(batch)
 
     def on_train_end(self) -> None:
