@@ -64,7 +64,7 @@ class SpectralNorm(nn.Module):
             u, v = self._iterate(matrix.detach(), before, self.power_iterations)
             sigma, kept = torch.dot(u, matrix @ v), u
             found = sigma.detach() > 0  # not where the weight is 0, which stays as it is
-            if weight.device.type not in numerics.LOOKED_AT or not found:
+            if weight.device.type not in numerics.LOOKED_AT or torch.compiler.is_compiling() or not found:
                 sigma, kept = torch.where(found, sigma, 1), torch.where(found, u, before)
             if self.training:
                 before.copy_(kept)
