@@ -195,7 +195,7 @@ def test_a_second_round_corrects_what_the_first_could_not() -> None:
     module = SimpleNamespace(generator=nn.Identity(), latent_dim=1)
     module.sample = lambda n, labels, generator: torch.randn(n, 1, generator=generator)
     real = 1 + 0.5 * torch.randn(4000, 1)
-    ratio = boosted_ratio(module, real, [nn.Linear(1, 1), Square()], steps=150, lr=0.03, chain=8, progress=False)
+    ratio = boosted_ratio(module, real, [nn.Linear(1, 1), Square()], steps=100, lr=0.05, chain=8, progress=False)
     ends = [MetropolisHastings(module, BoostedRatio(ratio.ratios[:t]), steps=20).sample(600, progress=False)
             for t in (1, 2)]  # fmt: skip
     ends.append(LatentLangevin(module, ratio, steps=60, step_size=0.05).sample(600, progress=False))

@@ -105,7 +105,7 @@ def test_a_label_that_is_ignored_tells_nothing(law: Law) -> None:
         DCGANDiscriminator((1, 8, 8), 4, "none", 3),
         R3Discriminator((1, 8, 8), num_classes=3),
         StyleDiscriminator((1, 8, 8), num_classes=3),
-        TransGANDiscriminator((1, 8, 8), num_classes=3),
+        TransGANDiscriminator((1, 8, 8), (8, 4), (1, 1, 1), heads=2, num_classes=3),
     ],
     ids=lambda net: type(net).__name__,
 )
