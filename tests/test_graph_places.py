@@ -77,6 +77,7 @@ def watched(module: GenerativeModule) -> Iterator[dict[Any, list[set[int]]]]:
         kept = tree_leaves([optimizer.state for optimizer in module.trainer.optimizers])
         kept += tree_leaves(getattr(getattr(module, "process", None), "placed", {}))  # tables of a diffusion
         kept += [getattr(module.trainer.train_dataloader, "data", None)]
+        kept += [rate for s in module.run.steps.values() if s._recorded is not None for rate in s._recorded._rates]
         outside = mode.found.keys() - staying - addresses([*kept, *self._places.values()])
         assert past < _EAGER or not mode.refused, f"{key[0]} holds {mode.refused}, which cannot be recorded"
         assert past < _EAGER or not outside, f"{key[0]} reads {len(outside)} tensors that a replay would not find"
@@ -90,7 +91,7 @@ def watched(module: GenerativeModule) -> Iterator[dict[Any, list[set[int]]]]:
 
 
 def play(
-    module: GenerativeModule, shape: tuple[int, ...], data: Any = None, cycles: int = 5
+    module: GenerativeModule, shape: tuple[int, ...], data: Any = None, cycles: int = 6
 ) -> dict[Any, list[set[int]]]:
     with watched(module) as seen, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="cuda_graphs has no effect")
@@ -104,6 +105,9 @@ def check(module: GenerativeModule, shape: tuple[int, ...], data: Any = None) ->
     seen = play(module, shape, data)
     assert {key[0] for key in seen} == set(module.players)
     for key, calls in seen.items():
+        if len(calls) == 1 and key[1]:  # the first step of an optimizer, which is inside of later ones
+            assert (key[0], False, *key[2:]) in seen
+            continue
         assert len(calls) >= 5 > _EAGER + 1 and all(call == calls[1] for call in calls[1:5]), key
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from common import BY_KIND, VARIANTS, equal, make, make_images, plain, state, tr
 from torch import Tensor
 
 from lightning_gans import GANModule
+from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.graphs import StepGraphs
+from lightning_gans.optim import Adam
+from lightning_gans.optim.recorded import RecordedStep
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -75,6 +79,89 @@ def test_it_says_that_it_does_nothing_on_a_cpu() -> None:
         trainer(max_steps=1).fit(make("gan", cuda_graphs=True), plain())
 
 
+# ---------------------------------------------------------------------- with the optimizer's step in them
+Rates = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+
+
+def falling(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+
+
+def one_cycle(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, 20)  # moves beta1, too
+
+
+def hooked(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.register_step_post_hook(lambda *_: None)
+
+
+class Asks(pl.Callback):
+    """Has a hook of optimizer steps."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        self.calls += 1
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One item for each step that was taken inside."""
+    taken: list[int] = []
+    step = RecordedStep.__call__
+    monkeypatch.setattr(RecordedStep, "__call__", lambda self: (taken.append(1), step(self))[1])
+    return taken
+
+
+@pytest.mark.parametrize("rates", [None, falling, one_cycle])
+def test_steps_of_players_that_are_not_counted_are_inside(inside: list[int], rates: Rates | None) -> None:
+    """All but the first, at the rates of schedules; not where other options than the rate change."""
+    options: dict[str, Any] = {"d_steps": 3, "scheduler_d": rates, "lr_d": 1e-3}
+    eager, held = make("wgan_gp", **options), make("wgan_gp", cuda_graphs=True, **options)
+    assert equal(train(eager, 7, 200), train(held, 7, 200))
+    steps = 7 * 3 - 1
+    assert len(inside) == (steps if rates is not one_cycle else 2)  # those of the first cycle
+    assert held.progress.updates == {"d": 21, "g": 7}
+    optimizers: list[Any] = [step.optimizer.optimizer for step in (eager.run or held.run).steps.values()]
+    assert [float(o.state[o.param_groups[0]["params"][0]]["step"]) for o in optimizers] == [21, 7]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"clip_grad_d": 1.0},
+        {"optimizer_d": torch.optim.SGD},
+        {"optimizer_d": lambda p: Adam(p, amsgrad=True, fused=True)},
+        {"optimizer_d": lambda p: Adam(p, fused=False)},
+        {"optimizer_d": lambda p: (o := Adam(p, fused=True), hooked(o))[0]},
+    ],
+)
+def test_other_steps_are_outside(inside: list[int], options: dict[str, Any]) -> None:
+    eager, held = make("wgan_gp", **options), make("wgan_gp", cuda_graphs=True, **options)
+    assert equal(train(eager, 5), train(held, 5)) and not inside
+
+
+def test_steps_that_somebody_hooks_into_are_outside(inside: list[int]) -> None:
+    asks = Asks()
+    train(make("wgan_gp", cuda_graphs=True, d_steps=3), 5, callbacks=[asks])
+    assert asks.calls == 20 and not inside
+
+
+def test_a_state_that_is_loaded_meanwhile_is_the_one_that_steps(inside: list[int]) -> None:
+    """A graph would go on with the moments that it was recorded with."""
+
+    class Loads(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            if trainer.global_step == 3:
+                for optimizer in trainer.optimizers:
+                    optimizer.load_state_dict(optimizer.state_dict())
+
+    eager, held = make("wgan_gp"), make("wgan_gp", cuda_graphs=True)
+    assert equal(train(eager, 6, 200, callbacks=[Loads()]), train(held, 6, 200, callbacks=[Loads()]))
+    assert 0 < len(inside) < 6 * held.d_steps - 1
+
+
 # ---------------------------------------------------------------------- on a GPU
 @cuda
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -88,13 +175,22 @@ def test_graphs_train_as_eager_steps(name: str, precision: str) -> None:
 
 
 @cuda
+def test_recorded_steps_take_the_rates_of_a_schedule() -> None:
+    options: dict[str, Any] = {"d_steps": 3, "scheduler_d": falling, "lr_d": 1e-2}
+    eager, replayed = make("wgan_gp", **options), make("wgan_gp", cuda_graphs=True, **options)
+    found = [train(module, 12, 200, accelerator="gpu") for module in (eager, replayed)]
+    for key, value in found[0].items():
+        torch.testing.assert_close(found[1][key], value, rtol=1e-3, atol=1e-4, msg=key)
+
+
+@cuda
 def test_most_steps_are_replays(monkeypatch: pytest.MonkeyPatch) -> None:
     replays = []
     replay = torch.cuda.CUDAGraph.replay
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (replays.append(1), replay(graph))[1])
     module = make("wgan_gp", cuda_graphs=True, d_steps=2)
     trainer(max_steps=20, accelerator="gpu").fit(module, plain(400, 4))
-    assert len(replays) >= 20 * 3 - 2 * 3
+    assert len(replays) >= 20 * 3 - 2 * 3 - 1  # three eager runs for each player, and D's first step by itself
 
 
 @cuda

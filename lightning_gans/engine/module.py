@@ -43,8 +43,8 @@ class GenerativeModule(Sampling):
         double_backward: how penalties on the input gradient are differentiated, all of them exactly: sparse, linear,
             compiled or plain (see ``functional.double_backward``).
         cuda_graphs: on a GPU, record the gradients of each player's step as a CUDA graph, one per batch size, and
-            replay it. Terms must not hold Python numbers that change from step to step, nor wait for the GPU. The
-            optimizer's update and all callbacks run as ever. No effect elsewhere.
+            replay it, with fused Adam's update where nobody hooks into it, counts or clips it. Terms must not hold
+            Python numbers that change from step to step, nor wait for the GPU. No effect elsewhere.
         columns: which keys or places in a batch are ``real``, ``labels`` and ``weights``, such as
             ``{"real": "image", "labels": "digit"}``; None for the order above, and the usual keys.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -164,7 +165,9 @@ class Run:
                     f"The optimizer of {name!r} must step without a closure under a gradient scaler, got "
                     f"{type(own[name].optimizer).__name__}."
                 )
-            self.steps[name] = Step(player, networks, own, progress, self.noise, scaler, self.graphs)
+            module = self.trainer.lightning_module
+            alone = None if name == module.counted else partial(self.hooks.none, self.trainer, module)
+            self.steps[name] = Step(player, networks, own, progress, self.noise, scaler, self.graphs, alone)
 
     def look(self, networks: Mapping[str, nn.Module], batch: Batch) -> None:
         """Remember of the first batch what later ones are looked at for."""

@@ -19,6 +19,7 @@ from lightning_gans.engine.graphs import StepGraphs
 from lightning_gans.engine.player import Player, may_call_again, needs_closure
 from lightning_gans.engine.progress import Progress
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
+from lightning_gans.optim.recorded import RecordedStep
 from lightning_gans.optim.sam import ascend
 from lightning_gans.optim.sam import put_back as put_weights_back
 
@@ -42,6 +43,7 @@ class Step:
         generator: source of the per-sample draws.
         scaler: of 16-bit gradients, or None.
         graphs: records the gradients as CUDA graphs; None computes them afresh each time.
+        alone: whether nobody hooks into the optimizer's step and nobody counts it, so that a graph may have it in it.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Step:
         generator: torch.Generator,
         scaler: Any = None,
         graphs: StepGraphs | None = None,
+        alone: Callable[[], bool] | None = None,
     ) -> None:
         self.player, self.progress, self.generator = player, progress, generator
         self.scaler, self.graphs, self.device_type = scaler, graphs, generator.device.type
@@ -66,13 +69,16 @@ class Step:
         self._exact_name = f"{player.name}/loss"
         self.may_repeat = may_call_again(self.optimizer.optimizer)
         self.simple = player.clip is None and not needs_closure(self.optimizer.optimizer)  # needs no hook, no closure
+        self._alone = alone if self.simple and scaler is None and not self._many else None
+        self._recorded: RecordedStep | None = None
+        self.stepped = False  # the optimizer, with the gradients
         self.terms: dict[str, None] = {}  # names of what is minimised
         self.calls = 0  # of the closure, since the last gradients
         self.loss = torch.empty(())
         self._repeated: tuple[TermsOf, Sequence[Batch], Any, Buffers] | None = None
 
     def compute(self, terms: TermsOf, batches: Sequence[Batch], key: tuple[Any, ...] = ()) -> None:
-        """Set the gradients of the mean over ``batches`` of the sum of ``terms``.
+        """Set the gradients of the mean over ``batches`` of the sum of ``terms``; ``stepped`` tells if it stepped, too.
 
         Args:
             terms: what is minimised, by name, of a batch.
@@ -91,7 +97,9 @@ class Step:
             if self.player.sam:
                 self._sharpen(self.player.sam)
         else:
-            self._assign(self._replay(self.graphs, terms, batches, key))
+            step = self._step_inside()
+            self.stepped = step is not None
+            self._assign(self._replay(self.graphs, terms, batches, key, step))
 
     def closure(self) -> Tensor:
         """The loss: as it was computed on the first call, evaluated again on later ones.
@@ -215,18 +223,31 @@ class Step:
             held.append(replace(b, **tensors))
         return held
 
-    def _replay(self, graphs: StepGraphs, terms: TermsOf, batches: Sequence[Batch], key: tuple[Any, ...]) -> Gradients:
+    def _step_inside(self) -> RecordedStep | None:
+        """The optimizer's step, where a graph may have it in it."""
+        if self._alone is None or not self._alone():
+            return None
+        recorded = self._recorded = self._recorded or RecordedStep.of(self.optimizer.optimizer)
+        return recorded if recorded is not None and recorded.is_due() else None
+
+    def _replay(
+        self, graphs: StepGraphs, terms: TermsOf, batches: Sequence[Batch], key: Any, step: RecordedStep | None
+    ) -> Gradients:
         """What :meth:`_evaluate` gives and notes, by a CUDA graph once there is one for batches of this shape."""
         progress, before = self.progress, dict(self.progress.values)
 
         def recorded() -> tuple[Gradients, Tensor, dict[str, Tensor], dict[str, Tensor]]:
             progress.values.clear()
             gradients = self._evaluate(terms, batches)
+            if step is not None:
+                self._assign(gradients)
+                step()
+                gradients = [p.grad for group in self._groups for p in group["params"] if p.requires_grad]
             return gradients, self.loss, dict(progress.values), dict(progress.made)
 
         shapes = [None if t is None else t.shape for b in batches for t in (getattr(b, name) for name in TENSORS)]
         shapes += [value.shape for value in progress.kept.values()]
-        gradients, self.loss, values, made = graphs.run((self.player.name, *shapes, *key), recorded)
+        gradients, self.loss, values, made = graphs.run((self.player.name, step is None, *shapes, *key), recorded)
         progress.values.clear()
         progress.values.update({**before, **values})
         progress.made.update(made)

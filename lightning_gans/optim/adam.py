@@ -34,10 +34,12 @@ class Adam(Direct, torch.optim.Adam):
         **dict.fromkeys(("amsgrad", "capturable", "differentiable", "decoupled_weight_decay"), False),
     }
 
-    def update(self, group: dict[str, Any], gradients: list[Tensor], slots: list[list[Tensor]], counts: Any) -> None:
+    def update(
+        self, group: dict[str, Any], lr: Any, gradients: list[Tensor], slots: list[list[Tensor]], counts: Any
+    ) -> None:
         """The fused operation."""
         (beta1, beta2), (first, second) = group["betas"], slots
         torch._fused_adam_(
-            group["params"], gradients, first, second, [], counts, amsgrad=False, lr=group["lr"], beta1=beta1,
+            group["params"], gradients, first, second, [], counts, amsgrad=False, lr=lr, beta1=beta1,
             beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"], maximize=group["maximize"],
         )  # fmt: skip

@@ -26,8 +26,10 @@ class Direct(torch.optim.Optimizer):
     theirs: ClassVar[type[torch.optim.Optimizer]]
     _counts: Mapping[int, tuple[list[Tensor], Tensor]] = {}  # by group: views, and what they are views of
 
-    def update(self, group: dict[str, Any], gradients: list[Tensor], slots: list[list[Tensor]], counts: Any) -> None:
-        """One step of a group."""
+    def update(
+        self, group: dict[str, Any], lr: Any, gradients: list[Tensor], slots: list[list[Tensor]], counts: Any
+    ) -> None:
+        """One step of a group, at a rate that is a number, or a tensor where the operations take one."""
         raise NotImplementedError
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -41,13 +43,13 @@ class Direct(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if (found := self._tensors()) is None:
+        if (found := self.tensors()) is None:
             self._by_torch()
             return loss
         with torch.no_grad():
             for group, (gradients, slots, counts, count) in zip(self.param_groups, found):
                 count.add_(1)
-                self.update(group, gradients, slots, counts)
+                self.update(group, group["lr"], gradients, slots, counts)
         return loss
 
     step.hooked = True  # type: ignore[attr-defined]  # torch need not wrap it
@@ -56,7 +58,7 @@ class Direct(torch.optim.Optimizer):
         step: Any = self.theirs.step
         return (step if getattr(step, "hooked", False) else torchs.Optimizer.profile_hook_step(step))(self, *closure)
 
-    def _tensors(self) -> list[Lists] | None:
+    def tensors(self) -> list[Lists] | None:
         """What a step of each group needs; None if one call is not all there is to do."""
         found: list[Lists] = []
         state, names = self.state, self.slots

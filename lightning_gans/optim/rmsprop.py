@@ -34,11 +34,13 @@ class RMSprop(Direct, torch.optim.RMSprop):
         **dict.fromkeys(("centered", "maximize", "capturable", "differentiable"), False),
     }
 
-    def update(self, group: dict[str, Any], gradients: list[Tensor], slots: list[list[Tensor]], counts: Any) -> None:
+    def update(
+        self, group: dict[str, Any], lr: float, gradients: list[Tensor], slots: list[list[Tensor]], counts: Any
+    ) -> None:
         """s <- alpha s + (1 - alpha) g^2 and w <- w - lr g / (sqrt(s) + eps)."""
         squares, alpha = slots[0], group["alpha"]
         torch._foreach_mul_(squares, alpha)
         torch._foreach_addcmul_(squares, gradients, gradients, value=1 - alpha)
         size = torch._foreach_sqrt(squares)
         torch._foreach_add_(size, group["eps"])
-        torch._foreach_addcdiv_(group["params"], gradients, size, value=-group["lr"])
+        torch._foreach_addcdiv_(group["params"], gradients, size, value=-lr)
