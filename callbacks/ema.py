@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -66,11 +67,16 @@ class EMA(Asks):
         self.half_life, self.ramp_up = half_life, ramp_up
         self.seen_step = -1
 
+    @classmethod
+    def check_once(cls, listed: Sequence[pl.Callback]) -> None:
+        """ValueError for callbacks with two averages among them."""
+        if (number := sum(isinstance(callback, EMA) for callback in listed)) > 1:
+            raise ValueError(f"EMA must be listed once, since a module has one average, got it {number} times.")
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start from the untrained generator, or go on from the checkpoint's average."""
         module: Any = pl_module
-        if (number := sum(isinstance(callback, EMA) for callback in trainer.callbacks)) > 1:  # type: ignore[attr-defined]
-            raise ValueError(f"EMA must be listed once, since a module has one average, got it {number} times.")
+        self.check_once(trainer.callbacks)  # type: ignore[attr-defined]
         self.seen_step = module.global_step
         if self.seen_step >= self.start_step:
             module.start_ema()

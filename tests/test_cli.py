@@ -23,7 +23,7 @@ from common import equal, make
 from PIL import Image
 from torch import nn
 
-from lightning_gans import GAN, WGANGP, GANModule, checks
+from lightning_gans import GAN, WGANGP, GANModule, __version__, checks
 from lightning_gans.cli import GANCLI, main, shortcuts
 from lightning_gans.cli.gan_cli import command, go_fast
 from lightning_gans.cli.plan import duration
@@ -206,6 +206,11 @@ def test_only_the_parser_that_is_asked_for_is_built(monkeypatch: pytest.MonkeyPa
         assert len(built) == parsers
 
 
+def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    cli("--version")
+    assert capsys.readouterr().out.startswith(f"lightning_gans {__version__}, torch {torch.__version__}, ")
+
+
 def test_shortcuts_change_no_configuration(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Nor what is told of a wrong one."""
     said: list[str] = []
@@ -260,6 +265,8 @@ def test_a_dry_run_refuses_callbacks_that_do_not_fit_the_data(capsys: pytest.Cap
     told = refused(capsys, "fit", "--dry_run", "--trainer.callbacks+=GenerativeMetrics")
     assert "GenerativeMetrics needs uint8 images" in told and told.endswith("for toy data use ModeCoverage.")
     assert capsys.readouterr().out == ""
+    told = refused(capsys, "fit", "--dry_run", "--trainer.callbacks=[EMA, EMA]")
+    assert "EMA must be listed once" in told
 
 
 def test_a_class_method_makes_a_network(

@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from common import trainer
 from PIL import Image
 
 from experiments import (
     convergence,
     exemplars,
+    laptop,
     measures,
     modes_at_equal_time,
     oracle,
@@ -547,7 +549,25 @@ def test_pages_hold_no_path_of_a_machine() -> None:
 
 def test_all_experiments_are_tested() -> None:
     scripts = {p.stem for p in (ROOT / "experiments").glob("*.py")}
-    assert scripts - {"__init__", "playing", "measures", "page", "figures"} == {*EXPERIMENTS, "convergence"}
+    assert scripts - {"__init__", "playing", "measures", "page", "figures"} == {*EXPERIMENTS, "convergence", "laptop"}
+
+
+@pytest.mark.slow
+def test_recipes_for_a_laptop_are_played_by_their_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not again."""
+    recipe = yaml.safe_load((ROOT / "configs" / "digits" / "wgan_gp.yaml").read_text())
+    recipe["trainer"]["max_steps"] = recipe["checkpoint"]["every_n_train_steps"] = 2
+    recipe["trainer"]["callbacks"][1]["init_args"] |= {"every_n_steps": 1, "num_fake": 200}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    out, name = tmp_path / "laptop.md", str(tmp_path / "tiny.yaml")
+    rest = ["--only", name, "--seeds", "1", "2", "--runs", str(tmp_path / "runs"), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["experiments/laptop.py", *rest])
+    laptop.main()
+    assert f"| {name} |" in out.read_text() and out.with_suffix(".png").stat().st_size > 5000
+    kept = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")]
+    assert [[row["step"] for row in found["rows"]] for found in kept] == [[0, 1, 2]] * 2
+    monkeypatch.setattr(laptop, "COMMAND", ["false"])
+    laptop.main()
 
 
 # ---------------------------------------------------------------------- games in a queue

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
+import torch
 import yaml
 
 import lightning_gans.callbacks as gan_callbacks
@@ -41,6 +42,7 @@ from lightning_gans.runs.folder import finished, newest_run, remove_empty
 from lightning_gans.runs.load import load, resolve_class
 from lightning_gans.stages import reweight
 from lightning_gans.techniques import TECHNIQUES
+from lightning_gans.version import __version__
 
 
 def main(args: list[str] | None = None, default_config: Path | None = None) -> Path | None:
@@ -63,6 +65,9 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> P
     if given[:1] != ["boost"]:  # which hands it to its fits
         given = [arg for arg in given if arg != "--verbose"]
     known = [*GANCLI.subcommands(), *OTHERS]
+    if given == ["--version"]:
+        print(f"lightning_gans {__version__}, torch {torch.__version__}, pytorch_lightning {pl.__version__}")
+        return None
     if given and not given[0].startswith("-") and given[0] not in known:
         near = difflib.get_close_matches(given[0], known, n=1)
         hint = f": did you mean {near[0]}?" if near else "."
@@ -84,6 +89,7 @@ def _train(args: list[str], default_config: Path | None, from_shell: bool) -> Pa
     if from_shell:
         sys.argv[1:] = args
     silence()
+    epilog = f"Other commands, each with --help: {', '.join(OTHERS)}. --version prints it, and torch's."
     try:
         cli = GANCLI(
             GenerativeModule,
@@ -94,7 +100,7 @@ def _train(args: list[str], default_config: Path | None, from_shell: bool) -> Pa
             trainer_defaults={"callbacks": [gan_callbacks.GANProgressBar()]},
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={"epilog": f"Other commands, each with --help: {', '.join(OTHERS)}."},
+            parser_kwargs={"epilog": epilog},
             args=None if from_shell else args,
         )
     except Exception as error:

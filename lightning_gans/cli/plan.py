@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_gans.callbacks.ema import EMA
 from lightning_gans.callbacks.probe import Asks
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.base import GANDataModule
@@ -25,10 +26,11 @@ class Checks(callbacks.Callback):
     """Has callbacks refuse what they would refuse where a fit starts, but does nothing else with them."""
 
     def __init__(self, asking: Sequence[Any]) -> None:
-        self.asking = [callback for callback in asking if isinstance(callback, Asks)]
+        self.listed, self.asking = asking, [callback for callback in asking if isinstance(callback, Asks)]
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Of the model."""
+        """Of the model, and of each other."""
+        EMA.check_once(self.listed)
         for callback in self.asking:
             callback.on_fit_start(trainer, pl_module)
 
