@@ -71,7 +71,8 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         bar.unit, bar.bar_format = " updates", _FORMAT
         bar.initial = bar.n = bar.last_print_n = done  # the rate counts from here
         bar.total = self.total_updates(trainer, done, epochs_left, float(trainer.num_training_batches))
-        self.wait = _FILE_SECONDS if isinstance(bar.fp, TextIOWrapper) and not bar.fp.isatty() else _REDRAW_SECONDS
+        stream = getattr(bar.fp, "_wrapped", bar.fp)  # tqdm's, around a file or a terminal
+        self.wait = _FILE_SECONDS if isinstance(stream, TextIOWrapper) and not stream.isatty() else _REDRAW_SECONDS
         bar.refresh()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:

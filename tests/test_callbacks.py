@@ -7,6 +7,7 @@ import json
 import math
 import random
 import struct
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -284,6 +285,15 @@ def test_bar_names_are_short_and_keep_the_extractor() -> None:
     shown = SimpleNamespace(progress_bar_metrics={"d/loss": -3.14159, "metrics/fid/lenet": 123.456})
     found = GANProgressBar().get_metrics(shown, None)  # scores first: a terminal may be narrow
     assert list(found.items()) == [("fid/lenet", "123"), ("d/loss", "-3.14")]
+
+
+def test_into_a_file_it_is_drawn_every_ten_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another line each time: a log of a day would be all bars."""
+    bar = GANProgressBar()
+    with (tmp_path / "log").open("w") as log:
+        monkeypatch.setattr(sys, "stdout", log)
+        trainer(max_steps=400, callbacks=[bar], enable_progress_bar=True, log_every_n_steps=1).fit(make("gan"), plain())
+    assert bar.wait == 10 and (tmp_path / "log").read_text().count("Generator updates") < 8
 
 
 def test_other_bars_are_lightnings(capsys: pytest.CaptureFixture[str]) -> None:

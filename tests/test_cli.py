@@ -206,6 +206,17 @@ def test_only_the_parser_that_is_asked_for_is_built(monkeypatch: pytest.MonkeyPa
         assert len(built) == parsers
 
 
+@pytest.mark.parametrize("value", ["nan", "-inf", ".nan"])
+def test_numbers_that_are_none(capsys: pytest.CaptureFixture[str], value: str) -> None:
+    told = refused(capsys, "fit", f"--model.gp_weight={value}")
+    assert "gp_weight must be a finite number" in told and value.strip("-.") in told
+
+
+def test_a_refused_run_leaves_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, "fit", "--trainer.callbacks=[EMA, EMA]")
+    assert not list(Path("runs").glob("*"))
+
+
 def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
     cli("--version")
     assert capsys.readouterr().out.startswith(f"lightning_gans {__version__}, torch {torch.__version__}, ")
@@ -316,7 +327,7 @@ def test_what_the_terminal_shows(own_run: Path, capsys: pytest.CaptureFixture[st
     lines = out.splitlines()
     for line, words in zip(lines, ("Technique      WGANGP, 5 discriminator updates, 1 generator update per cycle",
                                    "Data           Ring: 2-D toy", "Generator      ToyGenerator", "Discriminator  Toy",
-                                   "Length         5 generator updates, at most 60.0 minutes, of which 4 are done",
+                                   "Length         5 generator updates, at most 60 minutes, of which 4 are done",
                                    "Device         cpu, ",
                                    f"Run folder     {own_run}")):  # fmt: skip
         assert line.startswith(words), out
@@ -363,6 +374,7 @@ def test_what_to_type_next(
 
 
 def test_one_second_is_no_seconds() -> None:
+    assert [duration(s) for s in (600, 3e7)] == ["10 minutes", "347 days"]
     assert [duration(s) for s in (0.6, 1.4, 1.6, 0.0)] == ["1 second", "1 second", "2 seconds", "0 seconds"]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from test_cli import TOY
@@ -93,6 +94,36 @@ def test_speed_passes_over_the_time_of_scores(tmp_path: Path) -> None:
     assert read_record(tmp_path).updates_per_second == 10.0
 
 
+def test_the_pace_of_a_short_run_and_behind_its_last_row(tmp_path: Path) -> None:
+    """By the one row that there is; times behind the last are not those of the last."""
+    (tmp_path / "metrics.csv").write_text("step,time/seconds\n50,5\n")
+    record = read_record(tmp_path)
+    assert record.updates_per_second == 10 and record.seconds_at(25) == 2.5 and record.seconds_at(60) == 6
+
+
+def test_runs_that_ended_early_are_told(tmp_path: Path) -> None:
+    def saved(name: str, updates: int, warned: str = "") -> Path:
+        folder = written(tmp_path / name, [30.0, 9.0])
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["trainer"] = {"max_steps": 3000}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        torch.save({"global_step": updates, "state_dict": {}, "pytorch-lightning_version": "2.6.6"},
+                   folder / "checkpoints" / "last.ckpt")  # fmt: skip
+        (folder / "warnings.txt").write_text(warned)
+        return folder
+
+    runs = [saved("whole", 3000), saved("stopped", 1810), saved("nan", 2000, "update 2000: ended by NonFiniteError: d\n"),
+            saved("resumed", 3000, "update 2000: ended by NonFiniteError: d\n")]  # fmt: skip
+    told = compare(runs)
+    assert [row[3] for row in told.tables["Runs"][1]] == ["3,000", "1,810 of 3,000", "2,000 of 3,000", "3,000"]
+    early = [note for note in told.notes if "ended" in note or "stopped after" in note]
+    assert early == [
+        "stopped: stopped after 1,810 of 3,000 updates.",
+        "nan: ended at update 2,000 by NonFiniteError: d",
+    ]
+
+
 def test_the_last_value_of_an_update_counts_and_updates_rise(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,a,b\n10,1,5\n30,3,\n20,2,\n10,4,\n")
     curves = read_record(tmp_path).curves
@@ -130,7 +161,7 @@ def test_a_score_that_should_be_as_of_real_samples_has_no_best(tmp_path: Path, c
     assert {row[0]: row[-2:] for row in told}["a"] == ["-", "-"]
     mean, modes = ({row[0]: row[1:] for row in tables[title][1]} for title in ("mean", "modes"))
     assert mean["a"] == ["1", "-", "-", "-", "-"] and modes["a"][:2] == ["2", "3"]
-    assert modes["b"][:2] == ["-", "-"] and modes["b"][-2] == "never" and modes["c"] == ["-"] * 5
+    assert modes["b"] == ["-"] * 5 and modes["c"] == ["-"] * 5
     for text in ("modes=nan", "modes"):
         with pytest.raises(SystemExit, match="--reach must be SCORE=VALUE"):
             main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--reach", text])

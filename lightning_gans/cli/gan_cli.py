@@ -58,7 +58,7 @@ class GANCLI(pl_cli.LightningCLI):
                 super().__init__(*args, **kwargs)
         except BaseException:
             if self.claimed is not None:
-                remove_empty(self.claimed)
+                remove_empty(self.claimed, Path(self.options["out"]))
             raise
 
     def init_parser(self, **kwargs: Any) -> Any:

@@ -21,6 +21,8 @@ from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.engine import rng
 from lightning_gans.engine.module import GenerativeModule
 
+ENOUGH = 20.0  # seconds of measuring, after which no other cycle begins
+
 
 class Checks(callbacks.Callback):
     """Has callbacks refuse what they would refuse where a fit starts, but does nothing else with them."""
@@ -54,18 +56,20 @@ def plan(
     Callbacks of the run (``asking``) that do not fit the model or the data refuse them, as they would in the run.
     """
     trial, phases = copy.deepcopy(model), _phases(model)
-    clock: list[tuple[str, float]] = []
+    clock, begun = list[tuple[str, float]](), dict[str, float]()
     if hasattr(trial, "phases"):
         trial.phases = {name: 0 if n == 0 else steps + 1 for name, n in phases.items()}
 
     class Clock(callbacks.Callback):
         def on_train_batch_start(self, *args: Any) -> None:
             self.phase = trial.counted
+            begun.setdefault(self.phase, time.perf_counter())
 
-        def on_train_batch_end(self, *args: Any) -> None:
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             clock.append((self.phase, time.perf_counter()))
+            trainer.should_stop |= len(played) == 1 and clock[-1][1] - begun[self.phase] > ENOUGH
 
     trainer_options = {k: options["trainer"].get(k) for k in ("accelerator", "precision")}
     played = [name for name, n in phases.items() if n != 0]
@@ -77,8 +81,11 @@ def plan(
     seconds = dict.fromkeys(phases, 0.0)
     for name in played:
         times = [t for phase, t in clock if phase == name]
-        seconds[name] = (times[-1] - times[0]) / max(1, len(times) - 1) if times else 0.0
-    measured = " and ".join(f"{seconds[name] * 1000:.1f} ms" for name in played)
+        if len(times) == 1:  # one was enough
+            seconds[name] = times[0] - begun[name]
+        elif times:
+            seconds[name] = (times[-1] - times[0]) / (len(times) - 1)
+    measured = " and ".join(f"{s:.3g} s" if (s := seconds[n]) >= 1 else f"{s * 1000:.1f} ms" for n in played)
     size, updates = data.batch_size, options["trainer"].get("max_steps", -1)
 
     factor = getattr(model, "g_batch_factor", None)
@@ -189,7 +196,7 @@ def duration(seconds: float) -> str:
     """A duration, to be read."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
+            return f"{(amount := seconds / length):,.{1 if amount < 10 else 0}f} {unit}"
     return counted(round(seconds), "second")
 
 

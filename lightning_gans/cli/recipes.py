@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 import lightning_gans
+from lightning_gans.cli.plan import duration
 
 _PACKAGE = Path(lightning_gans.__file__).parent
 # In a wheel inside of the package; in a clone, and in an editable install of one, beside it.
@@ -69,7 +70,10 @@ def recipes(args: list[str]) -> None:
     own = parser.parse_args(args)
     lines = [line for line in table() if all(word.lower() in " ".join(line).lower() for word in own.words)]
     if not lines:
-        raise SystemExit(f"error: No recipe has {' and '.join(own.words)} in its line.")
+        known = {part.lower() for line in table() for part in re.split(r"\W", " ".join(line[:3]))}
+        near = [n for word in own.words for n in difflib.get_close_matches(word.lower(), known, n=1)]
+        hint = f": did you mean {' '.join(near)}?" if near else "."
+        raise SystemExit(f"error: words must be in the line of a recipe, got {' '.join(own.words)}{hint}")
     head = ("recipe", "technique", "data", "updates", "CPU time", "memory")
     widths = [max(map(len, column)) for column in zip(head, *lines)]
     for line in [head, *lines]:
@@ -88,17 +92,10 @@ def table() -> Iterator[tuple[str, ...]]:
         inner = inner["class_path"].rpartition(".")[2] if isinstance(inner, dict) else inner
         data = f"{data}({inner})" if inner else data
         cost: dict[str, Any] = known.get(name, {})
-        took = "-" if "seconds" not in cost else _told(cost["seconds"])
+        took = "-" if "seconds" not in cost else duration(cost["seconds"])
         memory = "-" if "mib" not in cost else f"{cost['mib']:,.0f} MiB"
         yield name, model, data, f"{config['trainer']['max_steps']:,}", took, memory
 
 
 def _costs() -> dict[str, Any]:
     return dict(json.loads(COSTS.read_text())) if COSTS.is_file() else {}
-
-
-def _told(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.2g} {unit}"
-    return f"{seconds:.0f} s"

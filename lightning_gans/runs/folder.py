@@ -39,9 +39,10 @@ def claim(folder: Path) -> Path:
             return fresh
 
 
-def remove_empty(folder: Path) -> None:
-    """Remove a folder if there are only empty ones in it."""
-    for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
+def remove_empty(folder: Path, out: Path | None = None) -> None:
+    """Remove a folder if there are only empty ones in it, and those around it that are empty then, up to ``out``."""
+    around = [path for path in folder.parents if out is not None and (path == out or out in path.parents)]
+    for path in [*sorted(folder.rglob("*"), reverse=True), folder, *around]:
         with suppress(OSError):
             path.rmdir()
 

@@ -65,6 +65,18 @@ class Record:
         return int(max(saved, *(curve.steps[-1] for curve in self.curves.values())))
 
     @property
+    def done(self) -> str:
+        """Updates, and of how many, where a checkpoint says that they were not all."""
+        asked, saved = (self.config.get("trainer") or {}).get("max_steps") or -1, self.checkpoint.get("global_step")
+        return f"{self.updates:,}" + (f" of {asked:,}" if saved is not None and self.updates < asked else "")
+
+    @property
+    def ended_by(self) -> str | None:
+        """The error that ended it, if one did."""
+        last = self.warned[-1] if self.warned else ""
+        return last.partition(": ended by ")[2] if last.startswith(f"update {self.updates}: ended by ") else None
+
+    @property
     def seed(self) -> Any:
         """As configured."""
         return self.config.get("seed_everything")
@@ -101,9 +113,12 @@ class Record:
         return max(self._trained(name), key=lambda pair: good(pair[0]), default=None)
 
     def seconds_at(self, step: float) -> float:
-        """Seconds of training until an update, between those on record; NaN where none are."""
+        """Seconds of training until an update, between those on record, or behind them at the usual pace; else NaN."""
         if (clock := self.curves.get(SECONDS)) is None:
             return math.nan
+        behind, rate = step - float(clock.steps[-1]), self.updates_per_second
+        if behind > 0 and not math.isnan(rate):
+            return float(clock.values[-1]) + behind / rate
         return float(np.interp(step, [0.0, *clock.steps], [0.0, *clock.values]))
 
     def reached(self, name: str, value: float) -> int | None:
@@ -120,10 +135,11 @@ class Record:
     @property
     def updates_per_second(self) -> float:
         """The median between rows, which passes over the time of scores; NaN where it is not on record."""
-        if (clock := self.curves.get(SECONDS)) is None or len(clock.steps) < 2:
+        if (clock := self.curves.get(SECONDS)) is None:
             return math.nan
-        took = np.diff(clock.values)
-        return float(np.median(np.diff(clock.steps)[took > 0] / took[took > 0])) if (took > 0).any() else math.nan
+        start = [0.0] * (len(clock.steps) == 1)  # of one row there is nothing else to go by
+        took, made = np.diff([*start, *clock.values]), np.diff([*start, *clock.steps])
+        return float(np.median(made[took > 0] / took[took > 0])) if (took > 0).any() else math.nan
 
 
 def read_record(folder: str | Path) -> Record:

@@ -172,6 +172,12 @@ def _notes(entries: Sequence[Entry], scores: Sequence[str]) -> Iterator[str]:
     if any(SECONDS not in record.curves for record in records):
         yield "Some runs have no times on record."
     for entry in entries:
+        for record in entry.records:
+            which = f"{entry.name} ({record.folder.name})" if len(entry.records) > 1 else entry.name
+            if record.ended_by is not None:
+                yield f"{which}: ended at update {record.updates:,} by {record.ended_by}"
+            elif " of " in record.done:
+                yield f"{which}: stopped after {record.done} updates."
         for name in scores:
             if any(name in r.curves for r in entry.records) and not all(name in r.curves for r in entry.records):
                 yield f"{entry.name}: not all runs have {name.removeprefix('metrics/')}."
@@ -193,7 +199,7 @@ def _run_row(entry: Entry) -> list[str]:
     records = entry.records
     rate, took = ([f(r) for r in records] for f in (lambda r: r.updates_per_second, lambda r: r.seconds_at(r.updates)))
     title, updates = title_of(records[0]).partition(" on ")[0], sorted({record.updates for record in records})
-    told = f"{updates[0]:,}" + (f" to {updates[-1]:,}" if len(updates) > 1 else "")
+    told = f"{updates[0]:,} to {updates[-1]:,}" if len(updates) > 1 else max((r.done for r in records), key=len)
     return [entry.name, title, entry.seeds, told, _mean(rate, ".3g"), clock(statistics.fmean(took))]
 
 
@@ -211,7 +217,7 @@ def _score_table(entries: Sequence[Entry], name: str, value: float | None) -> tu
         row = [entry.name, _mean(last)]
         row += [_mean([value for value, _ in best]), _median([step for _, step in best])]
         reached = [(r, s) for r, s in zip(having, steps) if s is not None]
-        if value is None or not having or set(name.split("/")) & NEITHER:
+        if value is None or not having or set(name.split("/")) & NEITHER or not last:
             row += [UNKNOWN, UNKNOWN]
         elif len(reached) < len(having):
             row += [f"never in {len(having) - len(reached)} of {len(having)}" if reached else "never", UNKNOWN]

@@ -52,7 +52,7 @@ def report(path: str | Path, out: str | Path | None = None) -> Path:
         ("Model card", model_card(checkpoint, name)),
         ("Configuration", configuration(record)),
     ]
-    facts = [title_of(record), f"{record.updates:,} updates", *_time(record), str(folder)]
+    facts = [title_of(record), f"{record.done} updates", *_time(record), str(folder)]
     write_text(out, page.page(title_of(record), " · ".join(facts[1:]), sections))
     return out
 

@@ -71,7 +71,7 @@ class SampleWriter(callbacks.BasePredictionWriter):
             self._draw_images(pl_module, samples[:256])
         elif samples.dim() == 2 and samples.shape[1] in (1, 2):
             reference = getattr(trainer.datamodule, "reference", None)
-            image = _points_picture(pl_module, None if reference is None else reference("train")[0])
+            image = _points_picture(pl_module, samples, None if reference is None else reference("train")[0])
             save_image_atomic(image, self.folder / "samples.png")
             print(f"Picture      {self.folder / 'samples.png'}")
 
@@ -114,10 +114,10 @@ def _picture(pixels: Tensor) -> Image.Image:
     return picture.convert("RGB") if len(pixels) == 1 else picture
 
 
-def _points_picture(module: Any, real: Tensor | None, n: int = 1000) -> Image.Image:
-    """``n`` samples and data in 1-D or 2-D, and what the discriminator says there, if there is one."""
+def _points_picture(module: Any, samples: Tensor, real: Tensor | None, n: int = 1000) -> Image.Image:
+    """Up to ``n`` samples and data in 1-D or 2-D, and what the discriminator says there, if there is one."""
     critic = has(module, Critic) and not module.conditional
-    fake = module.sample(n, generator=torch.Generator().manual_seed(0)).float()
+    fake = samples[:n].float().to(next(module.trained_network.parameters(), samples).device)
     return toy_picture(
         fake,
         None if real is None else real[:n].float(),
