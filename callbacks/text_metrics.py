@@ -102,5 +102,6 @@ class TextMetrics(ScoreCallback):
         self.protocol = {
             **self.scores.protocol, "samples": self.num_samples, "temperature": self.temperature or "as the model is",
             "seed": self.seed, "weights": "raw" if pl_module.ema is None else "ema",
+            "network_calls": pl_module.network_calls,
         }  # fmt: skip
         return {f"metrics/{name}": value for name, value in found.items()}

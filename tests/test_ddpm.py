@@ -287,6 +287,22 @@ def test_a_sample_is_clipped_if_it_is_an_image() -> None:
     assert not make("ddpm").clip
 
 
+def test_seeds_that_follow_share_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets of samples of seeds 0, 1, 2 are to be independent."""
+    module, drawn = DDPM(DiffusionMLP((2,), 8), steps=4), list[Tensor]()
+    reverse = module.reverse
+
+    def watched(z: Tensor, labels: Any, generator: torch.Generator, **options: Any) -> Tensor:
+        between = torch.randn(5, 2, generator=torch.Generator().set_state(generator.get_state()))
+        drawn.extend([z, between])
+        return reverse(z, labels, generator, **options)
+
+    monkeypatch.setattr(module, "reverse", watched)
+    for seed in range(3):
+        module.sample(5, seed=seed)
+    assert len({tuple(x.flatten().tolist()) for x in drawn}) == 6
+
+
 # ---------------------------------------------------------------------- learning
 RING: dict[str, Any] = {"radius": 1.0, "std": 0.04, "scale": 1.0, "batch_size": 256}
 

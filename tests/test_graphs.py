@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from common import BY_KIND, VARIANTS, equal, make, make_images, plain, state, trainer
-from torch import Tensor
+from torch import Tensor, nn
 
-from lightning_gans import GANModule
+from lightning_gans import GAN, GANModule
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.graphs import StepGraphs
 from lightning_gans.optim import Adam
 from lightning_gans.optim.recorded import RecordedStep
+from lightning_gans.regularizers import Regularizer
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -160,6 +162,70 @@ def test_a_state_that_is_loaded_meanwhile_is_the_one_that_steps(inside: list[int
     eager, held = make("wgan_gp"), make("wgan_gp", cuda_graphs=True)
     assert equal(train(eager, 6, 200, callbacks=[Loads()]), train(held, 6, 200, callbacks=[Loads()]))
     assert 0 < len(inside) < 6 * held.d_steps - 1
+
+
+def test_updates_are_counted_where_the_counted_player_changes(inside: list[int]) -> None:
+    """A `VAEBM` counts those of its autoencoder first."""
+    options: dict[str, Any] = {"vae_steps": 2, "optimizer_energy": partial(Adam, lr=1e-3, fused=True)}
+    modules = [make_images("vaebm", **options), make_images("vaebm", cuda_graphs=True, **options)]
+    states = [train(module, 8, 40, images=True) for module in modules]
+    assert equal(*states) and not inside
+    assert [dict(module.progress.updates) for module in modules] == [{"vae": 2, "energy": 6}] * 2
+
+
+class Head(nn.Module):
+    """A critic with parameters that only a term uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(2, 1), nn.Linear(2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)[:, 0]
+
+
+class OfTheHead(Regularizer):
+    name = "head"
+
+    def __call__(self, net: Any, batch: Any, fake: Tensor) -> Tensor:
+        return net.head(batch.real).square().mean()
+
+
+def test_a_step_with_a_parameter_without_gradient_is_outside(inside: list[int]) -> None:
+    def module(**options: Any) -> GAN:
+        torch.manual_seed(0)
+        own = {"regularizers": [OfTheHead(1.0, every=2)], "optimizer_d": partial(Adam, lr=1e-2, fused=True)}
+        return GAN(nn.Linear(3, 2), Head(), 3, d_steps=4, **own, **options)
+
+    assert equal(train(module(), 5, 200), train(module(cuda_graphs=True), 5, 200)) and inside
+
+
+@pytest.mark.parametrize("rate", [0, torch.tensor(0.25)], ids=str)
+def test_rates_that_are_no_floats_are_outside(inside: list[int], rate: Any) -> None:
+    class Sets(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 2:
+                for optimizer in trainer.optimizers:
+                    optimizer.param_groups[0]["lr"] = rate
+
+    eager, held = make("wgan_gp"), make("wgan_gp", cuda_graphs=True)
+    assert equal(train(eager, 4, 200, callbacks=[Sets()]), train(held, 4, 200, callbacks=[Sets()]))
+    assert len(inside) == 2 * held.d_steps - 1
+
+
+def test_a_parameter_that_is_frozen_meanwhile_is_recorded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: set[Any] = set()
+    run = StepGraphs.run
+    monkeypatch.setattr(StepGraphs, "run", lambda self, key, function: (keys.add(key), run(self, key, function))[1])
+
+    class Freezes(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            if trainer.global_step == 3:
+                next(pl_module.discriminator.parameters()).requires_grad_(False)
+
+    eager, held = make("gan"), make("gan", cuda_graphs=True)
+    assert equal(train(eager, 6, 200, callbacks=[Freezes()]), train(held, 6, 200, callbacks=[Freezes()]))
+    assert len({key[2] for key in keys if key[0] == "d"}) == 2
 
 
 # ---------------------------------------------------------------------- on a GPU

@@ -113,8 +113,8 @@ def test_runs_that_ended_early_are_told(tmp_path: Path) -> None:
         (folder / "warnings.txt").write_text(warned)
         return folder
 
-    runs = [saved("whole", 3000), saved("stopped", 1810), saved("nan", 2000, "update 2000: ended by NonFiniteError: d\n"),
-            saved("resumed", 3000, "update 2000: ended by NonFiniteError: d\n")]  # fmt: skip
+    line = "update 2000: ended by NonFiniteError: d\n"
+    runs = [saved("whole", 3000), saved("stopped", 1810), saved("nan", 2000, line), saved("resumed", 3000, line)]
     told = compare(runs)
     assert [row[3] for row in told.tables["Runs"][1]] == ["3,000", "1,810 of 3,000", "2,000 of 3,000", "3,000"]
     early = [note for note in told.notes if "ended" in note or "stopped after" in note]

@@ -165,9 +165,13 @@ class Run:
                     f"The optimizer of {name!r} must step without a closure under a gradient scaler, got "
                     f"{type(own[name].optimizer).__name__}."
                 )
-            module = self.trainer.lightning_module
-            alone = None if name == module.counted else partial(self.hooks.none, self.trainer, module)
+            alone = partial(self.alone, name)
             self.steps[name] = Step(player, networks, own, progress, self.noise, scaler, self.graphs, alone)
+
+    def alone(self, player: str) -> bool:
+        """Whether nobody hooks into the step of a player's optimizer now, and Lightning does not count it."""
+        module = self.trainer.lightning_module
+        return bool(player != module.counted and self.hooks.none(self.trainer, module))
 
     def look(self, networks: Mapping[str, nn.Module], batch: Batch) -> None:
         """Remember of the first batch what later ones are looked at for."""

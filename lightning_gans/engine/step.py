@@ -97,9 +97,7 @@ class Step:
             if self.player.sam:
                 self._sharpen(self.player.sam)
         else:
-            step = self._step_inside()
-            self.stepped = step is not None
-            self._assign(self._replay(self.graphs, terms, batches, key, step))
+            self._assign(self._replay(self.graphs, terms, batches, key, self._step_inside()))
 
     def closure(self) -> Tensor:
         """The loss: as it was computed on the first call, evaluated again on later ones.
@@ -236,18 +234,20 @@ class Step:
         """What :meth:`_evaluate` gives and notes, by a CUDA graph once there is one for batches of this shape."""
         progress, before = self.progress, dict(self.progress.values)
 
-        def recorded() -> tuple[Gradients, Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        def recorded() -> tuple[Gradients, bool, Tensor, dict[str, Tensor], dict[str, Tensor]]:
             progress.values.clear()
-            gradients = self._evaluate(terms, batches)
+            gradients, stepped = self._evaluate(terms, batches), False
             if step is not None:
                 self._assign(gradients)
-                step()
+                stepped = step()
                 gradients = [p.grad for group in self._groups for p in group["params"] if p.requires_grad]
-            return gradients, self.loss, dict(progress.values), dict(progress.made)
+            return gradients, stepped, self.loss, dict(progress.values), dict(progress.made)
 
         shapes = [None if t is None else t.shape for b in batches for t in (getattr(b, name) for name in TENSORS)]
         shapes += [value.shape for value in progress.kept.values()]
-        gradients, self.loss, values, made = graphs.run((self.player.name, step is None, *shapes, *key), recorded)
+        trained = tuple(p.requires_grad for group in self._groups for p in group["params"])
+        known = (self.player.name, step is None, trained, *shapes, *key)
+        gradients, self.stepped, self.loss, values, made = graphs.run(known, recorded)
         progress.values.clear()
         progress.values.update({**before, **values})
         progress.made.update(made)

@@ -51,8 +51,10 @@ class Walks(GenerativeModule):
         """``n`` samples (n, ...); see `Sampling.sample`."""
         if temperature is not None:
             return super().sample(n, labels, generator, seed, temperature)  # which refuses it
-        source = torch.Generator().manual_seed(seed + 1) if seed is not None else generator
-        return self.reverse(*self.latents(n, labels, generator, seed), source)
+        z, labels = self.latents(n, labels, generator, seed)
+        if seed is not None:  # the noise between is of a far seed, so that it is no other sample's beginning
+            generator = torch.Generator().manual_seed((seed + 1) * 0x9E3779B1 % 2**32)
+        return self.reverse(z, labels, generator)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """As :meth:`decode`."""

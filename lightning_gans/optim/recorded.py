@@ -49,7 +49,8 @@ class RecordedStep:
     def is_due(self) -> bool:
         """Whether the optimizer would do this now, too; the rates become what they are by then."""
         options, state = self._reads()
-        if self._hooked() or options != self._options or not all(map(is_, state, self._state)):
+        plain = all(isinstance(group["lr"], float) for group in self.optimizer.param_groups)
+        if not plain or self._hooked() or options != self._options or not all(map(is_, state, self._state)):
             return False
         for i, (group, rate) in enumerate(zip(self.optimizer.param_groups, self._rates)):
             if group["lr"] != self._known[i]:
@@ -58,15 +59,19 @@ class RecordedStep:
         return True
 
     @torch.no_grad()
-    def __call__(self) -> None:
-        """The step."""
+    def __call__(self) -> bool:
+        """The step; False, and nothing done, where a parameter has no gradient this time."""
         optimizer, found = self.optimizer, self.optimizer.tensors()
-        assert found is not None
+        if found is None:
+            return False
         for group, lr, (gradients, slots, counts, count) in zip(optimizer.param_groups, self._rates, found):
             count.add_(1)
             optimizer.update(group, lr, gradients, slots, counts)
+        return True
 
     def _hooked(self) -> bool:
+        if not getattr(step := vars(self.optimizer).get("step"), "_wrapped_by_lr_sched", step is None):
+            return True  # somebody's own, in place of the class's; a scheduler's only counts
         own, other = self.optimizer._optimizer_step_pre_hooks, self.optimizer._optimizer_step_post_hooks
         return bool(own or other or torchs._global_optimizer_pre_hooks or torchs._global_optimizer_post_hooks)
 
