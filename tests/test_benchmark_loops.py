@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks import images, skilled
+from benchmarks import images, skilled, techniques
 from lightning_gans import TECHNIQUES
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.consistency import consistency_term
@@ -132,3 +132,8 @@ def test_a_loops_step_reads_gradients_as_weights_lie_in_memory() -> None:
         skilled.step(skilled.slope(net, x).square().sum(), weights, torch.optim.Adam(weights, 0.1, fused=fused))
         found.append([w.detach() for w in weights])
     assert all(torch.allclose(a, b) for a, b in zip(*found))
+
+
+def test_each_technique_has_a_row_or_is_named_as_without() -> None:
+    assert {*techniques.TOYS, *techniques.NO_LOOP, "trans_gan", "style_gan2"} == {*TECHNIQUES}
+    assert {"trans_gan", "style_gan2"} <= {*images.ROWS}

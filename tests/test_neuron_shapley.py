@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_gans.diagnostics import filters_of, neuron_shapley, removal_curve, removed
 from lightning_gans.networks import (
+    DCGANDiscriminator,
     DCGANGenerator,
     ResNetDiscriminator,
     StyleDiscriminator,
@@ -97,6 +98,24 @@ def test_the_filter_that_draws_is_found() -> None:
     assert found.top(1) == [("layers.1", 5)] and len(found.filters) == 16
     best, chance = removal_curve(net, value, found, most=3)
     assert best[0] == chance[0] == found.full and best[1] < 0.05 * best[0] < chance[1]
+
+
+def test_the_filter_by_which_a_discriminator_tells_fakes_is_found() -> None:
+    """A convolution whose third filter alone sees what is different; what the others see is in both."""
+    torch.manual_seed(0)
+    net = DCGANDiscriminator((1, 8, 8), 4, "none").eval()
+    first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
+    name = next(n for n, m in net.named_modules() if m is first)
+    with torch.no_grad():
+        first.weight[:, 0] -= first.weight[:, 0].mean((1, 2), keepdim=True)  # blind to brightness, but for one
+        first.weight[2] = 0.1
+    real = torch.randn(64, 1, 8, 8)
+    fake = real + 2
+    value = lambda: float((net(real).mean() - net(fake).mean()).abs())  # noqa: E731
+    found = neuron_shapley(net, value, filters_of(net, [name]), permutations=20)
+    assert found.top(1) == [(name, 2)]
+    best, chance = removal_curve(net, value, found, most=1)
+    assert best[1] < 0.3 * best[0] < chance[1]
 
 
 def test_blocks_and_what_is_in_them_have_their_own_channels() -> None:
