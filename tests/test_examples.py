@@ -11,12 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from lightning_gans.compat.lightning import pl
+
 ROOT = Path(__file__).parent.parent
 TOP = ("callbacks", "datamodules")  # folders beside the package, whose modules are lightning_gans.callbacks.x
 FOLDERS = ("diagnostics", "engine", "functional", "metrics", "networks", "nonadversarial", "optim", "regularizers",
            "runs", "samplers", "stages", "techniques", "tools", "visualization", "wrappers")  # fmt: skip
-WHOLE = ("callbacks", "datamodules", "functional", "metrics", "nonadversarial", "regularizers", "samplers",
-         "techniques", "wrappers")  # fmt: skip
+WHOLE = ("callbacks", "datamodules", "functional", "metrics", "networks", "nonadversarial", "optim", "regularizers",
+         "samplers", "stages", "techniques", "tools", "wrappers")  # fmt: skip
+EXCUSED = {
+    "guided_scores": "trains a judge on 15,000 images, and keeps it in the user's cache",
+    "load_from_hub": "asks the Hub",
+}
 
 
 def examples() -> Iterator[tuple[str, str, str]]:
@@ -32,7 +38,8 @@ def examples() -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("module", "name", "text"), [pytest.param(*found, id=found[1]) for found in examples()])
-def test_an_example_says_what_happens(module: str, name: str, text: str) -> None:
+def test_an_example_says_what_happens(module: str, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pl.callbacks.TQDMProgressBar, "is_disabled", True)  # it prints to stdout
     scope = dict(vars(importlib.import_module(module)))
     told: list[str] = []
     runner = doctest.DocTestRunner()
@@ -46,4 +53,4 @@ def test_whatever_is_exported_has_an_example(folder: str) -> None:
     exported = {name: getattr(package, name) for name in package.__all__}
     called = {name: thing for name, thing in exported.items() if inspect.isclass(thing) or inspect.isroutine(thing)}
     assert called
-    assert not [name for name, thing in called.items() if ">>>" not in (thing.__doc__ or "")]
+    assert {name for name, thing in called.items() if ">>>" not in (thing.__doc__ or "")} == EXCUSED.keys() & called

@@ -29,6 +29,11 @@ class CIFARGenerator(nn.Module):
         latent_dim: length of z.
         width: channels of the last hidden map.
         num_classes: makes it conditional: ``forward(z, labels)``, the label appended to z as a one-hot vector.
+
+    >>> import torch
+    >>> generator = CIFARGenerator(latent_dim=8, width=4, num_classes=10)
+    >>> generator(torch.randn(2, 8), torch.tensor([3, 5])).shape
+    torch.Size([2, 3, 32, 32])
     """
 
     num_classes: int | None
@@ -78,6 +83,11 @@ class CIFARCritic(ThreeConvCritic):
         width: channels of the first map.
         batch_norm: before the second and third LeakyReLU; the code has it wherever there is no gradient penalty.
         num_classes: makes it conditional: ``forward(x, labels)`` (see `ProjectionHead`).
+
+    >>> import torch
+    >>> critic = CIFARCritic(width=4)
+    >>> critic(torch.randn(2, 3, 32, 32)).shape, critic.head.score.in_features
+    (torch.Size([2]), 256)
     """
 
     shape = (3, 32, 32)

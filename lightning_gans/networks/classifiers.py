@@ -28,6 +28,11 @@ class LeNet(nn.Module):
     Args:
         shape: ``(C, H, W)``, H and W at least 4. Values in [-1, 1].
         num_classes: number of logits.
+
+    >>> import torch
+    >>> classifier, x = LeNet((1, 28, 28), num_classes=10), torch.zeros(2, 1, 28, 28)
+    >>> classifier.features(x).shape, classifier(x).shape
+    (torch.Size([2, 128]), torch.Size([2, 10]))
     """
 
     def __init__(self, shape: tuple[int, ...] = (1, 28, 28), num_classes: int = 10) -> None:
@@ -89,6 +94,11 @@ class ResNetClassifier(nn.Module):
     Args:
         shape: ``(C, H, W)``, H and W at least 4. Values in [-1, 1].
         num_classes: number of logits.
+
+    >>> import torch
+    >>> classifier, x = ResNetClassifier((3, 8, 8), num_classes=10), torch.zeros(2, 3, 8, 8)
+    >>> classifier.features(x).shape, classifier(x).shape
+    (torch.Size([2, 128]), torch.Size([2, 10]))
     """
 
     def __init__(self, shape: tuple[int, ...] = (3, 32, 32), num_classes: int = 10) -> None:

@@ -78,6 +78,11 @@ class DCGANGenerator(nn.Module):
         activation: "relu", "tanh", or "gated" for sigmoid(a) tanh(b), where the layer and the normalisation before it
             have twice the channels (see `GatedTanh`).
         constant_width: `width` channels in every hidden map.
+
+    >>> import torch
+    >>> x = DCGANGenerator((1, 28, 28), latent_dim=8, width=4)(torch.randn(2, 8))
+    >>> x.shape, bool(x.abs().max() <= 1)
+    (torch.Size([2, 1, 28, 28]), True)
     """
 
     num_classes: int | None
@@ -145,6 +150,11 @@ class DCGANDiscriminator(nn.Module):
         num_classes: makes it conditional: ``forward(x, labels)``, a projection discriminator (see `ProjectionHead`).
         activation: "relu" for LeakyReLU(0.2), "tanh" or "gated", as in `DCGANGenerator`.
         dropout: share of what each activation puts out that is dropped (CT-GAN, arXiv:1803.01541, needs some).
+
+    >>> import torch
+    >>> critic = DCGANDiscriminator((1, 28, 28), width=4, norm="layer", num_classes=10)
+    >>> critic(torch.randn(2, 1, 28, 28), torch.tensor([3, 5])).shape
+    torch.Size([2])
     """
 
     num_classes: int | None

@@ -71,6 +71,11 @@ class TaperedResNetGenerator(nn.Module):
         width: channels of the last hidden map.
         norm: "batch", "none", "layer", "instance" or "group" (see `make_norm`).
         num_classes: makes it conditional: ``forward(z, labels)``, the label appended to z as a one-hot vector.
+
+    >>> import torch
+    >>> generator = TaperedResNetGenerator((3, 32, 32), latent_dim=8, width=4)
+    >>> generator(torch.randn(2, 8)).shape
+    torch.Size([2, 3, 32, 32])
     """
 
     num_classes: int | None
@@ -131,6 +136,11 @@ class TaperedResNetDiscriminator(nn.Module):
         norm: "layer" as in the code with a gradient penalty, "batch" as in the code without one, "none", "instance" or
             "group" (see `make_norm`).
         num_classes: makes it conditional: ``forward(x, labels)``, a projection discriminator (see `ProjectionHead`).
+
+    >>> import torch
+    >>> critic = TaperedResNetDiscriminator((3, 32, 32), width=4)
+    >>> critic(torch.randn(2, 3, 32, 32)).shape, critic.head.score.in_features
+    (torch.Size([2]), 256)
     """
 
     num_classes: int | None
@@ -227,6 +237,11 @@ class BottleneckGenerator(nn.Module):
         width: channels of the first map, halved by each doubling; a multiple of 2 to the number of doublings plus one.
         norm: "batch", "none", "layer", "instance" or "group" (see `make_norm`).
         num_classes: makes it conditional: ``forward(z, labels)``, the label appended to z as a one-hot vector.
+
+    >>> import torch
+    >>> generator = BottleneckGenerator((3, 16, 16), latent_dim=8, width=16)
+    >>> generator(torch.randn(2, 8)).shape
+    torch.Size([2, 3, 16, 16])
     """
 
     num_classes: int | None
@@ -285,6 +300,11 @@ class BottleneckDiscriminator(nn.Module):
         norm: "layer" as in the code with a gradient penalty, "batch" as in the code without one, "none", "instance" or
             "group" (see `make_norm`).
         num_classes: makes it conditional: ``forward(x, labels)``, a projection discriminator (see `ProjectionHead`).
+
+    >>> import torch
+    >>> critic = BottleneckDiscriminator((3, 16, 16), width=16, num_classes=5)
+    >>> critic(torch.randn(2, 3, 16, 16), torch.tensor([0, 4])).shape
+    torch.Size([2])
     """
 
     num_classes: int | None

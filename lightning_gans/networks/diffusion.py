@@ -69,6 +69,10 @@ class DiffusionMLP(_TimedMLP):
         depth: number of hidden layers, at least 1.
         num_classes: makes it conditional: ``forward(x, t, labels)``.
         learned_variance: twice the channels, for ``DDPM(variance="learned")``.
+
+    >>> x, t = torch.randn(4, 2), torch.tensor([0, 10, 500, 999])
+    >>> DiffusionMLP((2,), width=8)(x, t).shape, DiffusionMLP((2,), width=8, learned_variance=True)(x, t).shape
+    (torch.Size([4, 2]), torch.Size([4, 4]))
     """
 
     def __init__(
@@ -97,6 +101,9 @@ class TimedClassifier(_TimedMLP):
         num_classes: number of logits.
         width: units of each hidden layer.
         depth: number of hidden layers, at least 1.
+
+    >>> TimedClassifier((2,), num_classes=3, width=8)(torch.randn(4, 2), torch.tensor([0, 10, 500, 999])).shape
+    torch.Size([4, 3])
     """
 
     def __init__(self, shape: tuple[int, ...] = (2,), num_classes: int = 10, width: int = 128, depth: int = 3) -> None:
@@ -168,6 +175,10 @@ class DiffusionUNet(nn.Module):
 
     Raises:
         ValueError: for a shape that cannot be halved so often.
+
+    >>> y = DiffusionUNet((1, 8, 8), width=8)(torch.randn(2, 1, 8, 8), torch.tensor([0, 999]))
+    >>> y.shape, float(y.abs().max())  # its last layer begins at 0
+    (torch.Size([2, 1, 8, 8]), 0.0)
     """
 
     def __init__(

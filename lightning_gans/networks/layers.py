@@ -78,6 +78,11 @@ class ProjectionHead(nn.Module):
 
     The projection discriminator of Miyato & Koyama (arXiv:1802.05637), without b if `bias` is False. Glorot
     initialisation.
+
+    >>> head, h = ProjectionHead(features=4, num_classes=3), torch.randn(2, 4)
+    >>> y = torch.tensor([0, 2])
+    >>> torch.allclose(head(h, y), head.score(h)[:, 0] + (head.embedding(y) * h).sum(1))
+    True
     """
 
     def __init__(self, features: int, num_classes: int | None = None, bias: bool = True) -> None:
@@ -101,6 +106,10 @@ class ConditionalBatchNorm2d(nn.Module):
     """Batch normalisation of ``(N, C, H, W)`` whose gain and offset per channel are looked up by class.
 
     Dumoulin et al. (arXiv:1610.07629). Gains start at 1 and offsets at 0; statistics are shared by all classes.
+
+    >>> norm = ConditionalBatchNorm2d(channels=4, num_classes=3)
+    >>> norm(torch.randn(2, 4, 8, 8), torch.tensor([0, 2])).shape, norm.gain.weight.shape
+    (torch.Size([2, 4, 8, 8]), torch.Size([3, 4]))
     """
 
     def __init__(self, channels: int, num_classes: int) -> None:
@@ -126,6 +135,10 @@ class LayerNorm(nn.GroupNorm):
 
     What the WGAN-GP code puts in a critic in place of batch normalisation (arXiv:1704.00028): samples stay independent.
     ``torch.nn.LayerNorm`` would have a gain per pixel; a group norm with a single group is the same thing by channel.
+
+    >>> y = LayerNorm(4)(5 + 3 * torch.randn(2, 4, 8, 8))
+    >>> [round(float(m), 3) for m in y.mean((1, 2, 3)).abs()], y.square().mean((1, 2, 3)).round(decimals=3).tolist()
+    ([0.0, 0.0], [1.0, 1.0])
     """
 
     def __init__(self, channels: int) -> None:
@@ -145,6 +158,9 @@ def make_norm(name: Norm, channels: int) -> nn.Module:
     "instance" H, W
     "group"    H, W and groups of about 16 channels (arXiv:1803.08494)
     ========== =====================================================================================================
+
+    >>> [type(make_norm(name, 32)).__name__ for name in ("none", "batch", "layer")], make_norm("group", 32).num_groups
+    (['Identity', 'BatchNorm2d', 'LayerNorm'], 2)
     """
     if name == "none":
         return nn.Identity()

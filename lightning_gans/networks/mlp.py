@@ -41,6 +41,11 @@ class ToyGenerator(nn.Module):
         width: units of each hidden layer.
         depth: number of hidden layers, at least 1.
         num_classes: makes it conditional: ``forward(z, labels)``.
+
+    >>> import torch
+    >>> generator = ToyGenerator(shape=(1,), latent_dim=1, width=32, depth=1)
+    >>> generator(torch.randn(4, 1)).shape, sum(p.numel() for p in generator.parameters())
+    (torch.Size([4, 1]), 97)
     """
 
     num_classes: int | None
@@ -80,6 +85,11 @@ class ToyDiscriminator(nn.Module):
 
     527 361 parameters at the defaults (arXiv:1704.00028), 97 as a 1-32-1 network. No normalisation, so any per-sample
     penalty is welcome. Arguments as in `ToyGenerator`.
+
+    >>> import torch
+    >>> critic = ToyDiscriminator(shape=(2,), width=8, num_classes=3)
+    >>> critic(torch.randn(4, 2), torch.tensor([0, 1, 2, 0])).shape
+    torch.Size([4])
     """
 
     num_classes: int | None

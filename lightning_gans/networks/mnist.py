@@ -55,6 +55,11 @@ class MNISTGenerator(nn.Module):
         width: channels of the last hidden map.
         batch_norm: before each ReLU (per unit after the linear layer); the code has it for weight clipping only.
         num_classes: makes it conditional: ``forward(z, labels)``, the label appended to z as a one-hot vector.
+
+    >>> import torch
+    >>> x = MNISTGenerator(latent_dim=8, width=4)(torch.randn(2, 8))
+    >>> x.shape, bool((x >= 0).all() and (x <= 1).all())
+    (torch.Size([2, 1, 28, 28]), True)
     """
 
     num_classes: int | None
@@ -144,6 +149,11 @@ class MNISTCritic(ThreeConvCritic):
         width: channels of the first map.
         batch_norm: before the second and third LeakyReLU; the code has it for weight clipping only.
         num_classes: makes it conditional: ``forward(x, labels)`` (see `ProjectionHead`).
+
+    >>> import torch
+    >>> critic = MNISTCritic(width=4)
+    >>> critic(torch.rand(2, 1, 28, 28)).shape, critic.head.score.in_features
+    (torch.Size([2]), 256)
     """
 
     shape = (1, 28, 28)

@@ -32,6 +32,11 @@ class PrimalDualGenerator(nn.Module):
         dropout: rate, in [0, 1).
         activations: ReLUs, and a tanh at the end.
         num_classes: makes it conditional: ``forward(z, labels)``, the label appended to z as a one-hot vector.
+
+    >>> import torch
+    >>> generator = PrimalDualGenerator(latent_dim=4)
+    >>> generator(torch.randn(2, 4)).shape, sum(p.numel() for p in generator.parameters())
+    (torch.Size([2, 1, 28, 28]), 71361)
     """
 
     num_classes: int | None
@@ -91,6 +96,11 @@ class PrimalDualDiscriminator(nn.Module):
         width: channels.
         dropout: rate, in [0, 1).
         num_classes: makes it conditional: ``forward(x, labels)`` (see `ProjectionHead`).
+
+    >>> import torch
+    >>> critic = PrimalDualDiscriminator()
+    >>> critic(torch.randn(2, 1, 28, 28)).shape, sum(p.numel() for p in critic.parameters())
+    (torch.Size([2]), 155137)
     """
 
     num_classes: int | None

@@ -89,6 +89,10 @@ class R3Generator(nn.Module):
         cardinality: groups of the 3x3 convolutions.
         blocks: at each resolution.
         num_classes: makes it conditional: ``forward(z, labels)``, a linear function of the label beside z.
+
+    >>> generator = R3Generator((3, 16, 16), latent_dim=8, widths=(16, 8, 8), blocks=1)
+    >>> generator(torch.randn(2, 8)).shape
+    torch.Size([2, 3, 16, 16])
     """
 
     num_classes: int | None
@@ -145,6 +149,10 @@ class R3Discriminator(nn.Module):
 
     Blocks and arguments as in `R3Generator`; ``widths`` smallest resolution first, so that one list serves for both.
     With ``num_classes`` the score is the product of a linear function of the 64 numbers and an embedding of the label.
+
+    >>> critic = R3Discriminator((3, 16, 16), widths=(16, 8, 8), blocks=1, num_classes=5)
+    >>> critic(torch.randn(2, 3, 16, 16), torch.tensor([0, 4])).shape
+    torch.Size([2])
     """
 
     num_classes: int | None

@@ -35,6 +35,10 @@ class Reconstructor(nn.Module):
         num_directions: how many there are to choose from.
         body: ``lenet``, ``resnet`` (its BatchNorm sees both samples of a pair), or ``mlp`` of two ReLU layers, which
             gets x1 and x2 - x1; None takes a LeNet for images and an MLP for anything else.
+
+    >>> logits, shifts = Reconstructor((1, 8, 8), num_directions=5)(*torch.randn(2, 3, 1, 8, 8))
+    >>> logits.shape, shifts.shape
+    (torch.Size([3, 5]), torch.Size([3]))
     """
 
     def __init__(self, shape: tuple[int, ...] = (1, 28, 28), num_directions: int = 10, body: Body | None = None):

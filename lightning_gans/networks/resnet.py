@@ -165,6 +165,11 @@ class ResNetGenerator(nn.Module):
     Raises:
         ValueError: for another normalisation than batch norm together with `num_classes`; for an unknown `skip`; for
             sides of no such form.
+
+    >>> import torch
+    >>> generator = ResNetGenerator((1, 28, 28), latent_dim=8, width=4, num_classes=10)
+    >>> generator(torch.randn(2, 8), torch.tensor([3, 5])).shape, len(generator.blocks)
+    (torch.Size([2, 1, 28, 28]), 2)
     """
 
     num_classes: int | None
@@ -233,6 +238,11 @@ class ResNetDiscriminator(nn.Module):
 
     Raises:
         ValueError: for shares outside [0, 1); for an unknown `pool` or `init`; for sides of no such form.
+
+    >>> import torch
+    >>> critic = ResNetDiscriminator((1, 28, 28), width=4)
+    >>> critic(torch.randn(2, 1, 28, 28)).shape, [type(block).__name__ for block in critic.blocks]
+    (torch.Size([2]), ['ImageBlock', 'DownBlock', 'PlainBlock', 'PlainBlock'])
     """
 
     num_classes: int | None

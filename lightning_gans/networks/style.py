@@ -116,6 +116,11 @@ class ModulatedConv2d(nn.Module):
         kernel: 1 or 3.
         doubles: twice the size, by a transposed convolution and a blur.
         demodulate: divide by the root; else by sqrt(fan in).
+
+    >>> conv, x, style = ModulatedConv2d(4, 8, kernel=3, doubles=True), torch.randn(2, 4, 8, 8), torch.rand(2, 4) + 1
+    >>> y = conv(x, style)
+    >>> y.shape, torch.allclose(y, conv(x, 10 * style), atol=1e-4)  # only ratios of styles count
+    (torch.Size([2, 8, 16, 16]), True)
     """
 
     def __init__(self, channels: int, out: int, kernel: int, doubles: bool = False, demodulate: bool = True) -> None:
@@ -429,6 +434,10 @@ class StyleDiscriminator(nn.Module):
         widths: channels at each resolution, smallest first, as of `StyleGenerator`; one number for all of them.
         group: samples of a group, >= 1; 1 switches the standard deviation off (it is 1e-4).
         num_classes: makes it conditional: ``forward(x, labels)``, a product with a mapping of the label.
+
+    >>> critic = StyleDiscriminator((3, 16, 16), widths=(16, 8, 4), group=2)
+    >>> critic(torch.randn(4, 3, 16, 16)).shape
+    torch.Size([4])
     """
 
     num_classes: int | None
@@ -469,6 +478,10 @@ class SoftDiscriminator(StyleDiscriminator):
     Args:
         shape: see `StyleDiscriminator`, as for ``widths`` and ``group``.
         classes: K; without probabilities all count alike.
+
+    >>> critic, x = SoftDiscriminator((3, 16, 16), widths=4, classes=2), torch.randn(4, 3, 16, 16)
+    >>> torch.allclose(critic(x), critic(x, torch.full((4, 2), 0.5)))
+    True
     """
 
     def __init__(
@@ -498,6 +511,9 @@ class StyleEncoder(StyleDiscriminator):
         latent_dim: length of z.
         classes: of the classifier.
         widths: of the channels.
+
+    >>> StyleEncoder((3, 16, 16), latent_dim=8, classes=2, widths=4)(torch.randn(4, 3, 16, 16)).shape
+    torch.Size([4, 6])
     """
 
     def __init__(

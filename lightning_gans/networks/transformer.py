@@ -20,6 +20,10 @@ class TransformerBlock(nn.Module):
     Args:
         width: of the tokens.
         heads: see `Attention`, as for the remaining arguments.
+
+    >>> block = TransformerBlock(16, heads=2, grid=(4, 4), relative=True)
+    >>> block(torch.randn(2, 16, 16)).shape, block.attention.table.shape
+    (torch.Size([2, 16, 16]), torch.Size([49, 2]))
     """
 
     def __init__(
@@ -75,6 +79,10 @@ class TransGANGenerator(nn.Module):
             paper). How far it sees is its buffer ``reach``, without a limit at first, which `TransGAN` moves.
         stem: it can also start from a small image (`upscale`), for super-resolution beside the game.
         num_classes: makes it conditional: ``forward(z, labels)``, the one-hot label beside z.
+
+    >>> generator = TransGANGenerator((3, 16, 16), latent_dim=8, width=64, depths=(1, 1, 1))
+    >>> generator(torch.randn(2, 8)).shape
+    torch.Size([2, 3, 16, 16])
     """
 
     num_classes: int | None
@@ -171,6 +179,10 @@ class TransGANDiscriminator(nn.Module):
         kernel: see `TransGANGenerator`, as for ``relative``.
         noise: whether attention adds noise.
         num_classes: makes it conditional: a projection of the class token (`ProjectionHead`).
+
+    >>> critic = TransGANDiscriminator((3, 16, 16), widths=(16, 8), depths=(1, 1, 1))
+    >>> critic(torch.randn(2, 3, 16, 16)).shape
+    torch.Size([2])
     """
 
     num_classes: int | None

@@ -36,6 +36,11 @@ class VAEEncoder(nn.Module):
         latent_dim: length of z.
         width: units of each hidden layer.
         depth: number of hidden layers, at least 1.
+
+    >>> import torch
+    >>> mean, log_variance = VAEEncoder((1, 8, 8), latent_dim=3, width=16)(torch.randn(4, 1, 8, 8))
+    >>> mean.shape, log_variance.shape
+    (torch.Size([4, 3]), torch.Size([4, 3]))
     """
 
     def __init__(
@@ -67,6 +72,11 @@ class VAEDecoder(nn.Module):
     ===================================== ==================
 
     Arguments as in `VAEEncoder`; ``shape`` is ``(C, H, W)`` for images, any other is unbounded.
+
+    >>> import torch
+    >>> x = VAEDecoder((1, 8, 8), latent_dim=3, width=16)(torch.randn(4, 3))
+    >>> x.shape, bool(x.abs().max() <= 1)
+    (torch.Size([4, 1, 8, 8]), True)
     """
 
     def __init__(

@@ -98,6 +98,14 @@ class OptimisticSGD(_Optimistic):
     Args:
         params: parameters, or groups of them.
         lr: step size, >= 0.
+
+    >>> x, y = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)  # min over x, max over y of x y
+    >>> optimizer = OptimisticSGD([x, y], lr=0.3)
+    >>> for _ in range(100):
+    ...     x.grad, y.grad = y.detach().clone(), -x.detach()
+    ...     optimizer.step()
+    >>> float(x.detach().hypot(y.detach())) < 0.05  # of sqrt(2); gradient descent would go away from 0
+    True
     """
 
 
@@ -112,6 +120,14 @@ class OptimisticAdam(_Optimistic, _AdamDirection):
         lr: step size, >= 0.
         betas: decay of the two moments, in [0, 1).
         eps: > 0.
+
+    >>> w = torch.ones(1, requires_grad=True)
+    >>> optimizer = OptimisticAdam([w], lr=0.1)
+    >>> for _ in range(2):
+    ...     w.grad = torch.ones(1)
+    ...     optimizer.step()
+    >>> round(float(w.detach()), 4)  # 1 - 2 * 0.1, then less 2 * 0.1 - 0.1
+    0.7
     """
 
 
@@ -127,6 +143,14 @@ class ExtraSGD(_Extra):
     Args:
         params: parameters, or groups of them.
         lr: step size, >= 0.
+
+    >>> x, y = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)  # min over x, max over y of x y
+    >>> optimizer = ExtraSGD([x, y], lr=0.3)
+    >>> for _ in range(100):
+    ...     x.grad, y.grad = y.detach().clone(), -x.detach()
+    ...     optimizer.step()
+    >>> float(x.detach().hypot(y.detach())) < 0.2  # of sqrt(2); gradient descent would go away from 0
+    True
     """
 
 
@@ -134,4 +158,13 @@ class ExtraAdam(_Extra, _AdamDirection):
     """`ExtraSGD` with Adam's direction in place of the gradient; moments see the gradients of both half steps.
 
     Gidel et al. 2019 (arXiv:1802.10551). Arguments as in `OptimisticAdam`.
+
+    >>> w, seen = torch.ones(1, requires_grad=True), []
+    >>> optimizer = ExtraAdam([w], lr=0.1)
+    >>> for _ in range(2):  # looks ahead, then steps from where that began
+    ...     w.grad = torch.ones(1)
+    ...     optimizer.step()
+    ...     seen.append(round(float(w.detach()), 4))
+    >>> seen
+    [0.9, 0.9]
     """

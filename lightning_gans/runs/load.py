@@ -56,6 +56,17 @@ def load(
     Raises:
         FileNotFoundError: there is no such checkpoint.
         ValueError: it is damaged, foreign, names a class that is refused, or does not fit the networks.
+
+    >>> import tempfile
+    >>> from lightning_gans import GAN
+    >>> from lightning_gans.datamodules import Ring
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> from lightning_gans.stages.fits import fit
+    >>> networks = {"generator": ToyGenerator(width=8), "discriminator": ToyDiscriminator(width=8)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fit(GAN(**networks, latent_dim=2), Ring(batch_size=8), 1, folder, logger=False)
+    ...     load(f"{folder}/last.ckpt", **networks).sample(4).shape
+    torch.Size([4, 2])
     """
     checks.one_of("which", which, ("last", "best"))
     checks.one_of("weights", weights, ("ema", "raw"))

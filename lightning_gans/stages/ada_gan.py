@@ -54,6 +54,16 @@ def reweight(
         steps: updates of the classifier.
         batch_size: real samples, and fakes, of each.
         lr: of its Adam.
+
+    >>> import tempfile
+    >>> from lightning_gans import AdaGAN
+    >>> from lightning_gans.datamodules import Ring
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> last = AdaGAN(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     data = reweight(Ring(), last, ToyDiscriminator(width=8), folder, steps=5)
+    >>> type(data).__name__, data.probabilities.shape
+    ('Resampled', torch.Size([10000]))
     """
     checks.one_of("weights", weights, BOOSTS)
     if last is None:
@@ -93,6 +103,14 @@ def density_ratio(
 
     The classifier's weights are the best of ``looks`` looks at the held-out items: a classifier that knows its training
     items by heart would say 0 for all of them. With a ``folder``, a call that was stopped goes on.
+
+    >>> from lightning_gans import GAN
+    >>> from lightning_gans.datamodules import Ring
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> model = GAN(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2)
+    >>> h = density_ratio(Ring(), model, ToyDiscriminator(width=8), steps=5)
+    >>> h.shape, bool((h > 0).all())
+    (torch.Size([10000]), True)
     """
     checks.at_least_one(steps=steps, batch_size=batch_size, looks=looks)
     data.setup("fit")

@@ -50,6 +50,17 @@ def boost(
 
     Raises:
         ValueError: for numbers below 1, and for a checkpoint that is unreadable or goes beyond ``max_steps``.
+
+    >>> import tempfile
+    >>> from lightning_gans import BoostedGAN
+    >>> from lightning_gans.datamodules import Ring
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> def make(last):
+    ...     return BoostedGAN(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2, base=last)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model = boost(make, Ring(batch_size=8), 2, folder, max_steps=1, logger=False)
+    >>> model.sample(4).shape, len(model.generator.components)
+    (torch.Size([4, 2]), 2)
     """
     checks.at_least_one(rounds=rounds, max_steps=max_steps, every_n_steps=every_n_steps)
     last = first

@@ -51,6 +51,14 @@ def fit_control(
 
     Raises:
         ValueError: for numbers below 1, and for a module that has no attributes.
+
+    >>> from lightning_gans.networks import StyleDiscriminator, StyleGenerator
+    >>> networks = StyleGenerator((3, 8, 8), 8, widths=4, groups=[4, 4]), StyleDiscriminator((3, 8, 8), widths=4)
+    >>> model = GANControl(*networks, latent_dim=8, groups={"light": 4, "other": 4},
+    ...                    measure=lambda x: {"light": x.mean((1, 2, 3))})
+    >>> encoders = fit_control(model, samples=64, steps=5)
+    >>> encoders("light", torch.zeros(2, 1)).shape, model.sample(2, attributes={"light": 0.3}).shape
+    (torch.Size([2, 4]), torch.Size([2, 3, 8, 8]))
     """
     checks.at_least_one(steps=steps, batch_size=batch_size, width=width)
     checks.at_least(2, samples=samples)

@@ -49,6 +49,15 @@ def fit_noisy_classifier(
     Raises:
         ValueError: for numbers below 1, no labels, a module that is no diffusion, items of another shape than its
             samples, and logits of another shape.
+
+    >>> from lightning_gans import DDPM
+    >>> from lightning_gans.networks import DiffusionMLP, TimedClassifier
+    >>> labels = torch.arange(64) % 2
+    >>> items = (2.0 * labels[:, None] - 1).expand(64, 2).contiguous()  # (-1, -1) and (1, 1)
+    >>> module, classifier = DDPM(DiffusionMLP((2,), 8, 1), (2,), steps=20), TimedClassifier((2,), 2, width=8, depth=1)
+    >>> fit_noisy_classifier(module, classifier, items, labels, steps=100, lr=0.02)
+    >>> float((classifier(items, torch.zeros(64)).argmax(1) == labels).double().mean())
+    1.0
     """
     checks.at_least_one(steps=steps, batch_size=batch_size)
     checks.positive(lr=lr)

@@ -44,6 +44,11 @@ def match_moments(
 
     Raises:
         ValueError: for numbers below 1, for fewer than two items, for items that are all the same.
+
+    >>> generator, items = nn.Linear(2, 2), torch.randn(200, 2) + 3
+    >>> match_moments(generator, items, latent_dim=2, steps=100, batch_size=64, lr=0.1)
+    >>> bool((generator.bias - items.mean(0)).abs().max() < 0.5)
+    True
     """
     checks.at_least_one(steps=steps, latent_dim=latent_dim)
     checks.at_least(2, batch_size=batch_size)
@@ -79,6 +84,11 @@ def fit_vae(
         steps: updates.
         batch_size: items for each.
         lr: of Adam.
+
+    >>> generator, items = nn.Linear(2, 2), torch.randn(200, 2) + 3
+    >>> fit_vae(generator, items, latent_dim=2, sigma=2.0, steps=100, batch_size=64, lr=0.1)
+    >>> bool((generator.bias - items.mean(0)).abs().max() < 0.5)
+    True
     """
     checks.at_least_one(steps=steps, batch_size=batch_size, latent_dim=latent_dim, width=width)
     checks.positive(sigma=sigma)

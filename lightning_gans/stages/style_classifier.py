@@ -46,6 +46,13 @@ def fit_style_classifier(
 
     Raises:
         ValueError: for numbers below 1, no styles or others than two, and logits of another shape.
+
+    >>> classifier = nn.Sequential(nn.Flatten(), nn.Linear(2 * 3, 2))  # of two tokens of three symbols
+    >>> styles = torch.arange(40) % 2
+    >>> tokens = torch.stack([styles, torch.full_like(styles, 2)], 1)  # the first one tells
+    >>> fit_style_classifier(classifier, tokens, styles, size=3, steps=50, lr=0.1)
+    >>> style_accuracy(classifier, tokens, styles, size=3)
+    1.0
     """
     checks.at_least_one(steps=steps, batch_size=batch_size)
     checks.positive(lr=lr)

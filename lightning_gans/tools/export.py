@@ -60,6 +60,14 @@ def export(module: Any, path: str | Path) -> Path:
             cannot be written, a generator that cannot be traced or has an operation that ONNX does not have, or a file
             that computes something else. There is no file then.
         ImportError: for .onnx, if a package is missing.
+
+    >>> import tempfile
+    >>> from lightning_gans import GAN
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> model = GAN(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.export.load(export(model, f"{folder}/generator.pt2")).module()(torch.randn(3, 2)).shape
+    torch.Size([3, 2])
     """
     format = {".pt2": "torch", ".onnx": "onnx"}.get((path := Path(path)).suffix)
     if format is None:

@@ -57,6 +57,17 @@ def push_to_hub(path: str | Path, repo_id: str, private: bool = False, folder: s
             a folder that is there already.
         ImportError: ``huggingface_hub`` is not installed.
         ConnectionError: the Hub is out of reach, or refuses.
+
+    >>> from lightning_gans import GAN
+    >>> from lightning_gans.datamodules import Ring
+    >>> from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+    >>> from lightning_gans.stages.fits import fit
+    >>> model = GAN(ToyGenerator(width=8), ToyDiscriminator(width=8), latent_dim=2)
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     fit(model, Ring(batch_size=8), 1, place, logger=False)
+    ...     laid_out = push_to_hub(f"{place}/last.ckpt", "user/ring", folder=f"{place}/ring")
+    ...     sorted(path.relative_to(laid_out).as_posix() for path in Path(laid_out).rglob("*.*"))
+    ['README.md', 'checkpoints/last.ckpt']
     """
     if folder is None:
         checks.installed("huggingface_hub")
