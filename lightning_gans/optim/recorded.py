@@ -25,8 +25,8 @@ class RecordedStep:
     >>> optimizer.step()
     >>> recorded = RecordedStep(optimizer)
     >>> optimizer.param_groups[0]["lr"] = 0.2
-    >>> if recorded.is_due():
-    ...     recorded()
+    >>> recorded.is_due() and recorded()
+    True
     >>> round(float(w.detach()), 4), float(optimizer.state[w]["step"])
     (0.7, 2.0)
     """
