@@ -43,8 +43,6 @@ BATCH, LATENT, ITEMS = 256, 2, 100_000
 WGAN = {"d_steps": 5, "betas": (0.0, 0.9), "lr_g": 1e-4, "lr_d": 1e-4}
 LOGISTIC = {"betas": (0.5, 0.999), "lr_g": 1e-4, "lr_d": 1e-4}
 # What each is played with, on both sides, and updates of a round at width 32.
-# Techniques without a loop beside them: they are StyleGAN2 with further networks, or text by networks of their own.
-NO_LOOP = ("gan_control", "stylex", "rel_gan", "seq_gan", "leak_gan", "style_transfer")
 TOYS: dict[str, tuple[dict[str, Any], int]] = {
     "gan": (LOGISTIC, 3000),
     "dcgan": (LOGISTIC, 3000),
@@ -62,6 +60,8 @@ TOYS: dict[str, tuple[dict[str, Any], int]] = {
     "ada_gan": (LOGISTIC, 3000),
     "r3_gan": ({**LOGISTIC, "betas": (0.0, 0.9), "gamma": 0.05}, 2000),
 }
+# Techniques without a loop beside them: they are StyleGAN2 with further networks, or text by networks of their own.
+NO_LOOP = ("gan_control", "stylex", "rel_gan", "seq_gan", "leak_gan", "style_transfer")
 PENALISED = {"wgan_gp", "ct_gan", "wgan_alp", "prc_gan", "robust_wgan", "r3_gan"}
 
 

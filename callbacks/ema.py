@@ -67,8 +67,8 @@ class EMA(Asks):
         self.half_life, self.ramp_up = half_life, ramp_up
         self.seen_step = -1
 
-    @classmethod
-    def check_once(cls, listed: Sequence[pl.Callback]) -> None:
+    @staticmethod
+    def check_once(listed: Sequence[pl.Callback]) -> None:
         """ValueError for callbacks with two averages among them."""
         if (number := sum(isinstance(callback, EMA) for callback in listed)) > 1:
             raise ValueError(f"EMA must be listed once, since a module has one average, got it {number} times.")

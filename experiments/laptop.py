@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from benchmarks.recipes import header
 from experiments import figures, measures, page
 from experiments.playing import Result
-from lightning_gans.cli.recipes import names
+from lightning_gans.cli.recipes import names, shipped
 from lightning_gans.runs.atomic import write_text
 from lightning_gans.runs.load import load
 
@@ -32,7 +33,8 @@ FID = "metrics/fid/lenet"
 
 def play(recipe: str, seed: int, runs: Path) -> Result:
     """One run of a recipe, kept under ``runs``: its scores, CPU minutes as a whole, and samples."""
-    run = runs / f"laptop-{recipe.replace('/', '-')}-{seed}"
+    content = sha256(Path(shipped(recipe)).read_bytes()).hexdigest()[:8]
+    run = runs / f"laptop-{recipe.replace('/', '-')}-{content}-{seed}"
     kept, log = (runs / f"{run.name}.{kind}" for kind in ("json", "log"))
     if kept.exists():
         found: Result = json.loads(kept.read_text())
@@ -84,6 +86,7 @@ def main() -> None:
     p.add_argument("--only", nargs="+", default=[name for name in names() if name.endswith("_cpu")])
     p.set_defaults(out=Path("docs/results/laptop.md"), jobs=1, runs="runs/experiments")
     arguments = p.parse_args()
+    arguments.jobs = 1  # whose minutes are told
     runs, end = Path(arguments.runs), time.monotonic() + 3600 * arguments.hours
     runs.mkdir(parents=True, exist_ok=True)
     played: dict[str, list[Result]] = {name: [] for name in arguments.only}

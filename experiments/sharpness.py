@@ -137,8 +137,8 @@ def main() -> None:
     small = f" (Digits: DCGAN's networks of width {max(2, a.width // 8)}, batch 32)" if "Digits" in a.data else ""
     protocol = [
         f"GAN, non-saturating, 3 layers of {a.width}, batch 256{small}, Adam 1e-3 (0.5, 0.999), {a.updates} generator "
-        "updates, EMA 0.99 (SAM takes a second gradient for each update of its player: with both as long as "
-        "twice the updates without it)",
+        "updates, EMA 0.99 (SAM takes a second gradient for each update of its player: a game with "
+        "it on both lasts as long as twice the updates without)",
         f"scores of {a.samples} samples; near: within 4 standard deviations; eigenvalue: 20 power iterations on 1000 "
         "reals and 1000 fakes",
     ]

@@ -25,6 +25,7 @@ from torch import nn
 
 from lightning_gans import GAN, WGANGP, GANModule, __version__, checks
 from lightning_gans.cli import GANCLI, main, shortcuts
+from lightning_gans.cli import plan as planning
 from lightning_gans.cli.gan_cli import command, go_fast
 from lightning_gans.cli.plan import duration
 from lightning_gans.cli.recipes import RECIPES
@@ -214,7 +215,10 @@ def test_numbers_that_are_none(capsys: pytest.CaptureFixture[str], value: str) -
 
 def test_a_refused_run_leaves_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
     refused(capsys, "fit", "--trainer.callbacks=[EMA, EMA]")
-    assert not list(Path("runs").glob("*"))
+    assert not Path("runs").exists()
+    Path("mine").mkdir()
+    refused(capsys, "fit", "--trainer.callbacks=[EMA, EMA]", "--out=mine")
+    assert Path("mine").is_dir() and not list(Path("mine").iterdir())
 
 
 def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,6 +273,15 @@ def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
                   "runs/a"):  # fmt: skip
         assert words in plan, words
     assert all(re.search(rf"^{net} .*[\d,]+ parameters", plan, re.MULTILINE) for net in ("Generator", "Discriminator"))
+
+
+def test_a_long_cycle_is_measured_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    cycles, cycle = [], WGANGP.cycle
+    monkeypatch.setattr(WGANGP, "cycle", lambda self: (cycles.append(1), cycle(self))[1])
+    monkeypatch.setattr(planning, "ENOUGH", 0.0)
+    with pytest.raises(SystemExit):
+        cli("fit", "--dry_run")
+    assert len(cycles) == 1 and re.search(r"Cycle +[1-9][\d.]* m?s measured", capsys.readouterr().out)
 
 
 def test_a_dry_run_refuses_callbacks_that_do_not_fit_the_data(capsys: pytest.CaptureFixture[str]) -> None:
@@ -374,7 +387,8 @@ def test_what_to_type_next(
 
 
 def test_one_second_is_no_seconds() -> None:
-    assert [duration(s) for s in (600, 3e7)] == ["10 minutes", "347 days"]
+    found = [duration(s) for s in (119.7, 599.9, 600, 3e7)]
+    assert found == ["2.0 minutes", "10 minutes", "10 minutes", "347 days"]
     assert [duration(s) for s in (0.6, 1.4, 1.6, 0.0)] == ["1 second", "1 second", "2 seconds", "0 seconds"]
 
 

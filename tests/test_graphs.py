@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -97,6 +98,16 @@ def hooked(optimizer: torch.optim.Optimizer) -> None:
     optimizer.register_step_post_hook(lambda *_: None)
 
 
+def replaced(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    own = optimizer.step
+
+    def step(self: Any, closure: Any = None) -> Any:
+        return own(closure)
+
+    optimizer.step = MethodType(step, optimizer)  # type: ignore[method-assign]
+    return optimizer
+
+
 class Asks(pl.Callback):
     """Has a hook of optimizer steps."""
 
@@ -125,7 +136,7 @@ def test_steps_of_players_that_are_not_counted_are_inside(inside: list[int], rat
     steps = 7 * 3 - 1
     assert len(inside) == (steps if rates is not one_cycle else 2)  # those of the first cycle
     assert held.progress.updates == {"d": 21, "g": 7}
-    optimizers: list[Any] = [step.optimizer.optimizer for step in (eager.run or held.run).steps.values()]
+    optimizers: list[Any] = [step.optimizer.optimizer for step in held.run.steps.values()]
     assert [float(o.state[o.param_groups[0]["params"][0]]["step"]) for o in optimizers] == [21, 7]
 
 
@@ -137,6 +148,7 @@ def test_steps_of_players_that_are_not_counted_are_inside(inside: list[int], rat
         {"optimizer_d": lambda p: Adam(p, amsgrad=True, fused=True)},
         {"optimizer_d": lambda p: Adam(p, fused=False)},
         {"optimizer_d": lambda p: (o := Adam(p, fused=True), hooked(o))[0]},
+        {"optimizer_d": lambda p: replaced(Adam(p, fused=True)), "scheduler_d": falling},
     ],
 )
 def test_other_steps_are_outside(inside: list[int], options: dict[str, Any]) -> None:
@@ -220,11 +232,14 @@ def test_a_parameter_that_is_frozen_meanwhile_is_recorded_anew(monkeypatch: pyte
 
     class Freezes(pl.Callback):
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            self.frozen = next(pl_module.discriminator.parameters())
             if trainer.global_step == 3:
-                next(pl_module.discriminator.parameters()).requires_grad_(False)
+                self.frozen.requires_grad_(False)
+                self.then = self.frozen.clone()
 
-    eager, held = make("gan"), make("gan", cuda_graphs=True)
-    assert equal(train(eager, 6, 200, callbacks=[Freezes()]), train(held, 6, 200, callbacks=[Freezes()]))
+    eager, held, freezes = make("gan"), make("gan", cuda_graphs=True), Freezes()
+    assert equal(train(eager, 6, 200, callbacks=[Freezes()]), train(held, 6, 200, callbacks=[freezes]))
+    assert torch.equal(freezes.then, freezes.frozen)
     assert len({key[2] for key in keys if key[0] == "d"}) == 2
 
 

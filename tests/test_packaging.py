@@ -43,6 +43,8 @@ def test_all_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line[0] for line in told(capsys, "ring", "wgangp")[1:]] == ["ring/wgan_gp"]
     with pytest.raises(SystemExit, match="words must be in the line of a recipe, got nothing"):
         main(["recipes", "nothing"])
+    with pytest.raises(SystemExit, match=r"got ring rnig; rnig: did you mean ring\?"):
+        main(["recipes", "ring", "rnig"])
 
 
 def test_a_recipe_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

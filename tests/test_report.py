@@ -113,14 +113,14 @@ def test_runs_that_ended_early_are_told(tmp_path: Path) -> None:
         (folder / "warnings.txt").write_text(warned)
         return folder
 
-    line = "update 2000: ended by NonFiniteError: d\n"
+    line = "update 2005: ended by NonFiniteError: d\n"  # behind the last row and checkpoint
     runs = [saved("whole", 3000), saved("stopped", 1810), saved("nan", 2000, line), saved("resumed", 3000, line)]
     told = compare(runs)
     assert [row[3] for row in told.tables["Runs"][1]] == ["3,000", "1,810 of 3,000", "2,000 of 3,000", "3,000"]
-    early = [note for note in told.notes if "ended" in note or "stopped after" in note]
+    early = [note for note in told.notes if "ended" in note or "so far" in note]
     assert early == [
-        "stopped: stopped after 1,810 of 3,000 updates.",
-        "nan: ended at update 2,000 by NonFiniteError: d",
+        "stopped: so far 1,810 of 3,000 updates.",
+        "nan: ended at update 2,005 by NonFiniteError: d",
     ]
 
 

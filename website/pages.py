@@ -143,7 +143,7 @@ def took(seconds: float) -> str:
     unit, length = next(
         u for u in (("days", 86400), ("hours", 3600), ("minutes", 60), ("s", 1)) if seconds >= 1.5 * u[1] or u[1] == 1
     )
-    return f"{(amount := seconds / length):,.{1 if amount < 10 else 0}f} {unit}"
+    return f"{(amount := seconds / length):,.{0 if amount >= 9.95 else 1}f} {unit}"
 
 
 @cache

@@ -89,7 +89,7 @@ def _train(args: list[str], default_config: Path | None, from_shell: bool) -> Pa
     if from_shell:
         sys.argv[1:] = args
     silence()
-    epilog = f"Other commands, each with --help: {', '.join(OTHERS)}. --version prints it, and torch's."
+    epilog = f"Other commands, each with --help: {', '.join(OTHERS)}. --version prints ours and torch's."
     try:
         cli = GANCLI(
             GenerativeModule,

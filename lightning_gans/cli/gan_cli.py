@@ -49,6 +49,7 @@ class GANCLI(pl_cli.LightningCLI):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.claimed: Path | None = None  # the folder that was made for this run
+        self.made: list[Path] = []  # and those around it, inner ones first
         asked, known = (kwargs.get("args") or sys.argv[1:] or [""])[0], self.subcommands()
         if asked in known:  # each parser takes its time, and the others' are not needed
             self.subcommands = lambda: {asked: known[asked]}  # type: ignore[method-assign]
@@ -58,7 +59,7 @@ class GANCLI(pl_cli.LightningCLI):
                 super().__init__(*args, **kwargs)
         except BaseException:
             if self.claimed is not None:
-                remove_empty(self.claimed, Path(self.options["out"]))
+                remove_empty(self.claimed, self.made)
             raise
 
     def init_parser(self, **kwargs: Any) -> Any:
@@ -264,6 +265,7 @@ class GANCLI(pl_cli.LightningCLI):
             return unused(folder) if fresh else folder
         try:
             if fresh:
+                self.made = [path for path in folder.parents if not path.exists()]
                 folder = self.claimed = claim(folder)
             folder.mkdir(parents=True, exist_ok=True)
             (probe := folder / ".writable").touch()

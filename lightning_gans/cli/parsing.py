@@ -97,8 +97,8 @@ def innermost(message: str) -> tuple[str, list[str]]:
     if all(types):
         wanted = [(match[1] or match[2]).replace("NoneType", "null") for match in types if match]
         got = next((match[3] for match in types if match and match[3]), given)
-        if "float" in wanted and got.lower().lstrip("+-") in ("nan", "inf", "infinity"):  # YAML writes .nan
-            wanted = ["a finite number"]
+        if got.lower().lstrip("+-") in ("nan", "inf", "infinity"):  # YAML writes .nan
+            wanted = ["a finite number" if kind == "float" else kind for kind in wanted]
         return f"{option} must be {' or '.join(wanted)}{got and f', got {got}'}", hints
     return f"{option}{of_class}: {found[0]}", hints
 

@@ -21,7 +21,7 @@ from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.engine import rng
 from lightning_gans.engine.module import GenerativeModule
 
-ENOUGH = 20.0  # seconds of measuring, after which no other cycle begins
+ENOUGH = 20.0  # seconds of measuring, after which no other cycle begins, but for models of several phases
 
 
 class Checks(callbacks.Callback):
@@ -195,8 +195,9 @@ def _networks(model: GenerativeModule) -> list[str]:
 def duration(seconds: float) -> str:
     """A duration, to be read."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{(amount := seconds / length):,.{1 if amount < 10 else 0}f} {unit}"
+        if round(seconds) >= 2 * length:
+            amount = seconds / length
+            return f"{amount:,.0f} {unit}" if amount >= 9.95 else f"{amount:.1f} {unit}"
     return counted(round(seconds), "second")
 
 

@@ -71,8 +71,9 @@ def recipes(args: list[str]) -> None:
     lines = [line for line in table() if all(word.lower() in " ".join(line).lower() for word in own.words)]
     if not lines:
         known = {part.lower() for line in table() for part in re.split(r"\W", " ".join(line[:3]))}
-        near = [n for word in own.words for n in difflib.get_close_matches(word.lower(), known, n=1)]
-        hint = f": did you mean {' '.join(near)}?" if near else "."
+        lost = [word.lower() for word in own.words if not any(word.lower() in part for part in known)]
+        near = {word: found[0] for word in lost if (found := difflib.get_close_matches(word, known, n=1))}
+        hint = "".join(f"; {word}: did you mean {found}?" for word, found in near.items()) or "."
         raise SystemExit(f"error: words must be in the line of a recipe, got {' '.join(own.words)}{hint}")
     head = ("recipe", "technique", "data", "updates", "CPU time", "memory")
     widths = [max(map(len, column)) for column in zip(head, *lines)]

@@ -44,15 +44,15 @@ class KeptWarnings(callbacks.Callback):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Say why it ended."""
         if isinstance(exception, Exception):
-            self._keep(f"ended by {type(exception).__name__}: {exception}")
+            self._keep(f"ended by {type(exception).__name__}: {exception}", again=True)
 
     def _show(self, message: Any, category: type, *args: Any, **kwargs: Any) -> None:
         self._keep(str(message))
         self._shown(message, category, *args, **kwargs)
 
-    def _keep(self, text: str) -> None:
+    def _keep(self, text: str, again: bool = False) -> None:
         text = " ".join(text.split())
-        if not any(line.partition(": ")[2] == text for line in self.lines):
+        if again or not any(line.partition(": ")[2] == text for line in self.lines):
             when = "start" if self._trainer is None else f"update {self._trainer.global_step}"
             self.lines.append(f"{when}: {text}")
             self._write()

@@ -73,7 +73,8 @@ def _clip(trainer: Any, pl_module: Any, optimizer: Any) -> None:
 def step_optimizer(trainer: Any, module: Any, step: Step, counted: bool) -> None:
     """Step a player's optimizer: by Lightning, which counts it, if it is the counted one's.
 
-    The others go past its counter, and where nobody has a hook there past all it does, if not inside a graph already.
+    The others go past its counter, and where nobody has a hook there past all it does. A graph may have taken one
+    already.
     """
     if step.stepped:
         return

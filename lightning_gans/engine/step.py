@@ -174,6 +174,8 @@ class Step:
                     if g is not None and g.stride() != p.stride():  # fused optimizers read both as they lie in memory
                         g = torch.empty_like(p).copy_(g)
                     p.grad = g
+                else:
+                    p.grad = None  # of one that was frozen meanwhile the last gradient goes on otherwise
 
     def _repeat(self) -> None:
         """Evaluate again: with the same random numbers, all buffers kept, nothing noted but the loss."""

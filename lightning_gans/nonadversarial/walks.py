@@ -51,10 +51,9 @@ class Walks(GenerativeModule):
         """``n`` samples (n, ...); see `Sampling.sample`."""
         if temperature is not None:
             return super().sample(n, labels, generator, seed, temperature)  # which refuses it
-        z, labels = self.latents(n, labels, generator, seed)
-        if seed is not None:  # the noise between is of a far seed, so that it is no other sample's beginning
-            generator = torch.Generator().manual_seed((seed + 1) * 0x9E3779B1 % 2**32)
-        return self.reverse(z, labels, generator)
+        if seed is not None and generator is None:  # the noise between goes on where that of the beginning ends
+            generator, seed = torch.Generator().manual_seed(seed), None
+        return self.reverse(*self.latents(n, labels, generator, seed), generator)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """As :meth:`decode`."""

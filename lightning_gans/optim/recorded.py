@@ -70,8 +70,9 @@ class RecordedStep:
         return True
 
     def _hooked(self) -> bool:
-        if not getattr(step := vars(self.optimizer).get("step"), "_wrapped_by_lr_sched", step is None):
-            return True  # somebody's own, in place of the class's; a scheduler's only counts
+        step = vars(self.optimizer).get("step")  # a scheduler's counts, around the class's
+        if step is not None and getattr(step, "__wrapped__", None) is not type(self.optimizer).step:
+            return True  # somebody's own
         own, other = self.optimizer._optimizer_step_pre_hooks, self.optimizer._optimizer_step_post_hooks
         return bool(own or other or torchs._global_optimizer_pre_hooks or torchs._global_optimizer_post_hooks)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,9 +40,8 @@ def claim(folder: Path) -> Path:
             return fresh
 
 
-def remove_empty(folder: Path, out: Path | None = None) -> None:
-    """Remove a folder if there are only empty ones in it, and those around it that are empty then, up to ``out``."""
-    around = [path for path in folder.parents if out is not None and (path == out or out in path.parents)]
+def remove_empty(folder: Path, around: Sequence[Path] = ()) -> None:
+    """Remove a folder if there are only empty ones in it, and those ``around`` it (inner first) that are so then."""
     for path in [*sorted(folder.rglob("*"), reverse=True), folder, *around]:
         with suppress(OSError):
             path.rmdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -65,16 +66,21 @@ class Record:
         return int(max(saved, *(curve.steps[-1] for curve in self.curves.values())))
 
     @property
-    def done(self) -> str:
-        """Updates, and of how many, where a checkpoint says that they were not all."""
-        asked, saved = (self.config.get("trainer") or {}).get("max_steps") or -1, self.checkpoint.get("global_step")
-        return f"{self.updates:,}" + (f" of {asked:,}" if saved is not None and self.updates < asked else "")
+    def missing(self) -> int:
+        """Updates that were asked for and are not made yet; 0 where no checkpoint tells."""
+        asked = (self.config.get("trainer") or {}).get("max_steps") or -1
+        return max(0, asked - self.updates) if "global_step" in self.checkpoint else 0
 
     @property
-    def ended_by(self) -> str | None:
-        """The error that ended it, if one did."""
-        last = self.warned[-1] if self.warned else ""
-        return last.partition(": ended by ")[2] if last.startswith(f"update {self.updates}: ended by ") else None
+    def done(self) -> str:
+        """Updates, and of how many, if they are not all."""
+        return f"{self.updates:,}" + (f" of {self.updates + self.missing:,}" if self.missing else "")
+
+    @property
+    def ended(self) -> tuple[int, str] | None:
+        """The error that ended it, and at which update, if it did not go on since."""
+        found = [match for line in self.warned if (match := re.fullmatch(r"update (\d+): ended by (.+)", line))]
+        return (int(found[-1][1]), found[-1][2]) if found and int(found[-1][1]) >= self.updates else None
 
     @property
     def seed(self) -> Any:
@@ -116,8 +122,8 @@ class Record:
         """Seconds of training until an update, between those on record, or behind them at the usual pace; else NaN."""
         if (clock := self.curves.get(SECONDS)) is None:
             return math.nan
-        behind, rate = step - float(clock.steps[-1]), self.updates_per_second
-        if behind > 0 and not math.isnan(rate):
+        behind = step - float(clock.steps[-1])
+        if behind > 0 and (rate := self.updates_per_second) > 0:
             return float(clock.values[-1]) + behind / rate
         return float(np.interp(step, [0.0, *clock.steps], [0.0, *clock.values]))
 

@@ -174,10 +174,10 @@ def _notes(entries: Sequence[Entry], scores: Sequence[str]) -> Iterator[str]:
     for entry in entries:
         for record in entry.records:
             which = f"{entry.name} ({record.folder.name})" if len(entry.records) > 1 else entry.name
-            if record.ended_by is not None:
-                yield f"{which}: ended at update {record.updates:,} by {record.ended_by}"
-            elif " of " in record.done:
-                yield f"{which}: stopped after {record.done} updates."
+            if record.ended is not None:
+                yield f"{which}: ended at update {record.ended[0]:,} by {record.ended[1]}"
+            elif record.missing:
+                yield f"{which}: so far {record.done} updates."
         for name in scores:
             if any(name in r.curves for r in entry.records) and not all(name in r.curves for r in entry.records):
                 yield f"{entry.name}: not all runs have {name.removeprefix('metrics/')}."
@@ -199,7 +199,7 @@ def _run_row(entry: Entry) -> list[str]:
     records = entry.records
     rate, took = ([f(r) for r in records] for f in (lambda r: r.updates_per_second, lambda r: r.seconds_at(r.updates)))
     title, updates = title_of(records[0]).partition(" on ")[0], sorted({record.updates for record in records})
-    told = f"{updates[0]:,} to {updates[-1]:,}" if len(updates) > 1 else max((r.done for r in records), key=len)
+    told = f"{updates[0]:,} to {updates[-1]:,}" if len(updates) > 1 else max(records, key=lambda r: r.missing).done
     return [entry.name, title, entry.seeds, told, _mean(rate, ".3g"), clock(statistics.fmean(took))]
 
 
