@@ -309,16 +309,16 @@ RING: dict[str, Any] = {"radius": 1.0, "std": 0.04, "scale": 1.0, "batch_size": 
 
 @pytest.fixture(scope="module")
 def ring() -> tuple[DDPM, nn.Module, Ring, Tensor]:
-    """A diffusion of the ring after 450 updates, a classifier of its modes, the data, and 1,000 samples."""
+    """A diffusion of the ring after 350 updates, a classifier of its modes, the data, and 1,000 samples."""
     pl.seed_everything(0, verbose=False)
     data = Ring(**RING)
-    fall = lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 450)  # noqa: E731
-    module = DDPM(DiffusionMLP(), steps=50, variance="fixed_small", lr=4e-3, scheduler=fall)
-    trainer(max_steps=450, callbacks=[EMA(0.95)]).fit(module, datamodule=data)
+    fall = lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 350)  # noqa: E731
+    module = DDPM(DiffusionMLP(), steps=50, variance="fixed_small", lr=6e-3, scheduler=fall)
+    trainer(max_steps=350, callbacks=[EMA(0.95)]).fit(module, datamodule=data)
     x = data.sample_exact(10_000, torch.Generator().manual_seed(1))
     classifier = TimedClassifier((2,), 8, 64)
     fit_noisy_classifier(
-        module, classifier, x, torch.cdist(x, data.modes).argmin(1), steps=200, batch_size=256, lr=3e-3
+        module, classifier, x, torch.cdist(x, data.modes).argmin(1), steps=80, batch_size=256, lr=8e-3
     )
     return module, classifier, data, module.sample(1000, seed=0)
 

@@ -38,7 +38,7 @@ def glove(game: Game) -> float:
 
 def test_the_glove_game() -> None:
     game = Game()
-    found = neuron_shapley(game, lambda: glove(game), filters_of(game, ["layer"]), permutations=6000)
+    found = neuron_shapley(game, lambda: glove(game), filters_of(game, ["layer"]), permutations=3000)
     assert found.values.tolist() == pytest.approx([2 / 3, 1 / 6, 1 / 6], abs=0.02)
     assert float(found.errors.max()) < 0.01 and (found.full, found.empty) == (1.0, 0.0)
     assert found.top(1) == [("layer", 0)]

@@ -16,7 +16,8 @@ Network = TypeVar("Network", bound=nn.Module)
 def evaluating(network: nn.Module) -> Iterator[None]:
     """Evaluation mode, given back as it was (module by module)."""
     training = [m for m in network.modules() if m.training]
-    network.eval()
+    if training:  # chains ask thousands of times, and a walk that sets is the dearer one
+        network.eval()
     try:
         yield
     finally:
