@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_gans import GAN, WGANGP, GANModule
 from lightning_gans.compat.lightning import callbacks, pl
+from lightning_gans.engine.step import Step
 from lightning_gans.optim.sam import ascend, put_back
 
 IMAGES = (1, 8, 8)
@@ -155,6 +156,23 @@ def test_hooks_that_come_late_fire_for_each_player() -> None:
     t = trainer(max_steps=4, callbacks=[first, Late()])
     t.fit(module, plain(40, 4))
     assert seen.count("callback") == seen.count("module") == 4 and "profile" not in vars(t.profiler)
+
+
+@pytest.mark.parametrize("name", ["gan", "prc_gan_clip"])
+def test_a_step_past_lightning_is_clipped_as_one_by_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that nobody hooks into go past Lightning's hooks, in one of which gradients are clipped."""
+    ends, clips = [], []
+    for watched in (False, True):
+        torch.manual_seed(0)
+        module = make(name, clip_grad_d=1e-3, clip_grad_g=1e-3)
+        if watched:
+            module.on_before_optimizer_step = lambda optimizer: None  # type: ignore[method-assign]
+        with monkeypatch.context() as changed:
+            changed.setattr(Step, "clip", lambda self, clip=Step.clip: (clips.append(self.player.name), clip(self)))
+            trainer(max_steps=3).fit(module, plain(400, 4))
+        ends.append((state(module), clips.count("d"), float(module.values["d/grad_norm"])))
+    assert equal(ends[0][0], ends[1][0]) and ends[0][2] == ends[1][2] > 1e-2
+    assert ends[0][1] > 0 and ends[1][1] == 2 * ends[0][1]
 
 
 # ---------------------------------------------------------------------- sharpness-aware minimisation

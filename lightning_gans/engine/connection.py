@@ -14,7 +14,7 @@ from lightning_gans.engine import logbook, resume
 from lightning_gans.engine.loggers import let_fail
 from lightning_gans.engine.monitors import keep_monitors
 from lightning_gans.engine.settings import Fresh, before_settings, differences
-from lightning_gans.engine.shortcuts import restore_profiles, skip_profiles
+from lightning_gans.engine.shortcuts import clip, restore_profiles, skip_profiles
 from lightning_gans.engine.step import Step
 from lightning_gans.engine.stream import NO_BATCH
 
@@ -64,12 +64,6 @@ def hooked_once(trainer: Any, module: Any, step: Step) -> Iterator[Callable[[], 
         vars(module).update({} if own is None else {"on_before_optimizer_step": own})
 
 
-def _clip(trainer: Any, pl_module: Any, optimizer: Any) -> None:
-    """Scale down the gradient of the networks that step; Lightning has unscaled it by now."""
-    if (step := pl_module.run.stepping).player.clip is not None:
-        step.clip()
-
-
 def step_optimizer(trainer: Any, module: Any, step: Step, counted: bool) -> None:
     """Step a player's optimizer: by Lightning, which counts it, if it is the counted one's.
 
@@ -87,6 +81,8 @@ def step_optimizer(trainer: Any, module: Any, step: Step, counted: bool) -> None
     elif counted:
         step.optimizer.step(step.closure)
     elif step.simple and module.run.hooks.none(trainer, module):
+        if step.player.clip is not None:
+            step.clip()
         step.optimizer.optimizer.step()
     else:
         trainer.strategy.optimizer_step(step.optimizer.optimizer, step.closure, model=module)
@@ -116,7 +112,7 @@ class Connection(callbacks.Callback):
             pl_module.vocabulary = getattr(getattr(trainer, "datamodule", None), "vocabulary", None)
         skip_profiles(trainer)
         if any(player.clip is not None for player in pl_module.players.values()):  # else there is no such hook
-            vars(self)["on_before_optimizer_step"] = _clip
+            vars(self)["on_before_optimizer_step"] = clip
         pl_module.run.fresh = Fresh(trainer)
         if cycles := trainer.fast_dev_run or (type(trainer.overfit_batches) is int and trainer.overfit_batches):
             needed = int(cycles) * pl_module.batches_needed()[0]

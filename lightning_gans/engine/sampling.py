@@ -17,6 +17,8 @@ from lightning_gans.functional.conditional import conditional_call, needs_labels
 from lightning_gans.functional.modes import copied, evaluating
 from lightning_gans.functional.text import Vocabulary
 
+WORD = (str, type(None))
+
 
 class Sampling(pl.LightningModule):
     """The part of a module that makes samples of noise.
@@ -104,7 +106,7 @@ class Sampling(pl.LightningModule):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Words go straight to where they are, since a module looks long for parameters: Lightning sets one all day."""
-        if type(value) is str and type(vars(self).get(name)) is str:
+        if isinstance(value, WORD) and isinstance(vars(self).get(name, ...), WORD):  # None: outside of all hooks
             vars(self)[name] = value
         else:
             super().__setattr__(name, value)

@@ -21,8 +21,14 @@ def restore_profiles(trainer: Any) -> None:
     vars(trainer.profiler).pop("profile", None)
 
 
+def clip(trainer: Any, pl_module: Any, optimizer: Any) -> None:
+    """Scale down the gradient of the networks that step: our own hook, where Lightning has unscaled it by now."""
+    if (step := pl_module.run.stepping).player.clip is not None:
+        step.clip()
+
+
 class Hooks:
-    """Whether anybody hooks into optimizer steps: if not, what Lightning makes of one is that step alone."""
+    """Whether anybody but us hooks into optimizer steps: if not, what Lightning makes of one is that step alone."""
 
     def __init__(self, trainer: Any) -> None:
         precision, kinds = trainer.precision_plugin, pl.plugins
@@ -41,8 +47,8 @@ class Hooks:
         if self._seen != (now := [(id(callback), _HOOK in vars(callback)) for callback in found]):
             self._seen = now
             mine = getattr(type(module), _HOOK) is not getattr(pl.LightningModule, _HOOK)
-            nothing = callbacks.Callback.on_before_optimizer_step
-            theirs = any(_function(getattr(callback, _HOOK)) is not nothing for callback in found)
+            known = callbacks.Callback.on_before_optimizer_step, clip
+            theirs = any(_function(getattr(callback, _HOOK)) not in known for callback in found)
             self._alone = self._plain and not mine and not theirs
         return self._alone and _HOOK not in vars(module)
 

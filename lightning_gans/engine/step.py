@@ -68,8 +68,9 @@ class Step:
         self._many = distributed.world_size() > 1
         self._exact_name = f"{player.name}/loss"
         self.may_repeat = may_call_again(self.optimizer.optimizer)
-        self.simple = player.clip is None and not needs_closure(self.optimizer.optimizer)  # needs no hook, no closure
-        self._alone = alone if self.simple and scaler is None and not self._many else None
+        self.simple = not needs_closure(self.optimizer.optimizer)
+        unclipped = player.clip is None
+        self._alone = alone if self.simple and unclipped and scaler is None and not self._many else None
         self._recorded: RecordedStep | None = None
         self.stepped = False  # the optimizer, with the gradients
         self.terms: dict[str, None] = {}  # names of what is minimised
