@@ -10,6 +10,7 @@ from typing import Any
 from lightning_gans.compat.lightning import callbacks, pl
 
 _FORMAT = "{l_bar}{bar:20}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_fmt}{postfix}]"
+_BATCHES = "Samples: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} batches [{elapsed}, {remaining} left]"
 _REDRAW_SECONDS = 0.1  # reading the metrics waits for the device, so not every step
 _FILE_SECONDS = 10.0  # where the bar goes to a file, each time as another line
 
@@ -20,7 +21,8 @@ class GANProgressBar(callbacks.TQDMProgressBar):
     The total is ``max_steps``, or what ``max_epochs`` amounts to (corrected after the first epoch), or unknown. A
     resumed training goes on where it stopped. Shown are the time left, whatever was logged with ``prog_bar=True``,
     scores first and without the group ``metrics/``, and the terms of each loss, as far as the terminal is wide:
-    ``fid/lenet=14.2, d/loss=-3.1, g/loss=1.2, d/adversarial=-3.5, ...``. Other bars are Lightning's.
+    ``fid/lenet=14.2, d/loss=-3.1, g/loss=1.2, d/adversarial=-3.5, ...``. That of ``predict`` goes when it is full; the
+    others are Lightning's.
 
     Args:
         refresh_rate: redraw after every n-th update (at most ten times a second, or into a file every ten seconds); 0
@@ -42,6 +44,23 @@ class GANProgressBar(callbacks.TQDMProgressBar):
     def train_description(self) -> str:
         """What the bar counts."""
         return "Generator updates"
+
+    @property
+    def predict_description(self) -> str:
+        """What the bar of predict counts batches of."""
+        return "Samples"
+
+    def init_predict_tqdm(self) -> Any:
+        """Batches of samples."""
+        bar = super().init_predict_tqdm()
+        bar.leave, bar.bar_format, self.wait = False, _BATCHES, _wait(bar)
+        return bar
+
+    def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Advance, as seldom as the other bar."""
+        if (now := time.monotonic()) - self.drawn_at >= self.wait:
+            self.drawn_at = now
+            super().on_predict_batch_end(*args, **kwargs)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The logged values, three digits each, under short names."""
@@ -71,8 +90,7 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         bar.unit, bar.bar_format = " updates", _FORMAT
         bar.initial = bar.n = bar.last_print_n = done  # the rate counts from here
         bar.total = self.total_updates(trainer, done, epochs_left, float(trainer.num_training_batches))
-        stream = getattr(bar.fp, "_wrapped", bar.fp)  # tqdm's, around a file or a terminal
-        self.wait = _FILE_SECONDS if isinstance(stream, TextIOWrapper) and not stream.isatty() else _REDRAW_SECONDS
+        self.wait = _wait(bar)
         bar.refresh()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -108,3 +126,9 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         bar.n = pl_module.global_step
         bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
         bar.refresh()
+
+
+def _wait(bar: Any) -> float:
+    """Seconds from one drawing to the next."""
+    stream = getattr(bar.fp, "_wrapped", bar.fp)  # tqdm's, around a file or a terminal
+    return _FILE_SECONDS if isinstance(stream, TextIOWrapper) and not stream.isatty() else _REDRAW_SECONDS

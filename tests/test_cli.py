@@ -342,11 +342,13 @@ def test_what_the_terminal_shows(own_run: Path, capsys: pytest.CaptureFixture[st
                                    "Data           Ring: 2-D toy", "Generator      ToyGenerator", "Discriminator  Toy",
                                    "Length         5 generator updates, at most 60 minutes, of which 4 are done",
                                    "Device         cpu, ",
-                                   f"Run folder     {own_run}")):  # fmt: skip
+                                   f"Run folder     runs/{own_run.name}")):  # fmt: skip
         assert line.startswith(words), out
-    assert lines[-2].startswith("Next ") and lines[-2].endswith(f"predict --ckpt_path={own_run}  # samples")
+    assert lines[-2].startswith("Next ") and lines[-2].endswith(f"predict --ckpt_path=runs/{own_run.name}  # samples")
     assert re.search(r"4/5 \[00:00, .*left", out) and "d/gradient_penalty=" in out
-    assert f"Checkpoint   {own_run}/checkpoints/last.ckpt" in lines and re.search(r"^Trained +5 updates in", out, re.M)
+    assert f"Checkpoint   runs/{own_run.name}/checkpoints/last.ckpt" in lines and re.search(
+        r"^Trained +5 updates in", out, re.M
+    )
 
 
 @pytest.mark.parametrize("activated", [True, False])
@@ -458,9 +460,16 @@ def test_a_resume_that_does_not_fit_changes_nothing(own_run: Path, capsys: pytes
 def test_test_scores_a_checkpoint(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = (own_run / "metrics.csv").read_bytes()
     cli("test", "--ckpt_path", str(own_run), "--trainer.callbacks=ModeCoverage", "--trainer.callbacks.num_samples=100")
-    assert "metrics/modes" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert re.search(r"^modes +\d", told, re.M) and "Test metric" not in told
+    assert f"Scores       {Path('runs', own_run.name, 'test-scores-coverage.jsonl')}\n" in told
     assert "test-scores-coverage.jsonl" in files(own_run)
     assert (own_run / "metrics.csv").read_bytes() == metrics  # the curve of the training is left alone
+
+
+def test_a_folder_of_runs_is_told_its_newest(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, "predict", "--ckpt_path=runs", config=None)
+    assert f"There is no checkpoint at runs/checkpoints/last.ckpt: did you mean runs/{own_run.name}?" in message
 
 
 def test_predict_writes_images(image_run: Path, tmp_path: Path) -> None:

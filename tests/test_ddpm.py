@@ -317,9 +317,7 @@ def ring() -> tuple[DDPM, nn.Module, Ring, Tensor]:
     trainer(max_steps=350, callbacks=[EMA(0.95)]).fit(module, datamodule=data)
     x = data.sample_exact(10_000, torch.Generator().manual_seed(1))
     classifier = TimedClassifier((2,), 8, 64)
-    fit_noisy_classifier(
-        module, classifier, x, torch.cdist(x, data.modes).argmin(1), steps=80, batch_size=256, lr=8e-3
-    )
+    fit_noisy_classifier(module, classifier, x, torch.cdist(x, data.modes).argmin(1), steps=80, batch_size=256, lr=8e-3)
     return module, classifier, data, module.sample(1000, seed=0)
 
 

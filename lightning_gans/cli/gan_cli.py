@@ -28,7 +28,7 @@ from lightning_gans.cli.parsing import RUN, Parser
 from lightning_gans.cli.plan import Opening, counted, duration, plan
 from lightning_gans.cli.warned import KeptWarnings
 from lightning_gans.compat.lightning import callbacks, loggers, pl_cli, utilities
-from lightning_gans.compat.shell import python, typed
+from lightning_gans.compat.shell import from_here, python, typed
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.engine.loggers import attempt
 from lightning_gans.functional.text import check_temperature
@@ -228,6 +228,21 @@ class GANCLI(pl_cli.LightningCLI):
         """Refuse a test that would score nothing."""
         if not any(isinstance(callback, ScoreCallback) for callback in self.trainer.callbacks):
             raise SystemExit("error: there is nothing to score with: add --trainer.callbacks+=GenerativeMetrics.")
+        self.config_init[self.subcommand]["verbose"] = False  # Lightning's table: after_test has ours
+        if (bar := self.trainer.progress_bar_callback) is not None:
+            bar.disable()  # batches of data are not what scoring takes its time for
+
+    def after_test(self) -> None:
+        """Say what the scores are, of what, and where they lie."""
+        if not self.trainer.is_global_zero:
+            return
+        scores = {k: v for k, v in self.trainer.callback_metrics.items() if k.startswith("metrics/")}
+        lines = [f"{name.removeprefix('metrics/'):<12} {float(value):.4g}" for name, value in scores.items()]
+        found = [c for c in self.trainer.callbacks if isinstance(c, ScoreCallback)]
+        folder = from_here(self.trainer.log_dir or self.trainer.default_root_dir)
+        files = [path for c in found if (path := folder / f"test-scores-{c.label}.jsonl").is_file()]
+        lines += [f"{'Scores' if i == 0 else '':<12} {path}" for i, path in enumerate(files)]
+        print("\n".join(lines))
 
     def before_predict(self) -> None:
         """Feed sample counts instead of data, and write what comes back."""
@@ -245,7 +260,7 @@ class GANCLI(pl_cli.LightningCLI):
 
     def _run_folder(self) -> Path:
         checkpoint = self.options.get("ckpt_path")
-        folder = run_of(Path(checkpoint)) if checkpoint else None
+        folder = from_here(known) if checkpoint and (known := run_of(Path(checkpoint))) is not None else None
         fresh = folder is None and self.subcommand == "fit"
         if folder is not None and self.subcommand == "fit":
             known = (yaml.safe_load(configs(folder)[-1].read_text()) or {}).get("name")

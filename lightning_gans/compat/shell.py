@@ -31,6 +31,11 @@ def typed(path: str, name: str) -> str:
     # Windows' programs are told without their .exe.
     if found and beside and (not os.path.exists(path) or os.path.samefile(found, path)):
         return name
+    return from_here(path).as_posix()
+
+
+def from_here(path: str | Path) -> Path:
+    """A path relative to the current folder if it lies below it."""
     with suppress(ValueError):
-        return Path(path).absolute().relative_to(Path.cwd()).as_posix()
-    return Path(path).as_posix()
+        return Path(path).absolute().relative_to(Path.cwd())
+    return Path(path)

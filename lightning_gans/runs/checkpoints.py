@@ -91,7 +91,8 @@ def _newest_first(paths: Iterable[Path]) -> list[Path]:
 @contextmanager
 def _readable(path: str | Path) -> Iterator[None]:
     if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no checkpoint at {path}.")
+        near = f": did you mean {run}?" if (run := _newest_run_below(Path(path))) else "."
+        raise FileNotFoundError(f"There is no checkpoint at {path}{near}")
     try:
         yield
     except Exception as error:  # damaged bytes make torch and pickle fail in many ways
@@ -104,6 +105,13 @@ def _readable(path: str | Path) -> Iterator[None]:
             f"{path} is not a readable checkpoint: it is truncated or no checkpoint at all ({size:,} bytes"
             f"{f'; {whole.name} beside it is whole' if whole else ''})."
         ) from error
+
+
+def _newest_run_below(path: Path) -> Path | None:
+    """Of the folder that was given for a run, if runs lie in it."""
+    patterns = ("*/checkpoints/*.ckpt", "*/*/checkpoints/*.ckpt") if path.parent.name == "checkpoints" else ()
+    found = _newest_first(found for pattern in patterns for found in path.parent.parent.glob(pattern))
+    return found[0].parent.parent if found else None
 
 
 def _whole_beside(path: Path) -> Path | None:

@@ -43,6 +43,7 @@ class SampleWriter(callbacks.BasePredictionWriter):
     def __init__(self, folder: Path, value_range: tuple[float, float] | None, npz: bool = False) -> None:
         super().__init__("epoch")
         self.folder, self.value_range, self.npz = folder, value_range or (-1.0, 1.0), npz
+        self.told: list[str] = []
 
     def write_on_epoch_end(self, trainer: Any, pl_module: Any, predictions: Any, batch_indices: Any) -> None:
         """Write all samples, on rank 0 (every rank has made the same)."""
@@ -51,7 +52,7 @@ class SampleWriter(callbacks.BasePredictionWriter):
         made = [p for p in predictions if isinstance(p, Tensor)]
         if pl_module.num_classes is not None:
             known = getattr(pl_module, "label_counts", None) is not None
-            print(f"Classes      {'as frequent as in the training data' if known else 'equally frequent'}")
+            self.told.append(f"Classes      {'as frequent as in the training data' if known else 'equally frequent'}")
         samples = torch.cat(made).cpu()
         if pl_module.vocabulary_size is not None:
             self._write_text(samples, pl_module.vocabulary)
@@ -62,18 +63,23 @@ class SampleWriter(callbacks.BasePredictionWriter):
         elif images:
             for i, sample in enumerate(samples):
                 save_image_atomic(_picture(to_uint8(sample, self.value_range)), self.folder / f"{i:05d}.png")
-            print(f"Samples      {self.folder}/00000.png to {len(samples) - 1:05d}.png")
+            self.told.append(f"Samples      {self.folder}/00000.png to {len(samples) - 1:05d}.png")
         else:
             rows = "\n".join(",".join(f"{v:.8g}" for v in sample.flatten().tolist()) for sample in samples)
             write_text(self.folder / "samples.csv", rows + "\n")
-            print(f"Samples      {self.folder / 'samples.csv'}")
+            self.told.append(f"Samples      {self.folder / 'samples.csv'}")
         if images:
             self._draw_images(pl_module, samples[:256])
         elif samples.dim() == 2 and samples.shape[1] in (1, 2):
             reference = getattr(trainer.datamodule, "reference", None)
             image = _points_picture(pl_module, samples, None if reference is None else reference("train")[0])
             save_image_atomic(image, self.folder / "samples.png")
-            print(f"Picture      {self.folder / 'samples.png'}")
+            self.told.append(f"Picture      {self.folder / 'samples.png'}")
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+        """Say what lies where, behind the bar."""
+        if self.told:
+            print("\n".join(self.told))
 
     def _write_text(self, tokens: Tensor, vocabulary: Vocabulary | None) -> None:
         """A line each: the text, or the tokens where their symbols are not known."""
@@ -82,7 +88,7 @@ class SampleWriter(callbacks.BasePredictionWriter):
         if self.npz:
             self._write_npz(tokens, None, False)
         write_text(self.folder / "samples.txt", "\n".join(lines) + "\n")
-        print(f"Samples      {self.folder / 'samples.txt'}")
+        self.told.append(f"Samples      {self.folder / 'samples.txt'}")
 
     def _write_npz(self, samples: Tensor, labels: Tensor | None, images: bool) -> None:
         if images:
@@ -90,13 +96,13 @@ class SampleWriter(callbacks.BasePredictionWriter):
         arrays = {"samples": samples.numpy()} | ({} if labels is None else {"labels": labels.numpy()})
         with replacing(self.folder / "samples.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        print(f"Samples      {self.folder / 'samples.npz'}")
+        self.told.append(f"Samples      {self.folder / 'samples.npz'}")
 
     def _draw_images(self, module: Samples, shown: Tensor) -> None:
         grid = grid_image(shown, max(1, round(len(shown) ** 0.5)), self.value_range)
         save_image_atomic(grid, self.folder / "grid.png")
         if not has(module, Latents):
-            print(f"Picture      {self.folder / 'grid.png'}")
+            self.told.append(f"Picture      {self.folder / 'grid.png'}")
             return
         files = ["grid.png"]
         for space, more in {"z": "", **({"w": "-w"} if in_w(module.network) else {})}.items():
@@ -105,7 +111,7 @@ class SampleWriter(callbacks.BasePredictionWriter):
             film = latent_walk(cast(Latents, module), space=cast(Any, space))
             save_film([grid_image(frame, 4, self.value_range) for frame in film], self.folder / f"walk{more}.gif")
             files += [f"interpolation{more}.png", f"walk{more}.gif"]
-        print(f"Pictures     {self.folder}/{', '.join(files)}")
+        self.told.append(f"Pictures     {self.folder}/{', '.join(files)}")
 
 
 def _picture(pixels: Tensor) -> Image.Image:
