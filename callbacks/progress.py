@@ -16,7 +16,7 @@ _FILE_SECONDS = 10.0  # where the bar goes to a file, each time as another line
 
 
 class GANProgressBar(callbacks.TQDMProgressBar):
-    """One bar over the whole training, counting generator updates, beside the loss terms and the score.
+    """One bar over the whole training, counting the updates, of a GAN the generator's, beside loss terms and score.
 
     The total is ``max_steps``, or what ``max_epochs`` amounts to (corrected after the first epoch), or unknown. A
     resumed training goes on where it stopped. Shown are the time left, whatever was logged with ``prog_bar=True``,
@@ -88,6 +88,8 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch
         bar = self.train_progress_bar = self.init_train_tqdm()
         bar.unit, bar.bar_format = " updates", _FORMAT
+        if getattr(pl_module, "counted", "g" if hasattr(pl_module, "generator") else None) != "g":
+            bar.set_description("Updates", refresh=False)  # of another model
         bar.initial = bar.n = bar.last_print_n = done  # the rate counts from here
         bar.total = self.total_updates(trainer, done, epochs_left, float(trainer.num_training_batches))
         self.wait = _wait(bar)

@@ -243,6 +243,11 @@ def test_one_bar_counts_generator_updates_to_max_steps(capsys: pytest.CaptureFix
     assert "Epoch" not in out
 
 
+def test_updates_of_a_model_without_a_generator_are_called_so(capsys: pytest.CaptureFixture[str]) -> None:
+    trainer(max_steps=2, callbacks=[GANProgressBar()], enable_progress_bar=True).fit(make("ddpm"), batches())
+    assert "Updates: 100%" in (out := capsys.readouterr().out) and "Generator updates: 100%" not in out
+
+
 def test_the_bar_goes_on_where_a_resumed_training_stopped(tmp_path: Path) -> None:
     first = trainer(max_steps=3)
     first.fit(make("gan"), batches())

@@ -15,6 +15,7 @@ from torch import nn
 
 from lightning_gans import checks, tools
 from lightning_gans.callbacks.direction_charts import DirectionCharts
+from lightning_gans.callbacks.progress import GANProgressBar
 from lightning_gans.cli.configuration import built, fit_networks_to_data
 from lightning_gans.cli.mistakes import sentence_of, silence, told
 from lightning_gans.cli.parsing import Parser, prepared, spread
@@ -210,10 +211,11 @@ def directions(args: list[str]) -> None:
         folder = claim(place)
         charts = DirectionCharts(value_range=data.get("value_range") or (-1.0, 1.0), dirpath=folder)
         trainer = pl.Trainer(max_steps=steps, devices=1, default_root_dir=str(folder), logger=MetricsCSV(folder),
-                             callbacks=[charts], plugins=[AtomicCheckpointIO()], enable_checkpointing=False,
-                             enable_model_summary=False, num_sanity_val_steps=0)  # fmt: skip
+                             callbacks=[charts, bar := GANProgressBar()], plugins=[AtomicCheckpointIO()],
+                             enable_checkpointing=False, enable_model_summary=False, num_sanity_val_steps=0)  # fmt: skip
         trainer.fit(found)
         trainer.save_checkpoint(folder / "last.ckpt")
+        bar.disable()  # the test of directions is short
         seen = trainer.validate(found, verbose=False)[0]
     except Exception as error:
         if (sentence := sentence_of(error)) is None:
