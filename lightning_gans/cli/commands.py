@@ -210,9 +210,10 @@ def directions(args: list[str]) -> None:
         found = LatentDirections(tools.load(path), **options)
         folder = claim(place)
         charts = DirectionCharts(value_range=data.get("value_range") or (-1.0, 1.0), dirpath=folder)
+        bar = GANProgressBar()
         trainer = pl.Trainer(max_steps=steps, devices=1, default_root_dir=str(folder), logger=MetricsCSV(folder),
-                             callbacks=[charts, bar := GANProgressBar()], plugins=[AtomicCheckpointIO()],
-                             enable_checkpointing=False, enable_model_summary=False, num_sanity_val_steps=0)  # fmt: skip
+                             callbacks=[charts, bar], plugins=[AtomicCheckpointIO()], enable_checkpointing=False,
+                             enable_model_summary=False, num_sanity_val_steps=0)  # fmt: skip
         trainer.fit(found)
         trainer.save_checkpoint(folder / "last.ckpt")
         bar.disable()  # the test of directions is short

@@ -174,7 +174,11 @@ class GANCLI(pl_cli.LightningCLI):
             if config.get("accelerator") != "cpu" and torch.cuda.is_available():  # torch synchronises it on GPUs only
                 kwargs["sync_batchnorm"] = True
         given = config.get("callbacks") or []
-        bars = [c for c in (given if isinstance(given, list) else [given]) if isinstance(c, callbacks.ProgressBar)]
+        given = given if isinstance(given, list) else [given]
+        keys = [c.state_key for c in given if type(c).state_dict is not callbacks.Callback.state_dict]
+        if twice := next((c for c in given if keys.count(c.state_key) > 1), None):
+            raise ValueError(f"{type(twice).__name__} must be listed once, those of the recipe included, got it twice.")
+        bars = [c for c in given if isinstance(c, callbacks.ProgressBar)]
         if bars or config.get("enable_progress_bar") is False:  # Lightning allows one bar, and none if it is off
             self.trainer_defaults = {k: v for k, v in self.trainer_defaults.items() if k != "callbacks"}
         trainer: Any = super().instantiate_trainer(**kwargs)
