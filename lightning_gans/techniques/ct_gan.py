@@ -17,7 +17,7 @@ from lightning_gans.techniques.wgan_gp import WGANGP
 class CTGAN(WGANGP):
     r"""WGAN-GP whose critic is also kept smooth around the data: two dropout masks must give similar answers.
 
-    .. math:: L_D = E f(G(z)) - E f(x) + \lambda_1 GP + \lambda_2 \,
+    .. math:: L_D = E f(G(z)) - E f(x) + \lambda_1 GP \qquad + \lambda_2 \,
               E \max\left(0, (f'(x) - f''(x))^2 + \tfrac{0.1}{F} \|h'(x) - h''(x)\|^2 - M' / \lambda_2\right)
 
     where h (F,) are the features before the last linear layer (``functional.consistency_term``). The critic needs

@@ -36,7 +36,7 @@ class GANControl(StyleGAN2):
     r"""StyleGAN2 in which each group of z decides one attribute, and does nothing to the others.
 
     .. math:: L_G = L_G^{\mathrm{StyleGAN2}} + \lambda \sum_k \Big[
-              \operatorname{mean}_{z_k^i = z_k^j} (d_k(x_i, x_j) - \tau_s)^+ +
+              \operatorname{mean}_{z_k^i = z_k^j} (d_k(x_i, x_j) - \tau_s)^+ \qquad +
               \operatorname{mean}_{z_k^i \neq z_k^j} (\tau_d - d_k(x_i, x_j))^+ \Big]
 
     d_k is the mean absolute difference of what ``measure`` says of attribute k, in units of its standard deviation in

@@ -19,7 +19,7 @@ class R3GAN(GAN):
     r"""Real and generated samples are compared in pairs, by a critic with zero-centred penalties at both.
 
     .. math:: L_D = E \log(1 + e^{-(f(x) - f(G(z)))}) + \frac{\gamma}{2} E \|\nabla f(x)\|^2
-              + \frac{\gamma}{2} E \|\nabla f(G(z))\|^2, \qquad
+              \qquad + \frac{\gamma}{2} E \|\nabla f(G(z))\|^2, \qquad
               L_G = E \log(1 + e^{-(f(G(z)) - f(x))})
 
     Terms ``adversarial``, ``r1`` and ``r2``; a pair is what has the same place in the batches of D's last step, so that

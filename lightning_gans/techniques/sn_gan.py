@@ -16,7 +16,7 @@ from lightning_gans.wrappers.spectral_norm import plain_layers
 class SNGAN(GAN):
     r"""The hinge game with every weight of D divided by its spectral norm.
 
-    .. math:: L_D = E \max(0, 1 - D(x)) + E \max(0, 1 + D(G(z))), \quad L_G = -E D(G(z)), \qquad
+    .. math:: L_D = E \max(0, 1 - D(x)) + E \max(0, 1 + D(G(z))), \qquad L_G = -E D(G(z)), \qquad
               \bar W = W / \sigma(W), \quad \sigma(W) = \max_{\|h\| \le 1} \|W h\|
 
     The discriminator is wrapped here, in place. One that has a spectral norm already, by ``wrappers.spectral_norm``,

@@ -26,7 +26,7 @@ _SEEN = 256  # sentences that samples are made of
 class StyleTransfer(GAN):
     r"""An autoencoder G that writes a sentence x of style y anew in the other style, where a classifier finds it.
 
-    .. math:: L_G = -a\, E \log p_G(x | c(x), y) - b\, E \log C(1 - y | \tilde x) + d\, L_{adv}(\tilde x), \qquad
+    .. math:: L_G = -a\, E \log p_G(x | c(x), y) - b\, E \log C(1 - y | \tilde x) \qquad + d\, L_{adv}(\tilde x), \qquad
               \tilde x = G(c(x), 1 - y)
 
     c is G's encoder, x~ the relaxed text (`networks.StyleAutoencoder`), C a frozen classifier of styles, which is a fit

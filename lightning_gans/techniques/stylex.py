@@ -27,7 +27,7 @@ _SEEN = 256  # probabilities of real samples that samples are made with
 class StylEx(StyleGAN2):
     r"""StyleGAN2 with an encoder, and a classifier C whose verdict on a sample its reconstruction has to keep.
 
-    .. math:: x' = G(E(x), C(x)), \qquad L_{G, E} = L_G^{\mathrm{StyleGAN2}} + a_1 |x - x'| + a_2\, d_C(x, x') +
+    .. math:: x' = G(E(x), C(x)), \qquad L_{G, E} = L_G^{\mathrm{StyleGAN2}} + a_1 |x - x'| \qquad + a_2\, d_C(x, x') +
               a_3 |E(x) - E(x')| + b\, KL(C(x) \| C(x'))
 
     Half of a batch are reconstructions, of its first half, the rest are samples of noise; w is a code and the
