@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_gans.optim.direct import Direct
+from lightning_gans.optim.direct import Direct, Tensors
 
 
 class Adam(Direct, torch.optim.Adam):
@@ -35,7 +35,7 @@ class Adam(Direct, torch.optim.Adam):
     }
 
     def update(
-        self, group: dict[str, Any], lr: Any, gradients: list[Tensor], slots: list[list[Tensor]], counts: Any
+        self, group: dict[str, Any], lr: Any, gradients: list[Tensor], slots: list[Tensors], counts: Any
     ) -> None:
         """The fused operation."""
         (beta1, beta2), (first, second) = group["betas"], slots

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from operator import is_
+from collections.abc import Callable, Mapping, Sequence
+from operator import is_, itemgetter
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import optimizer as torchs
 
-Lists = tuple[list[Tensor], list[list[Tensor]], list[Tensor], Tensor]
+Tensors = list[Tensor] | tuple[Tensor, ...]
+Lists = tuple[list[Tensor], list[Tensors], Tensors, Tensor]
 
 
 class Direct(torch.optim.Optimizer):
@@ -27,7 +28,7 @@ class Direct(torch.optim.Optimizer):
     _counts: Mapping[int, tuple[list[Tensor], Tensor]] = {}  # by group: views, and what they are views of
 
     def update(
-        self, group: dict[str, Any], lr: Any, gradients: list[Tensor], slots: list[list[Tensor]], counts: Any
+        self, group: dict[str, Any], lr: Any, gradients: list[Tensor], slots: list[Tensors], counts: Any
     ) -> None:
         """One step of a group, at a rate that is a number, or a tensor where the operations take one."""
         raise NotImplementedError
@@ -61,7 +62,7 @@ class Direct(torch.optim.Optimizer):
     def tensors(self) -> list[Lists] | None:
         """What a step of each group needs; None if one call is not all there is to do."""
         found: list[Lists] = []
-        state, names = self.state, self.slots
+        state, read = self.state, itemgetter(*self.slots, "step")
         for i, group in enumerate(self.param_groups):
             if not isinstance(group["lr"], float) or not group["params"]:
                 return None
@@ -69,16 +70,16 @@ class Direct(torch.optim.Optimizer):
                 if group.get(name, value) != value:
                     return None
             gradients: list[Tensor] = []
-            counts: list[Tensor] = []
-            slots: list[list[Tensor]] = [*map(list, ((),) * len(names))]  # no comprehension: that is a call
+            rows: list[Sequence[Tensor]] = []
             for p in group["params"]:
                 gradient, slot = p.grad, state.get(p)
                 if gradient is None or not slot:
                     return None
                 gradients.append(gradient)
-                for name, values in zip(names, slots):
-                    values.append(slot[name])
-                counts.append(slot["step"])
+                rows.append(read(slot))
+            slots: list[Tensors]
+            counts: Tensors
+            *slots, counts = zip(*rows)
             views, count = self._counts.get(i, ((), None))
             if count is None or len(views) != len(counts) or not all(map(is_, views, counts)):
                 if (count := self._together(i, group["params"], counts)) is None:
@@ -87,7 +88,7 @@ class Direct(torch.optim.Optimizer):
             found.append((gradients, slots, counts, count))
         return found
 
-    def _together(self, i: int, parameters: list[Tensor], counts: list[Tensor]) -> Tensor | None:
+    def _together(self, i: int, parameters: list[Tensor], counts: Tensors) -> Tensor | None:
         """Let the counts of a group, as torch or a checkpoint has them, be views of one tensor."""
         kinds = {(p.device, p.dtype) for p in parameters}
         halves = (torch.float16, torch.bfloat16)
@@ -95,7 +96,7 @@ class Direct(torch.optim.Optimizer):
             return None
         if len(kinds) > 1 or parameters[0].is_complex() or any(c.device != counts[0].device for c in counts):
             return None
-        count = torch.stack(counts)
+        count = torch.stack([*counts])
         views = [count[k] for k in range(len(counts))]
         for p, view in zip(parameters, views):
             self.state[p]["step"] = view

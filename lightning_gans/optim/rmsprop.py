@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_gans.optim.direct import Direct
+from lightning_gans.optim.direct import Direct, Tensors
 
 
 class RMSprop(Direct, torch.optim.RMSprop):
@@ -35,7 +35,7 @@ class RMSprop(Direct, torch.optim.RMSprop):
     }
 
     def update(
-        self, group: dict[str, Any], lr: float, gradients: list[Tensor], slots: list[list[Tensor]], counts: Any
+        self, group: dict[str, Any], lr: float, gradients: list[Tensor], slots: list[Tensors], counts: Any
     ) -> None:
         """s <- alpha s + (1 - alpha) g^2 and w <- w - lr g / (sqrt(s) + eps)."""
         squares, alpha = slots[0], group["alpha"]
