@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -35,7 +35,7 @@ class Adam(Direct, torch.optim.Adam):
     }
 
     def update(
-        self, group: dict[str, Any], lr: Any, gradients: list[Tensor], slots: list[Tensors], counts: Any
+        self, group: dict[str, Any], lr: Any, gradients: list[Tensor], slots: Sequence[Tensors], counts: Any
     ) -> None:
         """The fused operation."""
         (beta1, beta2), (first, second) = group["betas"], slots

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import optimizer as torchs
 
 Tensors = list[Tensor] | tuple[Tensor, ...]
-Lists = tuple[list[Tensor], list[Tensors], Tensors, Tensor]
+Lists = tuple[list[Tensor], Sequence[Tensors], Tensors, Tensor]
 
 
 class Direct(torch.optim.Optimizer):
@@ -28,7 +28,7 @@ class Direct(torch.optim.Optimizer):
     _counts: Mapping[int, tuple[list[Tensor], Tensor]] = {}  # by group: views, and what they are views of
 
     def update(
-        self, group: dict[str, Any], lr: Any, gradients: list[Tensor], slots: list[Tensors], counts: Any
+        self, group: dict[str, Any], lr: Any, gradients: list[Tensor], slots: Sequence[Tensors], counts: Any
     ) -> None:
         """One step of a group, at a rate that is a number, or a tensor where the operations take one."""
         raise NotImplementedError
@@ -77,7 +77,6 @@ class Direct(torch.optim.Optimizer):
                     return None
                 gradients.append(gradient)
                 rows.append(read(slot))
-            slots: list[Tensors]
             counts: Tensors
             *slots, counts = zip(*rows)
             views, count = self._counts.get(i, ((), None))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -35,7 +35,7 @@ class RMSprop(Direct, torch.optim.RMSprop):
     }
 
     def update(
-        self, group: dict[str, Any], lr: float, gradients: list[Tensor], slots: list[Tensors], counts: Any
+        self, group: dict[str, Any], lr: float, gradients: list[Tensor], slots: Sequence[Tensors], counts: Any
     ) -> None:
         """s <- alpha s + (1 - alpha) g^2 and w <- w - lr g / (sqrt(s) + eps)."""
         squares, alpha = slots[0], group["alpha"]
