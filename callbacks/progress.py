@@ -10,7 +10,7 @@ from typing import Any
 from lightning_gans.compat.lightning import callbacks, pl
 
 _FORMAT = "{l_bar}{bar:20}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_fmt}{postfix}]"
-_BATCHES = "Samples: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} batches [{elapsed}, {remaining} left]"
+_BATCHES = "{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} batches [{elapsed}, {remaining} left]"
 _REDRAW_SECONDS = 0.1  # reading the metrics waits for the device, so not every step
 _FILE_SECONDS = 10.0  # where the bar goes to a file, each time as another line
 
@@ -56,11 +56,19 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         bar.leave, bar.bar_format, self.wait = False, _BATCHES, _wait(bar)
         return bar
 
-    def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Advance, as seldom as the other bar."""
-        if (now := time.monotonic()) - self.drawn_at >= self.wait:
-            self.drawn_at = now
-            super().on_predict_batch_end(*args, **kwargs)
+    def on_predict_batch_start(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """The total is known."""
+        super().on_predict_batch_start(trainer, *args, **kwargs)
+        self.predict_progress_bar.set_description(self.predict_description, refresh=False)
+
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+    ) -> None:
+        """Advance, as seldom as the other bar, and to the end."""
+        last = batch_idx + 1 == self.predict_progress_bar.total
+        if last or time.monotonic() - self.drawn_at >= self.wait:
+            self.drawn_at = time.monotonic()
+            super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, *args)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The logged values, three digits each, under short names."""
@@ -88,7 +96,7 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch
         bar = self.train_progress_bar = self.init_train_tqdm()
         bar.unit, bar.bar_format = " updates", _FORMAT
-        if getattr(pl_module, "counted", "g" if hasattr(pl_module, "generator") else None) != "g":
+        if getattr(pl_module, "counted", "g" if hasattr(pl_module, "discriminator") else None) != "g":
             bar.set_description("Updates", refresh=False)  # of another model
         bar.initial = bar.n = bar.last_print_n = done  # the rate counts from here
         bar.total = self.total_updates(trainer, done, epochs_left, float(trainer.num_training_batches))
@@ -132,5 +140,6 @@ class GANProgressBar(callbacks.TQDMProgressBar):
 
 def _wait(bar: Any) -> float:
     """Seconds from one drawing to the next."""
-    stream = getattr(bar.fp, "_wrapped", bar.fp)  # tqdm's, around a file or a terminal
+    file = getattr(bar, "fp", None)  # of a hidden bar, as those of other ranks are, there is none
+    stream = getattr(file, "_wrapped", file)  # tqdm's, around a file or a terminal
     return _FILE_SECONDS if isinstance(stream, TextIOWrapper) and not stream.isatty() else _REDRAW_SECONDS

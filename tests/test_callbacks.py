@@ -41,6 +41,7 @@ from lightning_gans.callbacks.wandb_setup import git_commit
 from lightning_gans.callbacks.weight_histogram import histogram_picture, share_at
 from lightning_gans.compat.lightning import callbacks as pl_callbacks
 from lightning_gans.compat.lightning import loggers, pl
+from lightning_gans.diagnostics import LatentDirections
 from lightning_gans.functional.latent import nearest, slerp
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
 from lightning_gans.visualization.images import to_uint8
@@ -246,6 +247,9 @@ def test_one_bar_counts_generator_updates_to_max_steps(capsys: pytest.CaptureFix
 def test_updates_of_a_model_without_a_generator_are_called_so(capsys: pytest.CaptureFixture[str]) -> None:
     trainer(max_steps=2, callbacks=[GANProgressBar()], enable_progress_bar=True).fit(make("ddpm"), batches())
     assert "Updates: 100%" in (out := capsys.readouterr().out) and "Generator updates: 100%" not in out
+    directions = LatentDirections(make("gan"), num_directions=2, batch_size=4)
+    trainer(max_steps=2, callbacks=[GANProgressBar()], enable_progress_bar=True).fit(directions)
+    assert "Updates: 100%" in (out := capsys.readouterr().out) and "Generator updates: 100%" not in out
 
 
 def test_the_bar_goes_on_where_a_resumed_training_stopped(tmp_path: Path) -> None:
@@ -299,6 +303,35 @@ def test_into_a_file_it_is_drawn_every_ten_seconds(tmp_path: Path, monkeypatch: 
         monkeypatch.setattr(sys, "stdout", log)
         trainer(max_steps=400, callbacks=[bar], enable_progress_bar=True, log_every_n_steps=1).fit(make("gan"), plain())
     assert bar.wait == 10 and (tmp_path / "log").read_text().count("Generator updates") < 8
+
+
+def test_a_hidden_bar_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """As those of other ranks are."""
+    for bar in (GANProgressBar(refresh_rate=0), Hidden()):
+        t = trainer(max_steps=2, callbacks=[bar], enable_progress_bar=True)
+        t.fit(make("gan"), batches())
+        t.predict(make("gan"), [4, 4])
+    assert "updates" not in "".join(capsys.readouterr())
+
+
+class Hidden(GANProgressBar):
+    def setup(self, *args: Any, **kwargs: Any) -> None:
+        super().setup(*args, **kwargs)
+        self.disable()
+
+
+@pytest.mark.parametrize("wait", [0.0, 60.0])
+def test_the_bar_of_samples_comes_to_its_end(monkeypatch: pytest.MonkeyPatch, wait: float) -> None:
+    monkeypatch.setattr("lightning_gans.callbacks.progress._wait", lambda bar: wait)
+    seen: list[int] = []
+
+    class Seen(GANProgressBar):
+        def on_predict_end(self, *args: Any) -> None:
+            seen.extend([self.predict_progress_bar.n, self.predict_progress_bar.total])
+            super().on_predict_end(*args)
+
+    trainer(callbacks=[Seen()], enable_progress_bar=True).predict(make("gan"), [4] * 5)
+    assert seen == [5, 5]
 
 
 def test_other_bars_are_lightnings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -292,7 +292,7 @@ def test_a_dry_run_refuses_callbacks_that_do_not_fit_the_data(capsys: pytest.Cap
     told = refused(capsys, "fit", "--dry_run", "--trainer.callbacks=[EMA, EMA]")
     assert "EMA must be listed once" in told
     told = refused(capsys, "fit", "--trainer.callbacks=[ModeCoverage, ModeCoverage]")
-    assert "error: ModeCoverage must be listed once, those of the recipe included, got it twice." in told
+    assert "must keep states of their own, got ModeCoverage twice, each as ModeCoverage[coverage]." in told
 
 
 def test_a_class_method_makes_a_network(

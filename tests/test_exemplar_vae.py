@@ -6,6 +6,7 @@ import json
 import math
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from lightning_gans.networks import ToyGenerator, VAEDecoder, VAEEncoder
 from lightning_gans.samplers import RejectionSampler, keep_training
 from lightning_gans.stages.fits import _Again, fit_items
 from lightning_gans.tools import export
+from lightning_gans.tools.write import SampleWriter
 
 CONFIG = Path(__file__).parent.parent / "configs" / "digits" / "exemplar_vae.yaml"
 
@@ -375,12 +377,15 @@ def test_items_that_a_stage_repeats_keep_their_numbers() -> None:
     assert all(torch.equal(x, index.float()) for x, _, _, index in loader)
 
 
-def test_what_it_can() -> None:
+def test_what_it_can(tmp_path: Path) -> None:
     module = make_images("exemplar_vae")
     assert has(module, Samples) and has(module, Latents) and has(module, Likelihood)
     trainer(max_steps=2).fit(module, MemoryLoader(plain(40, shape=(1, 8, 8)).dataset, None, 8))  # type: ignore[arg-type]
     bound = module.log_density_bound(torch.rand(5, 1, 8, 8))
     assert bound.shape == (5,) and bool(bound.isfinite().all()) and module.encoder.training
+    writer = SampleWriter(tmp_path, None)
+    writer.write_on_epoch_end(SimpleNamespace(is_global_zero=True), module, [module.sample(2)], None)
+    assert {"grid.png", "interpolation.png", "walk.gif"} <= {path.name for path in tmp_path.iterdir()}
     assert not has(make("gan"), Likelihood)
 
 

@@ -154,11 +154,18 @@ def test_what_predict_writes_has_them_and_says_so(
 
     fit: Any = SimpleNamespace(is_global_zero=True, datamodule=None)
     made = [fitted[0].predict_step(200, 0), fitted[0].predict_step(200, 1)]
-    SampleWriter(tmp_path / "a", None, npz=True).write_on_epoch_end(fit, fitted[0], made, None)
+    writer = SampleWriter(tmp_path / "a", None, npz=True)
+    for _ in range(2):  # once each time
+        writer.write_on_epoch_end(fit, fitted[0], made, None)
+        writer.on_predict_end()
+        assert capsys.readouterr().out.count("Classes ") == 1
+    writer.write_on_epoch_end(fit, fitted[0], made, None)
+    writer.on_exception()
     assert "Classes      as frequent as in the training data" in capsys.readouterr().out
     labels = torch.from_numpy(np.load(tmp_path / "a" / "samples.npz")["labels"])
     assert set(labels.tolist()) == {0, 2} and 0.6 < float((labels == 0).float().mean()) < 0.8
-    SampleWriter(tmp_path / "b", None, npz=True).write_on_epoch_end(fit, conditional(), made, None)
+    writer.write_on_epoch_end(fit, conditional(), made, None)
+    writer.on_predict_end()
     assert "Classes      equally frequent" in capsys.readouterr().out
 
 

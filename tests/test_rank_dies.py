@@ -25,7 +25,7 @@ def children(pid: int) -> list[int]:
 def test_a_dead_rank_ends_the_run(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), "fit", "--config", str(ROOT / "configs/ring/wgan_gp.yaml")]
     command += ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.max_steps=100000", "--name=run"]
-    command += ["--checkpoint.every_n_train_steps=5", f"--out={tmp_path}", "--trainer.enable_progress_bar=false"]
+    command += ["--checkpoint.every_n_train_steps=5", f"--out={tmp_path}"]
     with (tmp_path / "log").open("w") as log:
         run = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:

@@ -24,6 +24,7 @@ from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.cli.attributes import AskedAttributes
 from lightning_gans.cli.configuration import fit_networks_to_data
 from lightning_gans.cli.interruption import Interruption, handlers_kept, remember_job, requeued
+from lightning_gans.cli.mistakes import is_quiet
 from lightning_gans.cli.parsing import RUN, Parser
 from lightning_gans.cli.plan import Opening, counted, duration, plan
 from lightning_gans.cli.warned import KeptWarnings
@@ -159,7 +160,7 @@ class GANCLI(pl_cli.LightningCLI):
     def _short_name(self) -> str:
         """The run's folder, as seen from that of all runs."""
         name = os.path.relpath(self.run_dir, self.options["out"])
-        return self.run_dir.name if name.startswith("..") else Path(name).as_posix()
+        return self.run_dir.resolve().name if name.startswith("..") else Path(name).as_posix()
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Give the trainer a CSV of its metrics, whole checkpoints, and ``gan_ddp`` if there are several devices."""
@@ -177,7 +178,10 @@ class GANCLI(pl_cli.LightningCLI):
         given = given if isinstance(given, list) else [given]
         keys = [c.state_key for c in given if type(c).state_dict is not callbacks.Callback.state_dict]
         if twice := next((c for c in given if keys.count(c.state_key) > 1), None):
-            raise ValueError(f"{type(twice).__name__} must be listed once, those of the recipe included, got it twice.")
+            raise ValueError(
+                f"callbacks, those of the recipe included, must keep states of their own, got {type(twice).__name__} "
+                f"twice, each as {twice.state_key}."
+            )
         bars = [c for c in given if isinstance(c, callbacks.ProgressBar)]
         if bars or config.get("enable_progress_bar") is False:  # Lightning allows one bar, and none if it is off
             self.trainer_defaults = {k: v for k, v in self.trainer_defaults.items() if k != "callbacks"}
@@ -232,20 +236,20 @@ class GANCLI(pl_cli.LightningCLI):
         """Refuse a test that would score nothing."""
         if not any(isinstance(callback, ScoreCallback) for callback in self.trainer.callbacks):
             raise SystemExit("error: there is nothing to score with: add --trainer.callbacks+=GenerativeMetrics.")
-        self.config_init[self.subcommand]["verbose"] = False  # Lightning's table: after_test has ours
-        if (bar := self.trainer.progress_bar_callback) is not None:
+        self.config_init[self.subcommand]["verbose"] = not is_quiet()  # Lightning's table, beside ours
+        if isinstance(bar := self.trainer.progress_bar_callback, gan_callbacks.GANProgressBar):
             bar.disable()  # batches of data are not what scoring takes its time for
 
     def after_test(self) -> None:
-        """Say what the scores are, of what, and where they lie."""
+        """Say what the scores are, and where they lie."""
+        folder = from_here(self.trainer.log_dir or self.trainer.default_root_dir)  # a collective
         if not self.trainer.is_global_zero:
             return
-        scores = {k: v for k, v in self.trainer.callback_metrics.items() if k.startswith("metrics/")}
-        lines = [f"{name.removeprefix('metrics/'):<12} {float(value):.4g}" for name, value in scores.items()]
-        found = [c for c in self.trainer.callbacks if isinstance(c, ScoreCallback)]
-        folder = from_here(self.trainer.log_dir or self.trainer.default_root_dir)
+        scores = {name.removeprefix("metrics/"): float(v) for name, v in self.trainer.callback_metrics.items()}
+        lines = [f"{name:<12} {value:.4g}" for name, value in scores.items()]
+        found = [] if self.trainer.fast_dev_run else [c for c in self.trainer.callbacks if isinstance(c, ScoreCallback)]
         files = [path for c in found if (path := folder / f"test-scores-{c.label}.jsonl").is_file()]
-        lines += [f"{'Scores' if i == 0 else '':<12} {path}" for i, path in enumerate(files)]
+        lines += [f"{'' if i else 'Scores':<12} {path}" for i, path in enumerate(files)]
         print("\n".join(lines))
 
     def before_predict(self) -> None:

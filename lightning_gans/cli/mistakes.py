@@ -89,6 +89,11 @@ def silence() -> None:
         warnings.filterwarnings("ignore", message=f".*{message}.*")
 
 
+def is_quiet() -> bool:
+    """Whether Lightning says nothing of its own."""
+    return not any(logging.getLogger(name).isEnabledFor(logging.INFO) for name in _LOGGERS[:2])
+
+
 @contextmanager
 def quiet(on: bool = True) -> Iterator[None]:
     """Lightning says nothing of its own (seed, accelerators, limits, what ended a fit) but warnings and early stops."""

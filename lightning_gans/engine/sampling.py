@@ -17,8 +17,6 @@ from lightning_gans.functional.conditional import conditional_call, needs_labels
 from lightning_gans.functional.modes import copied, evaluating
 from lightning_gans.functional.text import Vocabulary
 
-WORD = (str, type(None))
-
 
 class Sampling(pl.LightningModule):
     """The part of a module that makes samples of noise.
@@ -105,8 +103,8 @@ class Sampling(pl.LightningModule):
         self._slot.clear()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Words go straight to where they are, since a module looks long for parameters: Lightning sets one all day."""
-        if isinstance(value, WORD) and isinstance(vars(self).get(name, ...), WORD):  # None: outside of all hooks
+        """The hook that Lightning notes itself to be in, all day long: a module looks for parameters in each value."""
+        if name == "_current_fx_name":
             vars(self)[name] = value
         else:
             super().__setattr__(name, value)

@@ -110,7 +110,8 @@ def _readable(path: str | Path) -> Iterator[None]:
 def _newest_run_below(path: Path) -> Path | None:
     """Of the folder that was given for a run, if runs lie in it."""
     patterns = ("*/checkpoints/*.ckpt", "*/*/checkpoints/*.ckpt") if path.parent.name == "checkpoints" else ()
-    found = _newest_first(found for pattern in patterns for found in path.parent.parent.glob(pattern))
+    found = [found for pattern in patterns for found in path.parent.parent.glob(pattern) if found.is_file()]
+    found = _newest_first(found)
     return found[0].parent.parent if found else None
 
 

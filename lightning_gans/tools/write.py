@@ -76,10 +76,15 @@ class SampleWriter(callbacks.BasePredictionWriter):
             save_image_atomic(image, self.folder / "samples.png")
             self.told.append(f"Picture      {self.folder / 'samples.png'}")
 
-    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_predict_end(self, *_: Any) -> None:
         """Say what lies where, behind the bar."""
-        if self.told:
-            print("\n".join(self.told))
+        lines, self.told = self.told, []
+        if lines:
+            print("\n".join(lines))
+
+    def on_exception(self, *_: Any) -> None:
+        """What was written before it is there."""
+        self.on_predict_end()
 
     def _write_text(self, tokens: Tensor, vocabulary: Vocabulary | None) -> None:
         """A line each: the text, or the tokens where their symbols are not known."""
