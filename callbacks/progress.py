@@ -10,7 +10,7 @@ from typing import Any
 from lightning_gans.compat.lightning import callbacks, pl
 
 _FORMAT = "{l_bar}{bar:20}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_fmt}{postfix}]"
-_BATCHES = "{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} batches [{elapsed}, {remaining} left]"
+_BATCHES = "{desc}{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} batches [{elapsed}, {remaining} left]"
 _REDRAW_SECONDS = 0.1  # reading the metrics waits for the device, so not every step
 _FILE_SECONDS = 10.0  # where the bar goes to a file, each time as another line
 

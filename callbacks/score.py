@@ -137,7 +137,7 @@ class ScoreCallback(Asks):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure once; the values are among those that ``trainer.test`` prints and returns."""
         values = self._measure(trainer, pl_module)
-        pl_module.log_dict(values, batch_size=1)
+        pl_module.log_dict(values, batch_size=1, sync_dist=trainer.world_size > 1)  # equal: else there is a warning
         self._write(trainer, "test", [{"step": pl_module.global_step, **values}])
 
     @property
