@@ -41,22 +41,24 @@ def curves(
         log: logarithmic vertical axis.
         x: ``step`` or ``seconds``.
     """
-    figure = new_figure(1.0 + 4.6 * len(panels), 4.4)
+    many = max(map(len, panels.values())) > 8  # no room for all their names among the lines
+    figure = new_figure(1.0 + (6.4 if many else 4.6) * len(panels), 4.4)
+    styles = [(colour, dashes) for dashes in ("-", "--", ":") for colour in COLOURS]
     for i, (axes, (title, lines)) in enumerate(zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items())):
         wanted = name if isinstance(name, str) else name[title]
-        for colour, (line, results) in zip(COLOURS * 9, lines.items()):
+        for (colour, dashes), (line, results) in zip(styles, lines.items()):
             seen = [[(row[x], row[wanted]) for row in r["rows"] if wanted in row] for r in results if not r["failed"]]
             if not (seen := [s for s in seen if s]):
                 continue
             length = min(map(len, seen))
             at = [statistics.fmean(s[k][0] for s in seen) for k in range(length)]
             values = [[s[k][1] for s in seen] for k in range(length)]
-            axes.plot(at, [statistics.fmean(v) for v in values], color=colour, linewidth=1.5, label=line)
+            axes.plot(at, [*map(statistics.fmean, values)], color=colour, linestyle=dashes, linewidth=1.5, label=line)
             axes.fill_between(at, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.15, lw=0)
         if log:
             axes.set_yscale("log")
         tidy(axes, title, "generator updates" if x == "step" else "seconds of training", label if i == 0 else "")
-        axes.legend(frameon=False, fontsize=7.5)
+        axes.legend(frameon=False, fontsize=7.5, **({"loc": "upper left", "bbox_to_anchor": (1, 1)} if many else {}))
     return figure_image(figure)
 
 
