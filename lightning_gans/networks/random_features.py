@@ -38,6 +38,7 @@ class RandomFeatures(nn.Module):
     True
     """
 
+    counts = True  # its calls
     projection: Tensor
     seed: Tensor
     calls: Tensor

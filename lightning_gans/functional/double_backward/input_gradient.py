@@ -40,7 +40,8 @@ def double_backward(method: DoubleBackward) -> Iterator[None]:
     "linear"   no double backward: a backward and a tangent pass with frozen masks, of piecewise linear critics only
                (others are left to "sparse")
     "compiled" the whole of it by torch.compile as one graph, anew for each network and shape; torch's limit of
-               recompilations (8) is also that of the number of networks and shapes
+               recompilations (8) is also that of the number of networks and shapes; critics that count their calls
+               (``Attention(kernel="favor")``) are left to "sparse"
     "plain"    torch's own
     ========== ====================================================================================================
 
@@ -111,6 +112,8 @@ def _differentiate(
         x.requires_grad_(True)
     if method == "sparse" and network is not None and x.shape in _nothing_to_gain.get(network, ()):
         method = "plain"
+    if method == "compiled" and network is not None and any(getattr(m, "counts", False) for m in network.modules()):
+        method = "sparse"  # a function that torch differentiates may write nothing
     again = twice_differentiable(network, method != "compiled") if create_graph else nullcontext()
     with torch.enable_grad(), no_autocast(x.device.type), again:
         gradient = linear_input_gradient(partial(_scores, discriminator), x) if method == "linear" else None
