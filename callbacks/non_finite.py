@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ from lightning_gans.runs.atomic import no_space, replacing
 Action = Literal["stop", "rollback"]
 _GRADIENT = "the gradient"
 _LEAST = 1e-3  # of the learning rates that training started with: below, it stands still
+_SPREAD = "all terms are finite"
 
 
 class NonFiniteGuard(Asks):
@@ -179,30 +181,36 @@ class NonFiniteGuard(Asks):
             self._report(module, player, found, "after this update")
 
     def _report(self, module: Played, player: str, found: str | None, stopped: str) -> None:
-        self.found = found or f"a value on another process than {distributed.rank()}"
-        saved = self._save_batch(module, player) if found else ""
+        told = [(rank, str(f)) for rank, f in enumerate(distributed.gather_objects(found)) if f]
+        whose, what = min(told, key=lambda one: _SPREAD in one[1])  # gradients are of all ranks by now, terms are not
+        own = distributed.rank()
+        self.found = what if whose == own else f"{what}, on rank {whose}"
+        saved = self._save_batch(module, player) if whose == own else f" Its batch is in {self._batch_path(whose)}."
         update = "generator update" if "g" in module.players else "update"
-        told = (
+        said = (
             f"NonFiniteGuard: in {update} {self.step}, step of the {_named(module, player)}, not finite: {self.found}"
         )
         if self.action == "stop":
-            error = NonFiniteError(f"{told}. Stopped {stopped}.{saved}")
+            error = NonFiniteError(f"{said}. Stopped {stopped}.{saved}")
             error.weights_are_good = "before" in stopped
             raise error
         if self.rollbacks == self.max_rollbacks:
             raise NonFiniteError(
-                f"{told}. Stopped after {self.rollbacks} rollbacks to the state of update {self.kept['step']}.{saved}"
+                f"{said}. Stopped after {self.rollbacks} rollbacks to the state of update {self.kept['step']}.{saved}"
             )
         if self.lowered * self.lr_factor < _LEAST:
             raise NonFiniteError(
-                f"{told}. Stopped, since rollbacks have multiplied the learning rates by {self.lowered:g} already, and "
+                f"{said}. Stopped, since rollbacks have multiplied the learning rates by {self.lowered:g} already, and "
                 f"training would stand still.{saved}"
             )
         self.rollbacks += 1
         self.gone_back += 1
         self.lowered *= self.lr_factor
         back = f"Going back to the state of update {self.kept['step']}, learning rates times {self.lr_factor:g}."
-        pl.utilities.rank_zero_warn(f"{told}. {back}{saved}")
+        pl.utilities.rank_zero_warn(f"{said}. {back}{saved}")
+
+    def _batch_path(self, rank: int) -> Path:
+        return self.folder / f"non_finite_step_{self.step:06d}{f'_rank{rank}' if rank else ''}.pt"
 
     def _save_batch(self, module: Played, player: str) -> str:
         batch, rank = module.last_batch, distributed.rank()
@@ -214,7 +222,7 @@ class NonFiniteGuard(Asks):
         content = {"step": self.step, "network": _named(module, player), "found": self.found, "terms": terms}
         # a clone, since a slice would be saved with everything that it is a slice of
         content |= {name: None if t is None else t.detach().clone().cpu() for name, t in tensors.items()}
-        path = self.folder / f"non_finite_step_{self.step:06d}{f'_rank{rank}' if rank else ''}.pt"
+        path = self._batch_path(rank)
         try:
             with replacing(path) as temporary:
                 torch.save(content, temporary)
@@ -293,5 +301,5 @@ def _what(module: Played, player: str) -> str:
     for name, p in own:
         if p.grad is not None and not p.grad.isfinite().all():
             count = int((~p.grad.isfinite()).sum())
-            return f"{count} of {p.numel()} elements of the gradient of {name} (all terms are finite)"
+            return f"{count} of {p.numel()} elements of the gradient of {name} ({_SPREAD})"
     return "the gradient"

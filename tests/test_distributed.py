@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +29,9 @@ from ranks_worker import (
 )
 
 from lightning_gans import GANModule
+from lightning_gans.engine.distributed import GANDDPStrategy
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +116,56 @@ def test_ranks_see_different_data(found: dict[str, Any]) -> None:
 def test_drift_is_named(found: dict[str, Any]) -> None:
     assert found["no_drift"] is None
     assert found["drift"].startswith("discriminator.")
+
+
+# ---------------------------------------------------------------------- the strategy
+def test_random_numbers_go_on_where_ranks_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning begins them anew, behind the weights of the networks: noise and order were not one process's."""
+    monkeypatch.setattr(GANDDPStrategy.__mro__[1], "setup_distributed", lambda self: torch.manual_seed(7))
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    GANDDPStrategy().setup_distributed()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_other_ranks_do_not_hear_the_terminal() -> None:
+    """Rank 0 answers Ctrl-C for all: else each says so, and one that still imports a traceback."""
+    seen: list[Any] = []
+
+    class Launcher:
+        def launch(self, function: Any, *args: Any) -> Any:
+            seen.append(signal.getsignal(signal.SIGINT))
+            return function(*args)
+
+    strategy, before = GANDDPStrategy(), signal.getsignal(signal.SIGINT)
+    vars(strategy)["_launcher"] = Launcher()
+    for _ in range(2):
+        assert strategy.launcher.launch(lambda x: seen.append(signal.getsignal(signal.SIGINT)) or x, 3) == 3
+    assert seen == [signal.SIG_IGN, before] * 2 and signal.getsignal(signal.SIGINT) == before
+
+    def fails(*args: Any) -> None:
+        raise OSError
+
+    vars(strategy)["_launcher"] = SimpleNamespace(launch=fails)
+    with pytest.raises(OSError):
+        strategy.launcher.launch(lambda: None)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits/exemplar_vae", "ring/primal_dual"])
+def test_the_command_line_trains_the_same_on_two_ranks(tmp_path: Path, name: str) -> None:
+    """With its bar on, and one line for what is told."""
+    told = {}
+    for devices in (1, 2):
+        command = [sys.executable, str(ROOT / "train.py"), "fit", f"--config={name}", "--trainer.accelerator=cpu",
+                   f"--trainer.devices={devices}", f"--data.batch_size={60 // devices}", "--trainer.max_steps=3",
+                   "--trainer.log_every_n_steps=1", f"--name={devices}", f"--out={tmp_path}", "--trainer.callbacks=[]",
+                   "--checkpoint.monitor=null"]  # fmt: skip
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        run = subprocess.run(command, capture_output=True, text=True, env=env, timeout=200)
+        assert run.returncode == 0 and run.stdout.count("Run folder") == 1 and "Warning" not in run.stderr, run.stderr
+        with (tmp_path / str(devices) / "metrics.csv").open() as file:
+            told[devices] = [float(v) for row in csv.DictReader(file) for k, v in row.items() if v and "/loss" in k]
+    assert len(told[1]) >= 3 and told[1] == pytest.approx(told[2], rel=1e-4)

@@ -106,7 +106,8 @@ def _train(args: list[str], default_config: Path | None, from_shell: bool) -> Pa
     except Exception as error:
         if (sentence := sentence_of(error)) is None:
             raise
-        raise SystemExit(f"error: {sentence}{unasked(sentence, args)}") from error
+        rank = getattr(pl.utilities.rank_zero_only, "rank", 0)  # of another process, which may be the only one it hit
+        raise SystemExit(f"error{f' on rank {rank}' if rank else ''}: {sentence}{unasked(sentence, args)}") from error
     return None if from_shell else cli.run_dir  # a shell would take it for an exit status
 
 

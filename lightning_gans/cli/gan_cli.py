@@ -40,6 +40,7 @@ from lightning_gans.runs.metrics_csv import MetricsCSV
 from lightning_gans.tools.write import SampleWriter
 
 _BEST = "best-{step:06d}"
+_FOLDER = "_LIGHTNING_GANS_FOLDER"  # environment variable that tells other ranks the run's folder
 
 
 class GANCLI(pl_cli.LightningCLI):
@@ -284,12 +285,14 @@ class GANCLI(pl_cli.LightningCLI):
             if fresh and (begun := requeued(folder, self.command)) is not None:
                 folder, fresh, last = begun, False, newest_checkpoint(begun)
                 self.options["ckpt_path"] = str(last) if last.is_file() else None
-        if self.options["dry_run"] or getattr(utilities.rank_zero_only, "rank", 0) != 0:  # only rank 0 writes
-            return unused(folder) if fresh else folder
+        if (rank := getattr(utilities.rank_zero_only, "rank", 0)) or self.options["dry_run"]:  # only rank 0 writes
+            chosen = os.environ.get(_FOLDER) if rank and fresh else None  # by rank 0, which has started this process
+            return Path(chosen) if chosen else unused(folder) if fresh else folder
         try:
             if fresh:
                 self.made = [path for path in folder.parents if not path.exists()]
                 folder = self.claimed = claim(folder)
+                os.environ[_FOLDER] = str(folder)
             folder.mkdir(parents=True, exist_ok=True)
             (probe := folder / ".writable").touch()
             probe.unlink()

@@ -67,4 +67,5 @@ def label_use(
             moved = (score(net, x, other).double() - scores)[other != labels]
     spread = float(scores.std(unbiased=False)) or 1.0
     swap = float(moved.square().mean().sqrt()) / spread if len(moved) else 0.0
-    return LabelUse(float(found.label), float(found.sample), float(found.share), swap)
+    label, sample, share = (float(value.detach()) for value in (found.label, found.sample, found.share))
+    return LabelUse(label, sample, share, swap)

@@ -8,13 +8,18 @@ leaves out the wrapper, which would only add its own buffer broadcasts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from lightning_gans.compat.lightning import strategies
+from lightning_gans.engine import rng
 from lightning_gans.functional.ranks import rank_and_world
 
 
@@ -99,14 +104,47 @@ def drifted(module: nn.Module) -> str | None:
 
 
 class GANDDPStrategy(strategies.DDPStrategy):
-    """Data-parallel training without the ``DistributedDataParallel`` wrapper: state broadcast once, gradients by us."""
+    """Data-parallel training without the ``DistributedDataParallel`` wrapper: state broadcast once, gradients by us.
+
+    Random numbers go on where they are, as in one process, and Ctrl-C is for rank 0, which answers for all.
+    """
 
     strategy_name = "gan_ddp"
+
+    def setup_distributed(self) -> None:
+        """Meet the other ranks; Lightning would begin the random numbers anew, behind the networks' weights."""
+        with rng.untouched():
+            super().setup_distributed()
+
+    @property
+    def launcher(self) -> Any:
+        """What starts the other ranks."""
+        found = super().launcher
+        if found is not None and "launch" not in vars(found):
+            vars(found)["launch"] = partial(_deaf, found.launch)
+        return found
 
     def configure_ddp(self) -> None:
         """Start from rank 0's state instead of wrapping the module."""
         assert self.model is not None
         broadcast_module(self.model)
+
+
+def _deaf(launch: Callable[..., Any], function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Launch processes that do not hear the terminal's Ctrl-C; this one does again, when it begins the function."""
+    if threading.current_thread() is not threading.main_thread():
+        return launch(function, *args, **kwargs)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def heard(*own: Any, **options: Any) -> Any:
+        signal.signal(signal.SIGINT, before)
+        return function(*own, **options)
+
+    try:
+        return launch(heard, *args, **kwargs)
+    finally:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+            signal.signal(signal.SIGINT, before)
 
 
 if "gan_ddp" not in strategies.StrategyRegistry:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -30,9 +32,7 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     _, world = rank_and_world()
     if world == 1:
         return value
-    from torch.distributed.nn.functional import all_reduce  # not importable where torch has no distributed backend
-
-    return all_reduce(value, group=dist.group.WORLD) / world
+    return cast(Tensor, _Sum.apply(value)) / world
 
 
 def gather_rows(value: Tensor) -> Tensor:
@@ -46,9 +46,7 @@ def gather_rows(value: Tensor) -> Tensor:
     """
     if rank_and_world()[1] == 1:
         return value
-    from torch.distributed.nn.functional import all_gather
-
-    return torch.stack(all_gather(value.contiguous(), group=dist.group.WORLD), 1).flatten(0, 1)
+    return cast(Tensor, _Rows.apply(value))
 
 
 def max_over_ranks(value: Tensor) -> Tensor:
@@ -62,3 +60,31 @@ def max_over_ranks(value: Tensor) -> Tensor:
         value = value.clone()
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return value
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, of which each has the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Any) -> Any:
+        return _Sum.apply(gradient[0])
+
+
+class _Rows(torch.autograd.Function):
+    """The rows of all processes, interleaved; a row's gradient is the sum of what it has in each."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, value.contiguous())
+        return torch.stack(parts, 1).flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Any) -> Any:
+        return _Sum.apply(gradient[0]).unflatten(0, (-1, dist.get_world_size()))[:, dist.get_rank()]
