@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import Any
 
@@ -129,6 +130,11 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         if not self.train_progress_bar.disable:
             self.draw(trainer, pl_module)
         self.train_progress_bar.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """End its line, so that what is said of the exception has one of its own."""
+        with suppress(TypeError):  # there was no bar yet
+            self.train_progress_bar.close()
 
     def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the number of updates and the latest values."""

@@ -169,3 +169,15 @@ def test_the_command_line_trains_the_same_on_two_ranks(tmp_path: Path, name: str
         with (tmp_path / str(devices) / "metrics.csv").open() as file:
             told[devices] = [float(v) for row in csv.DictReader(file) for k, v in row.items() if v and "/loss" in k]
     assert len(told[1]) >= 3 and told[1] == pytest.approx(told[2], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_rounds_of_adagan_are_weighed_by_one_of_two_ranks(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "boost", "--config=ring/ada_gan", "--trainer.accelerator=cpu",
+               "--trainer.devices=2", "--trainer.max_steps=3", "--name=a", f"--out={tmp_path}"]  # fmt: skip
+    for rounds in (2, 3):  # in one go, and on top of what is finished
+        run = subprocess.run([*command, f"--rounds={rounds}"], capture_output=True, text=True, timeout=300,
+                             env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+        assert run.returncode == 0, run.stderr[-2000:]
+        assert run.stdout.count("AdaGAN: weighing") == 1 and run.stdout.count("Round 0 is finished") == (rounds == 3)
+    assert {path.name for path in (tmp_path / "a").iterdir()} >= {f"round-{k}" for k in range(3)}

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
@@ -36,6 +37,7 @@ from lightning_gans.compat.lightning import pl, utilities
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.functional.boosting import BOOSTS
+from lightning_gans.functional.ranks import apart, rank_and_world
 from lightning_gans.runs.atomic import alone
 from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
 from lightning_gans.runs.folder import finished, newest_run, remove_empty
@@ -141,6 +143,7 @@ def boost(args: list[str]) -> None:
             with told():
                 folder.mkdir(parents=True, exist_ok=True)
                 held.enter_context(alone(folder))
+        say = utilities.rank_zero_only(print)
         for k in range(0 if base is None else 1, own.rounds):
             if (run := newest_run(folder, k)) is None:
                 options = ["--config", own.first] if k == 0 and own.first else rest
@@ -150,9 +153,9 @@ def boost(args: list[str]) -> None:
                     more += [f"--model.base={base}", *reweighted(config, base, folder / f"weights-{k}", own.weights, k)]
                 main(["fit", *options, *more, f"--out={folder}", f"--name=round-{k}"])
             elif finished(run):
-                print(f"Round {k} is finished, as {run}/config.yaml says: other options have no effect on it.")
+                say(f"Round {k} is finished, as {run}/config.yaml says: other options have no effect on it.")
             else:
-                print(f"Round {k} goes on as {run}/config.yaml says: other options have no effect on it.")
+                say(f"Round {k} goes on as {run}/config.yaml says: other options have no effect on it.")
                 main(["fit", f"--ckpt_path={run}"])
             run = newest_run(folder, k)
             assert run is not None
@@ -189,6 +192,19 @@ def reweighted(config: Mapping[str, Any], base: Path, folder: Path, weights: str
     model, data = config["model"], config["data"]
     if not model["class_path"].endswith(".AdaGAN"):
         return []
+    if getattr(utilities.rank_zero_only, "rank", 0) == 0:  # others of the round before go on, or will be started
+        with apart():
+            _weigh(model, data, base, folder, weights, seed)
+    if rank_and_world()[1] > 1:
+        torch.distributed.barrier()
+    while not (folder / "weights.pt").is_file():  # by torchrun all processes are there, and do not know each other yet
+        time.sleep(0.5)
+    drawn = {"class_path": "Resampled", "init_args": {"data": data, "probabilities": str(folder / "weights.pt")}}
+    return ["--data", json.dumps(drawn)]
+
+
+def _weigh(model: Any, data: Any, base: Path, folder: Path, weights: str, seed: int) -> None:
+    """Write ``weights.pt``."""
     fitted = jsonargparse.dict_to_namespace({"model": model, "data": data})
     fit_networks_to_data(fitted)
     pl.seed_everything(seed, verbose=False)
@@ -197,8 +213,6 @@ def reweighted(config: Mapping[str, Any], base: Path, folder: Path, weights: str
     print(f"AdaGAN: weighing the data for {folder.parent}/round-{seed}")
     mixture = load(base, trust_code=True)  # of the same classes as the round that is to come, or of the user's choice
     reweight(built(data), mixture, classifier, folder, weights=weights, beta=model["init_args"]["beta"])  # type: ignore[arg-type]
-    drawn = {"class_path": "Resampled", "init_args": {"data": data, "probabilities": str(folder / "weights.pt")}}
-    return ["--data", json.dumps(drawn)]
 
 
 OTHERS = {

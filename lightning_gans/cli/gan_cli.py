@@ -286,7 +286,7 @@ class GANCLI(pl_cli.LightningCLI):
                 folder, fresh, last = begun, False, newest_checkpoint(begun)
                 self.options["ckpt_path"] = str(last) if last.is_file() else None
         if (rank := getattr(utilities.rank_zero_only, "rank", 0)) or self.options["dry_run"]:  # only rank 0 writes
-            chosen = os.environ.get(_FOLDER) if rank and fresh else None  # by rank 0, which has started this process
+            chosen = os.environ.pop(_FOLDER, None) if rank and fresh else None  # by rank 0, which started this process
             return Path(chosen) if chosen else unused(folder) if fresh else folder
         try:
             if fresh:

@@ -36,6 +36,10 @@ def sentence_of(error: Exception) -> str | None:
     known = (utilities.exceptions.MisconfigurationException, NonFiniteError)
     if isinstance(error, known) or "stateful callback" in str(error):
         return str(error)
+    if isinstance(error, RuntimeError) and "lost contact with another rank" in str(error):
+        return str(error)
+    if isinstance(error, RuntimeError) and "Connection closed by peer" in str(error):  # gloo's, before the first update
+        return "Lost contact with another rank, which has probably ended: see its output for the cause."
     if first_batch.out_of_memory(error):
         reason = next(iter(str(error).strip().splitlines()), "").partition(" If reserved")[0].rstrip(".")
         return (

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+_apart: list[bool] = []  # not empty: what this process does now is no part of what all do
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """This process is one by itself for a while, in which the others do not follow it.
+
+    >>> with apart():
+    ...     rank_and_world()
+    (0, 1)
+    """
+    _apart.append(True)
+    try:
+        yield
+    finally:
+        _apart.pop()
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -15,7 +34,7 @@ def rank_and_world() -> tuple[int, int]:
     >>> rank_and_world()  # in a single process
     (0, 1)
     """
-    if dist.is_available() and dist.is_initialized():
+    if dist.is_available() and dist.is_initialized() and not _apart:
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
