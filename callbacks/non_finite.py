@@ -181,8 +181,10 @@ class NonFiniteGuard(Asks):
             self._report(module, player, found, "after this update")
 
     def _report(self, module: Played, player: str, found: str | None, stopped: str) -> None:
-        told = [(rank, str(f)) for rank, f in enumerate(distributed.gather_objects(found)) if f]
-        whose, what = min(told, key=lambda one: _SPREAD in one[1])  # gradients are of all ranks by now, terms are not
+        seen: list[Any] = distributed.gather_objects((player, found))
+        told = [(rank, *what) for rank, what in enumerate(seen) if what[1]]
+        # gradients are of all ranks by now, terms are not
+        whose, player, what = min(told, key=lambda one: one[2] == _GRADIENT or _SPREAD in one[2])
         own = distributed.rank()
         self.found = what if whose == own else f"{what}, on rank {whose}"
         saved = self._save_batch(module, player) if whose == own else f" Its batch is in {self._batch_path(whose)}."

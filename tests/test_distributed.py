@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +29,7 @@ from ranks_worker import (
 )
 
 from lightning_gans import GANModule
-from lightning_gans.engine.distributed import GANDDPStrategy
+from lightning_gans.engine.distributed import GANDDPStrategy, _deaf
 
 ROOT = Path(__file__).parents[1]
 
@@ -133,13 +133,13 @@ def test_other_ranks_do_not_hear_the_terminal() -> None:
     """Rank 0 answers Ctrl-C for all: else each says so, and one that still imports a traceback."""
     seen: list[Any] = []
 
-    class Launcher:
+    class _SubprocessScriptLauncher:
         def launch(self, function: Any, *args: Any) -> Any:
             seen.append(signal.getsignal(signal.SIGINT))
             return function(*args)
 
     strategy, before = GANDDPStrategy(), signal.getsignal(signal.SIGINT)
-    vars(strategy)["_launcher"] = Launcher()
+    vars(strategy)["_launcher"] = found = _SubprocessScriptLauncher()
     for _ in range(2):
         assert strategy.launcher.launch(lambda x: seen.append(signal.getsignal(signal.SIGINT)) or x, 3) == 3
     assert seen == [signal.SIG_IGN, before] * 2 and signal.getsignal(signal.SIGINT) == before
@@ -147,10 +147,12 @@ def test_other_ranks_do_not_hear_the_terminal() -> None:
     def fails(*args: Any) -> None:
         raise OSError
 
-    vars(strategy)["_launcher"] = SimpleNamespace(launch=fails)
+    vars(found)["launch"] = partial(_deaf, fails)
     with pytest.raises(OSError):
         strategy.launcher.launch(lambda: None)
     assert signal.getsignal(signal.SIGINT) == before
+    vars(strategy)["_launcher"] = forked = type("_MultiProcessingLauncher", (), {"launch": fails})()
+    assert strategy.launcher is forked and not vars(forked)  # what it launches is pickled
 
 
 @pytest.mark.slow

@@ -197,7 +197,10 @@ def reweighted(config: Mapping[str, Any], base: Path, folder: Path, weights: str
             _weigh(model, data, base, folder, weights, seed)
     if rank_and_world()[1] > 1:
         torch.distributed.barrier()
-    while not (folder / "weights.pt").is_file():  # by torchrun all processes are there, and do not know each other yet
+    begun = time.monotonic()  # by torchrun all processes are there, and do not know each other yet
+    while not (folder / "weights.pt").is_file():
+        if time.monotonic() - begun > 3600:
+            raise SystemExit(f"error: {folder} must hold weights.pt after an hour, which rank 0 writes, got none.")
         time.sleep(0.5)
     drawn = {"class_path": "Resampled", "init_args": {"data": data, "probabilities": str(folder / "weights.pt")}}
     return ["--data", json.dumps(drawn)]

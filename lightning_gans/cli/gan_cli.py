@@ -63,6 +63,8 @@ class GANCLI(pl_cli.LightningCLI):
             if self.claimed is not None:
                 remove_empty(self.claimed, self.made)
             raise
+        finally:
+            os.environ.pop(_FOLDER, None)  # which is for the processes of this run
 
     def init_parser(self, **kwargs: Any) -> Any:
         """A parser with helpful errors. (The argument ``parser_class`` is younger than Lightning 2.4.)"""

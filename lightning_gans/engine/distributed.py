@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -113,14 +114,14 @@ class GANDDPStrategy(strategies.DDPStrategy):
 
     def setup_distributed(self) -> None:
         """Meet the other ranks; Lightning would begin the random numbers anew, behind the networks' weights."""
-        with rng.untouched():
+        with rng.untouched() if _by_script(self.launcher) else nullcontext():  # forked ones have none of their own
             super().setup_distributed()
 
     @property
     def launcher(self) -> Any:
         """What starts the other ranks."""
         found = super().launcher
-        if found is not None and "launch" not in vars(found):
+        if found is not None and _by_script(found) and "launch" not in vars(found):
             vars(found)["launch"] = partial(_deaf, found.launch)
         return found
 
@@ -130,9 +131,15 @@ class GANDDPStrategy(strategies.DDPStrategy):
         broadcast_module(self.model)
 
 
+def _by_script(launcher: Any) -> bool:
+    """Whether all ranks run the same script, started by Lightning or from outside: not forked, not spawned."""
+    return launcher is None or type(launcher).__name__ == "_SubprocessScriptLauncher"
+
+
 def _deaf(launch: Callable[..., Any], function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Launch processes that do not hear the terminal's Ctrl-C; this one does again, when it begins the function."""
-    if threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is None:  # one that Python did not set
         return launch(function, *args, **kwargs)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
