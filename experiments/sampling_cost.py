@@ -1,7 +1,7 @@
 """What does a sample cost, and what is it worth?
 
     python -m experiments.sampling_cost --out docs/results/sampling-cost.md
-    python -m experiments.sampling_cost --data MNIST --calls 5 25 100 --scales 4 --out docs/results/cost-mnist.md
+    python -m experiments.sampling_cost --data MNIST --calls 5 25 100 200 --scales 4 --out docs/results/cost-mnist.md
 
 GANs, whose samples take one network call, an autoencoder, one corrected by an energy (21 calls), and a diffusion
 sampled in 5 to 200 calls, plainly, by DDIM, and guided by a classifier: each trained for the same processor time on the
