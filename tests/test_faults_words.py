@@ -17,6 +17,7 @@ from lightning_gans import CTGAN, GAN, PRCGAN, SNGAN, SRNGAN, WGANALP, AdaGAN, R
 from lightning_gans.callbacks import EMA, ModeCoverage, WandbSetup
 from lightning_gans.cli import main
 from lightning_gans.cli.gan_cli import GANCLI
+from lightning_gans.cli.mistakes import sentence_of
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.datamodules import Digits, MemoryLoader, Ring
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
@@ -259,3 +260,10 @@ def test_the_run_of_wandb_is_the_agents(
     (run, init), written = asked
     assert run == init["id"] == "agents" and (init["name"], init["project"]) == ("mine", "lightning_gans")
     assert written["id"] is written["name"] is None  # another run may start from its configuration
+
+
+# ---------------------------------------------------------------------- several devices
+@pytest.mark.parametrize("words", ["Connection closed by peer [127.0.0.1]:5", "Connection reset by peer"])
+def test_a_rank_that_is_left_alone_says_so(words: str) -> None:
+    assert "another rank, which has probably ended" in (sentence_of(RuntimeError(f"gloo/pair.cc: {words}")) or "")
+    assert sentence_of(RuntimeError("a fault of ours")) is None

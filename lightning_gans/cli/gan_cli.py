@@ -206,7 +206,9 @@ class GANCLI(pl_cli.LightningCLI):
         """Print the plan if that is all that was asked for; else say where the run goes."""
         self._place_loggers(None)  # not in config.yaml, which another run may start from
         if self.options["dry_run"]:
-            print(plan(self.model, self.datamodule, self.options, self.run_dir, self.trainer.callbacks))
+            told = plan(self.model, self.datamodule, self.options, self.run_dir, self.trainer.callbacks)
+            if self.trainer.is_global_zero:  # by torchrun there are others by now
+                print(told)
             raise SystemExit(0)
         if self.options["fast"]:
             go_fast(self.model, self.trainer.strategy.root_device, self.options["trainer"].get("benchmark") is None)

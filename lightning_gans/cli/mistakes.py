@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ def sentence_of(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, RuntimeError) and "lost contact with another rank" in str(error):
         return str(error)
-    if isinstance(error, RuntimeError) and "Connection closed by peer" in str(error):  # gloo's, before the first update
+    if isinstance(error, RuntimeError) and re.search("Connection (closed|reset) by peer", str(error)):  # gloo's
         return "Lost contact with another rank, which has probably ended: see its output for the cause."
     if first_batch.out_of_memory(error):
         reason = next(iter(str(error).strip().splitlines()), "").partition(" If reserved")[0].rstrip(".")
