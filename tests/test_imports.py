@@ -57,7 +57,7 @@ RULES: dict[str, set[str]] = {
     "runs": {"gan", "engine", "regularizers"},
     "datamodules": {"functional"},
     "datamodules.toy_text": {"functional", "networks.language"},  # an oracle is a language model
-    "stages": LIBRARY,
+    "stages": LIBRARY | {"callbacks"},
     "diagnostics": LIBRARY,
     "tools": LIBRARY | {"diagnostics"},
     "callbacks": {"engine", "metrics", "samplers", "visualization", "diagnostics", "runs", "functional", "regularizers",

@@ -12,6 +12,7 @@ from common import QUIET, equal, plain
 from torch import Tensor, nn
 
 from lightning_gans import DDPM, GAN, GANControl
+from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules import Ring
 from lightning_gans.networks import DiffusionMLP, TimedClassifier, ToyDiscriminator, ToyGenerator
 from lightning_gans.stages import (
@@ -136,3 +137,23 @@ def test_layers_of_other_kinds_are_other_networks(tmp_path: Path) -> None:
         classifier = nn.Sequential(nn.Linear(2, 4), kind(), nn.Linear(4, 1), nn.Flatten(0))
         density_ratio(RING, mixture(0), classifier, steps=2, batch_size=8, looks=1, folder=tmp_path)
     assert len({path.read_text() for path in tmp_path.rglob("settings.json")}) == 2
+
+
+class _Kinds(pl.Callback):
+    """The bars of a fit."""
+
+    bars: list[str]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.bars = [type(c).__name__ for c in trainer.callbacks if isinstance(c, callbacks.ProgressBar)]
+
+
+@pytest.mark.parametrize(
+    ("given", "on", "expected"),
+    [([], True, "GANProgressBar"), ([callbacks.TQDMProgressBar], True, "TQDMProgressBar"), ([], False, None)],
+)
+def test_a_stage_shows_our_bar_unless_there_is_another_or_none(given: list[Any], on: bool, expected: str) -> None:
+    module, kinds = GAN(ToyGenerator(width=4), ToyDiscriminator(width=4), latent_dim=2), _Kinds()
+    fits.fit(module, RING, 1, callbacks=[kinds, *(make() for make in given)], enable_progress_bar=on,
+             enable_model_summary=False)  # fmt: skip
+    assert kinds.bars == ([] if expected is None else [expected])

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from lightning_gans.callbacks.progress import GANProgressBar
 from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.memory import MemoryLoader
@@ -22,6 +23,7 @@ from lightning_gans.runs.atomic import write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_gans.runs.metrics_csv import MetricsCSV
 
+_BAR = lightning_callbacks.ProgressBar
 EVERY = 100  # updates from checkpoint to checkpoint of `fit_items`
 _BATCHES = 20  # of an epoch at least, since to begin one takes time
 
@@ -85,6 +87,8 @@ def fit(
     if saved is None:
         begin()
     options = {"max_epochs": -1, "limit_val_batches": 0, **options}
+    if options.get("enable_progress_bar", True) and not any(isinstance(c, _BAR) for c in callbacks):
+        kept.append(GANProgressBar())
     trainer = pl.Trainer(max_steps=max_steps, callbacks=[*callbacks, *kept], **options)
     where = {"datamodule": source} if hasattr(source, "setup") else {"train_dataloaders": source}
     trainer.fit(module, ckpt_path=None if saved is None else str(checkpoint), **where)
