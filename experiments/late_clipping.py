@@ -4,16 +4,59 @@
 
 A WGAN-GP is trained once per seed; from its weights the game goes on without either switch, with reweighting, with
 clipping, with both, and with both under the suspects: centred scores, the paper's surrogate, a smaller eps, a better
-classifier, a faster generator. MNIST is downloaded to ``$LIGHTNING_GANS_DATA``.
+classifier, a faster generator, and a ratio that a classifier too sure of itself cannot break, each a departure from the
+paper. MNIST is downloaded to ``$LIGHTNING_GANS_DATA``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
 
 from experiments import figures, measures, page, playing
 from experiments.one_or_two_sided import quality
 from experiments.reweight_and_clip import SWITCHES
+from lightning_gans import PRCGAN
+from lightning_gans.engine.batch import Batch, Terms
+from lightning_gans.functional import prc
+
+
+class Guarded(PRCGAN):
+    """PRC-GAN whose ratio a sure classifier cannot break.
+
+    Args:
+        limit: largest |log r|; beyond, r has no gradient.
+        surest: G's step has no ratio while C tells more than this share of the last fakes and reals right.
+        through: whether G's gradient flows through r, or through the reward alone.
+    """
+
+    def __init__(
+        self, *args: Any, limit: float = prc.LOG_RATIO_LIMIT, surest: float = 1.0, through: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.limit, self.surest, self.through = limit, surest, through
+
+    def before_generator_step(self, batches: Sequence[Batch]) -> None:
+        """C's accuracy too."""
+        super().before_generator_step(batches)
+        with torch.no_grad():
+            real, fake = cast(Batch, self.last_batch).real, cast(Tensor, self.last_fake)
+            right = torch.cat([self.classifier(real) > 0, self.classifier(fake) <= 0])
+        self.kept["sure"] = right.float().mean() > self.surest
+
+    def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
+        """-E w f(G(z))."""
+        ratio = prc.log_ratio(self.classifier(fake), self.kept["logits"], self.limit).exp()
+        ratio = ratio if self.through else ratio.detach()
+        ratio = torch.where(self.kept["sure"], torch.ones_like(ratio), ratio)
+        weights = prc.surrogate_weights(ratio, None, cast(float, self.ratio_clip))
+        self.tell(lambda: prc.ratio_summary(ratio, weights))
+        return {"adversarial": self.loss.generator(self.score(fake, batch), None, weights)}
+
 
 BOTH = SWITCHES["both"]
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -24,6 +67,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "both, eps 0.1": BOTH | {"ratio_clip": 0.1},
     "both, 5 steps of C": BOTH | {"c_steps": 5},
     "both, C as fast as D": BOTH | {"fast": "lr_c"},
+    "both, C a tenth as fast": BOTH | {"slow": "lr_c"},
+    "both, log r within log(1 + eps)": BOTH | {"limit": math.log(1.4)},
+    "both, no gradient through r": BOTH | {"through": False},
+    "both, no ratio while C is right in 0.7": BOTH | {"surest": 0.7},
     "none, G as fast as D": SWITCHES["none"] | {"fast": "lr_g"},
     "both, G as fast as D": BOTH | {"fast": "lr_g"},
 }
@@ -33,19 +80,23 @@ def games(data: str, arguments: Any) -> dict[str, playing.Game]:
     """The start, and what goes on from it."""
     toy = data in playing.TOYS
     base: dict[str, Any] = {"gp_weight": 0.1 if toy else 5.0, "betas": [0.5, 0.9] if toy else [0.0, 0.9]}
-    longer = 2 if data == "Grid" else 1
+    longer, guards = 2 if data == "Grid" else 1, {"limit", "surest", "through"}
     made = playing.toy_game if toy else playing.image_game
     start = made(
         data, longer * arguments.start_updates, technique="wgan_gp",
         options=base | {"d_steps": 5, "lr_d": arguments.rate, "lr_g": arguments.rate},
     )  # fmt: skip
+    start |= {} if toy else {"save_every": arguments.start_updates}  # as it is long, played once
     found: dict[str, playing.Game] = {"the start": start}
-    for name, switches in VARIANTS.items():
+    for name in arguments.only:
+        switches = VARIANTS[name]
         rates = {"lr_d": arguments.rate, "lr_g": arguments.rate / 5, "lr_c": arguments.rate / 5}
-        options = {key: value for key, value in switches.items() if key != "fast"}
+        options = {key: value for key, value in switches.items() if key not in ("fast", "slow")}
         rates |= {switches["fast"]: arguments.rate} if "fast" in switches else {}
+        rates |= {switches["slow"]: arguments.rate / 50} if "slow" in switches else {}
+        technique = "experiments.late_clipping.Guarded" if guards & {*options} else "prc_gan"
         found[name] = made(
-            data, longer * arguments.updates, technique="prc_gan", start=start,
+            data, longer * arguments.updates, technique=technique, start=start,
             options=base | rates | options | {"d_steps": 5, "g_steps": 5, "ct_weight": 0.0},
         ) | {"ema": 0.998}  # fmt: skip
         if switches["ratio_clip"]:
@@ -59,6 +110,7 @@ def main() -> None:
     p = page.parser(
         __doc__, (*playing.TOYS, *playing.IMAGES), data=["Ring", "Grid"], updates=2000, start_updates=1500, rate=1e-3
     )
+    p.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="VARIANT")
     arguments = p.parse_args()
     tables: list[str] = []
     panels: dict[str, dict[str, list[playing.Result]]] = {}
@@ -71,7 +123,7 @@ def main() -> None:
         }
         tables += ["", f"## {data}", "", *measures.table(found, columns, "goes on with")]
     scores = {data: playing.score_of(data) for data in arguments.data}
-    shown = {data: {name: lines[name] for name in SWITCHES} for data, lines in panels.items()}
+    shown = {data: {name: lines[name] for name in SWITCHES if name in lines} for data, lines in panels.items()}
     figure = figures.stack(
         figures.curves(shown, scores, "high quality, or FID"), figures.curves(shown, scores, "", x="seconds")
     )

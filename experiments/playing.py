@@ -303,11 +303,12 @@ def play(game: Game) -> Result:
 
 
 def ends(game: Game, runs: Path) -> dict[str, Tensor]:
-    """The weights that a game ends with, which is played once and kept under ``runs``.
+    """The weights that a game ends with, which is played once and kept under ``runs``, or was there with a checkpoint.
 
     Games that begin at the same moment may each play it, which gives the same; none finds another's half-written.
     """
-    last = runs / f"start-{_key(game)}" / "last.ckpt"
+    played = [path.with_suffix("") / "last.ckpt" for path in runs.glob(f"*-{_key(game)}.json")]
+    last = next((path for path in played if path.exists()), runs / f"start-{_key(game)}" / "last.ckpt")
     if not last.exists():
         runs.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=runs, prefix="start-") as folder:
