@@ -11,6 +11,8 @@ from typing import Any
 from lightning_gans.compat.lightning import callbacks, pl
 
 _FORMAT = "{l_bar}{bar:20}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_fmt}{postfix}]"
+_NARROW = "{l_bar}{bar:8}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]"
+_WIDE = 120  # columns, from which on there is room for the first
 _BATCHES = "{desc}{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} batches [{elapsed}, {remaining} left]"
 _REDRAW_SECONDS = 0.1  # reading the metrics waits for the device, so not every step
 _FILE_SECONDS = 10.0  # where the bar goes to a file, each time as another line
@@ -21,9 +23,9 @@ class GANProgressBar(callbacks.TQDMProgressBar):
 
     The total is ``max_steps``, or what ``max_epochs`` amounts to (corrected after the first epoch), or unknown. A
     resumed training goes on where it stopped. Shown are the time left, whatever was logged with ``prog_bar=True``,
-    scores first and without the group ``metrics/``, and the terms of each loss, as far as the terminal is wide:
-    ``fid/lenet=14.2, d/loss=-3.1, g/loss=1.2, d/adversarial=-3.5, ...``. That of ``predict`` goes when it is full; the
-    others are Lightning's.
+    scores first and without the group ``metrics/``, and the terms of each loss, as many as the terminal has room for:
+    ``fid/lenet=14.2, d/loss=-3.1, g/loss=1.2, d/adversarial=-3.5, ...``. In less than 120 columns it is shorter. That
+    of ``predict`` goes when it is full; the others are Lightning's.
 
     Args:
         refresh_rate: redraw after every n-th update (at most ten times a second, or into a file every ten seconds); 0
@@ -137,10 +139,14 @@ class GANProgressBar(callbacks.TQDMProgressBar):
             self.train_progress_bar.close()
 
     def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the number of updates and the latest values."""
-        bar = self.train_progress_bar
-        bar.n = pl_module.global_step
-        bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
+        """Show the number of updates and the latest values, whole ones only."""
+        bar, values = self.train_progress_bar, self.get_metrics(trainer, pl_module)
+        bar.n, room = pl_module.global_step, bar.format_dict["ncols"] or math.inf
+        bar.bar_format = _FORMAT if room >= _WIDE else _NARROW
+        bar.set_postfix(values, refresh=False)
+        while values and len(bar.format_meter(**bar.format_dict | {"ncols": None})) > room:
+            values.popitem()
+            bar.set_postfix(values, refresh=False)
         bar.refresh()
 
 

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from lightning_gans import checks
 from lightning_gans.callbacks.probe import Draws, EveryNSteps, untouched
 from lightning_gans.compat.lightning import loggers, pl
@@ -95,7 +97,7 @@ class SampleText(EveryNSteps, Draws):
         for name in (f"step_{step:06d}", "latest"):
             write_text(self.folder / f"{name}.txt", "\n".join(self.texts) + "\n")
         for line in self.texts[: self.shown]:
-            print(f"update {step:<8} {line}")
+            tqdm.write(f"update {step:<8} {line}")  # above the bar
         for logger in trainer.loggers:
             attempt(logger, partial(self._log, logger, step))
 

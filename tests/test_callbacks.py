@@ -296,6 +296,24 @@ def test_bar_names_are_short_and_keep_the_extractor() -> None:
     assert list(found.items()) == [("fid/lenet", "123"), ("d/loss", "-3.14")]
 
 
+@pytest.mark.parametrize(("columns", "expected"), [
+    (60, "| 5/200 [03:1"), (90, "left, fid/lenet=123, d/loss=-3.14]"),
+    (140, "updates, fid/lenet=123, d/loss=-3.14, d/penalty=0.5]"),
+])  # fmt: skip
+def test_what_the_bar_shows_fits_into_the_terminal(
+    columns: int, expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bar = GANProgressBar()
+    drawn = bar.train_progress_bar = bar.init_train_tqdm()
+    drawn.start_t -= 5.0
+    drawn.dynamic_ncols, drawn.total, drawn.unit = lambda _: (columns, 40), 200, " updates"
+    monkeypatch.setattr(bar, "get_metrics", lambda *_: {"fid/lenet": "123", "d/loss": "-3.14", "d/penalty": "0.5"})
+    capsys.readouterr()
+    bar.draw(SimpleNamespace(), SimpleNamespace(global_step=5))
+    shown = capsys.readouterr().out.strip("\r\n")
+    assert expected in shown and shown.rstrip().endswith("]") and len(shown.rstrip()) <= columns
+
+
 def test_into_a_file_it_is_drawn_every_ten_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As another line each time: a log of a day would be all bars."""
     bar = GANProgressBar()
