@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lightning_gans.compat.lightning import pl
+from website.docstrings import runnable
 
 ROOT = Path(__file__).parent.parent
 TOP = ("callbacks", "datamodules")  # folders beside the package, whose modules are lightning_gans.callbacks.x
@@ -39,10 +40,12 @@ def examples() -> Iterator[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("module", "name", "text"), [pytest.param(*found, id=found[1]) for found in examples()])
 def test_an_example_says_what_happens(module: str, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is pasted, with the imports that the site shows before it."""
     monkeypatch.setattr(pl.callbacks.TQDMProgressBar, "is_disabled", True)  # it prints to stdout
-    scope = dict(vars(importlib.import_module(module)))
+    scope = {"__name__": "__main__"}
     told: list[str] = []
     runner = doctest.DocTestRunner()
+    text = runnable(text, Path(str(importlib.import_module(module).__file__)), module)
     runner.run(doctest.DocTestParser().get_doctest(text, scope, name, module, 0), out=told.append)
     assert runner.tries and not runner.failures, "".join(told)
 

@@ -82,7 +82,10 @@ def test_what_is_said_of_one_technique() -> None:
     known = docstrings.classes()
     assert [t.name for t in docstrings.lineage(known["CTGAN"])] == [
         "CTGAN", "WGANGP", "GAN", "GANModule", "GenerativeModule"]  # fmt: skip
-    assert "mode-collapse.md" in pages.mentions(known["UnrolledGAN"]) and "gpu.md" not in pages.mentions(known["VAEBM"])
+    mentioned = {name: pages.mentions(one) for name, one in known.items() if one in docstrings.techniques()}
+    assert {"mode-collapse.md", "unrolling.md"} <= {*mentioned["UnrolledGAN"]} and "gpu.md" not in mentioned["VAEBM"]
+    assert "boosted-start.md" in mentioned["BoostedGAN"] and "mnist.md" in mentioned["RobustWGAN"]
+    assert all(mentioned.values()) and not any("slow-tests.md" in found for found in mentioned.values())
     assert any("take `RobustWGAN`" in line for line in pages.advice(known["RobustWGAN"]))
     assert pages.entry("g/hue_same", pages.logged(known["GANControl"])) == "g/<attribute>_same"
     assert pages.entry("d/x", ["d/xy", "d/y, d/x"]) == "d/y, d/x" and not pages.entry("g/x", ["d/x"])

@@ -6,6 +6,7 @@ Files are read, not imported, so that neither torch nor mkdocs is needed.
 from __future__ import annotations
 
 import ast
+import doctest
 import re
 from dataclasses import dataclass, field
 from functools import cache
@@ -42,6 +43,67 @@ def markdown(text: str) -> str:
         entry = ENTRY.match(line.strip()) if inside and line.startswith("    ") and line[4:5] != " " else None
         lines.append(f"    - `{entry[1]}`: {entry[2]}" if entry else line)
     return "\n".join(lines)
+
+
+@cache
+def exports(package: str) -> dict[str, str]:
+    """What the ``__init__`` of a package has: names, and the modules they come from."""
+    parts = package.split(".")[1:]
+    folder = ROOT / parts[0] if parts and parts[0] in ("callbacks", "datamodules") else LIBRARY.joinpath(*parts)
+    tree = ast.parse(content(folder / "__init__.py"))
+    return {a.asname or a.name: n.module for n in tree.body if isinstance(n, ast.ImportFrom) and n.module
+            for a in n.names}  # fmt: skip
+
+
+def home(name: str, module: str) -> str:
+    """The shortest public place of what is defined in a module."""
+    above = module.rpartition(".")[0]
+    if above in ("lightning_gans.techniques", "lightning_gans.nonadversarial"):
+        return "lightning_gans" if exports(above).get(name) == module else module
+    return next((p for p in ("lightning_gans", above) if above and exports(p).get(name) == module), module)
+
+
+@cache
+def names(path: Path, module: str) -> dict[str, str]:
+    """The names that a file has at its top, and the statements that import each elsewhere."""
+    found = {}
+    for node in ast.parse(content(path)).body:
+        if isinstance(node, ast.Import):
+            found |= {a.asname or a.name: f"import {a.name}{f' as {a.asname}' * bool(a.asname)}" for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for a in node.names:
+                place = home(a.name, node.module) if node.module.startswith("lightning_gans.") else node.module
+                found[a.asname or a.name] = f"from {place} import {a.name}{f' as {a.asname}' * bool(a.asname)}"
+        elif isinstance(node, (ast.ClassDef, Function)):
+            found[node.name] = f"from {home(node.name, module)} import {node.name}"
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {t.id: f"from {home(t.id, module)} import {t.id}" for t in targets if isinstance(t, ast.Name)}
+    return found
+
+
+def runnable(text: str, path: Path, module: str) -> str:
+    """A docstring whose example begins with the imports that it has from its file, so that it can be pasted anywhere.
+
+    >>> example = runnable(">>> F.relu(torch.ones(1))", LIBRARY / "functional" / "penalties.py", "m")
+    >>> example.splitlines()
+    ['>>> import torch', '>>> import torch.nn.functional as F', '>>> F.relu(torch.ones(1))']
+    """
+    if ">>> " not in text:
+        return text
+    code = ast.parse("".join(e.source for e in doctest.DocTestParser().get_examples(text)))
+    used = {n.id for n in ast.walk(code) if isinstance(n, ast.Name)}
+    own = {n.id for n in ast.walk(code) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    own |= {a.asname or a.name for n in ast.walk(code) if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
+    known = names(path, module)
+    lines = sorted({known[name] for name in used if name in known and name not in own}, key=lambda s: (s[0] == "f", s))
+    merged: dict[str, str] = {}
+    for line in lines:
+        head, _, name = line.partition(" import ") if line.startswith("from") else (line, "", "")
+        merged[head] = f"{merged[head]}, {name}" if head in merged else line
+    before, after = text.split(">>> ", 1)
+    indent = before[before.rfind("\n") + 1 :]
+    return before + "".join(f">>> {line}\n{indent}" for line in merged.values()) + ">>> " + after
 
 
 @dataclass
@@ -107,9 +169,10 @@ def read(path: Path) -> list[Technique]:
     """The documented classes of a file."""
     tree = ast.parse(content(path))
     head = (ast.get_docstring(tree) or "").split("\n")[0]
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     return [
         Technique(node.name, path, head, [ast.unparse(base) for base in node.bases],
-                  parse(ast.get_docstring(node) or ""), _defaults(node))
+                  parse(runnable(ast.get_docstring(node) or "", path, module)), _defaults(node))
         for node in tree.body
         if isinstance(node, ast.ClassDef)
     ]  # fmt: skip

@@ -22,9 +22,9 @@ class BoostedGAN(GAN):
               \min_{G_1} \; E_{\tilde x} \, w \, l_G(D(\tilde x)) = (1 - p) \, E_z \, l_G(D(G_1(z))) + \mathrm{const}
 
     Each batch of fakes holds a share s of G's samples and 1 - s of G_1's, with weights w = p / s and (1 - p) / (1 - s),
-    so that E w f is E_q f. Against the best D the best G_1 is (p_d - p G)_+ / (1 - p), where p_d >= p G
-    (``functional.residual``). With ``learn_p``, p = sigmoid(a) descends the same loss: dL / dp = E_G l_G - E_{G_1} l_G,
-    which is zero where D takes both components for equally real.
+    so that E w f is E_q f. Against the best D the best :math:`G_1` is :math:`(p_d - p \, G)_+ / (1 - p)`, where
+    :math:`p_d \ge p \, G` (``functional.residual``). With ``learn_p``, p = sigmoid(a) descends the same loss:
+    :math:`dL / dp = E_G \, l_G - E_{G_1} \, l_G`, which is zero where D takes both components for equally real.
 
     ``sample`` draws from q, so that the result can be boosted again; all but the last component are then frozen. Real
     samples may have weights of their own: feed the tail often by ``datamodules.TailSampled``.
