@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler
 
 from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback, labels_as_in
@@ -17,6 +17,7 @@ from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.contract import Latents, Pictures, Samples, has
 from lightning_gans.engine.sampling import Sampling
 from lightning_gans.functional.columns import Names, columns
+from lightning_gans.functional.pixels import range_of
 from lightning_gans.metrics import (
     METRICS,
     ClassifierExtractor,
@@ -242,7 +243,7 @@ class GenerativeMetrics(ScoreCallback):
     # ------------------------------------------------------------------ images
     def _fake_images(self, trainer: pl.Trainer, pl_module: Samples) -> Callable[[slice], Tensor]:
         """Function that returns the fakes of some rows, uint8."""
-        low_high = self._value_range(trainer)
+        low_high = self._known_range(trainer) if self._collected is None else self._value_range(trainer)
         known = None if pl_module.num_classes is None else self._data(trainer)[1]
         labels, self._law = labels_as_in(known, self.num_fake, pl_module.num_classes, self.seed)
         block = min(_BLOCK, self.batch_size)
@@ -271,12 +272,15 @@ class GenerativeMetrics(ScoreCallback):
             else:
                 fake = torch.cat([block_of(a, b) for a, b in blocks])
             self._finite.append(torch.isfinite(fake).all())
-            return to_uint8(fake, low_high)
+            return to_uint8(fake, range_of(fake, low_high))
 
         return images
 
     def _value_range(self, trainer: pl.Trainer) -> tuple[float, float]:
-        return self.value_range or getattr(_datamodule(trainer), "value_range", None) or (-1.0, 1.0)
+        return self._known_range(trainer) or (-1.0, 1.0)
+
+    def _known_range(self, trainer: pl.Trainer) -> tuple[float, float] | None:
+        return self.value_range or getattr(_datamodule(trainer), "value_range", None)
 
     def _reference_images(self, trainer: pl.Trainer) -> Tensor:
         images, _ = self._data(trainer)
@@ -338,7 +342,10 @@ def _collect(
     loader: Any = trainer.train_dataloader
     if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
         # another pass over the data set itself: in order, nothing dropped, not sharded, the running loader left alone
-        loader = DataLoader(loader.dataset, batch_size=256, collate_fn=loader.collate_fn)
+        data, drawn = loader.dataset, loader.sampler
+        if isinstance(drawn, SubsetRandomSampler):  # the others are held out
+            data = Subset(data, sorted(drawn.indices))
+        loader = DataLoader(data, batch_size=256, collate_fn=loader.collate_fn)
     elif trainer.world_size > 1:
         raise ValueError(
             "on several processes the reference must come from a datamodule with reference(split), or from a "

@@ -24,6 +24,7 @@ from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.contract import Critic, Latents, Pictures, Samples, has
 from lightning_gans.engine.distributed import world_size
 from lightning_gans.functional.latent import nearest, walk
+from lightning_gans.functional.pixels import range_of
 from lightning_gans.visualization.images import (
     contact_sheet,
     evenly,
@@ -64,6 +65,7 @@ class SampleGrid(EveryNSteps, Draws):
         cell: small images are enlarged to at least this many pixels.
         seed: of the fixed noise.
         dirpath: the folder; None means the logger's, or ``default_root_dir``.
+        value_range: of images, lowest and highest value; None means the datamodule's, and where it has none (-1, 1).
 
     Raises:
         ValueError: before training starts, if the folder cannot be written to.
@@ -90,6 +92,7 @@ class SampleGrid(EveryNSteps, Draws):
         cell: int = 64,
         seed: int = 0,
         dirpath: str | None = None,
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(sys.maxsize if every_n_steps is None else every_n_steps)
         self.off = every_n_steps is None
@@ -99,6 +102,7 @@ class SampleGrid(EveryNSteps, Draws):
                 raise ValueError(f"SampleGrid: {name} must be >= 0, got {value!r}.")
         self.rows, self.columns, self.interpolations, self.neighbours = rows, columns, interpolations, neighbours
         self.points, self.cell, self.seed, self.dirpath = points, cell, seed, dirpath
+        self.value_range = value_range
         self.reference: Callable[[str], tuple[Tensor, Tensor | None]] | None = None
         self.items: Tensor | None = None  # clean training items: uint8 images or points
         self.limits: tuple[float, float] | None = None  # of the axis of numbers, once there are real ones
@@ -141,8 +145,8 @@ class SampleGrid(EveryNSteps, Draws):
         self.drawn_step = step
         if not trainer.is_global_zero:
             return
-        value_range = getattr(getattr(trainer, "datamodule", None), "value_range", None) or (-1.0, 1.0)
-        for name, image in self.pictures(module, value_range).items():
+        known = self.value_range or getattr(getattr(trainer, "datamodule", None), "value_range", None)
+        for name, image in self.pictures(module, known).items():
             prefix = "step" if name == "grid" else name
             names = [f"{prefix}_{step:06d}", *(["latest"] if name == "grid" else [])]
             self.show(trainer, image, names, f"samples/{name}", step)
@@ -159,7 +163,7 @@ class SampleGrid(EveryNSteps, Draws):
             self.show(trainer, contact_sheet(shown), ["over_training"], "samples/over_training", last_step)
 
     # ------------------------------------------------------------------ what
-    def pictures(self, module: Samples, value_range: tuple[float, float] = (-1.0, 1.0)) -> dict[str, Image.Image]:
+    def pictures(self, module: Samples, value_range: tuple[float, float] | None = None) -> dict[str, Image.Image]:
         """The pictures of the module as it is, by name: ``grid``, and ``interpolation`` and ``neighbours`` if asked."""
         classes = module.num_classes
         rows = self.rows or (8 if classes is None else min(classes, 20))
@@ -172,6 +176,7 @@ class SampleGrid(EveryNSteps, Draws):
             message = f"SampleGrid draws images (C, H, W), and points in 1-D and 2-D; not samples of {shape}."
             warnings.warn(message, stacklevel=2)
             return {}
+        value_range = range_of(samples, value_range)
         found = {"grid": grid_image(samples, self.columns, value_range, self.cell)}
         if self.interpolations and has(module, Latents):
             walk = self.walk(module)

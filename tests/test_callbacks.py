@@ -524,6 +524,22 @@ def test_toy_pictures_show_data_samples_and_discriminator(d: int, value: float |
     grid.pictures(dead)
 
 
+def test_images_are_drawn_in_their_range() -> None:
+    class Red(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.colour = nn.Parameter(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1))
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.colour.expand(len(z), 3, 8, 8)
+
+    module = TECHNIQUES["gan"](Red(), ToyDiscriminator(shape=(3, 8, 8), width=4), 2)
+    picture = np.asarray(SampleGrid().pictures(module, (0.0, 1.0))["grid"])
+    assert {(255, 0, 0)} <= {tuple(p) for p in picture.reshape(-1, 3).tolist()}
+    with pytest.warns(UserWarning, match="never below 0: say their range by the data module's value_range"):
+        SampleGrid().pictures(module)
+
+
 def test_other_shapes_are_told_once_and_not_drawn() -> None:
     module = TECHNIQUES["gan"](
         ToyGenerator(shape=(5,), latent_dim=2, width=8), ToyDiscriminator(shape=(5,), width=8), 2

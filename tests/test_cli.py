@@ -784,10 +784,15 @@ def test_the_weights_before_a_step_that_went_wrong_are_kept(capsys: pytest.Captu
     assert all(value.isfinite().all() for value in torch.load(path, weights_only=True)["state_dict"].values())
 
 
-def test_resume_takes_no_other_name(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", ["fit", "predict"])
+@pytest.mark.parametrize("option", ["name", "out"])
+def test_a_run_takes_no_other_folder(
+    command: str, option: str, own_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = files(own_run)
-    told = refused(capsys, "fit", f"--ckpt_path={own_run}", "--name=another")
-    assert "--name must be left out with --ckpt_path" in told and "got 'another'" in told and files(own_run) == before
+    told = refused(capsys, command, f"--ckpt_path={own_run}", f"--{option}=another", config=None)
+    assert f"--{option} must be left out with --ckpt_path" in told and "got 'another'" in told
+    assert files(own_run) == before and not Path("another").exists()
 
 
 def test_resume_applies_a_changed_rate(own_run: Path) -> None:

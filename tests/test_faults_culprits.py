@@ -304,6 +304,12 @@ def test_types_that_are_refused_are_told_without_a_traceback() -> None:
     assert sentence_of(caught.value) == "generator must be a language model, got Linear without length."
 
 
+def test_a_file_that_other_code_cannot_read(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as error:
+        (tmp_path / "lost.csv").read_text()
+    assert sentence_of(error.value) == f"{tmp_path / 'lost.csv'} cannot be used: no such file or directory."
+
+
 def test_sizes_below_one_of_a_users_own_network() -> None:
     with pytest.raises(RuntimeError) as error:
         nn.Linear(-1, 2)

@@ -12,7 +12,7 @@ import torch
 from common import QUIET, equal, make, make_images, state
 from ranks import two_ranks
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from lightning_gans.callbacks import NonFiniteError
@@ -365,6 +365,32 @@ def test_foreign_loader_of_pairs_is_the_whole_reference() -> None:
     fit(make_images("wgan"), same, max_steps=1, data=Digits(batch_size=64))
     assert metrics.protocol["reference_hash"] == same.protocol["reference_hash"]
     assert metrics.history[0] == same.history[0]
+
+
+def test_a_foreign_loaders_held_out_items_are_no_reference() -> None:
+    images, _ = Digits().reference()
+    dataset, drawn = TensorDataset(images.float() / 127.5 - 1), torch.arange(100, 300, 2).tolist()
+    loader = DataLoader(dataset, 20, sampler=SubsetRandomSampler(drawn))
+    metrics, same = flat(), flat()
+    fit(make_images("wgan"), metrics, data=loader, max_steps=1)
+    fit(make_images("wgan"), same, data=DataLoader(TensorDataset(dataset.tensors[0][100:300:2]), 20), max_steps=1)
+    assert metrics.protocol["reference_items"] == 100
+    assert metrics.protocol["reference_hash"] == same.protocol["reference_hash"]
+
+
+def test_samples_that_are_not_of_the_range_that_is_assumed_are_told() -> None:
+    images, _ = Digits().reference()
+
+    class Unsaid(pl.LightningDataModule):
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(TensorDataset(images / 255), 8)
+
+        def reference(self, split: str) -> tuple[Tensor, None]:
+            return images, None
+
+    nets = nn.Sequential(DCGANGenerator((1, 8, 8), 3, width=4), nn.Sigmoid()), DCGANDiscriminator((1, 8, 8), width=4)
+    with pytest.warns(UserWarning, match="Samples are taken as of -1 to 1, but are never below 0"):
+        fit(WGAN(*nets, 3), flat(), data=Unsaid(), max_steps=1)
 
 
 def test_value_range_of_the_datamodule_is_used() -> None:

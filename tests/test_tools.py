@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,11 @@ from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.datamodules import Digits, Ring
 from lightning_gans.functional.conditional import conditional_call
 from lightning_gans.metrics import METRICS
-from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
+from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, StyleGenerator, ToyDiscriminator
 from lightning_gans.runs.card import card
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO
 from lightning_gans.tools.score import read_samples, score_samples
-from lightning_gans.tools.write import latent_walk
+from lightning_gans.tools.write import SampleWriter, latent_walk
 
 
 class Means(nn.Module):
@@ -130,6 +131,16 @@ def _inception_weights() -> dict[str, Tensor]:
     ):
         theirs.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
     return made
+
+
+def test_pictures_of_many_samples_are_none(tmp_path: Path) -> None:
+    """Whatever `predict` draws beside the samples, of a generator with a space w too."""
+    net, writer = StyleGenerator((3, 8, 8)), SampleWriter(tmp_path / "made", (-1.0, 1.0))
+    module = GAN(net, ToyDiscriminator((3, 8, 8), width=4), net.latent_dim)
+    rank: Any = SimpleNamespace(is_global_zero=True, datamodule=None)
+    writer.write_on_epoch_end(rank, module, [module.predict_step(3, 0)], None)
+    assert {"grid.png", "walk-w.gif"} <= {path.name for path in writer.folder.iterdir()}
+    assert read_samples(writer.folder, 3).shape == (3, 3, 8, 8)
 
 
 @pytest.mark.parametrize(

@@ -275,13 +275,14 @@ class GANCLI(pl_cli.LightningCLI):
         checkpoint = self.options.get("ckpt_path")
         folder = from_here(known) if checkpoint and (known := run_of(Path(checkpoint))) is not None else None
         fresh = folder is None and self.subcommand == "fit"
-        if folder is not None and self.subcommand == "fit":
-            known = (yaml.safe_load(configs(folder)[-1].read_text()) or {}).get("name")
-            if self.options["name"] not in (None, known):
-                raise SystemExit(
-                    f"error: --name must be left out with --ckpt_path, since the run goes on in its folder {folder}, "
-                    f"got {self.options['name']!r}."
-                )
+        if folder is not None:
+            said = yaml.safe_load(configs(folder)[-1].read_text()) or {}
+            for option, unset in (("name", None), ("out", "runs")):
+                if self.options[option] not in (unset, said.get(option)):
+                    raise SystemExit(
+                        f"error: --{option} must be left out with --ckpt_path, since all goes into the run's folder "
+                        f"{folder}, got {self.options[option]!r}."
+                    )
         if folder is None:
             short = [self.options[k]["class_path"].rsplit(".", 1)[1].lower() for k in ("data", "model")]
             name = self.options["name"] or f"{'-'.join(short)}/{datetime.now():%Y%m%d-%H%M%S}"

@@ -51,6 +51,8 @@ def sentence_of(error: Exception) -> str | None:
         return f"The checkpoint does not fit the networks that the configuration asks for ({detail})."
     if isinstance(error, RuntimeError) and "negative dimension" in str(error):
         return f"Networks must have sizes >= 1, got another ({str(error).splitlines()[0].rstrip('.')})."
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename} cannot be used: {error.strerror[:1].lower()}{error.strerror[1:]}."
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

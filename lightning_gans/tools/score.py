@@ -25,6 +25,7 @@ from lightning_gans.metrics import (
     content_hash,
 )
 from lightning_gans.metrics.generative import check_metrics
+from lightning_gans.tools.write import SHEETS
 
 
 def score_samples(
@@ -151,7 +152,7 @@ def read_samples(path: str | Path, channels: int) -> Tensor:
         raise ValueError(f"samples must be an .npz file for data of {channels} channels, got {path}.")
     files, _ = list_files(path)
     if path.is_dir():  # pictures of many samples at once, as predict writes them
-        files = [f for f in files if Path(f).name not in ("grid.png", "interpolation.png", "walk.gif")]
+        files = [f for f in files if Path(f).name not in SHEETS]
     if not files:
         raise ValueError(f"samples {path} must hold pictures of one sample each, got none.")
     made: list[np.ndarray] = []

@@ -17,11 +17,15 @@ from lightning_gans.engine.contract import Critic, Latents, Samples, has
 from lightning_gans.engine.distributed import world_size
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.latent import between, in_w, walk, way
+from lightning_gans.functional.pixels import range_of
 from lightning_gans.functional.text import Vocabulary
 from lightning_gans.metrics import to_uint8
 from lightning_gans.runs.atomic import replacing, write_text
 from lightning_gans.visualization.images import grid_image, save_film, save_image_atomic
 from lightning_gans.visualization.toy import toy_picture
+
+# Pictures of many samples, which are no samples themselves.
+SHEETS = ("grid.png", "interpolation.png", "interpolation-w.png", "walk.gif", "walk-w.gif")
 
 
 class SampleWriter(callbacks.BasePredictionWriter):
@@ -36,13 +40,13 @@ class SampleWriter(callbacks.BasePredictionWriter):
 
     Args:
         folder: where to; it is made.
-        value_range: of images; None means (-1, 1).
+        value_range: of images; None means (-1, 1), with a warning where samples are not of it.
         npz: one array in place of many files.
     """
 
     def __init__(self, folder: Path, value_range: tuple[float, float] | None, npz: bool = False) -> None:
         super().__init__("epoch")
-        self.folder, self.value_range, self.npz = folder, value_range or (-1.0, 1.0), npz
+        self.folder, self.known_range, self.npz = folder, value_range, npz
         self.told: list[str] = []
 
     def write_on_epoch_end(self, trainer: Any, pl_module: Any, predictions: Any, batch_indices: Any) -> None:
@@ -58,6 +62,7 @@ class SampleWriter(callbacks.BasePredictionWriter):
             self._write_text(samples, pl_module.vocabulary)
             return
         images = samples.dim() == 4 and samples.shape[1] in CHANNELS.values()
+        self.value_range = range_of(samples, self.known_range) if images else (-1.0, 1.0)
         if self.npz:
             self._write_npz(samples, _labels(pl_module, made), images)
         elif images:
