@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import jsonargparse
 import pytest
 import torch
 import yaml
 from torch import nn
 
 from lightning_gans.cli import main, parsing
+from lightning_gans.cli.configuration import fit_networks_to_data
 from lightning_gans.cli.mistakes import told
-from lightning_gans.cli.parsing import innermost, prepared
+from lightning_gans.cli.parsing import given_values, innermost, prepared
 from lightning_gans.datamodules import GANDataModule
 
 NETS = {
@@ -105,6 +108,86 @@ def test_null_is_understood_at_any_depth(capsys: pytest.CaptureFixture[str]) -> 
     assert prepared(["fit", "--model.generator.width=9", "--name", "null"]) == [
         "fit", "--model.generator.width=9", "--name", "null",
     ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------- what is given holds
+class Points(GANDataModule):
+    """A user's, of labelled points, that does not say so."""
+
+    name, shape = "points", (2,)
+
+
+class Bottleneck(nn.Module):
+    """A critic whose latent_dim is its own, and whose classes are none by default."""
+
+    def __init__(self, shape: tuple[int, ...] = (2,), latent_dim: int = 64, num_classes: int = 0) -> None:
+        super().__init__()
+
+
+def fitted(*args: str) -> dict[str, Any]:
+    """The networks of a model for Points, with these values given, as a parser would have them."""
+    nets: dict[str, Any] = {
+        "generator": {"class_path": "lightning_gans.networks.ToyGenerator", "init_args": {}},
+        "discriminator": {"class_path": f"{__name__}.Bottleneck", "init_args": {"num_classes": 0}},
+    }
+    given = given_values(["fit", *args])
+    for (_, net, name), value in given.items():
+        nets[net]["init_args"][name] = value
+    model, data = {"init_args": {"latent_dim": 3, **nets}}, {"class_path": f"{__name__}.Points", "init_args": {}}
+    options = namespace({"model": model, "data": data})
+    fit_networks_to_data(options, given)
+    return {name: net["init_args"] for name, net in options["model"].as_dict()["init_args"].items() if name in nets}
+
+
+def namespace(value: Any) -> Any:
+    """What a parser makes of a dictionary."""
+    return jsonargparse.Namespace(**{k: namespace(v) for k, v in value.items()}) if isinstance(value, dict) else value
+
+
+def test_what_is_given_holds_and_the_rest_is_filled_in() -> None:
+    found = fitted()
+    assert (found["generator"]["shape"], found["generator"]["latent_dim"]) == ([2], 3)
+    assert found["discriminator"] == {"shape": [2], "latent_dim": 3, "num_classes": 0}
+    assert fitted("--model.discriminator.latent_dim=64")["discriminator"]["latent_dim"] == 64
+    assert fitted("--model.discriminator.init_args.shape=[2]")["discriminator"]["shape"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("generator.num_classes=3", "must be null for Points, which has no num_classes, got 3."),
+        ("generator.shape=[3]", "must be that of the data, [2], got [3]."),
+        ("generator.latent_dim=4", "must be --model.latent_dim, 3, got 4."),
+    ],
+)
+def test_what_is_given_and_cannot_be_meant_is_refused(option: str, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"--model.{option.partition('=')[0]} {words}")):
+        fitted(f"--model.{option}")
+
+
+def test_a_file_goes_with_other_data_and_another_latent_dim() -> None:
+    net = {"class_path": "A", "init_args": {"shape": [2], "latent_dim": 3, "num_classes": 4}}
+    config = {"model": {"init_args": {"latent_dim": 3, "generator": net}}, "data": {"class_path": "a.Ring"}}
+    Path("run.yaml").write_text(yaml.safe_dump(config))
+
+    def kept(*args: str) -> set[str]:
+        return {p[-1] for p in given_values(["fit", "--config", "run.yaml", *args]) if p[1:2] == ("generator",)}
+
+    every = {"class_path", "shape", "latent_dim", "num_classes"}
+    assert kept() == kept("--trainer.max_steps=3") == every
+    assert kept("--data=Grid") == every - {"shape", "num_classes"} == kept('--data={"class_path": "Grid"}')
+    assert kept("--data", "Ring") == kept("--data.modes=3") == every - {"shape"}  # which may be of another size
+    assert kept("--model.latent_dim=4") == every - {"latent_dim"}
+    config.pop("data")
+    Path("run.yaml").write_text(yaml.safe_dump(config))
+    assert kept("--data=Grid") == every  # it was meant for these
+
+
+def test_labels_that_the_data_do_not_tell_of_are_refused_on_the_command_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    [line] = refused(capsys, "--config=ring.yaml", "--trainer.callbacks=null")
+    assert line == "error: --model.discriminator.num_classes must be null for Ring, which has no num_classes, got 3."
 
 
 # ---------------------------------------------------------------------- mistakes, in one line

@@ -26,6 +26,7 @@ LINES = {
         "from lightning_gans.diagnostics import LatentDirections",
         "from lightning_gans.stages import fit_control",
     ],
+    "docs/own-data.md": ["from lightning_gans.datamodules import GANDataModule"],
     "docs/scores.md": [
         "from lightning_gans.datamodules import Digits",
         "from lightning_gans.metrics import ClassifierExtractor, otdd_report, spectrum_gap, to_uint8",

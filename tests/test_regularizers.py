@@ -245,6 +245,7 @@ def test_takes_labels() -> None:
 
     assert takes_labels(ConditionalCritic()) and takes_labels(Foreign())
     assert not takes_labels(ConditionalCritic(None)) and not takes_labels(NoLabels())
+    assert not takes_labels(ConditionalCritic(0))  # as StudioGAN and others say it
     assert not takes_labels(nn.Sequential(nn.Linear(1, 1)))
     assert takes_labels(lambda x, labels: x) and not takes_labels(lambda x: x)
     assert takes_labels(torch.compile(ConditionalCritic()))

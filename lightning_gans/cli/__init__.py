@@ -31,7 +31,7 @@ from lightning_gans.cli.gan_cli import GANCLI, SaveConfig
 from lightning_gans.cli.interruption import exit_status
 from lightning_gans.cli.mistakes import quiet, sentence_of, silence, told
 from lightning_gans.cli.pages import compare, report, workspace
-from lightning_gans.cli.parsing import prepared
+from lightning_gans.cli.parsing import given_values, prepared
 from lightning_gans.cli.recipes import MAIN, RECIPES, names, recipes, unasked
 from lightning_gans.compat.lightning import pl, utilities
 from lightning_gans.datamodules.base import GANDataModule
@@ -184,7 +184,10 @@ def mixture_configuration(args: list[str]) -> dict[str, Any]:
         kinds = " or ".join(cls.__name__ for cls in TECHNIQUES.values() if "base" in parameters(cls))
         short = name.rpartition(".")[2]
         raise SystemExit(f"error: --model must be a mixture ({kinds}) for the rounds after the first, got {short}.")
-    return config
+    fitted = jsonargparse.dict_to_namespace({"model": config["model"], "data": config["data"]})
+    with told():
+        fit_networks_to_data(fitted, given_values(args))
+    return {**config, "model": fitted["model"].as_dict()}
 
 
 def reweighted(config: Mapping[str, Any], base: Path, folder: Path, weights: str, seed: int) -> list[str]:
@@ -208,10 +211,8 @@ def reweighted(config: Mapping[str, Any], base: Path, folder: Path, weights: str
 
 def _weigh(model: Any, data: Any, base: Path, folder: Path, weights: str, seed: int) -> None:
     """Write ``weights.pt``."""
-    fitted = jsonargparse.dict_to_namespace({"model": model, "data": data})
-    fit_networks_to_data(fitted)
     pl.seed_everything(seed, verbose=False)
-    classifier = built(fitted["model"]["init_args"]["discriminator"].as_dict())
+    classifier = built(model["init_args"]["discriminator"])
     folder.mkdir(parents=True, exist_ok=True)
     print(f"AdaGAN: weighing the data for {folder.parent}/round-{seed}")
     mixture = load(base, trust_code=True)  # of the same classes as the round that is to come, or of the user's choice

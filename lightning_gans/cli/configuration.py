@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import pkgutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,34 +79,58 @@ def _class_paths(config: Any) -> Iterator[str]:
         yield from _class_paths(value)
 
 
-def fit_networks_to_data(options: Any) -> None:
-    """Write what the data and latent_dim determine into networks that take it: no other value could work.
+def fit_networks_to_data(options: Any, given: Mapping[tuple[str, ...], Any] | None = None) -> None:
+    """Write what the data and latent_dim determine into networks that take it, and were not given it.
 
     These are shape, latent_dim, groups of z, and the number of classes of a network that is conditional (none for
     unlabelled data). The length of z itself is written where the class of the generator knows it (``noise_length``).
+
+    Args:
+        options: of the command, parsed.
+        given: what a user has given, by path (:func:`parsing.given_values`).
+
+    Raises:
+        ValueError: the user gave a shape, a number of classes or a length of the generator's z that cannot be meant.
     """
     model, data = options.get("model"), options.get("data")
     if not model or not data:
         return
-    source = built(data.as_dict())
-    nets = list(vars(model["init_args"]).values())
+    source, told = built(data.as_dict()), dict(given or {})
     if hasattr(generator := model["init_args"].get("generator"), "class_path") and "latent_dim" in model["init_args"]:
         length = getattr(pkgutil.resolve_name(generator["class_path"]), "noise_length", None)
         model["init_args"]["latent_dim"] = length(source.shape) if length else model["init_args"]["latent_dim"]
+    nets = [(("model", name), net) for name, net in vars(model["init_args"]).items()]
     while nets:
-        config = nets.pop()
+        path, config = nets.pop()
         if not hasattr(config, "as_dict") or "init_args" not in config:
             continue
-        nets += vars(config["init_args"]).values()  # a wrapper has a network of its own
+        own = config["init_args"]
+        nets += [((*path, name), net) for name, net in vars(own).items()]  # a wrapper has a network of its own
         taken = parameters(pkgutil.resolve_name(config["class_path"]))
+        fitting: dict[str, tuple[Any, str]] = {}
         if "shape" in taken:
-            config["init_args"]["shape"] = list(source.shape)
+            fitting["shape"] = list(source.shape), "that of the data"
         if "latent_dim" in taken and "latent_dim" in model["init_args"]:
-            config["init_args"]["latent_dim"] = model["init_args"]["latent_dim"]
+            fitting["latent_dim"] = model["init_args"]["latent_dim"], "--model.latent_dim"
         if "groups" in taken and model["init_args"].get("groups"):
-            config["init_args"]["groups"] = list(dict(model["init_args"]["groups"]).values())
-        if config["init_args"].get("num_classes") is not None:
-            config["init_args"]["num_classes"] = source.num_classes
+            fitting["groups"] = list(dict(model["init_args"]["groups"]).values()), "those of --model.groups"
+        if own.get("num_classes"):
+            labelled = source.num_classes is not None
+            fitting["num_classes"] = (
+                source.num_classes,
+                "that of the data" if labelled else f"null for {type(source).__name__}, which has no num_classes",
+            )
+        for name, (value, what) in fitting.items():
+            has, typed = (_listed(v) for v in (own.get(name), told.get((*path, name))))
+            if typed is None or typed != has:  # not given, or to a class that was replaced
+                own[name] = value
+            elif has != value and (name in ("shape", "num_classes") or path[1] == "generator"):
+                of = f", {value}" * (value is not None)
+                raise ValueError(f"--{'.'.join((*path, name))} must be {what}{of}, got {has}.")
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
 
 
 def built(config: Any) -> Any:

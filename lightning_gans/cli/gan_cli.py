@@ -25,7 +25,7 @@ from lightning_gans.cli.attributes import AskedAttributes
 from lightning_gans.cli.configuration import fit_networks_to_data
 from lightning_gans.cli.interruption import Interruption, handlers_kept, remember_job, requeued
 from lightning_gans.cli.mistakes import is_quiet
-from lightning_gans.cli.parsing import RUN, Parser
+from lightning_gans.cli.parsing import RUN, Parser, given_values
 from lightning_gans.cli.plan import Opening, counted, duration, plan
 from lightning_gans.cli.warned import KeptWarnings
 from lightning_gans.compat.lightning import callbacks, loggers, pl_cli, utilities
@@ -87,7 +87,8 @@ class GANCLI(pl_cli.LightningCLI):
         seed = self.config[self.config["subcommand"]].get("seed_everything")
         if seed not in (None, True, False):  # older Lightnings take another one in silence
             checks.at_least(0, seed_everything=seed)
-        fit_networks_to_data(self.config[self.config["subcommand"]])
+        told = given_values(self.command) if isinstance(self.command, list) else {}
+        fit_networks_to_data(self.config[self.config["subcommand"]], told)
         self.asked = self.config.clone()
 
     def add_arguments_to_parser(self, parser: Any) -> None:

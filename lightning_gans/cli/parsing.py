@@ -9,7 +9,7 @@ import json
 import pkgutil
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,57 @@ def prepared(args: list[str]) -> list[str]:
             tokens = [f"--{parts[0]}={json.dumps(nested)}"]
         result += tokens
     return result
+
+
+def given_values(args: list[str]) -> dict[tuple[str, ...], Any]:
+    """What a user has given of the model and the data, by path.
+
+    What a file has for its data is not meant for other data that are given behind it, nor what it has for its
+    latent_dim for another: a recipe, or the configuration of a run, goes with any data.
+
+    >>> given_values(["fit", "--model.generator.num_classes=3", "--data", "Ring"])
+    {('model', 'generator', 'num_classes'): 3, ('data',): 'Ring'}
+    """
+    found: dict[tuple[str, ...], Any] = {}
+    typed: dict[tuple[str, ...], Any] = {}
+    sources = []
+    for option, value, _ in _options(args):
+        if value is None:
+            continue
+        if option in ("-c", "--config"):
+            sources.append(dict(_leaves(_read_config(shipped(value)))))
+        elif option.startswith(("--model", "--data")):
+            path = tuple(part for part in option[2:].split(".") if part != "init_args")
+            with suppress(yaml.YAMLError):  # which the parser refuses
+                typed |= _leaves(yaml.safe_load(value), path)
+    for source in [*sources, typed]:
+        named = [_data(part) for part in (source, found)]
+        if all(named) and named[0] != named[1]:
+            found = {path: value for path, value in found.items() if path[-1] != "num_classes"}
+        if named[1] and any(path[0] == "data" for path in source):
+            found = {path: value for path, value in found.items() if path[-1] != "shape"}
+        if any(path[:2] == ("model", "groups") for path in source):
+            found = {path: value for path, value in found.items() if path[-1] != "groups"}
+        if (latent := ("model", "latent_dim")) in source and latent in found:
+            z = found[latent]
+            found = {path: value for path, value in found.items() if path[-1] != "latent_dim" or value != z}
+        found |= source
+    return found
+
+
+def _data(found: Mapping[tuple[str, ...], Any]) -> str:
+    """The class of the data, by its own name; empty where none is given."""
+    return str(found.get(("data", "class_path")) or found.get(("data",)) or "").rpartition(".")[2]
+
+
+def _leaves(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each value of model and data in a configuration, with its path, in which no ``init_args`` are told."""
+    if not isinstance(config, dict):
+        yield path, config
+        return
+    for key, value in config.items():
+        if path or key in ("model", "data"):
+            yield from _leaves(value, path if key == "init_args" else (*path, str(key)))
 
 
 def spread(args: list[str], option: str, brackets: bool = False) -> list[str]:

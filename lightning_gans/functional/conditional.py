@@ -13,7 +13,7 @@ NAMES = ("labels", "label", "y", "class_labels")  # of the argument that takes t
 
 
 def takes_labels(net: Callable[..., Any]) -> bool:
-    """Whether a network is conditional: forward has such an argument and `num_classes`, if there, is not None.
+    """Whether a network is conditional: forward has such an argument and `num_classes`, if there, is not None or 0.
 
     >>> takes_labels(lambda x: x), takes_labels(lambda x, labels: x)
     (False, True)
@@ -36,7 +36,7 @@ def without_labels(**nets: Callable[..., Any]) -> None:
 def label_argument(net: Callable[..., Any]) -> str | None:
     """Name of the argument by which a conditional network takes labels, one of `NAMES`; None if it takes none."""
     net = getattr(net, "_orig_mod", net)  # torch.compile hides the signature of forward
-    if getattr(net, "num_classes", 1) is None:
+    if getattr(net, "num_classes", 1) in (None, 0):  # StudioGAN's, and others', say 0
         return None
     forward = getattr(net, "forward", net)
     return _argument(getattr(forward, "__func__", forward))[0]
