@@ -26,10 +26,12 @@ from torch import nn
 from lightning_gans import GAN, WGANGP, GANModule, __version__, checks
 from lightning_gans.cli import GANCLI, main, shortcuts
 from lightning_gans.cli import plan as planning
+from lightning_gans.cli.commands import loaded
 from lightning_gans.cli.gan_cli import command, go_fast
 from lightning_gans.cli.plan import duration
 from lightning_gans.cli.recipes import RECIPES
 from lightning_gans.compat import shell
+from lightning_gans.runs.card import card
 
 TRAINER = {"accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1, "max_steps": 4}
 TOY = {
@@ -135,8 +137,42 @@ def test_the_report_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> N
     cli("fit", "--name=a", "--trainer.max_steps=1", "--trainer.log_every_n_steps=5", "--grid.every_n_steps=5")
     report = capsys.readouterr().out.split("\n\n")[-1]
     named = dict(re.findall(r"^([A-Z][a-z ]+?) {2,}(\S+)$", report, re.MULTILINE))
-    assert named.keys() == {"Sample grid", "Checkpoint", "Config"}  # one update, five to a log entry: no metrics
+    assert named.keys() == {"Sample grid", "Metrics", "Checkpoint", "Config"}
     assert all(Path(path).is_file() for path in named.values())
+    run = Path("runs/a")
+    assert [row["step"] for row in rows(run)] == ["1"]  # one update, five to a log entry: what a run ends with
+    assert {"d/loss", "g/loss", "time/images_seen", "time/seconds"} <= rows(run)[0].keys()
+    before = rows(run)
+    cli("fit", f"--ckpt_path={run}", "--trainer.max_steps=1")
+    assert rows(run) == before
+
+
+def test_classes_of_the_current_folder_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", ["first", *sys.path])
+    monkeypatch.setattr("sys.argv", ["lightning-gans", "--version"])
+    main()
+    assert sys.path[0] == "first" and sys.path[-1] == str(Path.cwd())  # last: a file there hides no package
+
+
+def test_what_lies_in_a_run_is_trusted(own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By commands that load it, as by ``predict``; a checkpoint by itself is not, and the card says how."""
+    Path("homemade_nets.py").write_text(
+        "from lightning_gans.networks import ToyGenerator\nclass Net(ToyGenerator):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    last = own_run / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    assert 'load("last.ckpt").sample' in card(checkpoint)
+    checkpoint["hyper_parameters"]["generator"]["class_path"] = "homemade_nets.Net"
+    assert 'load("last.ckpt", trust_code=True).sample' in card(checkpoint)
+    for path in (last, Path("lone.ckpt")):
+        torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match=r"not imported yet; it is trusted where it lies in the folder of its run, "):
+        loaded("lone.ckpt")
+    assert "homemade_nets" not in sys.modules
+    for path in (own_run, last):
+        assert type(loaded(path).generator).__name__ == "Net"
+    del sys.modules["homemade_nets"]
 
 
 def test_the_report_tells_the_scores(capsys: pytest.CaptureFixture[str]) -> None:

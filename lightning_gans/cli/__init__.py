@@ -63,6 +63,8 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> P
         SystemExit: for a mistake, with its sentence; with status 0 after ``--help``, ``--print_config``, ``--dry_run``.
     """
     given = list(sys.argv[1:] if args is None else args)
+    if args is None and (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # where a user's own networks and techniques lie; last, so that it hides nothing
     shell_default, verbose = default_config or RECIPES / f"{MAIN}.yaml", "--verbose" in given
     if given[:1] != ["boost"]:  # which hands it to its fits
         given = [arg for arg in given if arg != "--verbose"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,29 @@ from lightning_gans.tools.score import score_samples
 from lightning_gans.tools.text import TEMPERATURES, landmarks, score_text, temperature_sweep
 from lightning_gans.tools.text import rewrite as rewritten
 from lightning_gans.visualization.images import save_image_atomic
+
+
+def loaded(path: str | Path, *options: Any) -> Any:
+    """``tools.load``; what lies in the folder of a run, with its ``config.yaml``, is trusted, as by ``predict``.
+
+    Raises:
+        ValueError: a checkpoint that lies in no run names classes that are not ours.
+    """
+    with trusting(path) as trust_code:
+        return tools.load(path, *options, trust_code=trust_code)
+
+
+@contextmanager
+def trusting(path: str | Path) -> Iterator[bool]:
+    """Whether classes of anywhere may be built; where they may not, the error tells what to do on the command line."""
+    trust_code = run_of(Path(path) / "checkpoints" / "last.ckpt" if Path(path).is_dir() else Path(path)) is not None
+    try:
+        yield trust_code
+    except ValueError as error:
+        if "trust_code" not in str(error):
+            raise
+        told = str(error).partition(";")[0]
+        raise ValueError(f"{told}; it is trusted where it lies in the folder of its run, with config.yaml.") from error
 
 
 def score(args: list[str]) -> None:
@@ -100,7 +125,7 @@ def sweep(args: list[str]) -> None:
         if out.suffix == ".json":
             raise SystemExit(f"error: --out must be a CSV file, beside which the .json lies, got {own.out}.")
         check_writable("--out", out)
-        model = tools.load(own.ckpt_path, own.which)
+        model = loaded(own.ckpt_path, own.which)
         try:
             contract.require(model, contract.Text, "sweep")
         except TypeError as error:
@@ -162,7 +187,7 @@ def rewrite(args: list[str]) -> None:
         check_writable("--out", own.out)
         lines = [line for line in read_text(own.samples).splitlines() if line.strip()]
         try:
-            made = rewritten(lines, tools.load(own.ckpt_path, own.which), own.style)
+            made = rewritten(lines, loaded(own.ckpt_path, own.which), own.style)
         except TypeError as error:
             raise SystemExit(f"error: {error}") from error
         write_text(own.out, "\n".join(made) + "\n")
@@ -179,7 +204,7 @@ def export(args: list[str]) -> None:
     own = parser.parse_args(args)
     with told():
         check_writable("--out", own.out)
-        model = tools.load(own.ckpt_path, own.which, own.weights)
+        model = loaded(own.ckpt_path, own.which, own.weights)
         print(f"Generator    {tools.export(model, own.out)}")
         if model.vocabulary_size is not None and model(model.latents(1)[0]).is_floating_point():
             print("Its samples are relaxed one-hot vectors (N, T, V), whose argmax are the tokens of its text.")
@@ -207,7 +232,7 @@ def directions(args: list[str]) -> None:
         pl.seed_everything(options["seed"], verbose=False)
         place = (run_of(path) or path.parent) / "directions"
         check_writable("--ckpt_path", place / "last.ckpt")
-        found = LatentDirections(tools.load(path), **options)
+        found = LatentDirections(loaded(path), **options)
         folder = claim(place)
         charts = DirectionCharts(value_range=data.get("value_range") or (-1.0, 1.0), dirpath=folder)
         bar = GANProgressBar()
@@ -236,7 +261,7 @@ def guide(args: list[str]) -> None:
     parser = Parser("guide", description=guide.__doc__ or "")
     parser.add_argument("--ckpt_path", required=True, help="Folder of a run of a diffusion, or a checkpoint.")
     parser.add_subclass_arguments(GANDataModule, "data", required=True)
-    parser.add_function_arguments(guided_scores, skip={"path", "data", "folder"})
+    parser.add_function_arguments(guided_scores, skip={"path", "data", "folder", "trust_code"})
     parsed = parser.parse_args(prepared(args))
     with told():
         given = parser.instantiate_classes(parsed)
@@ -245,7 +270,8 @@ def guide(args: list[str]) -> None:
         check_writable("--ckpt_path", place / "last.ckpt")
         silence()
         options = {k: v for k, v in vars(given).items() if k not in ("config", "ckpt_path", "data")}
-        rows = guided_scores(path, given.data, place, **options)
+        with trusting(path) as trust_code:
+            rows = guided_scores(path, given.data, place, trust_code=trust_code, **options)
     for row in rows:
         print(f"scale {row['scale']:<6g} fid/lenet {row['fid/lenet']:<9.4g} right class {row['right_class']:<7.3f} "
               f"{row['network_calls']:g} network calls")  # fmt: skip
@@ -274,7 +300,7 @@ def explain(args: list[str]) -> None:
         if own.weights is not None:
             load_weights(classifier, own.weights, "--weights")
         value_range = read_checkpoint(path).get("datamodule_hyper_parameters", {}).get("value_range") or (-1.0, 1.0)
-        found = AttFind(tools.load(path), classifier, space=own.space, n=own.samples, seed=own.seed)
+        found = AttFind(loaded(path), classifier, space=own.space, n=own.samples, seed=own.seed)
         picks = found.picks(own.target, picks=own.picks)
         charts = [found.chart(pick, own.target, value_range=value_range) for pick in picks]
     except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -60,7 +60,8 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
             shown = [str(line)[:200] for line in state["texts"][:10]]
             lines += ["", "## Samples", "", "```text", *shown, "```"]
             break
-    code = ["from lightning_gans import load", "", f'samples = load("{name}").sample(64, seed=0)']
+    trust = "" if all(map(_known, [technique, *_class_paths(options)])) else ", trust_code=True"  # it imports your code
+    code = ["from lightning_gans import load", "", f'samples = load("{name}"{trust}).sample(64, seed=0)']
     lines += ["", "## Use", "", "```python", *code, "```"]
     config = {"model": options, "data": dict(checkpoint.get("datamodule_hyper_parameters", {}))}
     plain = {k: {n: v for n, v in part.items() if n != "_instantiator"} for k, part in config.items() if part}
@@ -118,6 +119,19 @@ def _rows(history: list[dict[str, float]], higher: Iterable[str]) -> list[str]:
             before = f"{history[0][name]:.4g}" if history[0]["step"] == 0 and name in history[0] else ""
             rows.append(f"| {name.removeprefix('metrics/')} | {' | '.join([before, *told])} |")
     return rows
+
+
+def _known(class_path: str) -> bool:
+    """Whether ``load`` builds it without being told to trust it; what a script defines is there already."""
+    return class_path.startswith(("lightning_gans.", "torch.nn.", "__main__.")) or "." not in class_path
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    """All that options tell."""
+    if isinstance(value, Mapping):
+        yield from (str(value[key]) for key in ("class_path", "_class_path") if key in value)
+    for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ():
+        yield from _class_paths(part)
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,7 @@ from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
 _PARTS = ("networks", "nonadversarial", "regularizers", "techniques", "wrappers")
 HARMLESS = (*(f"lightning_gans.{part}." for part in _PARTS), "lightning_gans.metrics.attributes", "torch.nn.modules.")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_IF_TRUSTED = "if you trust the checkpoint, load it with trust_code=True"
 _TRAINING = ("optimizer_", "scheduler_")  # arguments that only a training needs
 
 
@@ -157,7 +158,8 @@ def resolve_class(
             break
     else:
         if not trust_code:
-            raise ValueError(f"{told} is refused: its module is not imported yet; trust_code=True would import it.")
+            raise ValueError(f"{told} is refused: its module is not imported yet; {_IF_TRUSTED}.")
+        raise ValueError(f"{told}: there is no such class in a module that Python finds from here.")
     if found is None:
         raise ValueError(f"{told}: there is no such class.")
     if not isinstance(found, type) or not issubclass(found, wanted):
@@ -166,7 +168,7 @@ def resolve_class(
         return found
     if issubclass(found, (GenerativeModule, Regularizer)):  # written for this library, and imported by the user
         return found
-    raise ValueError(f"{told} is refused: it is none of lightning_gans' or torch.nn's; trust_code=True would build it.")
+    raise ValueError(f"{told} is refused: it is none of lightning_gans' or torch.nn's; {_IF_TRUSTED}.")
 
 
 def _found(path: Path, which: str) -> Path:

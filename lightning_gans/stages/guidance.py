@@ -29,6 +29,7 @@ def guided_scores(
     steps: int = 2000,
     width: int = 256,
     seed: int = 0,
+    trust_code: bool = False,
 ) -> list[dict[str, Any]]:
     """Train a noisy classifier for a diffusion, and score samples at each scale of guidance.
 
@@ -44,6 +45,7 @@ def guided_scores(
         steps: updates of the classifier.
         width: of its three hidden layers.
         seed: of samples and classifier.
+        trust_code: build classes of anywhere, as of ``load``.
 
     Raises:
         ValueError: for settings out of range, data without labels or of another shape, and a model that is no
@@ -53,7 +55,7 @@ def guided_scores(
     checks.at_least_one(steps=steps, width=width)
     for scale in scales:
         checks.not_negative(scales=scale)
-    module: Any = load(path)
+    module: Any = load(path, trust_code=trust_code)
     place = Path(folder)
     if not hasattr(module, "process"):
         raise ValueError(f"ckpt_path must be of a diffusion, got one of {type(module).__name__}.")

@@ -153,7 +153,7 @@ def _card(checkpoint: dict[str, Any], repo_id: str, grid: bool) -> str:
     names = ("generator", "discriminator", "encoder", "decoder")
     lacking = [n for n in names if n not in told_by_it and any(k.startswith(f"{n}.") for k in checkpoint["state_dict"])]
     networks = "".join(f", {name}=..." for name in lacking)
-    told = card(checkpoint).replace('load("last.ckpt")', f'load_from_hub("{repo_id}"{networks})')
+    told = card(checkpoint).replace('load("last.ckpt"', f'load_from_hub("{repo_id}"{networks}')
     told = told.replace("from lightning_gans import load\n", "from lightning_gans.tools import load_from_hub\n")
     if grid:
         told = told.replace("\n", "\n\n![Samples](samples/latest.png)\n", 1)
