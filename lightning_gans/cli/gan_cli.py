@@ -24,6 +24,7 @@ from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.cli.attributes import AskedAttributes
 from lightning_gans.cli.configuration import fit_networks_to_data
 from lightning_gans.cli.interruption import Interruption, handlers_kept, remember_job, requeued
+from lightning_gans.cli.last_values import LastValues
 from lightning_gans.cli.mistakes import is_quiet
 from lightning_gans.cli.parsing import RUN, Parser, given_values
 from lightning_gans.cli.plan import Opening, counted, duration, plan
@@ -196,7 +197,7 @@ class GANCLI(pl_cli.LightningCLI):
         if not any(isinstance(callback, gan_callbacks.Rates) for callback in trainer.callbacks):
             trainer.callbacks.insert(0, gan_callbacks.Rates())
         if self.subcommand == "fit":
-            trainer.callbacks.insert(0, Opening(self.run_dir))
+            trainer.callbacks[:0] = [LastValues(), Opening(self.run_dir)]
             resume = command("fit", f"--ckpt_path={self.run_dir}")
             self.held.enter_context(kept := KeptWarnings(self.run_dir))
             trainer.callbacks.append(kept)

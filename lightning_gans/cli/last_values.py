@@ -1,0 +1,24 @@
+"""The values of a run's last update."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_gans.callbacks.rates import Rates
+from lightning_gans.compat.lightning import callbacks
+from lightning_gans.engine import logbook
+
+
+class LastValues(callbacks.Callback):
+    """Logs what a run ends with, where its last update is none that is logged: a short run has a row, too."""
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Of all ranks."""
+        every, step = trainer.log_every_n_steps, pl_module.global_step
+        if not every or not step % every or sum(pl_module.progress.updates.values()) == pl_module.run.began:
+            return
+        values = logbook.means(pl_module.values, pl_module.device)
+        values["time/images_seen"] = float(pl_module.images_seen)
+        values["time/seconds"] = next(c.seconds for c in trainer.callbacks if isinstance(c, Rates))
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=step)
