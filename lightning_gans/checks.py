@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -43,15 +43,27 @@ def sizes(**values: int | Sequence[int] | None) -> None:
 def positive(**values: float) -> None:
     """ValueError unless every value is a finite number > 0."""
     for name, value in values.items():
-        if not 0 < value < float("inf"):
+        if not _holds(lambda v: 0 < v < float("inf"), value):
             raise ValueError(f"{name} must be a finite number > 0, got {value!r}.")
 
 
 def not_negative(**values: float) -> None:
     """ValueError unless every value is a finite number >= 0."""
     for name, value in values.items():
-        if not 0 <= value < float("inf"):
+        if not _holds(lambda v: 0 <= v < float("inf"), value):
             raise ValueError(f"{name} must be a finite number >= 0, got {value!r}.")
+
+
+def _holds(condition: Callable[[Any], bool], value: Any) -> bool:
+    """Whether it does; what cannot be compared, a word say, does not."""
+    try:
+        return bool(condition(value))
+    except (TypeError, ValueError, RuntimeError):
+        return False
+
+
+def _told(value: Any) -> Any:
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else repr(value)
 
 
 def weights(**values: float) -> None:
@@ -63,8 +75,8 @@ def weights(**values: float) -> None:
 
 def interval(name: str, value: Sequence[float]) -> tuple[float, float]:
     """The two bounds; ValueError unless they are finite, (low, high) with low < high."""
-    if len(value) != 2 or not value[0] < value[1]:
-        raise ValueError(f"{name} must be (low, high) with low < high, got {tuple(value)}.")
+    if not _holds(lambda v: len(v) == 2 and v[0] < v[1] and v[0] - v[1] < 0, value):  # words have an order, too
+        raise ValueError(f"{name} must be (low, high) with low < high, got {_told(value)}.")
     if float("inf") in (-value[0], value[1]):
         raise ValueError(f"{name} must be two finite numbers, got {tuple(value)}.")
     return float(value[0]), float(value[1])
@@ -72,21 +84,21 @@ def interval(name: str, value: Sequence[float]) -> tuple[float, float]:
 
 def betas(value: Sequence[float]) -> None:
     """ValueError unless Adam can have these."""
-    if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
-        raise ValueError(f"betas must be two numbers in [0, 1), got {tuple(value)}.")
+    if not _holds(lambda v: len(v) == 2 and all(0 <= beta < 1 for beta in v), value):
+        raise ValueError(f"betas must be two numbers in [0, 1), got {_told(value)}.")
 
 
 def share(**values: float) -> None:
     """ValueError unless every value is in [0, 1]."""
     for name, value in values.items():
-        if not 0 <= value <= 1:
+        if not _holds(lambda v: 0 <= v <= 1, value):
             raise ValueError(f"{name} must be in [0, 1], got {value!r}.")
 
 
 def inside(**values: float) -> None:
     """ValueError unless every value is in (0, 1)."""
     for name, value in values.items():
-        if not 0 < value < 1:
+        if not _holds(lambda v: 0 < v < 1, value):
             raise ValueError(f"{name} must be in (0, 1), got {value!r}.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from common import build, equal, make, make_images, plain, state, trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from lightning_gans import DCGAN, GAN, TECHNIQUES, WGAN, WGANGP, GANModule, optim
+from lightning_gans import DCGAN, GAN, TECHNIQUES, WGAN, WGANGP, GANModule, checks, optim
 from lightning_gans.callbacks import DirectionCharts, GenerativeMetrics, SampleGrid
 from lightning_gans.compat.lightning import callbacks
 from lightning_gans.datamodules import Blob, Digits, Gaussian1D, MemoryLoader, Ring, Threshold
@@ -154,6 +155,31 @@ def test_no_warning_without_a_sigmoid_at_the_end(recwarn: pytest.WarningsRecorde
 def test_counts_below_one(name: str, argument: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{argument} must be an integer >= 1, got {value!r}"):
         make(name, **{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("check", "wanted"),
+    [
+        (checks.positive, "a finite number > 0"),
+        (checks.not_negative, "a finite number >= 0"),
+        (checks.share, "in [0, 1]"),
+        (checks.inside, "in (0, 1)"),
+    ],
+)
+@pytest.mark.parametrize("value", ["10", None, [1], torch.zeros(2)])
+def test_what_is_no_number(check: Callable[..., None], wanted: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^rho must be {re.escape(wanted)}, got {re.escape(repr(value))}\.$"):
+        check(rho=value)
+    check(rho=torch.tensor(0.5))
+
+
+@pytest.mark.parametrize("value", [0.5, None, ("a", 1), "ab", (0.5,)])
+def test_what_is_no_pair(value: Any) -> None:
+    told = re.escape(str(value) if isinstance(value, tuple) else repr(value))
+    with pytest.raises(ValueError, match=rf"^betas must be two numbers in \[0, 1\), got {told}\.$"):
+        WGANGP(generator(), discriminator(), latent_dim=3, betas=value)
+    with pytest.raises(ValueError, match=rf"^value_range must be \(low, high\) with low < high, got {told}\.$"):
+        checks.interval("value_range", value)
 
 
 @pytest.mark.parametrize("value", [0, -3])
