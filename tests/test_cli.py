@@ -777,6 +777,18 @@ def test_another_technique_on_the_same_configuration() -> None:
     assert GAN.load_from_checkpoint("runs/a/checkpoints/last.ckpt").hparams["loss"] == "hinge"
 
 
+@pytest.mark.parametrize(("logger", "package"), [("TensorBoardLogger", "tensorboard"), ("MLFlowLogger", "mlflow")])
+def test_a_logger_whose_package_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], logger: str, package: str
+) -> None:
+    find = importlib.util.find_spec
+    hidden = (package, "tensorboardX")
+    monkeypatch.setattr("importlib.util.find_spec", lambda n, *args: None if n in hidden else find(n, *args))
+    told = refused(capsys, "fit", f"--trainer.logger={logger}")
+    assert re.fullmatch(rf"error: {package} must be installed for this: .*pip install {package}", told)
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize("how", ["", "+"])
 def test_tensorboard_lies_in_the_run(own_run: Path, how: str) -> None:
     pytest.importorskip("tensorboard")

@@ -41,6 +41,8 @@ from lightning_gans.runs.metrics_csv import MetricsCSV
 from lightning_gans.tools.write import SampleWriter
 
 _BEST = "best-{step:06d}"
+_OF_LOGGERS = {"CometLogger": "comet_ml", "MLFlowLogger": "mlflow", "NeptuneLogger": "neptune",
+               "TensorBoardLogger": "tensorboard", "WandbLogger": "wandb"}  # fmt: skip
 _FOLDER = "_LIGHTNING_GANS_FOLDER"  # environment variable that tells other ranks the run's folder
 
 
@@ -146,6 +148,9 @@ class GANCLI(pl_cli.LightningCLI):
         for logger in chosen if isinstance(chosen, list) else [chosen]:
             if not hasattr(logger, "get"):
                 continue
+            package = _OF_LOGGERS.get(str(logger.get("class_path")).rpartition(".")[2])
+            if package and not (package == "tensorboard" and importlib.util.find_spec("tensorboardX")):
+                checks.installed(package)
             given = logger.get("init_args") or {}
             for known in (RUN, str(self.run_dir)):  # or a folder in it
                 if (where := str(given.get("save_dir") or "")) == known or where.startswith(f"{known}/"):
