@@ -116,6 +116,9 @@ class Points(GANDataModule):
 
     name, shape = "points", (2,)
 
+    def __init__(self, max_step: int = 3) -> None:
+        super().__init__()
+
 
 class Bottleneck(nn.Module):
     """A critic whose latent_dim is its own, and whose classes are none by default."""
@@ -198,6 +201,7 @@ def test_labels_that_the_data_do_not_tell_of_are_refused_on_the_command_line(
         (["--model.d_steps=x"], ["--model.d_steps must be int, got x"], None),
         (["--data=Rng"], ["--data must be the name of a class, got Rng"], "Ring"),
         (["--trainr.max_steps=3"], ["trainr"], "trainer"),
+        ([f"--data={__name__}.Points", "--data.max_step=x"], ["--data.max_step must be int, got x"], None),  # its own
     ],
 )
 def test_the_innermost_mistake_in_a_line_and_the_hint_below(

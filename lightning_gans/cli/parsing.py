@@ -59,6 +59,8 @@ class Parser(pl_cli.LightningArgumentParser):
         known = options | classes | {name for owner in owners for name in parameters(owner)}
         known |= {"Callback", "GANDataModule", "GenerativeModule", "Logger", "Module", "NoneType"}
         known |= {"trainer", "model", "data", "checkpoint", "grid"}
+        if option := re.match(r"--([\w.]+)", told):  # which the parser has found: its value is wrong, or one below it
+            known |= {*option[1].split(".")}
         quoted = re.findall(r"""["'`]([\w.]+)["'`]|--([\w.]+)|class, got (\w+)""", told)
         words = {word for groups in quoted for group in groups for word in group.split(".") if word}
         hints = {word: difflib.get_close_matches(word, known, n=3, cutoff=0.75) for word in sorted(words - known)}
