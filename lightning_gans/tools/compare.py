@@ -28,10 +28,11 @@ _OWN = ("seed_everything", "name", "out", "ckpt_path", "config", "trainer.defaul
 
 @dataclass(frozen=True)
 class Entry:
-    """What is compared: a run, or runs that differ in their seeds alone."""
+    """What is compared: a run, or runs that differ in their seeds alone; ``without`` are those that left no metrics."""
 
     name: str
     records: list[Record]
+    without: tuple[str, ...] = ()
 
     @property
     def seeds(self) -> str:
@@ -121,6 +122,7 @@ def read_entry(path: str | Path, name: str) -> Entry:
     folders = [path] if (path / "metrics.csv").is_file() else sorted(p.parent for p in path.glob("*/metrics.csv"))
     if not folders:
         raise ValueError(f"A run must hold metrics.csv, or be a folder of runs that do, got {path}.")
+    begun = {p.parent for p in path.glob("*/config.yaml")} if folders != [path] else set()
     records = [read_record(folder) for folder in folders]
     first = dict(_flat(records[0].config))
     for record in records[1:]:
@@ -131,7 +133,7 @@ def read_entry(path: str | Path, name: str) -> Entry:
                 f"The runs in {path} must differ in their seeds alone, got {first.get(differing[0])!r} and "
                 f"{other.get(differing[0])!r} for {differing[0]} ({folders[0].name}, {record.folder.name})."
             )
-    return Entry(name, records)
+    return Entry(name, records, tuple(sorted(folder.name for folder in begun.difference(folders))))
 
 
 def _require_different(entries: Sequence[Entry]) -> None:
@@ -172,6 +174,11 @@ def _notes(entries: Sequence[Entry], scores: Sequence[str]) -> Iterator[str]:
     if any(SECONDS not in record.curves for record in records):
         yield "Some runs have no times on record."
     for entry in entries:
+        if entry.without:
+            one = len(entry.without) == 1
+            yield f"{entry.name}: without {', '.join(entry.without)}, which {'has' if one else 'have'} no metrics.csv."
+        if entry.records[0].data is None:
+            yield f"{entry.name}: its data are not on record (config.yaml), and may be others."
         for record in entry.records:
             which = f"{entry.name} ({record.folder.name})" if len(entry.records) > 1 else entry.name
             if record.ended is not None:
