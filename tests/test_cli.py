@@ -232,7 +232,9 @@ def test_fast_has_no_effect_on_a_cpu(torchs_settings: None) -> None:
     assert yaml.safe_load(Path("runs/fast/config.yaml").read_text())["fast"] is True
 
 
-def test_only_the_parser_that_is_asked_for_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_parser_that_is_asked_for_is_built(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     built: list[Any] = []
     add = GANCLI.add_arguments_to_parser
     monkeypatch.setattr(GANCLI, "add_arguments_to_parser", lambda self, p: built.append(p) or add(self, p))
@@ -241,6 +243,15 @@ def test_only_the_parser_that_is_asked_for_is_built(monkeypatch: pytest.MonkeyPa
         with pytest.raises(SystemExit):
             cli(*args)
         assert len(built) == parsers
+    said = capsys.readouterr().out.rpartition("usage: ")[2]  # of the last one, in our words, which end
+    assert "Score a run or a checkpoint.\n" in said and "any technique on any" in said and "Lightning T" not in said
+
+
+def test_the_usage_of_other_commands_names_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("report", "score"):
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        assert capsys.readouterr().out.startswith(f"usage: lightning-gans {name} ")
 
 
 @pytest.mark.parametrize("value", ["nan", "-inf", ".nan"])
@@ -638,6 +649,7 @@ def test_a_wrong_key_in_a_file(capsys: pytest.CaptureFixture[str], where: str) -
         (["test"], "test needs --ckpt_path"),
         (["predict", "--samples=3"], "predict needs --ckpt_path"),
         (["validate"], "error: The command must be fit, test, predict, boost, "),
+        ([], "error: The command must be fit, test, predict, boost, "),
         (["reprot"], "sweep or workspace, got reprot: did you mean report?"),
         (["foo"], "sweep or workspace, got foo."),
         (
@@ -646,7 +658,6 @@ def test_a_wrong_key_in_a_file(capsys: pytest.CaptureFixture[str], where: str) -
         ),
         (["fit", "--config", "r3_gan"], "got r3_gan: did you mean cifar10/r3_gan, digits/r3_gan, grid/r3_gan?"),
         (["fit", "--config=nosuch"], "must be a file or a recipe, got nosuch (`recipes` lists them)."),
-        ([], "{fit,test,predict}"),
     ],
 )
 def test_one_sentence_and_no_traceback(capsys: pytest.CaptureFixture[str], args: list[str], words: str) -> None:

@@ -122,6 +122,8 @@ def test_runs_that_ended_early_are_told(tmp_path: Path) -> None:
         "stopped: so far 1,810 of 3,000 updates.",
         "nan: ended at update 2,005 by NonFiniteError: d",
     ]
+    pages = [Page(report(run, tmp_path / "r.html")).text for run in runs[1:3]]
+    assert "1,810 of 3,000 updates" in pages[0] and "ended at update 2,005 ·" in pages[1]
 
 
 def test_the_last_value_of_an_update_counts_and_updates_rise(tmp_path: Path) -> None:
@@ -230,6 +232,7 @@ def test_a_score_that_falls_far_has_a_logarithmic_axis() -> None:
 
     assert axis([2000.0, 3.0, math.nan]).type == "log" and axis([2000.0, 3.0], False).type is None
     assert {axis(values).type for values in ([20.0, 3.0], [2000.0, 0.0], [2000.0, -3.0], [math.nan], [])} == {None}
+    assert axis([200.0, 3.0]).dtick == "D2" and axis([9000.0, 3.0]).dtick == 1  # 1, 2, 5, 10 ...; all digits are many
     assert axis([0.001, 0.001]).range == (0, 0.002) and axis([0.0, 0.0]).range is None
 
 
@@ -254,6 +257,12 @@ def test_a_run_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "Report       r.html" in capsys.readouterr().out and page.addresses == []
     for told in ("the loss is odd", "technique: lightning_gans.techniques.wgan_gp.WGANGP", "generator updates: 4"):
         assert told in page.text, told
+    main(["report", "runs/a"])  # as `compare` takes them
+    assert Path("runs/a/report.html").is_file() and "time/images_seen" not in Page(Path("runs/a/report.html")).text
+    for args in ([], ["runs/a", "--ckpt_path=runs/a"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["report", *args])
+        assert "report needs one run: report runs/a, or --ckpt_path, got " in str(caught.value.code)
     with pytest.raises(SystemExit) as caught:
         main(["report", "--ckpt_path=a.yaml"])
     assert "must be a run or a checkpoint that lies in one, got a.yaml" in str(caught.value.code)
@@ -363,6 +372,21 @@ def test_scores_that_were_measured_otherwise_are_told(tmp_path: Path) -> None:
     (b / "scores-fid.jsonl").write_text(json.dumps({"protocol": {"num_fake": 10, "seed": 0}}) + "\n")
     (note,) = compare([a, b]).notes
     assert note == "Scores of fid were not measured alike (num_fake): compare them with care."
+
+
+def test_what_a_comparison_lacks_is_told(tmp_path: Path) -> None:
+    """A seed that left no metrics, by its name, and data that may be others; on the page as on the terminal."""
+    for seed in range(2):
+        written(tmp_path / "a" / f"seed-{seed}", [3.0], seed)
+    b = written(tmp_path / "b", [2.0])
+    (tmp_path / "a" / "seed-1" / "metrics.csv").unlink()
+    (b / "config.yaml").unlink()
+    told = compare([tmp_path / "a", b], tmp_path / "c.html")
+    for note in (
+        "a: without seed-1, which has no metrics.csv.",
+        "b: its data are not on record (config.yaml), and may be others.",
+    ):
+        assert note in told.notes and note in str(told) and note in Page(tmp_path / "c.html").text
 
 
 @pytest.mark.slow

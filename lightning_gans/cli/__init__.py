@@ -34,6 +34,7 @@ from lightning_gans.cli.pages import compare, report, workspace
 from lightning_gans.cli.parsing import given_values, prepared
 from lightning_gans.cli.recipes import MAIN, RECIPES, names, recipes, unasked
 from lightning_gans.compat.lightning import pl, utilities
+from lightning_gans.compat.shell import usage
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.functional.boosting import BOOSTS
@@ -72,10 +73,11 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> P
     if given == ["--version"]:
         print(f"lightning_gans {__version__}, torch {torch.__version__}, pytorch_lightning {pl.__version__}")
         return None
-    if given and not given[0].startswith("-") and given[0] not in known:
-        near = difflib.get_close_matches(given[0], known, n=1)
+    if not given or (not given[0].startswith("-") and given[0] not in known):
+        asked = given[0] if given else "none"
+        near = difflib.get_close_matches(asked, known, n=1)
         hint = f": did you mean {near[0]}?" if near else "."
-        raise SystemExit(f"error: The command must be {', '.join(known[:-1])} or {known[-1]}, got {given[0]}{hint}")
+        raise SystemExit(f"error: The command must be {', '.join(known[:-1])} or {known[-1]}, got {asked}{hint}")
     with exit_status(), quiet(not verbose):
         if given and given[0] in OTHERS:
             try:
@@ -93,6 +95,7 @@ def _train(args: list[str], default_config: Path | None, from_shell: bool) -> Pa
     if from_shell:
         sys.argv[1:] = args
     silence()
+    about = "GANs and other generative models: any technique on any data, each run in a folder of its own."
     epilog = f"Other commands, each with --help: {', '.join(OTHERS)}. --version prints ours and torch's."
     try:
         cli = GANCLI(
@@ -104,7 +107,7 @@ def _train(args: list[str], default_config: Path | None, from_shell: bool) -> Pa
             trainer_defaults={"callbacks": [gan_callbacks.GANProgressBar()]},
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={"epilog": epilog},
+            parser_kwargs={"description": about, "epilog": epilog},
             args=None if from_shell else args,
         )
     except Exception as error:
@@ -121,7 +124,9 @@ def boost(args: list[str]) -> None:
     The data of a round of AdaGAN are drawn by weights, for which a classifier, a new discriminator, is trained. Called
     again, it passes over finished rounds, and goes on with the one that was stopped.
     """
-    parser = argparse.ArgumentParser("boost", description=boost.__doc__, epilog="All other options are those of fit.")
+    parser = argparse.ArgumentParser(
+        usage("boost"), description=boost.__doc__, epilog="All other options are those of fit."
+    )
     parser.add_argument("--rounds", type=int, default=2, help="How many, the first one included.")
     parser.add_argument("--name", required=True, help="Folder in OUT; that of round k is NAME/round-k.")
     parser.add_argument("--first", help="Configuration of the first round, or a run or checkpoint in place of it.")

@@ -22,6 +22,7 @@ from lightning_gans.cli.configuration import built, fit_networks_to_data
 from lightning_gans.cli.mistakes import sentence_of, silence, told
 from lightning_gans.cli.parsing import Parser, prepared, spread
 from lightning_gans.compat.lightning import pl
+from lightning_gans.compat.shell import usage
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.datamodules.text import TextDataModule, read_text
 from lightning_gans.diagnostics.att_find import AttFind
@@ -66,7 +67,7 @@ def trusting(path: str | Path) -> Iterator[bool]:
 
 def score(args: list[str]) -> None:
     """``score``: images in a folder, .zip or .npz file, or a file of text, whoever made them, against a data set."""
-    parser = Parser("score", description=score.__doc__ or "")
+    parser = Parser(usage("score"), description=score.__doc__ or "")
     parser.add_argument("--samples", required=True, help="Folder, .zip or .npz of images, or a text file.")
     parser.add_subclass_arguments(GANDataModule, "data", required=True)
     parser.add_function_arguments(score_samples, skip={"samples", "data"})
@@ -106,7 +107,7 @@ def _score_text(given: Any) -> None:
 
 def sweep(args: list[str]) -> None:
     """``sweep``: a trained model of text at several temperatures of sampling, as sweep.csv in the folder of its run."""
-    parser = argparse.ArgumentParser("sweep", description=sweep.__doc__)
+    parser = argparse.ArgumentParser(usage("sweep"), description=sweep.__doc__)
     parser.add_argument("--ckpt_path", type=Path, required=True, help="Folder of a run, or a checkpoint in one.")
     parser.add_argument("--which", choices=("last", "best"), default="last", help="Which checkpoint of a folder.")
     parser.add_argument("--temperatures", type=float, nargs="+", default=TEMPERATURES)
@@ -147,7 +148,7 @@ def sweep(args: list[str]) -> None:
 
 def classify(args: list[str]) -> None:
     """``classify``: train a classifier of the styles of texts, by which `StyleTransfer` rewrites, into a file."""
-    parser = Parser("classify", description=classify.__doc__ or "")
+    parser = Parser(usage("classify"), description=classify.__doc__ or "")
     parser.add_subclass_arguments(GANDataModule, "data", required=True)
     parser.add_subclass_arguments(nn.Module, "classifier", required=True, help="One-hot texts to logits.")
     parser.add_function_arguments(fit_style_classifier, skip={"classifier", "tokens", "styles", "size", "folder"})
@@ -176,7 +177,7 @@ def classify(args: list[str]) -> None:
 
 def rewrite(args: list[str]) -> None:
     """``rewrite``: the lines of a text file in another style, by a run of `StyleTransfer`."""
-    parser = argparse.ArgumentParser("rewrite", description=rewrite.__doc__)
+    parser = argparse.ArgumentParser(usage("rewrite"), description=rewrite.__doc__)
     parser.add_argument("--ckpt_path", type=Path, required=True, help="Folder of a run, or a checkpoint.")
     parser.add_argument("--samples", required=True, help="A text file, a sentence a line.")
     parser.add_argument("--style", type=int, required=True, help="The style to write in, 0 or 1.")
@@ -196,7 +197,7 @@ def rewrite(args: list[str]) -> None:
 
 def export(args: list[str]) -> None:
     """``export``: the generator of a run or checkpoint as a .pt2 file (torch.export) or an .onnx file."""
-    parser = argparse.ArgumentParser("export", description=export.__doc__)
+    parser = argparse.ArgumentParser(usage("export"), description=export.__doc__)
     parser.add_argument("--ckpt_path", required=True, help="Folder of a run, or a checkpoint.")
     parser.add_argument("--out", required=True, help="File to write, .pt2 or .onnx.")
     parser.add_argument("--which", choices=("last", "best"), default="last", help="Which checkpoint of a folder.")
@@ -212,7 +213,7 @@ def export(args: list[str]) -> None:
 
 def directions(args: list[str]) -> None:
     """``directions``: find and draw directions in the latent space of a trained GAN, in a folder of its run."""
-    parser = argparse.ArgumentParser("directions", description=directions.__doc__)
+    parser = argparse.ArgumentParser(usage("directions"), description=directions.__doc__)
     parser.add_argument("--ckpt_path", type=Path, required=True, help="A checkpoint or the folder of a run.")
     parser.add_argument("--num_directions", type=int, default=None, help="By default the length of z.")
     parser.add_argument("--kind", default="orthonormal", help="orthonormal, unit or free.")
@@ -258,7 +259,7 @@ def guide(args: list[str]) -> None:
     Writes into ``guidance/`` of the run: the classifier (a call that was stopped goes on), for each scale a grid with a
     class per column, and ``scores.jsonl``.
     """
-    parser = Parser("guide", description=guide.__doc__ or "")
+    parser = Parser(usage("guide"), description=guide.__doc__ or "")
     parser.add_argument("--ckpt_path", required=True, help="Folder of a run of a diffusion, or a checkpoint.")
     parser.add_subclass_arguments(GANDataModule, "data", required=True)
     parser.add_function_arguments(guided_scores, skip={"path", "data", "folder", "trust_code"})
@@ -280,7 +281,7 @@ def guide(args: list[str]) -> None:
 
 def explain(args: list[str]) -> None:
     """``explain``: which coordinates of a trained generator drive a classifier, as charts and a table of its run."""
-    parser = Parser("explain", description=explain.__doc__ or "")
+    parser = Parser(usage("explain"), description=explain.__doc__ or "")
     parser.add_argument("--ckpt_path", type=Path, required=True, help="A checkpoint or the folder of a run.")
     parser.add_subclass_arguments(nn.Module, "classifier", required=True, help="Images to logits (N, K), or (N,).")
     parser.add_argument("--weights", type=Path | None, default=None, help="The classifier's state_dict, by torch.save.")

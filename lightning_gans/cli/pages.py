@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from lightning_gans.cli.mistakes import silence, told
+from lightning_gans.compat.shell import usage
 from lightning_gans.runs.record import read_record
 from lightning_gans.tools.compare import compare as compared
 from lightning_gans.tools.report import report as reported
@@ -16,18 +17,23 @@ from lightning_gans.tools.workspace import layout, save_workspace
 
 def report(args: list[str]) -> None:
     """``report``: a run as one HTML file: curves, samples over training, protocols, warnings, card, configuration."""
-    parser = argparse.ArgumentParser("report", description=report.__doc__)
-    parser.add_argument("--ckpt_path", type=Path, required=True, help="Folder of a run, or a checkpoint in one.")
+    parser = argparse.ArgumentParser(usage("report"), description=report.__doc__)
+    parser.add_argument("run", type=Path, nargs="?", help="Folder of a run, or a checkpoint in one.")
+    parser.add_argument("--ckpt_path", type=Path, help="The same, as other commands take it.")
     parser.add_argument("--out", type=Path, default=None, help="HTML file; by default report.html in the run.")
     own = parser.parse_args(args)
     silence()
     with told():
-        print(f"Report       {reported(own.ckpt_path, own.out)}")
+        if (own.run is None) == (own.ckpt_path is None):
+            raise ValueError(
+                f"report needs one run: report runs/a, or --ckpt_path, got {'both' if own.run else 'none'}."
+            )
+        print(f"Report       {reported(own.run or own.ckpt_path, own.out)}")
 
 
 def compare(args: list[str]) -> None:
     """``compare``: runs, or folders of runs that differ in their seeds, as tables and one HTML file of curves."""
-    parser = argparse.ArgumentParser("compare", description=compare.__doc__)
+    parser = argparse.ArgumentParser(usage("compare"), description=compare.__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="Folders of runs, or of runs of several seeds.")
     parser.add_argument("--out", type=Path, default=Path("comparison.html"), help="HTML file.")
     parser.add_argument("--reach", action="append", default=[], metavar="SCORE=VALUE",
@@ -41,7 +47,7 @@ def compare(args: list[str]) -> None:
 
 def workspace(args: list[str]) -> None:
     """``workspace``: a workspace and a report of W&B, of all that runs have logged: scores, samples, terms, time."""
-    parser = argparse.ArgumentParser("workspace", description=workspace.__doc__)
+    parser = argparse.ArgumentParser(usage("workspace"), description=workspace.__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="Folders of runs, which tell what there is to show.")
     parser.add_argument("--project", default=os.environ.get("WANDB_PROJECT") or "lightning_gans", help="Of W&B.")
     parser.add_argument("--entity", default=os.environ.get("WANDB_ENTITY"), help="User or team; by default yours.")

@@ -31,6 +31,11 @@ RUN = "<run>"  # the run's folder, as ``save_dir`` of a logger
 _LISTS = {"trainer.callbacks": "null", "trainer.plugins": "null", "trainer.logger": "null", "model.regularizers": "[]"}
 _CLASSES = re.compile(r"(model|data|trainer\.callbacks)\b")  # options whose values are names of classes
 
+_COMMANDS = {
+    "fit": "Train a model, or go on with a run (--ckpt_path).",
+    "test": "Score a run or a checkpoint.",
+    "predict": "Draw samples of a run or a checkpoint, into files.",
+}
 _OF_THE_TREE = (
     "Does not validate against any",
     "Subtypes: ",
@@ -41,6 +46,18 @@ _OF_THE_TREE = (
 
 class Parser(pl_cli.LightningArgumentParser):
     """Tells an error in a line, with the nearest valid names, and leaves out the 250 lines of usage before it."""
+
+    def add_subcommands(self, *args: Any, **kwargs: Any) -> Any:
+        """With a line of ours for each: Lightning's break off where its docstrings go on in another line."""
+        commands = super().add_subcommands(*args, **kwargs)
+        add = commands.add_subcommand
+
+        def added(name: str, parser: Any, **options: Any) -> Any:
+            parser.description = options["help"] = _COMMANDS.get(name, options.get("help"))
+            return add(name, parser, **options)
+
+        commands.add_subcommand = added
+        return commands
 
     def print_usage(self, file: Any = None) -> None:
         """Nothing: an error ends with a hint at ``--help``."""

@@ -14,6 +14,7 @@ import yaml
 
 import lightning_gans
 from lightning_gans.cli.plan import duration
+from lightning_gans.compat.shell import usage
 
 _PACKAGE = Path(lightning_gans.__file__).parent
 # In a wheel inside of the package; in a clone, and in an editable install of one, beside it.
@@ -65,7 +66,7 @@ def unasked(sentence: str, args: list[str]) -> str:
 
 def recipes(args: list[str]) -> None:
     """``recipes``: what is shipped: technique, data, updates, and time and memory on one CPU core."""
-    parser = argparse.ArgumentParser("recipes", description=recipes.__doc__)
+    parser = argparse.ArgumentParser(usage("recipes"), description=recipes.__doc__)
     parser.add_argument("words", nargs="*", help="Only those with all of these in their lines.")
     own = parser.parse_args(args)
     lines = [line for line in table() if all(word.lower() in " ".join(line).lower() for word in own.words)]

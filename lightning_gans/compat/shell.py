@@ -34,6 +34,15 @@ def typed(path: str, name: str) -> str:
     return from_here(path).as_posix()
 
 
+def usage(command: str) -> str:
+    """A command of ours with the name of its program, as its help tells them.
+
+    >>> usage("report")
+    'lightning-gans report'
+    """
+    return f"{'train.py' if Path(sys.argv[0]).name == 'train.py' else 'lightning-gans'} {command}"
+
+
 def from_here(path: str | Path) -> Path:
     """A path relative to the current folder if it lies below it."""
     with suppress(ValueError):

@@ -16,7 +16,7 @@ def sections(names: Iterable[str]) -> Sections:
     """Names as they are logged, by section and panel, in the order in which one looks at them.
 
     Each score, and each clock, has a panel of its own; of others those of one group (``d/...``, ``grad/d/...``) share
-    one.
+    one. How many samples were seen, which rises with the updates, is in none.
 
     >>> found = sections(["d/loss", "lr/g", "metrics/fid/lenet", "time/seconds", "d/real"])
     >>> found["Scores"], found["Loss terms and diagnostics"]
@@ -26,7 +26,7 @@ def sections(names: Iterable[str]) -> Sections:
     """
     order = (SCORES, TERMS, *(title for title in OF_GROUPS.values() if title != SCORES))
     found: Sections = {title: {} for title in order}
-    for name in names:
+    for name in (name for name in names if name != "time/images_seen"):
         group, _, rest = name.partition("/")
         title = GRADIENTS if rest == "grad_norm" else OF_GROUPS.get(group, TERMS)
         if title == GRADIENTS:

@@ -52,7 +52,8 @@ def report(path: str | Path, out: str | Path | None = None) -> Path:
         ("Model card", model_card(checkpoint, name)),
         ("Configuration", configuration(record)),
     ]
-    facts = [title_of(record), f"{record.done} updates", *_time(record), str(folder)]
+    done = f"{record.done} updates" if record.ended is None else f"ended at update {record.ended[0]:,}"
+    facts = [title_of(record), done, *_time(record), str(folder)]
     write_text(out, page.page(title_of(record), " · ".join(facts[1:]), sections))
     return out
 

@@ -81,7 +81,7 @@ def line_chart(
     if len(drawn) == 1 and (level := max(drawn)):  # plotly would show it within -1 and 1
         figure.update_yaxes(range=sorted((0, 2 * level)))
     elif logarithmic and drawn and max(drawn) > _FAR * min(drawn) > 0:
-        figure.update_yaxes(type="log", dtick=1 if max(drawn) > 1000 * min(drawn) else None)
+        figure.update_yaxes(type="log", dtick=1 if max(drawn) > 1000 * min(drawn) else "D2")
     return figure
 
 
