@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from lightning_gans import WGANGP
-from lightning_gans.callbacks import EMA, GenerativeMetrics
+from lightning_gans.callbacks import EMA, GANProgressBar, GenerativeMetrics
 from datasets import ClassLabel, Dataset, Features, Image
 import pytorch_lightning as pl
 import torch
@@ -116,9 +116,11 @@ ours = [Pictures(), LearningRateMonitor("step"), checkpoints]
 # 1. The LightningModule is a technique around the two networks. It finds "pixel_values" and "label" in the batches by
 #    their names (`columns={"real": ..., "labels": ...}` names others), and gives the labels to networks that take them.
 model = WGANGP(Generator(), Critic(), latent_dim=32, lr_g=5e-4, lr_d=5e-4, betas=(0.5, 0.9))
-# 2. Callbacks that a GAN wants, beside the project's own: averaged weights, and FID. InceptionV3 means nothing for
-#    digits of 8 pixels, so that a small classifier takes its place, and gives the score its name: fid/lenet.
-theirs = [EMA(decay=0.98), GenerativeMetrics(max(1, arguments.updates // 3), "lenet", ["fid"], num_fake=1500)]
+# 2. Callbacks that a GAN wants, beside the project's own: averaged weights, FID, and a bar over all updates in place of
+#    Lightning's over each epoch. InceptionV3 means nothing for digits of 8 pixels, so that a small classifier takes its
+#    place, and gives the score its name: fid/lenet.
+scores = GenerativeMetrics(max(1, arguments.updates // 3), "lenet", ["fid"], num_fake=1500)
+theirs = [EMA(decay=0.98), scores, GANProgressBar()]
 # 3. `max_steps` counts updates of the generator; a `Trainer` needs no other setting.
 trainer = pl.Trainer(
     max_steps=arguments.updates, max_epochs=-1, accelerator="cpu", callbacks=[*theirs, *ours], log_every_n_steps=20,
@@ -132,7 +134,7 @@ again = WGANGP.load_from_checkpoint(checkpoints.best_model_path, generator=Gener
 sevens = interpolate(again.sample(8, torch.full((8,), 7), seed=0), scale_factor=6)
 save_image(sevens, arguments.out / "sevens.png", value_range=(-1, 1), normalize=True)
 
-scores = [f"{entry['metrics/fid/lenet']:.1f} ({entry['step']})" for entry in theirs[1].history]
-print(f"\nFID, by update: {', '.join(scores)}")
+told = [f"{entry['metrics/fid/lenet']:.1f} ({entry['step']})" for entry in scores.history]
+print(f"\nFID, by update: {', '.join(told)}")
 print(f"Look at {arguments.out}/samples.png (one class a row), {arguments.out}/sevens.png, and the curves in\n"
       f"{trainer.logger.log_dir}/metrics.csv, whose step is the generator's update.")  # fmt: skip

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ parser.add_argument("--samples", type=int, default=1000, help="texts that are sc
 parser.add_argument("--out", type=Path, default=Path("runs/text-gan"))
 arguments = parser.parse_args()
 arguments.out.mkdir(parents=True, exist_ok=True)
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # three fits: what it says of each of them
 
 
 def fit(model: Any, updates: int) -> Any:

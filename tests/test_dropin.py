@@ -46,6 +46,16 @@ def test_the_technique_takes_less_than_20_lines() -> None:
     assert lsgan.end_lineno - lsgan.lineno + 1 < 20  # type: ignore[operator]
 
 
+def test_a_further_player_learns() -> None:
+    result = run("own_player.py")
+    model = result["model"]
+    z = torch.randn(500, 2)
+    with torch.no_grad():
+        assert float((model.encoder(model(z)) - z).square().mean()) < 0.3  # before training: 1
+    assert result["trainer"].global_step == model.progress.updates["e"] == 200
+    assert {"e/reconstruction", "e/loss", "g/loss"} <= result["trainer"].callback_metrics.keys()
+
+
 def test_own_networks_and_loader() -> None:
     result = run("own_networks.py")
     assert result["trainer"].global_step == 20 and result["samples"].shape == (64, 1, 8, 8)
@@ -171,6 +181,6 @@ def test_in_somebodys_own_command_line(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_readme_and_docs_quote_the_examples() -> None:
     root = Path(__file__).parents[1]
-    for page, count in (("README.md", 1), ("docs/own-project.md", 2)):
+    for page, count in (("README.md", 1), ("docs/own-project.md", 2), ("docs/add-a-technique.md", 1)):
         text = (root / page).read_text()
         assert len([path for path in EXAMPLES.glob("*.py") if path.read_text().strip() in text]) == count

@@ -26,6 +26,7 @@ LINES = {
         "from lightning_gans.diagnostics import LatentDirections",
         "from lightning_gans.stages import fit_control",
     ],
+    "docs/add-a-technique.md": ["from lightning_gans.engine.player import Player"],
     "docs/own-data.md": ["from lightning_gans.datamodules import GANDataModule"],
     "docs/scores.md": [
         "from lightning_gans.datamodules import Digits",
