@@ -99,7 +99,7 @@ def fit_networks_to_data(options: Any, given: Mapping[tuple[str, ...], Any] | No
     if hasattr(generator := model["init_args"].get("generator"), "class_path") and "latent_dim" in model["init_args"]:
         length = getattr(pkgutil.resolve_name(generator["class_path"]), "noise_length", None)
         model["init_args"]["latent_dim"] = length(source.shape) if length else model["init_args"]["latent_dim"]
-    nets = [(("model", name), net) for name, net in vars(model["init_args"]).items()]
+    nets: list[tuple[tuple[str, ...], Any]] = [(("model", name), net) for name, net in vars(model["init_args"]).items()]
     while nets:
         path, config = nets.pop()
         if not hasattr(config, "as_dict") or "init_args" not in config:

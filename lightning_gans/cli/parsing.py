@@ -49,7 +49,7 @@ class Parser(pl_cli.LightningArgumentParser):
 
     def add_subcommands(self, *args: Any, **kwargs: Any) -> Any:
         """With a line of ours for each: Lightning's break off where its docstrings go on in another line."""
-        commands = super().add_subcommands(*args, **kwargs)
+        commands: Any = super().add_subcommands(*args, **kwargs)
         add = commands.add_subcommand
 
         def added(name: str, parser: Any, **options: Any) -> Any:
