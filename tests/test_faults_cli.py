@@ -134,8 +134,10 @@ def fitted(*args: str) -> dict[str, Any]:
         "discriminator": {"class_path": f"{__name__}.Bottleneck", "init_args": {"num_classes": 0}},
     }
     given = given_values(["fit", *args])
-    for (_, net, name), value in given.items():
-        nets[net]["init_args"][name] = value
+    for (_, net, *inner, name), value in given.items():
+        if inner:
+            nets[net] = {"class_path": "lightning_gans.wrappers.Packed", "init_args": {inner[0]: nets[net]}}
+        (nets[net]["init_args"][inner[0]] if inner else nets[net])["init_args"][name] = value
     model, data = {"init_args": {"latent_dim": 3, **nets}}, {"class_path": f"{__name__}.Points", "init_args": {}}
     options = namespace({"model": model, "data": data})
     fit_networks_to_data(options, given)
@@ -153,6 +155,8 @@ def test_what_is_given_holds_and_the_rest_is_filled_in() -> None:
     assert found["discriminator"] == {"shape": [2], "latent_dim": 3, "num_classes": 0}
     assert fitted("--model.discriminator.latent_dim=64")["discriminator"]["latent_dim"] == 64
     assert fitted("--model.discriminator.init_args.shape=[2]")["discriminator"]["shape"] == [2]
+    packed = fitted("--model.discriminator.network.shape=[4]")["discriminator"]["network"]["init_args"]
+    assert packed == {"shape": [4], "latent_dim": 3, "num_classes": 0}, "a discriminator of packs of two points"
 
 
 @pytest.mark.parametrize(

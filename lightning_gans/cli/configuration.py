@@ -120,11 +120,12 @@ def fit_networks_to_data(options: Any, given: Mapping[tuple[str, ...], Any] | No
                 source.num_classes,
                 "that of the data" if labelled else f"null for {type(source).__name__}, which has no num_classes",
             )
+        bound = ("shape", "num_classes") if len(path) == 2 else ("num_classes",)  # a wrapper's may see packs of samples
         for name, (value, what) in fitting.items():
             has, typed = (_listed(v) for v in (own.get(name), told.get((*path, name))))
             if typed is None or typed != has:  # not given, or to a class that was replaced
                 own[name] = value
-            elif has != value and (name in ("shape", "num_classes") or path[1] == "generator"):
+            elif has != value and (name in bound or path[1] == "generator"):
                 of = f", {value}" * (value is not None)
                 raise ValueError(f"--{'.'.join((*path, name))} must be {what}{of}, got {has}.")
 

@@ -18,6 +18,7 @@ class LastValues(callbacks.Callback):
         if not every or not step % every or sum(pl_module.progress.updates.values()) == pl_module.run.began:
             return
         values = logbook.means(pl_module.values, pl_module.device)
+        pl_module.run.require_finite(values, trainer)
         values["time/images_seen"] = float(pl_module.images_seen)
         values["time/seconds"] = next(c.seconds for c in trainer.callbacks if isinstance(c, Rates))
         for logger in trainer.loggers:

@@ -58,9 +58,7 @@ class ConsistencyTerm(Regularizer):
         if kind == "relic":
             checks.only("margin", margin, 0.0, "with kind='relic'")
             checks.only("feature_weight", feature_weight, 0.1, "with kind='relic'")
-        for name, value in (("margin", margin), ("feature_weight", feature_weight)):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be a finite number >= 0, got {value}.")
+        checks.not_negative(margin=margin, feature_weight=feature_weight)
         if margin and not weight:
             raise ValueError(f"margin must be 0 with weight=0, got {margin}.")
         self.margin, self.feature_weight, self._checked = margin, feature_weight, False

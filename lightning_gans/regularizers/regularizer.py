@@ -66,8 +66,7 @@ class Regularizer(ABC):
     every: int = 1
 
     def __init__(self, weight: float, every: int | None = None) -> None:
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"weight must be a finite number >= 0, got {weight}.")
+        checks.not_negative(weight=weight)
         self.weight = weight
         if every is not None:
             checks.at_least_one(every=every)
