@@ -262,6 +262,37 @@ def test_a_training_step_without_ours_is_told() -> None:
         trainer(max_epochs=1).fit(own(Mine), plain(8, 4))
 
 
+class Hooked(pl.LightningDataModule):
+    """Data whose hooks say that they were called."""
+
+    def train_dataloader(self) -> Any:
+        return plain(8, 4)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch + 10
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch + 100
+
+
+class HookedGAN(GAN):
+    """The same, of a module."""
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch + 1000
+
+
+@pytest.mark.parametrize(
+    ("cls", "data", "added"),
+    [(GAN, Hooked, 110), (HookedGAN, Hooked, 110), (HookedGAN, None, 1000), (GAN, None, 0)],
+)
+def test_hooks_of_the_transfer_are_called_as_lightning_would(cls: Any, data: Any, added: int) -> None:
+    """The data module's before the module's."""
+    module, loader = own(cls), plain(8, 4) if data is None else data()
+    trainer(max_steps=1).fit(module, loader)
+    assert module.last_batch is not None and round(float(module.last_batch.real.mean()), -1) == added
+
+
 # ---------------------------------------------------------------------- constructors, checkpoints
 class Uncopyable(nn.Linear):
     def __deepcopy__(self, memo: Any) -> Any:

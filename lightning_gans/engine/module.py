@@ -227,8 +227,8 @@ class GenerativeModule(Sampling):
     def _as_batch(self, raw: Any) -> Batch:
         run = self.run
         raw = run.precision.convert_input(raw)
-        if not run.plain_transfer:
-            raw = run.strategy.batch_to_device(raw)
+        if run.transfer is not None:
+            raw = run.transfer(raw)
         parts: Sequence[Any] = columns(raw, self.columns)
         for part in parts:
             if torch.is_tensor(part) and part.device != run.noise.device:

@@ -48,11 +48,13 @@ class Run:
         noise_shape: of one sample.
         dtype: of noise.
         cuda_graphs: record steps as CUDA graphs.
-        transfers: the module and the data module, whose hooks may change how batches come to the device.
+        transfers: the module and the data module, whose hooks may change how batches come to the device; the last one
+            of a hook counts.
 
     Attributes:
         noise: source of every per-sample draw.
         stream: the data.
+        transfer: brings a batch to the device by the hooks of the user's; None where nobody has one.
         steps: each player's, from the first update on.
         stepping: the one whose optimizer steps now.
         looked: the first batch was checked.
@@ -85,12 +87,7 @@ class Run:
         self.graphs = StepGraphs(device, [self.noise]) if cuda_graphs else None
         if cuda_graphs and device.type != "cuda":
             pl.utilities.rank_zero_warn(f"cuda_graphs has no effect on {device.type}.")
-        self.plain_transfer = not any(
-            getattr(type(owner), hook) is not getattr(base, hook)
-            for base, owner in transfers.items()
-            if owner is not None
-            for hook in _TRANSFER
-        )
+        self.transfer = hooked_transfer(transfers, trainer.strategy)
         self.trainer: Any = trainer
         self.hooks = Hooks(trainer)
         self.strategy, self.precision = cast(Any, trainer.strategy), cast(Any, trainer.precision_plugin)
@@ -204,6 +201,18 @@ class Run:
         if self.watching:
             terms = {name: step.terms for name, step in self.steps.items()}
             logbook.require_finite(values, terms, trainer.global_step, trainer.log_every_n_steps or LOOK_EVERY)
+
+
+def hooked_transfer(owners: Mapping[type, Any], strategy: Any) -> Callable[[Any], Any] | None:
+    """What brings a batch to the device by hooks that somebody overrides, or None; a later owner's is taken."""
+    own: dict[str, Callable[..., Any]] = {}
+    for base, owner in owners.items():
+        for hook in _TRANSFER if owner is not None else ():
+            if getattr(method := getattr(owner, hook), "__func__", None) is not getattr(base, hook):
+                own[hook] = method
+    if (before := own.get("on_before_batch_transfer")) is None:  # the other two Lightning calls itself
+        return cast(Any, strategy.batch_to_device) if own else None
+    return lambda raw: strategy.batch_to_device(before(raw, 0))
 
 
 def lay_out(state: Mapping[Tensor, dict[str, Any]]) -> None:
