@@ -134,7 +134,10 @@ class GANModule(GenerativeModule):
         """Called after each discriminator update (weight clipping lives here)."""
 
     def before_generator_step(self, batches: Sequence[Batch]) -> None:
-        """Called before each generator update with ``g_batches`` fresh real batches (further players step here)."""
+        """Called before each generator update, in either ``order``, with ``g_batches`` fresh real batches.
+
+        Further players step here.
+        """
 
     def make_fake(self, batch: Batch) -> Tensor:
         """The fakes of a step, of the batch's noise and labels; in D's step without gradient."""
@@ -183,7 +186,7 @@ class GANModule(GenerativeModule):
 
     @property
     def last_batch(self) -> Batch | None:
-        """Batch of the last discriminator step, on the training device."""
+        """Batch of the last discriminator step, on the training device; in a generator's that is first, of the next."""
         return self.progress.batches.get("d")
 
     @property
@@ -204,22 +207,23 @@ class GANModule(GenerativeModule):
         """The discriminator's updates, unless they are done, and one of the generator's."""
         done = self.progress.done
         if self.order == "g_first" and not done["g"]:
-            self._generator_step(self.take(1)[0])
+            *batches, last = self.take(self.g_batches + 1)
+            self.progress.batches["d"] = last  # not the last cycle's, of which a resumed run knows nothing
+            self._generator_step(batches, last)
         while done["d"] < self.d_steps:
             batches = self.take(self.players["d"].accumulate)
             self.minimise("d", self._d_terms, batches, self._active("d") if self.regularizers else ())
             self.after_discriminator_step()
             self.used(batches)
         if self.order == "d_first":
-            batches = self.take(self.g_batches) if self.g_batches else []
-            self.before_generator_step(batches)
-            if batches:
-                self.used(batches)
-            self._generator_step(self.progress.batches["d"])
+            self._generator_step(self.take(self.g_batches) if self.g_batches else [], self.progress.batches["d"])
         if done["g"] == self.g_steps:
             self.progress.end_cycle()
 
-    def _generator_step(self, last: Batch) -> None:
+    def _generator_step(self, own: list[Batch], last: Batch) -> None:
+        self.before_generator_step(own)
+        if own:
+            self.used(own)
         batches = []
         for _ in range(self.players["g"].accumulate):  # a comprehension would be one more call
             batches.append(self.generator_batch(last))

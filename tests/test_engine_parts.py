@@ -97,6 +97,39 @@ def test_the_player_that_is_counted_steps_always() -> None:
         Two(every_a=2)
 
 
+# ---------------------------------------------------------------------- a third player
+E = Player("e", ("encoder",))
+
+
+class Encoded(GAN):
+    """With an encoder of fakes, and of real batches of its own."""
+
+    def __init__(self, *networks: Any, g_batches: int = 0, player: Player = E, **options: Any) -> None:
+        super().__init__(*networks, 3, **options)
+        torch.manual_seed(2)
+        self.encoder, self.g_batches = nn.Linear(2, 3), g_batches
+        self.play(player)
+
+    def encoder_terms(self, batch: Batch) -> Terms:
+        return {"distance": (self.encoder(batch.real) - batch.z).square().mean()}
+
+    def before_generator_step(self, batches: Any) -> None:
+        self.minimise("e", self.encoder_terms, batches or [self.last_batch])  # type: ignore[list-item]
+
+
+def encoded(**options: Any) -> Encoded:
+    nets = make("gan")
+    return Encoded(nets.generator, nets.discriminator, **options)
+
+
+@pytest.mark.parametrize("order", ["d_first", "g_first"])
+@pytest.mark.parametrize("g_batches", [0, 2])
+def test_a_third_player_steps_before_the_generator_in_either_order(order: Any, g_batches: int, tmp_path: Path) -> None:
+    whole, again = resumed(lambda: encoded(order=order, g_batches=g_batches, d_steps=2), tmp_path, 3, 5)
+    assert whole.progress.updates == {"d": 10, "g": 5, "e": 5} and whole.images_seen == 5 * (2 + g_batches) * 4
+    assert equal(state(whole), state(again))
+
+
 # ---------------------------------------------------------------------- make_fake
 class Doubled(nn.Module):
     def __init__(self, net: nn.Module) -> None:
