@@ -18,6 +18,7 @@ from lightning_gans import GAN, WGANGP, GANModule, UnrolledGAN, load
 from lightning_gans.callbacks import EMA
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import callbacks, pl
+from lightning_gans.engine.player import Player
 from lightning_gans.functional.double_backward.input_gradient import double_backward
 from lightning_gans.functional.lipschitz import adversarial_lipschitz_penalty
 from lightning_gans.functional.penalties import finite_difference_penalty, gradient_norm
@@ -260,6 +261,27 @@ def test_a_training_step_without_ours_is_told() -> None:
 
     with pytest.warns(UserWarning, match=r"Mine\.training_step must call super\(\)\.training_step\(dataloader_iter\)"):
         trainer(max_epochs=1).fit(own(Mine), plain(8, 4))
+
+
+class Late(GAN):
+    """Plays before it has the network."""
+
+    def __init__(self, *networks: Any) -> None:
+        super().__init__(*networks)
+        self.play(Player("e", ("encoder",)))
+
+
+@pytest.mark.parametrize(
+    ("make_it", "error", "words"),
+    [
+        (lambda: own(Late), ValueError, "got 'encoder', which this Late does not have: set self.encoder before the pl"),
+        (lambda: Player("f", "enc2"), TypeError, r"player 'f' must be a tuple of names, got 'enc2': give \('enc"),
+        (lambda: own(GAN).play(Player("g", ("generator",))), ValueError, r"got 'g' twice: change self.players\['g'\]"),
+    ],
+)
+def test_a_player_of_ones_own_that_cannot_play(make_it: Any, error: Any, words: str) -> None:
+    with pytest.raises(error, match=words):
+        make_it()
 
 
 class Hooked(pl.LightningDataModule):

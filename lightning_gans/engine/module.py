@@ -16,6 +16,7 @@ from lightning_gans.engine import logbook, resume, rng
 from lightning_gans.engine.batch import Batch, Terms, to_device
 from lightning_gans.engine.connection import Connection, check_connected, refuse_lightnings_own, step_optimizer
 from lightning_gans.engine.first_batch import check_data, check_not_lazy
+from lightning_gans.engine.own_code import check_player
 from lightning_gans.engine.player import Player
 from lightning_gans.engine.progress import Progress
 from lightning_gans.engine.run import LOOK_EVERY, Run
@@ -86,12 +87,13 @@ class GenerativeModule(Sampling):
         self._resumed: Mapping[str, Any] | None = None
 
     def play(self, *players: Player) -> None:
-        """Let these take part, behind those that do already; the constructor of a subclass calls it."""
+        """Let these take part, behind those that do already; the constructor of a subclass calls it.
+
+        Raises:
+            ValueError: for a second player of a name, or one whose networks are not there yet.
+        """
         for player in players:
-            if player.sam and self.cuda_graphs:
-                raise ValueError(f"sam_{player.name} must be None with cuda_graphs, got {player.sam!r}.")
-            if player.name == self.counted and player.every != 1:  # global_step would stand still
-                raise ValueError(f"{player.name}_every must be 1 for the player that is counted, got {player.every}.")
+            check_player(self, player)
             self.players[player.name] = player
         self.progress.begin(self.players)
         nets = [net for name in self.players for net in self.networks(name)]

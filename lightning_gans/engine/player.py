@@ -33,6 +33,7 @@ class Player:
         sam: distance rho at which its gradient is taken (``optim.sam``), >= 0; None: where its weights are.
 
     Raises:
+        TypeError: for ``networks`` that are one string.
         ValueError: for a setting out of range; it is named ``clip_grad_<name>``, ``sam_<name>`` and so on.
     """
 
@@ -47,6 +48,11 @@ class Player:
     sam: float | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.networks, str):
+            raise TypeError(
+                f"networks of the player {self.name!r} must be a tuple of names, got {self.networks!r}: give "
+                f"({self.networks!r},)."
+            )
         if not 0 <= self.lr < float("inf"):
             raise ValueError(f"lr_{self.name} must be a finite number > 0, got {self.lr!r}.")
         if self.lr == 0 and self.optimizer is None:
