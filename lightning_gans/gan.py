@@ -114,6 +114,8 @@ class GANModule(GenerativeModule):
         self.latent_dim, self.g_batch_factor, self.order = latent_dim, g_batch_factor, order
         self.d_steps, self.g_steps, self.betas = d_steps, g_steps, (betas[0], betas[1])
         self.g_batches = 0  # real batches that each generator update takes for before_generator_step
+        for r in regularizers:
+            checks.one_of(f"player of the regularizer {r.name!r}", r.player, ("d", "g"))
         self.regularizers = [r.fitting(discriminator if r.player == "d" else generator) for r in regularizers]
         check_terms(self.own_terms, self.regularizers, discriminator)
         warn_of_sigmoid(discriminator)

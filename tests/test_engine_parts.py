@@ -130,6 +130,17 @@ def test_a_third_player_steps_before_the_generator_in_either_order(order: Any, g
     assert equal(state(whole), state(again))
 
 
+@pytest.mark.parametrize("order", ["d_first", "g_first"])
+@pytest.mark.parametrize(("g_steps", "updates"), [(1, 3), (3, 3)])
+def test_a_third_player_steps_in_every_third_cycle_too(order: Any, g_steps: int, updates: int) -> None:
+    """Cycles 0, 3 and 6; of three updates of the generator, cycle 0 alone."""
+    if order == "g_first" and g_steps > 1:
+        return
+    module = encoded(order=order, g_steps=g_steps, player=Player("e", ("encoder",), every=3))
+    trainer(max_steps=7).fit(module, train_dataloaders=plain())
+    assert module.progress.updates == {"d": 7 if g_steps == 1 else 3, "g": 7, "e": updates}
+
+
 # ---------------------------------------------------------------------- make_fake
 class Doubled(nn.Module):
     def __init__(self, net: nn.Module) -> None:
@@ -246,6 +257,11 @@ def test_it_is_logged_as_it_is_minimised() -> None:
     trainer(max_steps=1).fit(module, train_dataloaders=plain())
     assert float(module.values["g/sum"]) == pytest.approx(3 * 0.5 * total, rel=1e-5)
     assert float(module.values["g/loss"]) == pytest.approx(float(module.values["g/sum"]))
+
+
+def test_a_regularizer_of_another_player_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^player of the regularizer 'sum' must be one of d, g, got 'e'\.$"):
+        still(Sum("e", 1))
 
 
 def test_its_turn_is_known_after_a_resume_too(tmp_path: Path) -> None:

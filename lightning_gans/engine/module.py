@@ -108,7 +108,7 @@ class GenerativeModule(Sampling):
     def cycle(self) -> None:
         """One update of each player that is due, on the same data."""
         batches = self.take(self.players[self.counted].accumulate)
-        for name in [name for name in self.players if self.due(name)]:  # asked before the counted player steps
+        for name in [name for name in self.players if self.due(name)]:  # asked before any of them steps
             self.minimise(name, partial(self.terms, name), batches)
         self.used(batches)
         self.progress.end_cycle()
@@ -135,8 +135,9 @@ class GenerativeModule(Sampling):
         return [cast(nn.Module, getattr(self, attribute)) for attribute in self.players[player].networks]
 
     def due(self, player: str) -> bool:
-        """Whether a player steps in this cycle."""
-        return self.global_step % self.players[player].every == 0
+        """Whether a player steps in this cycle; the same before and after the counted one's updates in it."""
+        cycles = (self.global_step - self.progress.done[self.counted]) // getattr(self, "g_steps", 1)
+        return cycles % self.players[player].every == 0
 
     def note(self, **values: Tensor) -> None:
         """Have diagnostics logged beside the terms; ``d_name`` becomes ``d/name``, ``g_name`` ``g/name``."""
@@ -171,14 +172,17 @@ class GenerativeModule(Sampling):
     def minimise(self, player: str, terms: TermsOf, batches: Sequence[Batch], key: tuple[Any, ...] = ()) -> None:
         """One optimizer step of a player on the mean over ``batches`` of the sum of ``terms``; see `Step.compute`.
 
-        All but the counted player's steps go past Lightning's counter.
+        A player that is not :meth:`due` in this cycle makes no step. All but the counted player's steps go past
+        Lightning's counter.
         """
-        step = self.run.stepping = self.run.steps[player]
-        step.compute(terms, batches, key)
-        step_optimizer(self.trainer, self, step, player == self.counted)
+        step = self.run.steps[player]
+        if step.player.every == 1 or self.due(player):
+            self.run.stepping = step
+            step.compute(terms, batches, key)
+            step_optimizer(self.trainer, self, step, player == self.counted)
+            self.progress.updates[player] += 1
+            torch.clear_autocast_cache()  # Lightning 2.4 keeps weights as they were cast first in a cycle
         self.progress.done[player] += 1
-        self.progress.updates[player] += 1
-        torch.clear_autocast_cache()  # Lightning 2.4 keeps weights as they were cast first in a cycle
 
     # ------------------------------------------------------------------ one update
     def training_step(self, dataloader_iter: Iterator[Any]) -> None:

@@ -29,7 +29,7 @@ class Player:
         scheduler: makes a learning rate scheduler of that; it steps once per update of the counted player.
         clip: largest norm of its gradient, > 0; longer ones are scaled down (after unscaling). None: no limit.
         accumulate: batches whose mean gradient makes one update, >= 1.
-        every: it steps in every n-th cycle, >= 1.
+        every: it steps in every n-th cycle, >= 1; `minimise` leaves it out in the others.
         sam: distance rho at which its gradient is taken (``optim.sam``), >= 0; None: where its weights are.
 
     Raises:

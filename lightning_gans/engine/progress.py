@@ -15,7 +15,7 @@ class Progress:
     """In an object of its own, since assigning to a module is slow.
 
     Attributes:
-        done: updates of each player in the cycle under way; all 0 between two cycles.
+        done: turns of each player in the cycle under way; all 0 between two cycles.
         updates: of each player since the run began.
         images_seen: real samples that all ranks have trained on, repetitions counted.
         labels: of the cycle's real batches.

@@ -45,7 +45,7 @@ class RobustWGAN(SampleWeighted, WGANGP):
     D's step, and the discrete form averages scores of all samples by one D, not of each batch as it comes (there with
     momentum 0.99).
 
-    Overrides :meth:`after_discriminator_step`.
+    Overrides :meth:`due` and :meth:`after_discriminator_step`.
 
     When: Training data with far outliers of a share that is roughly known; on clean data it costs evenness of modes.
 
@@ -135,10 +135,14 @@ class RobustWGAN(SampleWeighted, WGANGP):
             score(self.weight_network, batch.real, batch.labels, "weight_network"), batch.weights
         )
 
+    def due(self, player: str) -> bool:
+        """The weights, of either form, begin at ``w_start``."""
+        step = self.global_step
+        return step >= self.w_start and step % self.w_every == 0 if player == "w" else super().due(player)
+
     def after_discriminator_step(self) -> None:
         """Update the weights after the last discriminator update of a cycle, if that is due."""
-        due = self.global_step >= self.w_start and self.global_step % self.w_every == 0
-        if self.rho == 0 or not due or self.progress.done["d"] < self.d_steps:
+        if self.rho == 0 or not self.due("w") or self.progress.done["d"] < self.d_steps:
             return
         if self.weighs_samples:
             scores, base = self.score_samples(self.discriminator, self.momentum)
