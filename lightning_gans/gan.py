@@ -17,6 +17,7 @@ from lightning_gans.engine.first_batch import scored_alone, tried, warn_of_range
 from lightning_gans.engine.first_batch import warn_of_sigmoid as warn_of_sigmoid
 from lightning_gans.engine.frozen import frozen
 from lightning_gans.engine.module import GenerativeModule
+from lightning_gans.engine.own_code import speaks_for
 from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory, check_betas
 from lightning_gans.functional import draw
 from lightning_gans.functional.columns import Names
@@ -241,6 +242,7 @@ class GANModule(GenerativeModule):
         """What a player minimises on a batch, regularizers included."""
         return self._d_terms(batch) if player == "d" else self._g_terms(batch)
 
+    @speaks_for("discriminator_terms")
     def _d_terms(self, batch: Batch) -> Terms:
         with torch.no_grad():
             self.progress.made["fake"] = fake = self.make_fake(batch)
@@ -249,6 +251,7 @@ class GANModule(GenerativeModule):
         self._pair.clear()
         return self._regularized(terms, "d", self.discriminator, batch, fake) if self.regularizers else terms
 
+    @speaks_for("generator_terms")
     def _g_terms(self, batch: Batch) -> Terms:
         fake = self.make_fake(batch)
         terms = self.generator_terms(batch, fake)
@@ -260,6 +263,8 @@ class GANModule(GenerativeModule):
         return tuple([r.name for r in self.regularizers if r.player == player and done % r.every == 0])
 
     def _regularized(self, terms: Terms, player: str, network: nn.Module, batch: Batch, fake: Tensor) -> Terms:
+        if not isinstance(terms, Mapping):  # the step says so
+            return terms
         active, result = self._active(player), dict(terms)
         for r in [r for r in self.regularizers if r.player == player and r.name in active]:
             if r.name in terms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lightning_gans.functional.penalties import finite_difference_penalty, gradi
 from lightning_gans.functional.robust import softplus_weights
 from lightning_gans.metrics.generative import GenerativeScores
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+from lightning_gans.regularizers import Regularizer
 from lightning_gans.runs.card import card
 from lightning_gans.samplers.calibration import logistic_fit
 from lightning_gans.wrappers import spectral_norm
@@ -282,6 +284,63 @@ class Late(GAN):
 def test_a_player_of_ones_own_that_cannot_play(make_it: Any, error: Any, words: str) -> None:
     with pytest.raises(error, match=words):
         make_it()
+
+
+class Odd(GAN):
+    """Terms of any kind."""
+
+    made: Any = None
+
+    def generator_terms(self, batch: Any, fake: Any) -> Any:
+        return self.made(super().generator_terms(batch, fake), fake)
+
+
+@pytest.mark.parametrize(
+    ("made", "error", "words"),
+    [
+        (lambda terms, fake: None, TypeError, "got NoneType."),
+        (lambda terms, fake: terms["adversarial"], TypeError, "got Tensor."),
+        (lambda terms, fake: (terms["adversarial"], terms), TypeError, "got tuple."),
+        (lambda terms, fake: {}, TypeError, "got an empty one."),
+        (lambda terms, fake: {**terms, "x": 0.5}, TypeError, "got float for 'x'."),
+        (lambda terms, fake: {**terms, "x": fake.mean(1)}, ValueError, "got a tensor of shape (4,) for 'x'."),
+        (lambda terms, fake: {"x": fake.mean().detach()}, ValueError, "got none with a gradient."),
+        (lambda terms, fake: {"loss": fake.mean()}, ValueError, "got 'loss', under which the engine logs another"),
+        (lambda terms, fake: {"grad_norm": fake.mean()}, ValueError, "got 'grad_norm', under which"),
+    ],
+)
+def test_terms_that_are_none_are_told(made: Any, error: Any, words: str) -> None:
+    module = own(Odd, clip_grad_g=1.0)
+    module.made = made
+    with pytest.raises(error, match=r"^Odd\.generator_terms must return a dict of .*" + re.escape(words)):
+        trainer(max_steps=1).fit(module, plain())
+
+
+class Brighter(Regularizer):
+    """A term of the generator's."""
+
+    name, player = "brightness", "g"
+
+    def __call__(self, network: Any, batch: Any, fake: Any) -> Any:
+        return fake.mean()
+
+
+def test_terms_that_are_none_are_told_beside_a_regularizer() -> None:
+    module = own(Odd, regularizers=[Brighter(0.1)])
+    module.made = lambda terms, fake: terms["adversarial"]
+    with pytest.raises(TypeError, match=r"^Odd\.generator_terms must return .*, got Tensor\.$"):
+        trainer(max_steps=1).fit(module, plain())
+
+
+def test_what_is_noted_has_names_of_its_own() -> None:
+    """In each fit; what an earlier one has left is no note."""
+    module, note = own(Odd), []
+    module.made = lambda terms, fake: (note and module.note(g_adversarial=fake.mean()), terms)[1]
+    for _ in range(2):
+        trainer(max_steps=1).fit(module, plain())
+    note.append(True)
+    with pytest.raises(ValueError, match=r"got g_adversarial, and 'adversarial' of Odd\.generator_terms\.$"):
+        trainer(max_steps=1).fit(module, plain())
 
 
 class Hooked(pl.LightningDataModule):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_gans.engine.player import Player
 
@@ -26,3 +28,62 @@ def check_player(module: Any, player: Player) -> None:
         raise ValueError(f"sam_{name} must be None with cuda_graphs, got {player.sam!r}.")
     if name == module.counted and player.every != 1:  # global_step would stand still
         raise ValueError(f"{name}_every must be 1 for the player that is counted, got {player.every}.")
+
+
+# ---------------------------------------------------------------------- terms
+def speaks_for(method: str) -> Callable[[Callable[..., Any]], Any]:
+    """Mark what hands on the terms of a method that people override, which messages are to name."""
+
+    def mark(function: Any) -> Any:
+        function.speaks_for = method
+        return function
+
+    return mark
+
+
+def check_terms(player: Player, terms: Any, found: Any, batches: int, trained: bool, noted: Collection[str]) -> None:
+    """What a player minimises for the first time can be minimised and logged.
+
+    Args:
+        player: who minimises.
+        terms: what gave them.
+        found: the terms, by name.
+        batches: on how many batches at once.
+        trained: some parameter of the player's is.
+        noted: names under which something else is logged already.
+
+    Raises:
+        TypeError: for anything but tensors by name.
+        ValueError: for tensors or names that cannot be minimised or logged.
+    """
+    name, must = player.name, f"{_called(terms)} must return a dict of scalar tensors by name"
+    if not isinstance(found, Mapping) or not found:
+        raise TypeError(f"{must}, got {'an empty one' if isinstance(found, Mapping) else type(found).__name__}.")
+    for term, value in found.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{must}, got {type(value).__name__} for {term!r}.")
+        if value.numel() != 1:
+            raise ValueError(f"{must}, got a tensor of shape {tuple(value.shape)} for {term!r}.")
+    if trained and not any(value.requires_grad for value in found.values()):
+        raise ValueError(f"{must} that depend on the parameters of {name!r}, got none with a gradient.")
+    for term in found:
+        if term == "loss" or (term == "grad_norm" and player.clip is not None):
+            raise ValueError(f"{must}, got {term!r}, under which the engine logs another value: take another name.")
+        if f"{name}/{term}" in noted:
+            raise ValueError(
+                f"note must be given names that no term has, got {name}_{term}, and {term!r} of {_called(terms)}."
+            )
+    if player.accumulate not in (1, batches):
+        raise ValueError(
+            f"minimise must be given accumulate_{name} = {player.accumulate} batches for {name!r}, got {batches}: have "
+            "g_batches, or take, fetch them."
+        )
+
+
+def _called(terms: Any) -> str:
+    """``FMZ.encoder_terms``, ``MLE.terms('mle')``."""
+    options = f"({', '.join(map(repr, terms.args))})" if isinstance(terms, partial) else ""
+    function = terms.func if isinstance(terms, partial) else terms
+    name = getattr(function, "speaks_for", getattr(function, "__name__", type(function).__name__))
+    owner = getattr(function, "__self__", None)
+    return f"{name}{options}" if owner is None else f"{type(owner).__name__}.{name}{options}"

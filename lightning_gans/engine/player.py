@@ -28,7 +28,7 @@ class Player:
         optimizer: makes its optimizer of its parameters; None for the model's default.
         scheduler: makes a learning rate scheduler of that; it steps once per update of the counted player.
         clip: largest norm of its gradient, > 0; longer ones are scaled down (after unscaling). None: no limit.
-        accumulate: batches whose mean gradient makes one update, >= 1.
+        accumulate: batches whose mean gradient makes one update, >= 1; above 1 `minimise` must be given so many.
         every: it steps in every n-th cycle, >= 1; `minimise` leaves it out in the others.
         sam: distance rho at which its gradient is taken (``optim.sam``), >= 0; None: where its weights are.
 

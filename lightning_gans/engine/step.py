@@ -16,6 +16,7 @@ from lightning_gans.engine import distributed, rng
 from lightning_gans.engine.batch import TENSORS, Batch, Terms
 from lightning_gans.engine.frozen import Buffers, buffers_of, places_of, put_back, swap_in_copies
 from lightning_gans.engine.graphs import StepGraphs
+from lightning_gans.engine.own_code import check_terms
 from lightning_gans.engine.player import Player, may_call_again, needs_closure
 from lightning_gans.engine.progress import Progress
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
@@ -74,6 +75,7 @@ class Step:
         self._recorded: RecordedStep | None = None
         self.stepped = False  # the optimizer, with the gradients
         self.terms: dict[str, None] = {}  # names of what is minimised
+        self._before = dict(progress.values)  # this fit
         self.calls = 0  # of the closure, since the last gradients
         self.loss = torch.empty(())
         self._repeated: tuple[TermsOf, Sequence[Batch], Any, Buffers] | None = None
@@ -144,6 +146,8 @@ class Step:
         try:
             for batch in batches:
                 values = terms(batch)
+                if not self.terms:
+                    self._check(terms, values, len(batches), own)
                 self.loss = loss = reduce(torch.add, values.values())
                 for term, value in values.items():
                     self.progress.values[f"{self.player.name}/{term}"] = value.detach()
@@ -162,6 +166,11 @@ class Step:
             if originals is not None:
                 put_back(originals)
         return cast(Gradients, total)
+
+    def _check(self, terms: TermsOf, found: Terms, batches: int, own: Sequence[nn.Parameter]) -> None:
+        """Of the first terms: they are such, and nothing of their names was noted in this fit."""
+        noted = [name for name, value in self.progress.values.items() if value is not self._before.get(name)]
+        check_terms(self.player, terms, found, batches, bool(own), noted)
 
     def _assign(self, gradients: Gradients) -> None:
         if self._many:
