@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -100,9 +101,12 @@ def test_a_step_leaves_the_other_network_alone(name: str, order: str) -> None:
 
 @all_models
 def test_every_parameter_gets_a_gradient(name: str) -> None:
+    """And nothing that the module holds is told to belong to nobody, nor a player to be idle."""
     module = make_images(name)
     t = trainer(max_steps=2)  # of some models one part is trained after the other
-    t.fit(module, train_dataloaders=data_for(name, (1, 8, 8)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="No player has|The player .* has made no update")
+        t.fit(module, train_dataloaders=data_for(name, (1, 8, 8)))
     assert [k for k, p in module.named_parameters() if p.grad is None and p.requires_grad] == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -143,6 +144,70 @@ def test_a_third_player_is_given_as_many_batches_as_it_accumulates() -> None:
     trainer(max_steps=2).fit(encoded(g_batches=2, player=player), train_dataloaders=plain())
     with pytest.raises(ValueError, match=r"^minimise must be given accumulate_e = 2 batches for 'e', got 1: have"):
         trainer(max_steps=2).fit(encoded(player=player), train_dataloaders=plain())
+
+
+class Resting(Encoded):
+    """Forgets its encoder."""
+
+    def before_generator_step(self, batches: Any) -> None: ...
+
+
+class Later(Resting):
+    """Has it begin later, and says so."""
+
+    def due(self, player: str) -> bool:
+        return player != "e" and super().due(player)
+
+
+def test_a_player_that_never_steps_is_told_once() -> None:
+    for cls in (Resting, Later, Encoded):
+        nets = make("gan")
+        module = cls(nets.generator, nets.discriminator, g_steps=2)
+        with warnings.catch_warnings(record=True) as record:
+            warnings.simplefilter("always")
+            trainer(max_steps=6).fit(module, train_dataloaders=plain())
+        told = [str(w.message) for w in record if "has made no update in the first cycle" in str(w.message)]
+        assert len(told) == (cls is Resting) and all(text.startswith("The player 'e' has made no upd") for text in told)
+
+
+class Unplayed(GAN):
+    """A generator's term by a network that no player has, and others that are not meant to learn."""
+
+    def __init__(self, *networks: Any, rest: bool) -> None:
+        super().__init__(*networks, 3)
+        self.encoder, self.scale = nn.Linear(2, 3).requires_grad_(not rest), nn.Parameter(torch.ones(()), not rest)
+        self.frozen, self.looks = nn.Linear(2, 3).requires_grad_(False), nn.Linear(2, 3).eval()
+        self.score_of, self.own = Measure(), nn.Linear(2, 3)
+
+    def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
+        return {
+            **super().generator_terms(batch, fake),
+            "code": (self.scale * self.encoder(fake) - batch.z).square().mean(),
+        }
+
+    def configure_optimizers(self) -> Any:
+        optimizers, schedulers = super().configure_optimizers()
+        return [*optimizers, torch.optim.SGD(self.own.parameters(), 0.1)], schedulers
+
+
+class Measure(nn.Module):
+    """As torchmetrics' are, with a network that tells features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(2, 2)
+
+    def compute(self) -> None: ...
+
+
+@pytest.mark.parametrize("rest", [True, False])
+def test_networks_that_nobody_trains_are_told_by_name(rest: bool) -> None:
+    nets = make("gan")
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        trainer(max_steps=2).fit(Unplayed(nets.generator, nets.discriminator, rest=rest), train_dataloaders=plain())
+    told = [str(w.message) for w in record if "No player has the parameters of" in str(w.message)]
+    assert len(told) == (not rest) and all("of encoder, scale, which Unplayed holds" in text for text in told)
 
 
 # ---------------------------------------------------------------------- make_fake

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.engine import logbook, resume
 from lightning_gans.engine.loggers import let_fail
 from lightning_gans.engine.monitors import keep_monitors
+from lightning_gans.engine.own_code import tell_idle, tell_untrained
 from lightning_gans.engine.settings import Fresh, before_settings, differences
 from lightning_gans.engine.shortcuts import clip, restore_profiles, skip_profiles
 from lightning_gans.engine.step import Step
@@ -96,6 +97,7 @@ class Connection(callbacks.Callback):
     """Connects a `GenerativeModule` to its Trainer, which adds it: nothing hangs on hooks that people override."""
 
     others_log = False  # somebody calls self.log
+    awaited: Sequence[str] = ()  # players whose turn it is in the first cycle
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Lightning is about to ask for the optimizers."""
@@ -132,6 +134,9 @@ class Connection(callbacks.Callback):
         if self.resumed is not None:
             self._compare(trainer, pl_module, self.resumed)
         self.resumed = None
+        tell_untrained(trainer, pl_module)
+        updates = pl_module.progress.updates
+        self.awaited = [name for name in pl_module.players if not updates[name] and pl_module.due(name)]
 
     def _compare(self, trainer: Any, pl_module: Any, resumed: dict[str, Any]) -> None:
         """Bring in, and tell, what is not as in the checkpoint that the run goes on from."""
@@ -166,6 +171,10 @@ class Connection(callbacks.Callback):
             # What people log stands at the number of updates, as ours does, and not one before: Lightning takes the
             # step from a value of that name. It stays what checkpoints are named by, so it is told in each step.
             pl_module.log("step", float(step), batch_size=1)
+        progress = pl_module.progress
+        if self.awaited and progress.updates[pl_module.counted] and not any(progress.done.values()):
+            tell_idle(self.awaited, progress.updates)
+            self.awaited = ()
         if pl_module.run.stream.untouched:
             pl_module.run.stream.untouched = False
             pl.utilities.rank_zero_warn(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.player import Player
 
 
@@ -28,6 +29,36 @@ def check_player(module: Any, player: Player) -> None:
         raise ValueError(f"sam_{name} must be None with cuda_graphs, got {player.sam!r}.")
     if name == module.counted and player.every != 1:  # global_step would stand still
         raise ValueError(f"{name}_every must be 1 for the player that is counted, got {player.every}.")
+
+
+def tell_untrained(trainer: Any, module: Any) -> None:
+    """Warn of networks in training mode whose parameters nobody moves."""
+    moved = {id(p) for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]}
+    moved |= {id(p) for name in module.players for net in module.networks(name) for p in net.parameters()}
+    waiting = [name for name, net in module.named_children() if _waits(net, moved)]
+    waiting += [name for name, p in module.named_parameters(recurse=False) if p.requires_grad and id(p) not in moved]
+    if waiting:
+        pl.utilities.rank_zero_warn(
+            f"No player has the parameters of {', '.join(waiting)}, which {type(module).__name__} holds, so that they "
+            "are not trained: give self.play a Player of theirs, or say that they rest by requires_grad_(False)."
+        )
+
+
+def _waits(net: nn.Module, moved: Collection[int]) -> bool:
+    """Whether a network, or a part of it, has parameters that nobody moves; not if it measures."""
+    if not net.training or hasattr(net, "compute"):
+        return False
+    own = any(p.requires_grad and id(p) not in moved for p in net.parameters(recurse=False))
+    return own or any(_waits(child, moved) for child in net.children())
+
+
+def tell_idle(awaited: Sequence[str], updates: Mapping[str, int]) -> None:
+    """Warn of players whose turn it was in the first cycle, and who have made no update."""
+    if idle := [name for name in awaited if not updates[name]]:
+        pl.utilities.rank_zero_warn(
+            f"The player {', '.join(map(repr, idle))} has made no update in the first cycle: step it by "
+            f"self.minimise({idle[0]!r}, terms, batches), as in before_generator_step, or have due tell when it begins."
+        )
 
 
 # ---------------------------------------------------------------------- terms
