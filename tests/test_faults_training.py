@@ -247,6 +247,25 @@ def test_callbacks_without_ours_are_told() -> None:
         trainer(max_steps=1).fit(own(Mine), plain())
 
 
+class Around(pl.LightningModule):
+    """A project's module that has a GAN as a part."""
+
+    def __init__(self, gan: GAN) -> None:
+        super().__init__()
+        self.gan, self.automatic_optimization = gan, False
+
+    def training_step(self, dataloader_iter: Any) -> None:
+        self.gan.training_step(dataloader_iter)
+
+    def configure_optimizers(self) -> Any:
+        return self.gan.configure_optimizers()
+
+
+def test_a_module_around_a_gan_is_told_what_works() -> None:
+    with pytest.raises(ValueError, match=r"^GAN must be the module that .* got a Around around it: derive Around from"):
+        trainer(max_steps=1).fit(Around(own(GAN)), plain())
+
+
 def test_a_training_step_that_asks_for_batches_is_told() -> None:
     class Mine(GAN):
         def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]

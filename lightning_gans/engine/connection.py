@@ -21,13 +21,22 @@ from lightning_gans.engine.stream import NO_BATCH
 
 
 def check_connected(trainer: Any, module: Any) -> None:
-    """ValueError unless the module gives its trainer what connects them; a tuner's trials leave all callbacks out."""
+    """ValueError unless the module is its trainer's, and gives it what connects them.
+
+    A tuner's trials leave all callbacks out.
+    """
+    name = type(module).__name__
+    if (outer := trainer.lightning_module) is not module:
+        raise ValueError(
+            f"{name} must be the module that Trainer.fit is given, or checkpoints lack what it goes on from, got a "
+            f"{type(outer).__name__} around it: derive {type(outer).__name__} from {name}, or train {name} by itself."
+        )
     found = [*trainer.callbacks] or module.configure_callbacks()
     if not any(
         isinstance(callback, Connection) for callback in (found if isinstance(found, (list, tuple)) else [found])
     ):
         raise ValueError(
-            f"{type(module).__name__}.configure_callbacks must return what super().configure_callbacks() returns, "
+            f"{name}.configure_callbacks must return what super().configure_callbacks() returns, "
             "and its own, got a list without it."
         )
 
