@@ -9,7 +9,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from common import trainer
+from common import make, trainer
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
@@ -134,6 +134,20 @@ def test_options_that_each_player_has(option: str, value: Any, names: str) -> No
     with pytest.raises(ValueError, match=rf"{option} of the Trainer must be .* got {value}: give {names} to the model"):
         fit.fit(module, loader())
     fit.predict(module, [2])  # these are options of training
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "words"),
+    [
+        ("prc_gan_clip", "accumulate_grad_batches", 2, "give accumulate_d or accumulate_g to the model"),
+        ("prc_gan_clip", "gradient_clip_val", 1.0, "give clip_grad_d or clip_grad_g or clip_grad_c to the model"),
+        ("vae", "accumulate_grad_batches", 2, "give accumulate_vae to the model"),
+        ("ddpm", "gradient_clip_val", 1.0, "give clip_grad to the model"),
+    ],
+)
+def test_only_arguments_that_the_class_takes_are_named(name: str, option: str, value: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=rf"got {value}: {words}\.$"):
+        trainer(max_steps=1, **{option: value}).fit(make(name), loader())
 
 
 # ---------------------------------------------------------------------- spectral norms of other code

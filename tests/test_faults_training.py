@@ -262,7 +262,7 @@ class Around(pl.LightningModule):
 
 
 def test_a_module_around_a_gan_is_told_what_works() -> None:
-    with pytest.raises(ValueError, match=r"^GAN must be the module that .* got a Around around it: derive Around from"):
+    with pytest.raises(ValueError, match=r"^GAN must be the module .* got it within Around: derive Around from"):
         trainer(max_steps=1).fit(Around(own(GAN)), plain())
 
 

@@ -13,7 +13,7 @@ from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.engine import logbook, resume
 from lightning_gans.engine.loggers import let_fail
 from lightning_gans.engine.monitors import keep_monitors
-from lightning_gans.engine.own_code import tell_idle, tell_untrained
+from lightning_gans.engine.own_code import arguments_of, tell_idle, tell_untrained
 from lightning_gans.engine.settings import Fresh, before_settings, differences
 from lightning_gans.engine.shortcuts import clip, restore_profiles, skip_profiles
 from lightning_gans.engine.step import Step
@@ -28,8 +28,8 @@ def check_connected(trainer: Any, module: Any) -> None:
     name = type(module).__name__
     if (outer := trainer.lightning_module) is not module:
         raise ValueError(
-            f"{name} must be the module that Trainer.fit is given, or checkpoints lack what it goes on from, got a "
-            f"{type(outer).__name__} around it: derive {type(outer).__name__} from {name}, or train {name} by itself."
+            f"{name} must be the module that Trainer.fit is given, or checkpoints lack what it goes on from, got it "
+            f"within {type(outer).__name__}: derive {type(outer).__name__} from {name}, or train {name} by itself."
         )
     found = [*trainer.callbacks] or module.configure_callbacks()
     if not any(
@@ -49,10 +49,12 @@ def refuse_lightnings_own(module: Any) -> None:
         return
     if str(getattr(trainer.state.fn, "value", "")) != "fit":
         return
+    known = arguments_of(type(module))
     for option, off, ours in (("gradient_clip_val", None, "clip_grad"), ("accumulate_grad_batches", 1, "accumulate")):
         if (given := getattr(trainer, option)) not in (off, None, 0):
-            names = " or ".join(f"{ours}_{player}" for player in module.players)
-            raise ValueError(f"{option} of the Trainer must be {off}, got {given!r}: give {names} to the model.")
+            names = [name for name in (ours, *(f"{ours}_{player}" for player in module.players)) if name in known]
+            instead = f"give {' or '.join(names)} to the model" if names else f"its players have {ours} of their own"
+            raise ValueError(f"{option} of the Trainer must be {off}, got {given!r}: {instead}.")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -29,6 +30,18 @@ def check_player(module: Any, player: Player) -> None:
         raise ValueError(f"sam_{name} must be None with cuda_graphs, got {player.sam!r}.")
     if name == module.counted and player.every != 1:  # global_step would stand still
         raise ValueError(f"{name}_every must be 1 for the player that is counted, got {player.every}.")
+
+
+def arguments_of(cls: type) -> set[str]:
+    """Names of the arguments of a class's constructor, with those that it hands on."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            names |= {p.name for p in parameters}
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
+    return names
 
 
 def tell_untrained(trainer: Any, module: Any) -> None:
