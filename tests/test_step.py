@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -303,6 +304,34 @@ def test_nothing_hangs_on_hooks(tmp_path: Any) -> None:
     first.save_checkpoint(tmp_path / "a.ckpt")
     trainer(max_steps=6).fit(rest, plain(28, 4), ckpt_path=tmp_path / "a.ckpt")
     assert equal(state(whole), state(rest)) and rest.ema is not None
+
+
+class Unheard(GAN):
+    """Overrides what only Lightning's own optimization calls."""
+
+    def configure_gradient_clipping(self, *arguments: Any, **options: Any) -> None:
+        raise AssertionError
+
+    optimizer_step = optimizer_zero_grad = on_before_zero_grad = lr_scheduler_step = configure_gradient_clipping
+    on_before_backward = on_after_backward = backward = manual_backward = configure_gradient_clipping
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None: ...
+
+
+def test_hooks_that_nobody_calls_are_told() -> None:
+    """And it is true that nobody does, of whatever step there is."""
+    unheard = callbacks.LambdaCallback(on_after_backward=lambda *_: 1 / 0, on_train_start=lambda *_: None)
+    nets, told = make("gan"), []
+    options = {"optimizer_g": sgd(Once, 0.1), "scheduler_d": lambda o: torch.optim.lr_scheduler.StepLR(o, 1)}
+    for cls, mine in ((Unheard, [unheard]), (GAN, [callbacks.Callback()])):
+        module = cls(nets.generator, nets.discriminator, 3, clip_grad_g=1.0, sam_d=0.1, **options)
+        with warnings.catch_warnings(record=True) as record:
+            warnings.simplefilter("always")
+            trainer(max_steps=3, callbacks=mine).fit(module, plain())
+        told.append([str(w.message) for w in record if "never called" in str(w.message)])
+    assert told[1] == [] and len(told[0]) == 1 and told[0][0].count("Unheard.") == 9
+    assert "Unheard.configure_gradient_clipping (in its place clip_grad_<player>);" in told[0][0]
+    assert told[0][0].endswith("; LambdaCallback.on_after_backward (in its place on_before_optimizer_step).")
 
 
 class Copying(callbacks.Callback):

@@ -13,7 +13,7 @@ from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.engine import logbook, resume
 from lightning_gans.engine.loggers import let_fail
 from lightning_gans.engine.monitors import keep_monitors
-from lightning_gans.engine.own_code import arguments_of, tell_idle, tell_untrained
+from lightning_gans.engine.own_code import arguments_of, tell_idle, tell_uncalled, tell_untrained
 from lightning_gans.engine.settings import Fresh, before_settings, differences
 from lightning_gans.engine.shortcuts import clip, restore_profiles, skip_profiles
 from lightning_gans.engine.step import Step
@@ -146,6 +146,7 @@ class Connection(callbacks.Callback):
             self._compare(trainer, pl_module, self.resumed)
         self.resumed = None
         tell_untrained(trainer, pl_module)
+        tell_uncalled(trainer, pl_module)
         updates = pl_module.progress.updates
         self.awaited = [name for name in pl_module.players if not updates[name] and pl_module.due(name)]
 

@@ -9,8 +9,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_gans.compat.lightning import pl
+from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.engine.player import Player
+
+_STEP = "on_before_optimizer_step"
+# Lightning calls these where it optimizes by itself, and never here; what does their work
+_UNCALLED = {
+    "configure_gradient_clipping": "clip_grad_<player>",
+    "optimizer_step": f"optimizer_<player> or {_STEP}",
+    "optimizer_zero_grad": _STEP,
+    "on_before_zero_grad": _STEP,
+    "lr_scheduler_step": "scheduler_<player>",
+    "on_before_backward": _STEP,
+    "on_after_backward": _STEP,
+    "backward": "the terms",
+    "manual_backward": "the terms",
+}
 
 
 def check_player(module: Any, player: Player) -> None:
@@ -131,3 +145,18 @@ def _called(terms: Any) -> str:
     name = getattr(function, "speaks_for", getattr(function, "__name__", type(function).__name__))
     owner = getattr(function, "__self__", None)
     return f"{name}{options}" if owner is None else f"{type(owner).__name__}.{name}{options}"
+
+
+# ---------------------------------------------------------------------- hooks
+def tell_uncalled(trainer: Any, module: Any) -> None:
+    """Warn of hooks that somebody overrides and nobody calls."""
+    found = []
+    for owner, base in ((module, pl.LightningModule), *((c, callbacks.Callback) for c in trainer.callbacks)):
+        for hook, instead in _UNCALLED.items():
+            known = getattr(base, hook, None)
+            if known is not None and getattr(getattr(owner, hook), "__func__", None) is not known:
+                found.append(f"{type(owner).__name__}.{hook} (in its place {instead})")
+    if found:
+        pl.utilities.rank_zero_warn(
+            f"These hooks are never called, since players step by the engine: {'; '.join(found)}."
+        )
