@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ from lightning_gans.engine.own_code import speaks_for
 from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory, check_betas
 from lightning_gans.functional import draw
 from lightning_gans.functional.columns import Names
-from lightning_gans.functional.conditional import score, takes_labels
+from lightning_gans.functional.conditional import real_in_generator_step as real_in_generator_step
+from lightning_gans.functional.conditional import score
 from lightning_gans.functional.double_backward.input_gradient import DoubleBackward
 from lightning_gans.functional.penalties import Discriminator
 from lightning_gans.regularizers import Regularizer
@@ -164,7 +165,7 @@ class GANModule(GenerativeModule):
         self.own_terms = {**self.own_terms, **{name: per_sample for name, weight in weights.items() if weight}}
 
     def score(self, x: Tensor, batch: Batch) -> Tensor:
-        """Scores (N,) of ``x`` by the discriminator, with the batch's labels if it takes them.
+        """Scores (N,) of ``x`` by the discriminator, with the batch's labels if it takes them; in float32 or better.
 
         In a discriminator step the real and the fake samples are scored in one pass, by the first of the two calls,
         where that makes no difference: without buffers, and if it made none on the first batch of the run. (On a CPU
@@ -175,8 +176,10 @@ class GANModule(GenerativeModule):
             if len(pair) == 2:
                 labels = None if labels is None else torch.cat([labels, labels])
                 pair += score(self.discriminator, torch.cat(pair), labels).chunk(2)
-            return pair[2] if x is pair[0] else pair[3]
-        return score(self.discriminator, x, labels)
+            scores = pair[2] if x is pair[0] else pair[3]
+        else:
+            scores = score(self.discriminator, x, labels)
+        return scores.float() if scores.element_size() < 4 else scores
 
     def critic(self, batch: Batch) -> Discriminator:
         """The discriminator as a function of samples alone, with the batch's labels, outside of the joint pass."""
@@ -263,9 +266,8 @@ class GANModule(GenerativeModule):
         return tuple([r.name for r in self.regularizers if r.player == player and done % r.every == 0])
 
     def _regularized(self, terms: Terms, player: str, network: nn.Module, batch: Batch, fake: Tensor) -> Terms:
-        if not isinstance(terms, Mapping):  # the step says so
-            return terms
-        active, result = self._active(player), dict(terms)
+        active = self._active(player) if isinstance(terms, Mapping) else ()  # else the step says so
+        result: Any = dict(terms) if active else terms
         for r in [r for r in self.regularizers if r.player == player and r.name in active]:
             if r.name in terms:
                 raise ValueError(f"regularizers must not be named as a term of the technique, got {r.name!r}.")
@@ -337,10 +339,3 @@ def check_terms(own: Mapping[str, bool], regularizers: Sequence[Regularizer], di
                 f"The penalty {per_sample[0]!r} is per sample, but BatchNorm (discriminator layer {name!r}) makes each "
                 "score depend on the whole batch: use layer, instance, group or no normalisation there."
             )
-
-
-def real_in_generator_step(g_batch_factor: int, discriminator: nn.Module) -> None:
-    """ValueError if the generator's step cannot score real samples, since its labels are not theirs."""
-    if takes_labels(discriminator):
-        reason = "with a conditional discriminator that scores real samples in the generator's step"
-        checks.only("g_batch_factor", g_batch_factor, 1, reason)

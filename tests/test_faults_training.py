@@ -335,6 +335,25 @@ def test_terms_that_are_none_are_told(made: Any, error: Any, words: str) -> None
         trainer(max_steps=1).fit(module, plain())
 
 
+class Squares(GANModule):
+    """As docs/own-project.md writes a technique: nothing is said of precision."""
+
+    def discriminator_terms(self, batch: Any, fake: Any) -> Any:
+        real_score, fake_score = self.score(batch.real, batch), self.score(fake, batch)
+        return {"real": (real_score - 1).square().mean(), "fake": fake_score.square().mean()}
+
+    def generator_terms(self, batch: Any, fake: Any) -> Any:
+        return {"adversarial": (self.score(fake, batch) - 1).square().mean()}
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.float32), ("bf16-true", torch.float32),
+                                                  ("64-true", torch.float64)])  # fmt: skip
+def test_terms_of_scores_are_in_float32_or_better(precision: Any, dtype: torch.dtype) -> None:
+    module = own(Squares)
+    trainer(max_steps=2, precision=precision).fit(module, plain())
+    assert {module.values[name].dtype for name in ("d/real", "d/fake", "g/adversarial")} == {dtype}
+
+
 class Brighter(Regularizer):
     """A term of the generator's."""
 

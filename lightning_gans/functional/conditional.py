@@ -7,7 +7,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from torch import Tensor, cat, zeros_like
+from torch import Tensor, cat, nn, zeros_like
+
+from lightning_gans import checks
 
 NAMES = ("labels", "label", "y", "class_labels")  # of the argument that takes them, ours first
 
@@ -55,6 +57,13 @@ def _argument(function: Callable[..., Any]) -> tuple[str | None, bool]:
     arguments = inspect.signature(function).parameters
     name = next((name for name in NAMES if name in arguments), None)
     return name, name is not None and arguments[name].default is inspect.Parameter.empty
+
+
+def real_in_generator_step(g_batch_factor: int, discriminator: nn.Module) -> None:
+    """ValueError if the generator's step cannot score real samples, since its labels are not theirs."""
+    if takes_labels(discriminator):
+        reason = "with a conditional discriminator that scores real samples in the generator's step"
+        checks.only("g_batch_factor", g_batch_factor, 1, reason)
 
 
 def conditional_call(net: Callable[..., Tensor], x: Tensor, labels: Tensor | None = None) -> Tensor:
