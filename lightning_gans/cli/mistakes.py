@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from lightning_gans import checks
 from lightning_gans.compat.lightning import utilities
-from lightning_gans.engine import contract, first_batch
+from lightning_gans.engine import contract, first_batch, own_code, player
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.functional import text
 from lightning_gans.networks import leak_gan
@@ -29,7 +29,7 @@ _LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "light
             "pytorch_lightning.callbacks.early_stopping", "lightning.pytorch.callbacks.early_stopping")  # fmt: skip
 
 # Where a TypeError is meant, and no fault of ours.
-ASK_FOR_TYPES = (checks.__name__, contract.__name__, first_batch.__name__, text.__name__, leak_gan.__name__)
+ASK_FOR_TYPES = tuple(part.__name__ for part in (checks, contract, first_batch, own_code, player, text, leak_gan))
 
 
 def sentence_of(error: Exception) -> str | None:

@@ -147,8 +147,7 @@ class Connection(callbacks.Callback):
         self.resumed = None
         tell_untrained(trainer, pl_module)
         tell_uncalled(trainer, pl_module)
-        updates = pl_module.progress.updates
-        self.awaited = [name for name in pl_module.players if not updates[name] and pl_module.due(name)]
+        self.awaited = [] if trainer.global_step else [name for name in pl_module.players if pl_module.due(name)]
 
     def _compare(self, trainer: Any, pl_module: Any, resumed: dict[str, Any]) -> None:
         """Bring in, and tell, what is not as in the checkpoint that the run goes on from."""
