@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
@@ -25,8 +25,10 @@ from lightning_gans.datamodules.pictures import (
     Decoded,
     Decoder,
     Fit,
+    Page,
     Scale,
     common_scale,
+    folders_in,
     list_files,
     reading,
     told,
@@ -34,17 +36,19 @@ from lightning_gans.datamodules.pictures import (
 from lightning_gans.functional import rank_and_world
 
 _SPLITS: dict[str, Split] = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_SPLITS |= dict.fromkeys(("val", "valid", "validation"), "test")
+_SPLITS |= dict.fromkeys(("val", "valid", "validation", "eval"), "test")
+_HERE = PurePosixPath()
 _STORAGE = re.compile(r"(.*/)?\d{5}/(img)?\d{5,8}\.\w+")  # thousands of files, as StyleGAN and FFHQ lay them down
 
 
 class Images(ImageDataModule):
     """The images of a folder (and of its subfolders) or of a .zip file, brought to one size and mode.
 
-    If all images lie in subfolders, and in more than one, these are the classes, in alphabetical order; where there is
+    If most images lie in subfolders, and in more than one, these are the classes, in alphabetical order; where there is
     StyleGAN's ``dataset.json``, the labels are those that it tells. Subfolders train and test (or val) are these
-    splits; else some images, always the same, are held out as the test split. Every page of a TIFF is an image. What
-    was converted, scaled or left out is said in one line (`report`).
+    splits; else some images, always the same, are held out as the test split. Images beside the splits, or beside the
+    classes, are left out. Every page of a TIFF is an image. What was converted or scaled is said in one line (`report`,
+    `describe`), and what was skipped or left out in a warning too.
 
     Args:
         path: folder or .zip file.
@@ -104,14 +108,23 @@ class Images(ImageDataModule):
         self.name = self.path.stem
         self.shape = (CHANNELS[mode], *self.size)
         self.files, self.others = list_files(self.path)
+        self.left_out: list[str] = []  # which images are, by why, and what else has no images
         self.folders = split_folders(self.files)
         if self.folders:
-            used = [file for file in self.files if any(_in(file, folder) for folder in self.folders.values())]
-            self.files, self.others = used, [*self.others, *sorted(set(self.files) - set(used))]
+            outside = [file for file in self.files if not any(_in(file, folder) for folder in self.folders.values())]
+            above = common_parent(map(PurePosixPath, self.files))
+            names = sorted({PurePosixPath(file).relative_to(above).parts[0] for file in outside})
+            self._leave_out(outside, f"beside {' and '.join(map(str, self.folders.values()))}", names)
         self.index = next((name for name in self.others if PurePosixPath(name).name == "dataset.json"), None)
         self.labels, self.classes = self._labels()
         self.num_classes = len(self.classes) or None
         self.report = ""
+        self._done: dict[str, list[str]] = {}  # what was converted, by split
+
+    def _leave_out(self, images: Sequence[str], why: str, names: Sequence[str]) -> None:
+        if images:
+            self.files = sorted(set(self.files) - set(images))
+            self.left_out.append(f"{len(images):,} images {why} left out ({some(names)})")
 
     def split_files(self, split: Split) -> list[str]:
         """The files of a split, in alphabetical order: those of its subfolder, or a random ``test_share`` held out."""
@@ -142,14 +155,20 @@ class Images(ImageDataModule):
         failed = [(file, file_.error) for file, file_ in zip(files, done) if file_.error]
         if len(failed) == len(files) > 0:
             raise ValueError(f"{self.path}: none of its {len(files)} image files can be read ({': '.join(failed[0])}).")
-        self.report = self._report(split, done, [file for file, _ in failed])
+        labels = [self.labels[file] for file, one in zip(files, done) for _ in one.pages] if self.classes else []
+        lost = skipped(failed)
+        if split == "train":
+            lost += self.left_out
+            if absent := [name for i, name in enumerate(self.classes) if i not in set(labels)]:
+                lost.append(f"no training images of the class {some(absent)}")
+        self._done[split] = self._converted(done)
+        self.report = ", ".join([*self._read(split, done), *self._done[split], *lost, *self._others()])
         utilities.rank_zero_info(self.report)
+        if lost:
+            utilities.rank_zero_warn(f"{self.name}, {split}: {', '.join(lost)}.")
         pixels = [page.pixels for one in done for page in one.pages]
         images = torch.from_numpy(np.stack(pixels)) if pixels else torch.empty(0, *self.shape, dtype=torch.uint8)
-        if not self.classes:
-            return images, None
-        labels = [self.labels[file] for file, one in zip(files, done) for _ in one.pages]
-        return images, torch.tensor(labels, dtype=torch.int64)
+        return images, torch.tensor(labels, dtype=torch.int64) if self.classes else None
 
     def _decoded(self, decoder: Decoder, read: Any, file: str) -> Decoded:
         try:
@@ -163,48 +182,85 @@ class Images(ImageDataModule):
         """The held-out images in a fixed order; no loader at all if none are held out."""
         return self.fixed_loader("test") if self.split_files("test") else []
 
+    def describe(self) -> str:
+        """Number of training images, shape, range, classes, augmentation and what was converted, in one line."""
+        return ", ".join([super().describe(), *self._done.get("train", ())])
+
     def _labels(self) -> tuple[dict[str, int], list[str]]:
         """The class of each file, and the names of the classes; nothing if there are none."""
         if self.index is not None:
             with reading(self.path) as read:
-                return listed_labels(read(self.index), self.index, self.files)
+                listed = listed_labels(read(self.index), self.index, self.files)
+            if listed is not None:
+                return listed
+            self.left_out.append(f"{self.index} left out, which is not StyleGAN's ({{'labels': [[file, class], ...]}})")
+            self.index = None
         if all(_STORAGE.fullmatch(file) for file in self.files):
             return {}, []
         inner = {file: PurePosixPath(file) for file in self.files}
         for folder in self.folders.values():
             inner |= {file: path.relative_to(folder) for file, path in inner.items() if _in(file, folder)}
-        parent = common_parent(inner.values())
-        below = {file: path.relative_to(parent).parts for file, path in inner.items()}
-        if any(len(parts) < 2 for parts in below.values()):
+        parent, found = class_folders(inner)
+        if not found:
             return {}, []
-        classes = sorted({parts[0] for parts in below.values()})
-        return {file: classes.index(parts[0]) for file, parts in below.items()}, classes
+        for folder in self.folders.values():
+            if not any(_in(file, folder) for file in found):
+                raise ValueError(
+                    f"path {self.path} must have classes in {' and in '.join(map(str, self.folders.values()))}, or in "
+                    f"none of them, got no subfolders in {folder}."
+                )
+        beside = [file for file in self.files if file not in found]
+        self._leave_out(beside, "beside the class folders", beside)
+        classes = sorted(set(found.values()))
+        there = set().union(*(folders_in(self.path, folder / parent) for folder in self.folders.values() or (_HERE,)))
+        if empty := sorted(there - set(classes)):
+            self.left_out.append(f"no images in the folder {some(empty)}")
+        return {file: classes.index(name) for file, name in found.items()}, classes
 
-    def _report(self, split: Split, done: Sequence[Decoded], failed: list[str]) -> str:
-        pages = [page for one in done for page in one.pages]
-        parts = [f"{self.name}: read {len(pages):,} {split} images"]
-        if len(pages) != (read := len(done) - len(failed)):
-            parts.append(f"the pages of {read:,} files")
+    def _read(self, split: Split, done: Sequence[Decoded]) -> Iterator[str]:
+        pages, read = sum(len(one.pages) for one in done), sum(not one.error for one in done)
+        yield f"{self.name}: read {pages:,} {split} images"
+        if pages != read:
+            yield f"the pages of {read:,} files"
         if self.folders:
-            parts.append(f"from {self.folders[split]}")
+            yield f"from {self.folders[split]}"
         if self.classes:
-            parts.append(f"{len(self.classes)} classes from {'subfolders' if self.index is None else 'dataset.json'}")
-        if resized := sum(page.resized for page in pages):
-            parts.append(f"{resized:,} resized to {self.size[1]}x{self.size[0]} ({self.fit})")
-        if recoloured := sum(page.recoloured for page in pages):
-            parts.append(f"{recoloured:,} converted to {self.mode}")
-        for kind, (low, high) in self.scale.items():
-            given = " as told" if self.given_scale is not None else ""
-            parts.append(f"{kind}s in the range {low:g} to {high:g}{given}")
-        for remark, number in Counter(one.remark for one in done if one.remark).items():
-            parts.append(f"{number:,} with the {remark}")
-        if failed:
-            parts.append(f"{len(failed):,} unreadable skipped ({', '.join(failed[:3])}{', ...' if failed[3:] else ''})")
+            yield f"{len(self.classes)} classes from {'subfolders' if self.index is None else 'dataset.json'}"
+
+    def _converted(self, done: Sequence[Decoded]) -> list[str]:
+        pages = [page for one in done for page in one.pages]
+        parts = converted(pages, self.mode, self.size, self.fit, self.scale, self.given_scale is not None)
+        remarks = Counter(one.remark for one in done if one.remark)
+        return [*parts, *(f"{number:,} with the {remark}" for remark, number in remarks.items())]
+
+    def _others(self) -> Iterator[str]:
         others = Counter(PurePosixPath(name).suffix or "no ending" for name in self.others if name != self.index)
         if others:
-            kinds = ", ".join(kind for kind, _ in others.most_common(3))
-            parts.append(f"{others.total():,} other files left out ({kinds}{', ...' if len(others) > 3 else ''})")
-        return ", ".join(parts)
+            yield f"{others.total():,} other files left out ({some([kind for kind, _ in others.most_common()])})"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first three, and whether there are more."""
+    return ", ".join([*names[:3], *(["..."] if names[3:] else [])])
+
+
+def skipped(failed: Sequence[tuple[str, str]]) -> list[str]:
+    """That some files are, given with their reasons, of which the first is told."""
+    names = [": ".join(one) if i == 0 else one[0] for i, one in enumerate(failed)]
+    return [f"{len(failed):,} unreadable skipped ({some(names)})"] if failed else []
+
+
+def converted(
+    pages: Sequence[Page], mode: str, size: tuple[int, int], fit: Fit, scale: Scale, as_told: bool = False
+) -> list[str]:
+    """What was done to pictures, in a few words each."""
+    parts = []
+    if resized := sum(page.resized for page in pages):
+        parts.append(f"{resized:,} resized to {size[1]}x{size[0]} ({fit})")
+    if recoloured := sum(page.recoloured for page in pages):
+        parts.append(f"{recoloured:,} converted to {mode}")
+    told = " as told" if as_told else ""
+    return [*parts, *(f"{kind}s in the range {low:g} to {high:g}{told}" for kind, (low, high) in scale.items())]
 
 
 def image_size(size: int | Sequence[int]) -> tuple[int, int]:
@@ -229,25 +285,53 @@ def _in(file: str, folder: PurePosixPath) -> bool:
 
 
 def split_folders(files: Sequence[str]) -> dict[Split, PurePosixPath]:
-    """The folders train and test, or val, if all files lie in such; else nothing. Val is left out if there is test."""
-    parent = common_parent(PurePosixPath(file) for file in files)
-    names = {PurePosixPath(file).relative_to(parent).parts[0] for file in files}
-    if not names <= {name for name in names if name.lower() in _SPLITS}:
+    """The folders train and test, or val, side by side; else nothing. Val is left out if there is test.
+
+    They lie where all images do, or deeper if at least half of all images lie there.
+
+    Raises:
+        ValueError: there are several such pairs.
+    """
+    paths = [PurePosixPath(file) for file in files]
+    folders = {folder for parent in {path.parent for path in paths} for folder in (parent, *parent.parents)}
+    pairs: dict[PurePosixPath, dict[Split, PurePosixPath]] = {}
+    order = {name: i for i, name in enumerate(_SPLITS)}
+    splits = [folder for folder in folders if folder.name.lower() in _SPLITS]
+    for folder in sorted(splits, key=lambda folder: (order[folder.name.lower()], folder)):
+        pairs.setdefault(folder.parent, {}).setdefault(_SPLITS[folder.name.lower()], folder)
+    pairs = {parent: pair for parent, pair in pairs.items() if len(pair) == 2}
+    outer = sorted(parent for parent in pairs if not pairs.keys() & set(parent.parents))
+    inside = sum(any(parent in path.parents for parent in outer) for path in paths)
+    if not outer or (outer != [common_parent(paths)] and 2 * inside < len(files)):
         return {}
-    ordered = sorted(names, key=lambda name: list(_SPLITS).index(name.lower()))
-    found: dict[Split, PurePosixPath] = {}
-    for name in ordered:
-        found.setdefault(_SPLITS[name.lower()], parent / name)
-    return found if len(found) == 2 else {}
+    if len(outer) > 1:
+        raise ValueError(
+            f"path must hold folders train and test once, got them in {some([str(parent) for parent in outer])}: give "
+            "the path of one, or have train and test above all else."
+        )
+    return pairs[outer[0]]
 
 
-def listed_labels(content: bytes, name: str, files: Sequence[str]) -> tuple[dict[str, int], list[str]]:
-    """Labels and classes as StyleGAN's ``dataset.json`` tells them: ``{"labels": [[file, class], ...]}``, or null."""
+def class_folders(paths: Mapping[str, PurePosixPath]) -> tuple[PurePosixPath, dict[str, str]]:
+    """The folder that holds the class folders, and the class of each file in them; none if most files lie beside."""
+    parent = common_parent(paths.values())
+    below = {file: path.relative_to(parent).parts for file, path in paths.items()}
+    inner = {file: path for file, path in paths.items() if len(below[file]) > 1}
+    if len(inner) == len(paths):
+        return parent, {file: parts[0] for file, parts in below.items()}
+    return class_folders(inner) if 2 * len(inner) > len(paths) else (parent, {})
+
+
+def listed_labels(content: bytes, name: str, files: Sequence[str]) -> tuple[dict[str, int], list[str]] | None:
+    """Labels and classes as StyleGAN's ``dataset.json`` tells them: ``{"labels": [[file, class], ...]}``, or null.
+
+    None for a file of another form, which happens to have this name.
+    """
     try:
         pairs = json.loads(content)["labels"]
         labels = {(PurePosixPath(name).parent / file).as_posix(): label for file, label in pairs or ()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{name} must hold {{'labels': [[file, class], ...]}}, or null there.") from error
+    except (ValueError, KeyError, TypeError):
+        return None
     if not labels:
         return {}, []
     for file in files:

@@ -60,17 +60,23 @@ def list_files(path: Path) -> tuple[list[str], list[str]]:
 
     Raises:
         FileNotFoundError: no such path.
-        ValueError: not a folder or .zip file, or no pictures in it.
+        ValueError: not a folder or .zip file, one that cannot be read, or no pictures in it.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"path {path} does not exist: it must be a folder of images or a .zip file.")
-    if path.is_dir():
-        found = [file.relative_to(path).as_posix() for file in _below(path)]
-    elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            found = [name for name in archive.namelist() if not name.endswith("/")]
-    else:
-        raise ValueError(f"path {path} is neither a folder nor a sound .zip file.")
+    try:
+        if not path.exists():
+            raise FileNotFoundError(f"path {path} does not exist: it must be a folder of images or a .zip file.")
+        if path.is_dir():
+            found = [file.relative_to(path).as_posix() for file in _below(path)]
+        else:
+            with path.open("rb") as file:
+                if not zipfile.is_zipfile(file):
+                    raise ValueError(f"path {path} is neither a folder nor a sound .zip file.")
+                with zipfile.ZipFile(file) as archive:
+                    found = [name for name in archive.namelist() if not name.endswith("/")]
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"path {error.filename or path} cannot be read ({error.strerror or error}).") from error
     names = sorted(name for name in found if not is_hidden(PurePosixPath(name)))
     images = [name for name in names if PurePosixPath(name).suffix.lower() in suffixes()]
     if not images:
@@ -91,6 +97,19 @@ def _below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 def is_hidden(name: PurePosixPath) -> bool:
     """Whether a file, or a folder it lies in, is hidden or one of those that macOS adds to zip files."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.parts)
+
+
+def folders_in(path: Path, parent: PurePosixPath) -> set[str]:
+    """Names of the folders right below one that lies in a folder or .zip file, whatever they hold."""
+    if path.is_dir():
+        here = path / parent
+        found = {entry.name for entry in here.iterdir() if entry.is_dir()} if here.is_dir() else set()
+    else:
+        with zipfile.ZipFile(path) as archive:  # the last of a name is a file, or nothing
+            inside = [name.rpartition("/")[0] for name in archive.namelist()]
+        below = [PurePosixPath(name) for name in inside if PurePosixPath(name).is_relative_to(parent)]
+        found = {parts[0] for folder in below if (parts := folder.relative_to(parent).parts)}
+    return {name for name in found if not is_hidden(PurePosixPath(name))}
 
 
 @contextmanager
@@ -178,7 +197,8 @@ def told(error: Exception) -> str:
     """What a decoder said, in one line."""
     if isinstance(error, UnidentifiedImageError):  # Pillow tells of an object in memory
         return "no picture of a known kind"
-    return " ".join(str(error).split()) or type(error).__name__
+    said, kind = " ".join(str(error).split()), type(error).__name__
+    return f"{kind} {said}" if isinstance(error, LookupError) else said or kind  # of a key that is not there
 
 
 def _cut(image: Image.Image) -> bool:
@@ -194,10 +214,10 @@ def depth(image: Image.Image) -> Depth | None:
 def recolour(image: Image.Image, mode: str, scale: Scale) -> Image.Image:
     """To 8 bits and a mode: deep pictures scaled, transparency over white where the mode has none."""
     if (kind := depth(image)) is not None:
-        low, high = scale[kind]
         levels = np.asarray(image, dtype=np.float64)
         if not np.isfinite(levels).all():
             raise ValueError("it holds NaN or infinite values")
+        low, high = scale[kind]
         image = Image.fromarray(np.rint(255 * ((levels - low) / (high - low)).clip(0, 1)).astype(np.uint8))
     if image.mode in _ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")

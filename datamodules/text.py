@@ -351,7 +351,7 @@ def read_text(path: str | Path, blank: bool = False) -> str:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is something else, or empty.
+        ValueError: it is something else, or empty, or cannot be read.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -360,6 +360,8 @@ def read_text(path: str | Path, blank: bool = False) -> str:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"path must be a UTF-8 text, got {path}, whose byte {error.start} is none.") from None
+    except OSError as error:
+        raise ValueError(f"path {path} cannot be read ({error.strerror or error}).") from error
     if not (text if blank else text.strip()):
         raise ValueError(f"path must hold text, got {path}, which is empty.")
     return text

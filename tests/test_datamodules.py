@@ -616,7 +616,12 @@ def test_any_images_become_one_size_and_mode(album: Path) -> None:
     assert data.report == (
         "album: read 19 train images, 2 classes from subfolders, 2 resized to 16x16 (crop), 7 converted to RGB, "
         "integers in the range 0 to 65535, floats in the range 0 to 1, "
-        "2 unreadable skipped (dogs/cut.png, dogs/text.jpg), 1 other files left out (.txt)"
+        "2 unreadable skipped (dogs/cut.png: no picture of a known kind, dogs/text.jpg), "
+        "1 other files left out (.txt)"
+    )
+    assert data.describe() == (
+        "album: 19 training images, 3x16x16, in [0, 1], 2 classes, 2 resized to 16x16 (crop), 7 converted to RGB, "
+        "integers in the range 0 to 65535, floats in the range 0 to 1"
     )
     files = [file for file in data.files if file not in ("dogs/cut.png", "dogs/text.jpg")]
     mean = {file: image.float().mean((1, 2)).round().int().tolist() for file, image in zip(files, images)}

@@ -16,7 +16,7 @@ from common import trainer
 from PIL import Image
 
 from lightning_gans import GAN
-from lightning_gans.datamodules import HuggingFace, Images, tail_loader
+from lightning_gans.datamodules import HuggingFace, Images, TextFile, tail_loader
 from lightning_gans.datamodules import pictures as files
 from lightning_gans.functional.columns import columns
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
@@ -45,10 +45,7 @@ def test_train_and_test_folders_are_splits_and_their_subfolders_classes(tmp_path
     assert data.classes == ["cat", "dog"] and train.shape[0] == 6 and train.unique().tolist() == [30]
     test, labels = data.load("test")
     assert test.unique().tolist() == [20] and labels is not None and labels.tolist() == [0, 0, 1, 1]
-    assert data.report == (
-        "test_train_and_test_folders_ar0: read 4 test images, from data/test, 2 classes from subfolders, "
-        "2 other files left out (.png)"
-    ).replace("test_train_and_test_folders_ar0", tmp_path.name)
+    assert data.report == f"{tmp_path.name}: read 4 test images, from data/test, 2 classes from subfolders"
     for i in range(2):
         save(tmp_path / "flat" / "train" / f"{i}.png")
         save(tmp_path / "flat" / "validation" / f"{i}.png")
@@ -56,6 +53,85 @@ def test_train_and_test_folders_are_splits_and_their_subfolders_classes(tmp_path
         save(tmp_path / "classes" / "car" / f"{i}.png")
     assert Images(str(tmp_path / "flat")).num_classes is None
     assert Images(str(tmp_path / "classes")).classes == ["car", "train"]
+
+
+def lost(path: Path, **options: Any) -> tuple[Images, list[str]]:
+    """The data, and what is warned of while they are read."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        data = read(path, **options)[0]
+    return data, [str(w.message) for w in told]
+
+
+def test_images_beside_the_splits_are_left_out_and_named(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for kind in ("cat", "dog"):
+            save(tmp_path / "a" / part / kind / "0.png")
+            save(tmp_path / "b" / "images" / part / kind / "0.png")
+            save(tmp_path / "c" / kind / part / "0.png")
+    for stray in ("extra/0.png", "eval/0.png", "cover.png"):
+        save(tmp_path / "a" / stray)
+    data, told = lost(tmp_path / "a")
+    assert told == ["a, train: 3 images beside train and val left out (cover.png, eval, extra)."]
+    assert data.classes == ["cat", "dog"] and [len(data.split_files(name)) for name in ("train", "test")] == [2, 2]
+    save(tmp_path / "b" / "masks" / "0.png")
+    data, told = lost(tmp_path / "b")
+    assert told == ["b, train: 1 images beside images/train and images/val left out (masks)."]
+    with pytest.raises(ValueError, match="path must hold folders train and test once, got them in cat, dog: give the"):
+        Images(str(tmp_path / "c"))
+    for i in range(9):
+        save(tmp_path / "d" / "cat" / f"{i}.png")
+    for part in ("train", "test"):  # few, deep inside: toys
+        save(tmp_path / "d" / "toys" / part / "0.png")
+    assert Images(str(tmp_path / "d")).classes == ["cat", "toys"]
+
+
+def test_images_beside_the_classes_are_left_out_and_named_and_empty_classes_too(tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        for i in range(2):
+            save(tmp_path / "a" / kind / f"{i}.png")
+            save(tmp_path / "b" / "train" / kind / f"{i}.png")
+    (tmp_path / "a" / "eel").mkdir()
+    (tmp_path / "a" / "fox").mkdir()
+    (tmp_path / "a" / "fox" / "0.png").write_text("no picture")
+    save(tmp_path / "a" / "cover.png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for file in sorted((tmp_path / "a").rglob("*")):
+            archive.write(file, file.relative_to(tmp_path))
+    for path in (tmp_path / "a", tmp_path / "a.zip"):
+        data, told = lost(path)
+        prefix = "" if path.is_dir() else "a/"
+        assert data.classes == ["cat", "dog", "fox"] and data.load("train")[1].tolist() == [0, 0, 1, 1]  # type: ignore[union-attr]
+        assert told == [
+            f"a, train: 1 unreadable skipped ({prefix}fox/0.png: no picture of a known kind), 1 images beside the "
+            f"class folders left out ({prefix}cover.png), no images in the folder eel, no training images of the "
+            "class fox."
+        ]
+    for i in range(9):
+        save(tmp_path / "a" / f"{i}.png")
+    assert Images(str(tmp_path / "a")).num_classes is None  # most lie beside
+    save(tmp_path / "b" / "test" / "0.png")
+    with pytest.raises(ValueError, match=r"b must have classes in train and in test, or in none .* no subfolders in"):
+        Images(str(tmp_path / "b"))
+
+
+def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "sub" / "0.png")
+    save(tmp_path / "nan" / "a.tif", np.full((8, 8), np.nan, np.float32))
+    with pytest.raises(ValueError, match=r"none of its 1 image files can be read \(a.tif: it holds NaN"):
+        read(tmp_path / "nan")
+    (tmp_path / "a.zip").write_bytes(b"")
+    (tmp_path / "a.txt").write_text("a")
+
+    def closed(path: Path, *_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    monkeypatch.setattr(Path, "open", closed)
+    monkeypatch.setattr(Path, "read_text", closed)
+    for name, use in (("sub", Images), ("a.zip", Images), ("a.txt", TextFile)):
+        with pytest.raises(ValueError, match=rf"path {tmp_path}/{name} cannot be read \(Permission denied\)"):
+            use(str(tmp_path / name))
 
 
 def test_links_are_followed_but_never_in_a_circle(tmp_path: Path) -> None:
@@ -85,8 +161,8 @@ def test_labels_of_a_dataset_json_and_folders_that_are_storage_only(tmp_path: Pa
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         archive.writestr("a/dataset.json", '["no labels"]')
         archive.write(tmp_path / names[0], "a/0.png")
-    with pytest.raises(ValueError, match=r"a/dataset.json must hold \{'labels'"):
-        Images(str(tmp_path / "set.zip"))
+    data, told = lost(tmp_path / "set.zip")
+    assert data.num_classes is None and told[0].startswith("set, train: a/dataset.json left out, which is not StyleGAN")
 
 
 # ------------------------------------------------------------------------------------------------- files
@@ -140,7 +216,7 @@ def test_damaged_files_stop_if_asked(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
     save(tmp_path / "c.tif", np.full((8, 8), np.nan, np.float32))
     data, images = read(tmp_path)
-    assert len(images) == 1 and "2 unreadable skipped (b.png, c.tif)" in data.report
+    assert len(images) == 1 and "2 unreadable skipped (b.png: no picture of a known kind, c.tif)" in data.report
     with pytest.raises(ValueError, match=r"(b.png|c.tif) cannot be read \("):
         read(tmp_path, damaged="stop")
     with pytest.raises(ValueError, match=r"b.png cannot be read \("):
