@@ -113,7 +113,10 @@ class TextDataModule(GANDataModule):
 
 
 class _Lines(TextDataModule):
-    """Lines of text, of which some are held out, as padded sentences or as windows."""
+    """Lines of text, of which some are held out, as padded sentences or as windows.
+
+    ``long``: "truncate"; "words" for a window at each word; "windows" for further ones, so that all text is in one.
+    """
 
     def set_lines(
         self,
@@ -144,12 +147,27 @@ class _Lines(TextDataModule):
             if vocabulary.level == "char":  # at each word
                 blank = tokens == vocabulary.known.get(" ", -1)
                 starts = torch.cat([starts[:1], blank.nonzero()[:, 0] + 1])
+            if self.long == "windows":
+                starts = covering(starts, length, len(tokens))
             starts = starts[starts + length <= len(tokens)]
             rows.append(tokens.unfold(0, length, 1)[starts])
         if self._styles is None:
             return torch.cat(rows), None
         counts = torch.tensor([len(row) for row in rows])
         return torch.cat(rows), torch.tensor(self._styles[split]).repeat_interleave(counts)
+
+
+def covering(starts: Tensor, length: int, n: int) -> Tensor:
+    """Starts of windows in n symbols, with others where these are too far apart, and one that ends at the end.
+
+    >>> covering(torch.tensor([0, 3, 14]), length=4, n=20).tolist()
+    [0, 3, 7, 11, 14, 16]
+    """
+    ends = torch.cat([starts[1:], torch.tensor([n])])
+    far = (ends - starts > length).nonzero()[:, 0]
+    between = [torch.arange(int(starts[i]), int(ends[i]), length) for i in far]
+    found = torch.cat([starts, *between, torch.tensor([n - length])]).unique()
+    return found[found <= n - length]
 
 
 def checked_length(length: int) -> int:
@@ -200,7 +218,7 @@ class PyDocText(_Lines):
         if cut <= length:
             raise ValueError(f"path must be a text of words, with blanks between them, got {path}.")
         self.source = f"{Path(path).name if path else 'pydoc_data.topics'}, md5 {md5(text)}"
-        self.set_lines([text[:cut]], [text[cut + 1 :]], Vocabulary(tuple(LETTERS)), length)
+        self.set_lines([text[:cut]], [text[cut + 1 :]], Vocabulary(tuple(LETTERS)), length, long="words")
 
     def samples_of(self, texts: Sequence[str]) -> list[str]:
         """As they are if each is ``length`` of the 27 symbols; else windows, none of which overlap, of the whole.
@@ -241,8 +259,8 @@ class TextFile(_Lines):
 
     Sentences shorter than ``length`` are padded with a symbol of its own (token 0); the symbols are those of the
     training lines, the most frequent first, and others become one, unknown (token 1). The lines that are held out are
-    the last ``test_share`` of the file, without those that are among the training lines too. Several files are as many
-    styles, whose numbers, in their order, are the labels.
+    the last ``test_share`` of the file; sequences of theirs that are among the training ones too are left out, and
+    counted in `describe`. Several files are as many styles, whose numbers, in their order, are the labels.
 
     Args:
         path: the file, or one for each style.
@@ -250,7 +268,7 @@ class TextFile(_Lines):
         length: symbols of a sequence, T.
         max_vocab: the most symbols that there may be, padding and unknown included.
         long: what becomes of lines longer than ``length``: "refuse"; "truncate"; or "windows" of that length, which
-            begin at each word.
+            begin at each word, anywhere in words that are longer, and where the last one ends with the line.
         rare: what becomes of symbols beyond ``max_vocab``: "refuse", or "unknown".
         test_share: share of the lines that is held out, in (0, 1).
         test_path: another file that is held out, in place of lines of this one; of several, as many.
@@ -305,15 +323,15 @@ class TextFile(_Lines):
             found["test"] += (
                 [(line, style) for line in _lines(held_out[style], plain, most)] if held_out else lines[cut:]
             )
-        train, among = [line for line, _ in found["train"]], {line for line, _ in found["train"]}
-        found["test"] = [(line, style) for line, style in found["test"] if line not in among]
-        test = [line for line, _ in found["test"]]
+        train, test = ([line for line, _ in found[split]] for split in ("train", "test"))
         path = ", ".join(paths)
-        if not train or not test:
+        if not train or set(test) <= set(train):
+            others = len(set(test) - set(train))
             raise ValueError(
                 f"path must hold lines to train on and others, which are none of these, to hold out, got {len(train)} "
-                f"and {len(test)} in {path}."
+                f"and {others} in {path}: give a test_path of other lines{'' if held_out else ', or a test_share'}."
             )
+        self._repeated = ""
         marks = ("", "<unk>" if level == "word" else "\ufffd")
         symbols = [s for s in common(s for line in train for s in plain.split(line)) if s not in marks]
         if rare == "refuse" and len(symbols) + 2 > max_vocab:
@@ -328,6 +346,28 @@ class TextFile(_Lines):
         self.num_classes = None if styles is None else len(paths)
         vocabulary = Vocabulary((*marks, *symbols[: max_vocab - 2]), level, pad=0, unknown=1)
         self.set_lines(train, test, vocabulary, length, long, styles)
+
+    def load(self, split: Split) -> tuple[Tensor, Tensor | None]:
+        """As of any lines, but without held-out sequences that are among the training ones."""
+        tokens, styles = super().load(split)
+        if split == "train":
+            return tokens, styles
+        known = {row.tobytes() for row in self.reference("train")[0].numpy()}
+        new = torch.tensor([row.tobytes() not in known for row in tokens.numpy()])
+        if not new.any():
+            raise ValueError(
+                f"held-out sequences must be others than the training ones, got {len(new)} that are all among these "
+                f"in {self.source}: give a test_path of other lines, or raise length."
+            )
+        if not new.all():
+            left_out = f"{int((~new).sum()):,} of {len(new):,} held-out sequences"
+            self._repeated = f"; {left_out}, which are among these, left out"
+        return tokens[new], None if styles is None else styles[new]
+
+    def describe(self) -> str:
+        """Sequences, length, alphabet and source in one line, and what was not held out."""
+        self.reference("test")
+        return super().describe() + self._repeated
 
 
 def _listed(path: list[str] | str) -> list[str]:

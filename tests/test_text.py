@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 import math
+import random
 import re
 import sys
 from collections import Counter
@@ -161,12 +162,33 @@ def test_windows_of_a_file_do_not_leak(tmp_path: Path) -> None:
     assert all(len(line) == 8 for line in train)
 
 
+def test_windows_hold_all_text_and_none_that_is_held_out(tmp_path: Path) -> None:
+    path, letters = tmp_path / "lines.txt", "".join(random.Random(1).choices("ACGT", k=28))
+    lines = [letters[i : i + 10 + i] for i in range(9)] + [f"an order {letters} {i}" for i in (*range(9), 11, 22)]
+    path.write_text("\n".join(lines))
+    data = TextFile(str(path), length=8, long="windows", test_share=0.1)
+    train, test = (data.decode(data.reference(split)[0]) for split in ("train", "test"))
+    rows = iter(train)
+    for line in lines[:-2]:
+        covered, start = set[int](), -1
+        while len(covered) < len(line):
+            start = line.index(next(rows), start + 1)
+            covered |= set(range(start, start + 8))
+        assert start == len(line) - 8
+    assert [next(rows, None)] == [None] and f"order {letters[:2]}" in train
+    assert test == [f"{letters} {i}"[-8:] for i in (11, 22)] and not set(test) & set(train)
+    assert data.describe().endswith("; 10 of 12 held-out sequences, which are among these, left out")
+    path.write_text("\n".join(f"dear customer, order {i}" for i in range(10)))
+    with pytest.raises(ValueError, match=r"must be others than the training ones, got 1 that are all .* test_path"):
+        TextFile(str(path), length=8, long="truncate").reference("test")
+
+
 def test_bad_files(tmp_path: Path) -> None:
     path = tmp_path / "bad.txt"
     for content, told, options in (
         (b"\xff\xfe\xff", "path must be a UTF-8 text, got .*bad.txt, whose byte 0 is none", {}),
         (b" \n \n", "path must hold text, got .*, which is empty", {}),
-        (b"one line", "path must hold lines to train on and others, .* got 0 and 1", {}),
+        (b"one line", "path must hold lines to train on and others, .* got 0 and 1 .* a test_path of other lines", {}),
         (b"abc\nabcdef\nab\nb", "lines of .* must have at most 4 symbols, got 6 in line 2", {"length": 4}),
         (
             b"abc\nabd\nabe",
