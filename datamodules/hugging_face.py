@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_gans import checks
 from lightning_gans.datamodules.base import ImageDataModule, Split
 from lightning_gans.datamodules.folder import image_size
-from lightning_gans.datamodules.pictures import CHANNELS, Decoder, Fit, Scale, scale_of
+from lightning_gans.datamodules.pictures import CHANNELS, Decoder, Fit, Scale, depth, scale_of
 
 
 class HuggingFace(ImageDataModule):
@@ -100,7 +100,12 @@ class HuggingFace(ImageDataModule):
     def load(self, split: Split) -> tuple[Tensor, Tensor | None]:
         """Decode a split: uint8 images (N, C, H, W), and labels (N,) int64, or None."""
         if self._scale is None:
-            self._scale = scale_of(image for name in get_args(Split) for image in self._pictures(name))
+            self._scale = scale_of(
+                (kind, np.asarray(image))
+                for name in get_args(Split)
+                for image in self._pictures(name)
+                if (kind := depth(image)) is not None
+            )
         decoder = Decoder(self.mode, self._scale, self.size, self.fit)
         pixels = [decoder.page(image, image.size).pixels for image in self._pictures(split)]
         images = torch.from_numpy(np.stack(pixels)) if pixels else torch.empty(0, *self.shape, dtype=torch.uint8)

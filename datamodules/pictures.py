@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -18,6 +20,7 @@ CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 _UNREAD = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # Pillow knows their names, and needs another program
 _ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 _EIGHT_BITS = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".webp")
+FULL = 0.0, 65535.0  # of 16 bits
 AT_ONCE = 2**25  # pixels that are decoded at the same time; a larger picture is decoded alone
 
 Fit = Literal["crop", "stretch", "pad"]
@@ -148,13 +151,14 @@ class Decoder:
             frames = getattr(image, "n_frames", 1)
             number = frames if image.format == "TIFF" else 1
             remark = "first frame of several" if frames > number else ""
-            if _cut(image):
-                remark = "8 of 16 bits per channel"
             pages = []
             for k in range(number):
                 if number > 1:
                     image.seek(k)
                 with self._room(image.width * image.height):
+                    if (colour := deep_colour(image, data)) is not None:
+                        image.paste(self._scaled(image, colour))
+                        remark = remark if colour.dtype == np.uint16 else "upper 8 of 16 bits per channel"
                     pages.append(self.page(image, shape if k == 0 else image.size))
         return Decoded(pages, remark=remark)
 
@@ -177,6 +181,20 @@ class Decoder:
             }[self.fit]()
         pixels = np.asarray(picture).reshape(target[1], target[0], -1).transpose(2, 0, 1)
         return Page(np.ascontiguousarray(pixels), self.size is not None and shape != target, mode != self.mode)
+
+    def _scaled(self, image: Image.Image, colour: np.ndarray) -> Image.Image:
+        """Colour of 16 bits, or its upper 8, in 8 bits; transparency is always of all bits."""
+        if colour.dtype == np.uint16:
+            pixels = eight_bits(colour, *self.scale["integer"])
+        elif self.scale["integer"] == FULL:
+            pixels = colour
+        else:
+            raise ValueError(
+                "of its 16 bits per colour the upper 8 alone can be read, which is too little for the range "
+                f"{self.scale['integer'][0]:g} to {self.scale['integer'][1]:g}: save it as PNG, not interlaced"
+            )
+        bands = [Image.fromarray(band) for band in pixels.transpose(2, 0, 1)]
+        return Image.merge(image.mode, [*bands, *image.split()[len(bands) :]])
 
     @contextmanager
     def _room(self, pixels: int) -> Iterator[None]:
@@ -201,9 +219,36 @@ def told(error: Exception) -> str:
     return f"{kind} {said}" if isinstance(error, LookupError) else said or kind  # of a key that is not there
 
 
-def _cut(image: Image.Image) -> bool:
-    """Whether Pillow keeps the upper half only of 16 bits per channel, as it does with colours."""
-    return ";16" in str(getattr(image, "tile", "")) and depth(image) is None
+def deep_colour(image: Image.Image, data: bytes) -> np.ndarray | None:
+    """Colours (H, W, C) uint16, without transparency, of a picture of 16 bits per channel; else None.
+
+    Of these Pillow keeps the upper 8 bits. The lower ones of a PNG are a PNG of their own, since its filters work on
+    each byte by those of the same place in other pixels. Where that cannot be had, it is the upper ones, as uint8.
+    """
+    if ";16" not in str(getattr(image, "tile", "")) or depth(image) is not None:
+        return None
+    upper = np.asarray(image).reshape(image.height, image.width, -1)  # an error if anything is missing
+    colours = upper.shape[-1] - image.mode.endswith("A")
+    if image.format != "PNG" or data[28] or "transparency" in image.info:  # interlaced, or one colour is transparent
+        return upper[..., :colours]
+    packed, place = b"", 8
+    while place < len(data):
+        (length,) = struct.unpack(">I", data[place : place + 4])
+        packed += data[place + 8 : place + 8 + length] if data[place + 4 : place + 8] == b"IDAT" else b""
+        place += length + 12
+    rows = np.frombuffer(zlib.decompressobj().decompress(packed), np.uint8)
+    channels = {2: 3, 4: 2, 6: 4}[data[25]]
+    rows = rows[: image.height * (1 + 2 * image.width * channels)].reshape(image.height, -1)
+    halves = zlib.compress(np.concatenate([rows[:, :1], rows[:, 2::2]], axis=1).tobytes(), 1)
+    parts = ((b"IHDR", data[16:24] + b"\x08" + data[25:29]), (b"IDAT", halves), (b"IEND", b""))
+    chunks = [struct.pack(">I", len(x)) + kind + x + struct.pack(">I", zlib.crc32(kind + x)) for kind, x in parts]
+    with Image.open(io.BytesIO(data[:8] + b"".join(chunks))) as lower:
+        return 256 * upper[..., :colours].astype(np.uint16) + np.asarray(lower.convert(image.mode))[..., :colours]
+
+
+def eight_bits(levels: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Numbers in [low, high], and others at its ends, in 0..255."""
+    return np.rint(255 * ((levels.astype(np.float64) - low) / (high - low)).clip(0, 1)).astype(np.uint8)
 
 
 def depth(image: Image.Image) -> Depth | None:
@@ -214,11 +259,10 @@ def depth(image: Image.Image) -> Depth | None:
 def recolour(image: Image.Image, mode: str, scale: Scale) -> Image.Image:
     """To 8 bits and a mode: deep pictures scaled, transparency over white where the mode has none."""
     if (kind := depth(image)) is not None:
-        levels = np.asarray(image, dtype=np.float64)
+        levels = np.asarray(image)
         if not np.isfinite(levels).all():
             raise ValueError("it holds NaN or infinite values")
-        low, high = scale[kind]
-        image = Image.fromarray(np.rint(255 * ((levels - low) / (high - low)).clip(0, 1)).astype(np.uint8))
+        image = Image.fromarray(eight_bits(levels, *scale[kind]))
     if image.mode in _ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
         if mode not in ("LA", "RGBA"):
@@ -232,32 +276,33 @@ def recolour(image: Image.Image, mode: str, scale: Scale) -> Image.Image:
 def common_scale(read: Callable[[str], bytes], files: Sequence[str]) -> dict[Depth, tuple[float, float]]:
     """The scale of the deep pictures among these files (see :func:`scale_of`)."""
 
-    def pages() -> Iterator[Image.Image]:
+    def deep() -> Iterator[tuple[Depth, np.ndarray]]:
         for file in files:
             if PurePosixPath(file).suffix.lower() in _EIGHT_BITS:
                 continue
             try:
-                with Image.open(io.BytesIO(read(file))) as image:
+                with Image.open(io.BytesIO(data := read(file))) as image:
                     for k in range(getattr(image, "n_frames", 1) if image.format == "TIFF" else 1):
                         image.seek(k)
-                        if depth(image) is not None:
-                            image.load()
-                            yield image
+                        if (kind := depth(image)) is not None:
+                            yield kind, np.asarray(image)
+                        elif (colour := deep_colour(image, data)) is not None:
+                            yield "integer", colour if colour.dtype == np.uint16 else 256.0 * colour
             except Exception:  # told when it is decoded
                 continue
 
-    return scale_of(pages())
+    return scale_of(deep())
 
 
-def scale_of(images: Iterable[Image.Image]) -> dict[Depth, tuple[float, float]]:
-    """The scale of the deep ones among pictures: none, if there are none.
+def scale_of(pictures: Iterable[tuple[Depth, np.ndarray]]) -> dict[Depth, tuple[float, float]]:
+    """The scale of the numbers of deep pictures, by their kind: none, if there are none.
 
     Integers begin at 0, or the least of all if that is negative, and end at the largest number of as many bits as the
     largest of all has; floats end at 1 if all are smaller, at 255 if the largest is in its upper half, else at that.
     """
     seen: dict[Depth, tuple[float, float]] = {}
-    for image in images:
-        if (kind := depth(image)) is not None and np.isfinite(levels := np.asarray(image)).all():
+    for kind, levels in pictures:
+        if np.isfinite(levels).all():
             low, high = seen.get(kind, (np.inf, -np.inf))
             seen[kind] = min(low, float(levels.min())), max(high, float(levels.max()))
     return {kind: _round_scale(kind, *limits) for kind, limits in seen.items()}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +184,50 @@ def test_one_scale_for_all_deep_files_whatever_each_holds(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"scale must be \(low, high\) with low < high, got \(3, 3\)"):
         read(tmp_path / "deep", scale=(3, 3))
     assert read_samples(tmp_path / "deep", 1)[:, 0, 0, 0].tolist() == [19, 249]
+
+
+def deep_png(path: Path, levels: np.ndarray, interlaced: int = 0) -> None:
+    """A PNG of 16 bits per channel, (H, W, C), whose rows go through all filters in turn."""
+    height, _, channels = levels.shape
+    raw = levels.astype(">u2").view(np.uint8).reshape(height, -1).astype(int)
+    left, above = np.zeros_like(raw), np.zeros_like(raw)
+    left[:, 2 * channels :], above[1:] = raw[:, : -2 * channels], raw[:-1]
+    corner = np.zeros_like(raw)
+    corner[1:] = left[:-1]
+    distances = np.abs(np.stack([left, above, corner]) - (left + above - corner))
+    paeth = np.choose(distances.argmin(0), [left, above, corner])
+    by = [0 * raw, left, above, (left + above) // 2, paeth]
+    rows = [bytes([i % 5]) + ((raw[i] - by[i % 5][i]) % 256).astype(np.uint8).tobytes() for i in range(height)]
+    head = struct.pack(">IIBBBBB", levels.shape[1], height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, interlaced)
+    packed = zlib.compress(b"".join(rows))
+    chunks = ((b"IHDR", head), (b"IDAT", packed[:50]), (b"IDAT", packed[50:]), (b"IEND", b""))
+    body = (struct.pack(">I", len(x)) + kind + x + struct.pack(">I", zlib.crc32(kind + x)) for kind, x in chunks)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(body))
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGB", "RGBA"])
+def test_colour_of_16_bits_is_scaled_as_grey_is(mode: Any, tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 4096, (12, 9, len(mode)))
+    if mode != "RGB":
+        levels[..., -1] *= 16
+    deep_png(tmp_path / "a" / "0.png", levels)
+    for options, white in (({}, 4095), ({"scale": (0, 2000)}, 2000)):
+        data, images = read(tmp_path / "a", size=(12, 9), mode=mode, **options)
+        wanted = np.rint(255 * np.minimum(levels / white, 1)).astype(int)
+        if mode != "RGB":
+            wanted[..., -1] = levels[..., -1] >> 8
+        assert (images[0].permute(1, 2, 0).numpy() == wanted).all() and f"range 0 to {white}" in data.report
+    save(tmp_path / "a" / "1.png", np.full((8, 8), 40000, np.uint16))
+    assert read(tmp_path / "a", size=(12, 9), mode=mode)[1][0, 0].max() == round(4095 / 257)  # one scale for all
+
+
+def test_colour_of_16_bits_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+    deep_png(tmp_path / "a" / "0.png", np.full((1, 1, 3), 40000), interlaced=1)
+    data, images = read(tmp_path / "a")
+    assert images.unique().tolist() == [40000 >> 8] and "1 with the upper 8 of 16 bits per channel" in data.report
+    with pytest.raises(ValueError, match=r"0.png: of its 16 bits per colour the upper 8 alone .* range 0 to 4095"):
+        read(tmp_path / "a", scale=(0, 4095))
 
 
 def test_all_pages_are_read_and_what_is_not_is_told(tmp_path: Path) -> None:
