@@ -55,6 +55,15 @@ class AroundDataModule(GANDataModule):
         self.data.trainer = self.trainer
         self.data.setup(stage)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the other one keeps."""
+        return self.data.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the other one compare it."""
+        self.data.trainer = self.trainer
+        self.data.load_state_dict(state_dict)
+
     def prepare_data(self) -> None:
         """Have the other one download its files."""
         self.data.prepare_data()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from lightning_gans import checks
-from lightning_gans.compat.lightning import pl
+from lightning_gans.compat.lightning import pl, utilities
 from lightning_gans.datamodules.memory import MemoryLoader, Transform
 from lightning_gans.functional import draw
 
@@ -111,14 +112,16 @@ class ToRange:
 class ImageDataModule(GANDataModule):
     """Images kept in memory as uint8, on the training device, where flips and noise happen too.
 
-    A subclass says `name`, `shape`, `num_classes` and reads its images in `load`.
+    A subclass says `name`, `shape`, `num_classes` and reads its images in `load`. If it has names of classes, in the
+    order of their numbers (`classes`), checkpoints keep them, and a run does not go on where they have other numbers.
 
     Args:
         batch_size: images per batch and process.
         flip: mirror each training image left to right with probability 1/2.
         dequantize: add uniform noise as wide as a grey level to the batches (see `ToRange`).
         value_range: of the batches, such as (-1, 1) for a generator that ends in tanh, (0, 1) for a sigmoid.
-        items: use only the first so many training images (quick runs); None: all.
+        items: use only the first so many training images (quick runs), of all classes if these lie one behind the
+            other; None: all.
 
     >>> class White(ImageDataModule):
     ...     name, shape = "White", (1, 8, 8)
@@ -128,6 +131,8 @@ class ImageDataModule(GANDataModule):
     >>> batch.shape, round(float(batch.min()), 3)
     (torch.Size([10, 1, 8, 8]), 1.0)
     """
+
+    classes: Sequence[Any] = ()
 
     def __init__(
         self,
@@ -157,7 +162,8 @@ class ImageDataModule(GANDataModule):
             if split == "train" and self.items is not None:
                 if self.items > len(data):
                     raise ValueError(f"items is {self.items}, but {self.name} has only {len(data)} training items.")
-                data, labels = data[: self.items], None if labels is None else labels[: self.items]
+                rows = first_rows(labels, self.items)
+                data, labels = data[rows], None if labels is None else labels[rows]
             self._splits[split] = data, labels
         return self._splits[split]
 
@@ -169,6 +175,30 @@ class ImageDataModule(GANDataModule):
     def reference(self, split: Split = "train") -> tuple[Tensor, Tensor | None]:
         """All images of a split as uint8 (N, C, H, W), on the CPU, and their labels (N,) int64, or None."""
         return self.stored(split)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Names of the classes, for the checkpoint."""
+        return {"classes": [str(name) for name in self.classes]} if len(self.classes) else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare the names of the classes: labels must mean what they did; predicting reads none.
+
+        Raises:
+            ValueError: a class has another number.
+        """
+        was, now = state_dict["classes"], [str(name) for name in self.classes]
+        if was == now or (self.trainer is not None and self.trainer.state.fn == "predict"):
+            return
+        numbers = {name: i for i, name in enumerate(was)}
+        for i, name in enumerate(now):
+            if numbers.get(name, i) != i:
+                raise ValueError(
+                    f"classes of {self.name} must have the numbers that they have in the checkpoint, got {i} for "
+                    f"{name!r}, which was {numbers[name]}: have the {len(was)} classes as they were."
+                )
+        told = [("new", set(now) - set(was)), ("gone", set(was) - set(now))]
+        names = "; ".join(f"{what}: {', '.join(sorted(some))}" for what, some in told if some)
+        utilities.rank_zero_warn(f"The run goes on with other classes of {self.name}, {names}.")
 
     def setup(self, stage: str) -> None:
         """Read the training images, so that a bad file is reported before anything starts; predicting needs none."""
@@ -202,3 +232,16 @@ class ImageDataModule(GANDataModule):
         low, high = self.value_range
         parts = [f"{self.num_items:,} training images", "x".join(map(str, self.shape)), f"in [{low:g}, {high:g}]"]
         return f"{self.name}: {', '.join([*parts, classes, *extras])}"
+
+
+def first_rows(labels: Tensor | None, n: int) -> Tensor | slice:
+    """Of which rows to take n: the first; of classes that lie one behind the other, the first of each, by its share.
+
+    >>> first_rows(torch.tensor([0] * 6 + [1] * 3), 3).tolist()
+    [0, 1, 6]
+    """
+    if labels is None or int((labels.diff() != 0).sum()) >= len(labels.unique()):  # they are mixed
+        return slice(n)
+    _, counts = labels.unique_consecutive(return_counts=True)
+    place = torch.cat([torch.arange(int(count)) / count for count in counts])  # 0 of the first of each class
+    return place.argsort(stable=True)[:n].sort().values

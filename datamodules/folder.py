@@ -60,7 +60,7 @@ class Images(ImageDataModule):
         flip: mirror each training image left to right with probability 1/2.
         dequantize: add uniform noise as wide as a grey level to the batches.
         value_range: of the batches, such as (-1, 1) for a generator that ends in tanh, (0, 1) for a sigmoid.
-        items: use only the first so many training images (quick runs); None: all.
+        items: use only so many training images (quick runs), the first of each class; None: all.
         scale: the numbers that become black and white in files of more than 8 bits; None takes 0, or what is less, and
             the largest number of as many bits as the largest of all files has (of floats 1, 255 or the largest).
         damaged: "skip" files that cannot be read, or "stop".

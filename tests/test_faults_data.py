@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from common import trainer
+from common import make_images, trainer
 from PIL import Image
 
 from lightning_gans import GAN
-from lightning_gans.datamodules import HuggingFace, Images, TextFile, tail_loader
+from lightning_gans.datamodules import HuggingFace, Images, Resampled, TextFile, tail_loader
 from lightning_gans.datamodules import pictures as files
+from lightning_gans.datamodules.base import first_rows
 from lightning_gans.functional.columns import columns
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 from lightning_gans.tools.score import read_samples
@@ -115,6 +116,43 @@ def test_images_beside_the_classes_are_left_out_and_named_and_empty_classes_too(
     save(tmp_path / "b" / "test" / "0.png")
     with pytest.raises(ValueError, match=r"b must have classes in train and in test, or in none .* no subfolders in"):
         Images(str(tmp_path / "b"))
+
+
+def test_the_first_items_are_of_all_classes(tmp_path: Path) -> None:
+    for kind, number in (("a", 6), ("b", 2), ("c", 1)):
+        for i in range(number):
+            save(tmp_path / kind / f"{i}.png", np.full((8, 8), 10 * i, np.uint8))
+    data, _ = read(tmp_path, items=5)
+    images, labels = data.reference("train")
+    assert labels is not None and labels.tolist() == [0, 0, 0, 1, 2] and data.num_items == 5
+    assert images[:, 0, 0, 0].tolist() == [0, 10, 20, 0, 0]
+    assert first_rows(torch.tensor([0, 1, 0, 2]), 2) == first_rows(None, 2) == slice(2)
+
+
+def test_a_run_does_not_go_on_with_classes_of_other_numbers(tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        for i in range(3):
+            save(tmp_path / "a" / kind / f"{i}.png")
+    options = {"path": str(tmp_path / "a"), "size": 8, "mode": "L", "batch_size": 3}
+
+    def fit(steps: int, data: Any, ckpt: Any = None, last: Any = None) -> None:
+        run = trainer(max_steps=steps)
+        run.fit(make_images("wgan", d_steps=1), datamodule=data, ckpt_path=ckpt)
+        if last:
+            run.save_checkpoint(last)
+
+    for wrap, name in ((lambda data: data, "Images"), (lambda data: Resampled(data, torch.ones(5)), "Resampled")):
+        last = tmp_path / f"{name}.ckpt"
+        fit(1, wrap(Images(**options)), last=last)
+        assert torch.load(last, weights_only=True)[name] == {"classes": ["cat", "dog"]}
+        fit(2, wrap(Images(**options)), last)
+        (tmp_path / "a" / "cat").rename(tmp_path / "a" / "eel")
+        with pytest.raises(ValueError, match=r"classes of a must have the numbers .* got 0 for 'dog', which was 1"):
+            fit(2, wrap(Images(**options)), last)
+        (tmp_path / "a" / "eel").rename(tmp_path / "a" / "bat")
+        with pytest.warns(UserWarning, match="run goes on with other classes of a, new: bat; gone: cat"):
+            fit(2, wrap(Images(**options)), last)
+        (tmp_path / "a" / "bat").rename(tmp_path / "a" / "cat")
 
 
 def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
