@@ -130,11 +130,7 @@ class Images(ImageDataModule):
         """The files of a split, in alphabetical order: those of its subfolder, or a random ``test_share`` held out."""
         if self.folders:
             return [file for file in self.files if _in(file, self.folders[split])]
-        held_out = round(self.test_share * len(self.files))
-        if self.test_share > 0 and len(self.files) > 1:
-            held_out = min(max(held_out, 1), len(self.files) - 1)
-        order = np.random.RandomState(0).permutation(len(self.files))  # numpy promises never to change this stream
-        return [self.files[i] for i in sorted(order[:held_out] if split == "test" else order[held_out:])]
+        return [self.files[i] for i in split_rows(len(self.files), self.test_share)[split]]
 
     @cached_property
     def scale(self) -> Scale:
@@ -273,6 +269,15 @@ def image_size(size: int | Sequence[int]) -> tuple[int, int]:
     if len(both) != 2 or min(both) < 1:
         raise ValueError(f"size must be at least 1 pixel, or (height, width), got {size}.")
     return both[0], both[1]
+
+
+def split_rows(n: int, test_share: float) -> dict[Split, np.ndarray]:
+    """Rows of each split: a random share is held out, always the same; one at least if there are two."""
+    held_out = round(test_share * n)
+    if test_share > 0 and n > 1:
+        held_out = min(max(held_out, 1), n - 1)
+    order = np.random.RandomState(0).permutation(n)  # numpy promises never to change this stream
+    return {"train": np.sort(order[held_out:]), "test": np.sort(order[:held_out])}
 
 
 def common_parent(paths: Iterable[PurePosixPath]) -> PurePosixPath:

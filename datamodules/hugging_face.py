@@ -12,15 +12,18 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gans import checks
+from lightning_gans.compat.lightning import utilities
 from lightning_gans.datamodules.base import ImageDataModule, Split
-from lightning_gans.datamodules.folder import image_size
-from lightning_gans.datamodules.pictures import CHANNELS, Decoder, Fit, Scale, depth, scale_of
+from lightning_gans.datamodules.folder import converted, image_size, skipped, split_rows
+from lightning_gans.datamodules.pictures import CHANNELS, Decoder, Fit, Page, Scale, depth, scale_of, told
 
 
 class HuggingFace(ImageDataModule):
     """A data set of Hugging Face, brought into memory at one size and mode.
 
     Its splits train and test (or validation) are these; of a single split some rows, always the same, are held out.
+    Classes are those of the column's features, else its values in their order. Rows whose picture is none, or cannot be
+    read, are skipped with a warning; what was converted is said in one line (`describe`).
 
     Args:
         path_or_dataset: name of a data set on the hub, a folder of ``save_to_disk``, or a ``Dataset`` or
@@ -39,7 +42,8 @@ class HuggingFace(ImageDataModule):
 
     Raises:
         ImportError: without ``datasets``, for a path.
-        ValueError: for settings out of range, and for columns that there are not.
+        ValueError: for settings out of range, for columns that there are not, for labels that are neither integers >= 0
+            nor names, and without a picture that can be read.
 
     >>> class Rows(list):  # for a ``datasets.Dataset``, or the name of one on the hub
     ...     features = {"image": None}
@@ -79,23 +83,42 @@ class HuggingFace(ImageDataModule):
         for name in filter(None, (image, label)):
             if name not in features:
                 raise ValueError(f"columns of the data set are {', '.join(features)}; there is no {name!r}.")
-        self.classes = self._classes(features)
+        self.label_names = None if label is None else getattr(features[label], "names", None)
+        self._labels = {name: self._labels_of(name) for name in get_args(Split)} if label is not None else {}
+        found = {value for values in self._labels.values() for value in values}
+        self.classes = sorted(found) if self.label_names is None else list(self.label_names)
         self.num_classes = len(self.classes) or None
         self._scale: Scale | None = None
+        self._converted: list[str] = []
 
-    def _classes(self, features: Any) -> list[Any]:
-        if self.label is None:
-            return []
-        if (names := getattr(features[self.label], "names", None)) is not None:
-            return list(range(len(names)))
-        found = {value for data, _ in self.splits.values() for value in data[self.label]}
-        return sorted(found) if any(isinstance(v, str) for v in found) else list(range(max(found) + 1))
+    def _labels_of(self, split: Split) -> list[Any]:
+        data, rows = self.splits[split]
+        values = list(data[self.label])
+        found = [value.item() if hasattr(value, "item") else value for value in (values[int(row)] for row in rows)]
+        kind = str if any(isinstance(value, str) for value in found) else int
+        most = None if self.label_names is None else len(self.label_names) - 1
+        for row, value in zip(rows, found):
+            if not isinstance(value, kind) or (kind is int and not 0 <= value <= (value if most is None else most)):
+                wanted = "names or integers >= 0" if most is None else f"integers in 0..{most}"
+                raise ValueError(
+                    f"label {self.label!r} must hold {wanted} (all of one kind), got {value!r} in row {row} of the "
+                    f"{split} split: leave such rows out, or give label=None."
+                )
+        return found
 
-    def _pictures(self, split: Split) -> Iterator[Image.Image]:
+    def _pictures(self, split: Split) -> Iterator[Image.Image | Exception]:
+        """Each row's, or why there is none."""
         data, rows = self.splits[split]
         for row in rows:
-            given = data[int(row)][self.image]
-            yield given if isinstance(given, Image.Image) else Image.fromarray(np.asarray(given))
+            try:
+                given = data[int(row)][self.image]
+                if given is None:
+                    raise ValueError("there is none")
+                picture = given if isinstance(given, Image.Image) else Image.fromarray(np.asarray(given))
+                picture.load()
+                yield picture
+            except Exception as error:  # decoders fail in many ways; to us each means: not readable
+                yield error
 
     def load(self, split: Split) -> tuple[Tensor, Tensor | None]:
         """Decode a split: uint8 images (N, C, H, W), and labels (N,) int64, or None."""
@@ -104,16 +127,41 @@ class HuggingFace(ImageDataModule):
                 (kind, np.asarray(image))
                 for name in get_args(Split)
                 for image in self._pictures(name)
-                if (kind := depth(image)) is not None
+                if isinstance(image, Image.Image) and (kind := depth(image)) is not None
             )
         decoder = Decoder(self.mode, self._scale, self.size, self.fit)
-        pixels = [decoder.page(image, image.size).pixels for image in self._pictures(split)]
+        pages: list[Page] = []
+        read: list[int] = []
+        failed: list[tuple[str, str]] = []
+        for place, image in enumerate(self._pictures(split)):
+            try:
+                if isinstance(image, Exception):
+                    raise image
+                pages.append(decoder.page(image, image.size))
+                read.append(place)
+            except Exception as error:
+                failed.append((f"row {self.splits[split][1][place]}", told(error)))
+        if failed and not pages:
+            raise ValueError(
+                f"{self.name}: none of its {len(failed)} {split} pictures can be read ({': '.join(failed[0])})."
+            )
+        if failed:
+            utilities.rank_zero_warn(f"{self.name}, {split}: {', '.join(skipped(failed))}.")
+        if split == "train":
+            self._converted = converted(pages, self.mode, self.size, self.fit, self._scale)
+        pixels = [page.pixels for page in pages]
         images = torch.from_numpy(np.stack(pixels)) if pixels else torch.empty(0, *self.shape, dtype=torch.uint8)
         if self.label is None:
             return images, None
-        data, rows = self.splits[split]
-        values, known = data[self.label], {value: i for i, value in enumerate(self.classes)}
-        return images, torch.tensor([known[values[int(row)]] for row in rows], dtype=torch.int64)
+        labels = [self._labels[split][place] for place in read]
+        if self.label_names is None:
+            numbers = {value: i for i, value in enumerate(self.classes)}
+            labels = [numbers[value] for value in labels]
+        return images, torch.tensor(labels, dtype=torch.int64)
+
+    def describe(self) -> str:
+        """Number of training images, shape, range, classes, augmentation and what was converted, in one line."""
+        return ", ".join([super().describe(), *self._converted])
 
     def val_dataloader(self) -> Any:
         """The held-out images in a fixed order; no loader at all if none are held out."""
@@ -127,16 +175,21 @@ def opened(given: Any) -> Any:
     checks.installed("datasets")
     import datasets
 
-    saved = any((Path(given) / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
-    return datasets.load_from_disk(given) if saved else datasets.load_dataset(given)
+    path = Path(given).expanduser()
+    if any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
+        return datasets.load_from_disk(str(path))
+    return datasets.load_dataset(str(path) if given.startswith("~") else given)
 
 
 def rows_of_splits(data: Any, test_share: float) -> dict[Split, tuple[Any, np.ndarray]]:
     """For each split a ``Dataset`` and the numbers of its rows."""
     if not isinstance(data, Mapping):
-        order = np.random.RandomState(0).permutation(len(data))
-        held_out = round(test_share * len(data))
-        return {"train": (data, np.sort(order[held_out:])), "test": (data, np.sort(order[:held_out]))}
+        if not (hasattr(data, "features") and hasattr(data, "__len__")):
+            raise TypeError(
+                "path_or_dataset must be a name, a folder, a Dataset or a DatasetDict of the package datasets, got "
+                f"{type(data).__name__}."
+            )
+        return {name: (data, rows) for name, rows in split_rows(len(data), test_share).items()}
     if "train" not in data:
         raise ValueError(f"path_or_dataset must have a split 'train', got {', '.join(map(str, data))}.")
     other = next((name for name in ("test", "validation", "valid", "val") if name in data), None)

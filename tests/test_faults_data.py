@@ -422,12 +422,42 @@ def test_dictionaries_of_hugging_face() -> None:
         HuggingFace({"test": Stub(5, [0])}, "img")
 
 
-def test_a_real_data_set_of_hugging_face(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bad", [-1, None, 1.5, [0], "a"])
+def test_rows_of_hugging_face_without_a_class_are_one_sentence(bad: Any) -> None:
+    with pytest.raises(ValueError, match=r"label 'kind' must hold names or integers >= 0 .* row \d of the t\w+ split"):
+        HuggingFace(Stub(6, [0, 1, bad]), "img", "kind")
+
+
+def test_rows_of_hugging_face_without_a_picture_are_skipped_and_ids_may_be_sparse() -> None:
+    rows = Stub(6, [1, 5, 10_000_000])
+    rows.rows[1]["img"], rows.rows[3]["img"] = None, {"bytes": b"?"}
+    data = HuggingFace(rows, "img", "kind", size=6, mode="L", test_share=0.0)
+    with pytest.warns(UserWarning, match=r"HuggingFace, train: 2 unreadable skipped \(row 1: there is none, row 3\)"):
+        images, labels = data.reference("train")
+    assert data.classes == [1, 5, 10_000_000] and images[:, 0, 0, 0].tolist() == [0, 2, 4, 5]
+    assert labels is not None and labels.tolist() == [0, 2, 1, 2]
+    assert data.describe() == "HuggingFace: 4 training images, 1x6x6, in [-1, 1], 3 classes, 4 resized to 6x6 (crop)"
+    for row in rows.rows:
+        row["img"] = None
+    with pytest.raises(ValueError, match=r"none of its 6 train pictures can be read \(row 0: there is none\)"):
+        HuggingFace(rows, "img", test_share=0.0).reference("train")
+    few = HuggingFace(Stub(3, [0]), "img", size=6)
+    assert [len(few.reference(name)[0]) for name in ("train", "test")] == [2, 1]  # type: ignore[arg-type]
+
+
+def test_a_real_data_set_of_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets", reason="the extra 'datasets' is not installed")
     pictures = [Image.fromarray(np.full((8, 8), i, np.uint8)) for i in range(6)]
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
     made = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1] * 3}, features=features)
     made.save_to_disk(str(tmp_path / "set"))
-    data = HuggingFace(str(tmp_path / "set"), label="label", size=8, mode="L", test_share=0.0)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = HuggingFace("~/set", label="label", size=8, mode="L", test_share=0.0)
+    assert data.classes == ["cat", "dog"]
     images, labels = data.reference()
     assert images[:, 0, 0, 0].tolist() == list(range(6)) and labels.tolist() == [0, 1] * 3 and data.num_classes == 2
+    unknown = datasets.Dataset.from_dict({"image": pictures, "label": [-1] * 6}, features=features)
+    with pytest.raises(ValueError, match=r"label 'label' must hold integers in 0..1 .* got -1 in row 0 of the train"):
+        HuggingFace(unknown, label="label")
+    with pytest.raises(TypeError, match=r"path_or_dataset must be a name, .* got IterableDataset"):
+        HuggingFace(made.to_iterable_dataset())
