@@ -24,7 +24,7 @@ class GANDataModule(pl.LightningDataModule):
         name: what to call the data set.
         shape: of one item, (C, H, W) or (d,).
         num_classes: number of labels; None when there are no labels.
-        value_range: (low, high) of the batches; None when unbounded.
+        value_range: (low, high) of the batches, which images need unless it is (-1, 1); None when unbounded.
 
     >>> class Two(GANDataModule):
     ...     name, shape, value_range = "Two", (1,), (0.0, 1.0)
