@@ -93,12 +93,13 @@ class HuggingFace(ImageDataModule):
 
     def _labels_of(self, split: Split) -> list[Any]:
         data, rows = self.splits[split]
-        values = list(data[self.label])
-        found = [value.item() if hasattr(value, "item") else value for value in (values[int(row)] for row in rows)]
+        values: list[Any] = [value.item() if hasattr(value, "item") else value for value in data[self.label]]
+        found = [values[int(row)] for row in rows]
         kind = str if any(isinstance(value, str) for value in found) else int
         most = None if self.label_names is None else len(self.label_names) - 1
         for row, value in zip(rows, found):
-            if not isinstance(value, kind) or (kind is int and not 0 <= value <= (value if most is None else most)):
+            number = int(value) if kind is int and isinstance(value, int) else 0
+            if not isinstance(value, kind) or number < 0 or (most is not None and number > most):
                 wanted = "names or integers >= 0" if most is None else f"integers in 0..{most}"
                 raise ValueError(
                     f"label {self.label!r} must hold {wanted} (all of one kind), got {value!r} in row {row} of the "
