@@ -352,8 +352,9 @@ class TextFile(_Lines):
         tokens, styles = super().load(split)
         if split == "train":
             return tokens, styles
-        known = {row.tobytes() for row in self.reference("train")[0].numpy()}
-        new = torch.tensor([row.tobytes() not in known for row in tokens.numpy()])
+        rows = [row.tobytes() for row in tokens.numpy()]
+        known = set(rows).intersection(row.tobytes() for row in self.reference("train")[0].numpy())
+        new = torch.tensor([row not in known for row in rows])
         if not new.any():
             raise ValueError(
                 f"held-out sequences must be others than the training ones, got {len(new)} that are all among these "
