@@ -333,8 +333,10 @@ def listed_labels(content: bytes, name: str, files: Sequence[str]) -> tuple[dict
     None for a file of another form, which happens to have this name.
     """
     try:
-        pairs = json.loads(content)["labels"]
-        labels = {(PurePosixPath(name).parent / file).as_posix(): label for file, label in pairs or ()}
+        pairs = json.loads(content)["labels"] or []
+        if not all(isinstance(pair, list) for pair in pairs):
+            return None
+        labels = {(PurePosixPath(name).parent / file).as_posix(): label for file, label in pairs}
     except (ValueError, KeyError, TypeError):
         return None
     if not labels:

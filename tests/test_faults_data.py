@@ -198,11 +198,12 @@ def test_labels_of_a_dataset_json_and_folders_that_are_storage_only(tmp_path: Pa
     target.write_text(json.dumps({"labels": [[names[0], 1]]}))
     with pytest.raises(ValueError, match=f"dataset.json must tell a class >= 0 for {names[1]}, got None"):
         Images(str(tmp_path))
-    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
-        archive.writestr("a/dataset.json", '["no labels"]')
-        archive.write(tmp_path / names[0], "a/0.png")
-    data, told = lost(tmp_path / "set.zip")
-    assert data.num_classes is None and told[0].startswith("set, train: a/dataset.json left out, which is not StyleGAN")
+    for i, foreign in enumerate(('["no labels"]', "", '{"labels": [{"id": 1, "name": "a"}]}', '{"labels": ["ab"]}')):
+        with zipfile.ZipFile(tmp_path / f"set{i}.zip", "w") as archive:
+            archive.writestr("a/dataset.json", foreign)
+            archive.write(tmp_path / names[0], "a/0.png")
+        data, told = lost(tmp_path / f"set{i}.zip")
+        assert data.num_classes is None and told[0].startswith(f"set{i}, train: a/dataset.json left out, which is not")
 
 
 # ------------------------------------------------------------------------------------------------- files
