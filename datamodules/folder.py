@@ -155,8 +155,8 @@ class Images(ImageDataModule):
         lost = skipped(failed)
         if split == "train":
             lost += self.left_out
-            if absent := [name for i, name in enumerate(self.classes) if i not in set(labels)]:
-                lost.append(f"no training images of the class {some(absent)}")
+            if absent := sorted(set(range(len(self.classes))) - set(labels)):
+                lost.append(f"no training images of the class {some([self.classes[i] for i in absent])}")
         self._done[split] = self._converted(done)
         self.report = ", ".join([*self._read(split, done), *self._done[split], *lost, *self._others()])
         utilities.rank_zero_info(self.report)
@@ -191,7 +191,7 @@ class Images(ImageDataModule):
                 return listed
             self.left_out.append(f"{self.index} left out, which is not StyleGAN's ({{'labels': [[file, class], ...]}})")
             self.index = None
-        if all(_STORAGE.fullmatch(file) for file in self.files):
+        if 2 * sum(_STORAGE.fullmatch(file) is not None for file in self.files) > len(self.files):
             return {}, []
         inner = {file: PurePosixPath(file) for file in self.files}
         for folder in self.folders.values():

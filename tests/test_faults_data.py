@@ -186,7 +186,9 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path: Path) -> None:
 def test_labels_of_a_dataset_json_and_folders_that_are_storage_only(tmp_path: Path) -> None:
     for i in range(6):
         save(tmp_path / f"{i // 3:05}" / f"img{i:08}.png")
+    save(tmp_path / "cover.png")
     assert Images(str(tmp_path)).num_classes is None
+    (tmp_path / "cover.png").unlink()
     names = [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*.png"))]
     target = tmp_path / "dataset.json"
     target.write_text(json.dumps({"labels": [[name, i % 3] for i, name in enumerate(names)]}))
