@@ -395,12 +395,14 @@ def read_text(path: str | Path, blank: bool = False) -> str:
         ValueError: it is something else, or empty, or cannot be read.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"path must be a text file, got {path}, which is none.")
     try:
+        if not path.is_file():
+            raise FileNotFoundError(f"path must be a text file, got {path}, which is none.")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"path must be a UTF-8 text, got {path}, whose byte {error.start} is none.") from None
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise ValueError(f"path {path} cannot be read ({error.strerror or error}).") from error
     if not (text if blank else text.strip()):
