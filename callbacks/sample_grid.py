@@ -102,7 +102,7 @@ class SampleGrid(EveryNSteps, Draws):
                 raise ValueError(f"SampleGrid: {name} must be >= 0, got {value!r}.")
         self.rows, self.columns, self.interpolations, self.neighbours = rows, columns, interpolations, neighbours
         self.points, self.cell, self.seed, self.dirpath = points, cell, seed, dirpath
-        self.value_range = value_range
+        self.value_range = None if value_range is None else checks.interval("value_range", value_range)
         self.reference: Callable[[str], tuple[Tensor, Tensor | None]] | None = None
         self.items: Tensor | None = None  # clean training items: uint8 images or points
         self.limits: tuple[float, float] | None = None  # of the axis of numbers, once there are real ones

@@ -186,8 +186,11 @@ class ImageDataModule(GANDataModule):
         Raises:
             ValueError: a class has another number.
         """
-        was, now = state_dict["classes"], [str(name) for name in self.classes]
+        was, now = state_dict.get("classes", []), [str(name) for name in self.classes]
+        model: Any = getattr(self.trainer, "lightning_module", None)
         if was == now or (self.trainer is not None and self.trainer.state.fn == "predict"):
+            return
+        if model is not None and getattr(model, "num_classes", None) is None:  # to whom labels mean nothing
             return
         numbers = {name: i for i, name in enumerate(was)}
         for i, name in enumerate(now):

@@ -203,7 +203,8 @@ class Images(ImageDataModule):
             if not any(_in(file, folder) for file in found):
                 raise ValueError(
                     f"path {self.path} must have classes in {' and in '.join(map(str, self.folders.values()))}, or in "
-                    f"none of them, got no subfolders in {folder}."
+                    f"none of them, got no subfolders in {folder}: give {self.path / self.folders['train']} alone, of "
+                    "which some images are held out."
                 )
         beside = [file for file in self.files if file not in found]
         self._leave_out(beside, "beside the class folders", beside)

@@ -76,7 +76,7 @@ class HuggingFace(ImageDataModule):
         if not 0 <= test_share < 1:
             raise ValueError(f"test_share must be in [0, 1), got {test_share}.")
         self.image, self.label, self.size, self.fit, self.mode = image, label, image_size(size), fit, mode
-        self.splits = rows_of_splits(opened(path_or_dataset), test_share)
+        self.splits = rows_of_splits(opened(path_or_dataset), test_share, label)
         self.name = path_or_dataset if isinstance(path_or_dataset, str) else "HuggingFace"
         self.shape = (CHANNELS[mode], *self.size)
         features = self.splits["train"][0].features
@@ -182,8 +182,8 @@ def opened(given: Any) -> Any:
     return datasets.load_dataset(str(path) if given.startswith("~") else given)
 
 
-def rows_of_splits(data: Any, test_share: float) -> dict[Split, tuple[Any, np.ndarray]]:
-    """For each split a ``Dataset`` and the numbers of its rows."""
+def rows_of_splits(data: Any, test_share: float, label: str | None = None) -> dict[Split, tuple[Any, np.ndarray]]:
+    """For each split a ``Dataset`` and the numbers of its rows; a test split without its labels is passed by."""
     if not isinstance(data, Mapping):
         if not (hasattr(data, "features") and hasattr(data, "__len__")):
             raise TypeError(
@@ -193,7 +193,9 @@ def rows_of_splits(data: Any, test_share: float) -> dict[Split, tuple[Any, np.nd
         return {name: (data, rows) for name, rows in split_rows(len(data), test_share).items()}
     if "train" not in data:
         raise ValueError(f"path_or_dataset must have a split 'train', got {', '.join(map(str, data))}.")
-    other = next((name for name in ("test", "validation", "valid", "val") if name in data), None)
+    names = [name for name in ("test", "validation", "valid", "val") if name in data]
+    kept_back = {name for name in names if label in data[name].features and {*data[name][label]} <= {-1, None}}
+    other = next((name for name in names if name not in kept_back), None)
     if other is None:
         return rows_of_splits(data["train"], test_share)
     return {"train": (data["train"], np.arange(len(data["train"]))), "test": (data[other], np.arange(len(data[other])))}

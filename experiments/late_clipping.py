@@ -43,6 +43,8 @@ class Guarded(PRCGAN):
     def before_generator_step(self, batches: Sequence[Batch]) -> None:
         """C's accuracy too."""
         super().before_generator_step(batches)
+        if self.surest >= 1:
+            return
         with torch.no_grad():
             real, fake = cast(Batch, self.last_batch).real, cast(Tensor, self.last_fake)
             right = torch.cat([self.classifier(real) > 0, self.classifier(fake) <= 0])
@@ -52,7 +54,8 @@ class Guarded(PRCGAN):
         """-E w f(G(z))."""
         ratio = prc.log_ratio(self.classifier(fake), self.kept["logits"], self.limit).exp()
         ratio = ratio if self.through else ratio.detach()
-        ratio = torch.where(self.kept["sure"], torch.ones_like(ratio), ratio)
+        if (sure := self.kept.get("sure")) is not None:
+            ratio = torch.where(sure, torch.ones_like(ratio), ratio)
         weights = prc.surrogate_weights(ratio, None, cast(float, self.ratio_clip))
         self.tell(lambda: prc.ratio_summary(ratio, weights))
         return {"adversarial": self.loss.generator(self.score(fake, batch), None, weights)}

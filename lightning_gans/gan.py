@@ -215,6 +215,7 @@ class GANModule(GenerativeModule):
         if self.order == "g_first" and not done["g"]:
             *batches, last = self.take(self.g_batches + 1)
             self.progress.batches["d"] = last  # not the last cycle's, of which a resumed run knows nothing
+            self.progress.made.pop("fake", None)
             self._generator_step(batches, last)
         while done["d"] < self.d_steps:
             batches = self.take(self.players["d"].accumulate)

@@ -163,12 +163,16 @@ def test_what_lies_in_a_run_is_trusted(own_run: Path, tmp_path: Path, monkeypatc
     last = own_run / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(last, weights_only=True)
     assert 'load("last.ckpt").sample' in card(checkpoint)
+    checkpoint["hyper_parameters"]["scheduler_g"] = {"class_path": "torch.optim.lr_scheduler.LinearLR"}
+    assert 'load("last.ckpt").sample' in card(checkpoint), "which load does not build"
     checkpoint["hyper_parameters"]["generator"]["class_path"] = "homemade_nets.Net"
     assert 'load("last.ckpt", trust_code=True).sample' in card(checkpoint)
     for path in (last, Path("lone.ckpt")):
         torch.save(checkpoint, path)
+    Path("config.yaml").write_text("hydra: {}\n")  # another program's
     with pytest.raises(ValueError, match=r"not imported yet; it is trusted where it lies in the folder of its run, "):
         loaded("lone.ckpt")
+    Path("config.yaml").unlink()
     assert "homemade_nets" not in sys.modules
     for path in (own_run, last):
         assert type(loaded(path).generator).__name__ == "Net"

@@ -146,6 +146,22 @@ def test_a_third_player_is_given_as_many_batches_as_it_accumulates() -> None:
         trainer(max_steps=2).fit(encoded(player=player), train_dataloaders=plain())
 
 
+@pytest.mark.parametrize("order", ["d_first", "g_first"])
+def test_a_third_player_begins_when_due_says_so(order: Any) -> None:
+    class Begins(Encoded):
+        def due(self, player: str) -> bool:
+            return super().due(player) and (player != "e" or self.global_step - self.progress.done["g"] >= 3)
+
+        def before_generator_step(self, batches: Any) -> None:
+            assert order == "d_first" or self.last_fake is None, "a resumed run knows nothing of the last cycle's"
+            super().before_generator_step(batches)
+
+    nets = make("gan")
+    module = Begins(nets.generator, nets.discriminator, order=order)
+    trainer(max_steps=5).fit(module, train_dataloaders=plain())
+    assert module.progress.updates == {"d": 5, "g": 5, "e": 2}
+
+
 class Resting(Encoded):
     """Forgets its encoder."""
 

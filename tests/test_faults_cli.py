@@ -174,27 +174,27 @@ def test_what_is_given_and_cannot_be_meant_is_refused(option: str, words: str) -
 
 def test_a_file_goes_with_other_data_and_another_latent_dim() -> None:
     net = {"class_path": "A", "init_args": {"shape": [2], "latent_dim": 3, "num_classes": 4}}
-    config = {"model": {"init_args": {"latent_dim": 3, "generator": net}}, "data": {"class_path": "a.Ring"}}
+    inner = {"class_path": "B", "init_args": {"network": net}}
+    config = {"model": {"init_args": {"latent_dim": 3, "generator": net, "discriminator": inner}}}
     Path("run.yaml").write_text(yaml.safe_dump(config))
 
-    def kept(*args: str) -> set[str]:
-        return {p[-1] for p in given_values(["fit", "--config", "run.yaml", *args]) if p[1:2] == ("generator",)}
+    def kept(*args: str, below: str = "generator") -> set[str]:
+        return {p[-1] for p in given_values(["fit", "--config", "run.yaml", *args]) if p[1:2] == (below,)}
 
-    every = {"class_path", "shape", "latent_dim", "num_classes"}
-    assert kept() == kept("--trainer.max_steps=3") == every
-    assert kept("--data=Grid") == every - {"shape", "num_classes"} == kept('--data={"class_path": "Grid"}')
-    assert kept("--data", "Ring") == kept("--data.modes=3") == every - {"shape"}  # which may be of another size
-    assert kept("--model.latent_dim=4") == every - {"latent_dim"}
-    config.pop("data")
-    Path("run.yaml").write_text(yaml.safe_dump(config))
-    assert kept("--data=Grid") == every  # it was meant for these
+    assert kept() == kept("--data=Grid") == {"class_path", "latent_dim"}
+    assert kept("--model.generator.shape=[3]", "--model.generator.num_classes=2") == {*kept(), "shape", "num_classes"}
+    assert kept("--model.latent_dim=4") == {"class_path"}
+    assert kept(below="discriminator") == {"class_path", "latent_dim", "shape"}  # below a wrapper samples may be packed
 
 
-def test_labels_that_the_data_do_not_tell_of_are_refused_on_the_command_line(
+def test_labels_that_the_data_do_not_tell_of_are_refused_if_typed_and_told_if_in_a_file(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    [line] = refused(capsys, "--config=ring.yaml", "--trainer.callbacks=null")
+    [line] = refused(capsys, "--config=ring.yaml", "--model.discriminator.num_classes=3", "--trainer.callbacks=null")
     assert line == "error: --model.discriminator.num_classes must be null for Ring, which has no num_classes, got 3."
+    said = r"--model.discriminator.num_classes 3 is left out: it must be null for Ring, which has no num_classes"
+    with pytest.warns(UserWarning, match=said), pytest.raises(SystemExit):
+        main(["fit", "--config=ring.yaml", "--trainer.callbacks=null", "--dry_run"])
 
 
 # ---------------------------------------------------------------------- mistakes, in one line

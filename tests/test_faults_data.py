@@ -22,7 +22,7 @@ from lightning_gans.datamodules import HuggingFace, Images, Resampled, TextFile,
 from lightning_gans.datamodules import pictures as files
 from lightning_gans.datamodules.base import first_rows
 from lightning_gans.functional.columns import columns
-from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
 from lightning_gans.tools.score import read_samples
 from lightning_gans.visualization.images import grid_image
 
@@ -135,9 +135,10 @@ def test_a_run_does_not_go_on_with_classes_of_other_numbers(tmp_path: Path) -> N
             save(tmp_path / "a" / kind / f"{i}.png")
     options = {"path": str(tmp_path / "a"), "size": 8, "mode": "L", "batch_size": 3}
 
-    def fit(steps: int, data: Any, ckpt: Any = None, last: Any = None) -> None:
+    def fit(steps: int, data: Any, ckpt: Any = None, last: Any = None, labelled: bool = True) -> None:
         run = trainer(max_steps=steps)
-        run.fit(make_images("wgan", d_steps=1), datamodule=data, ckpt_path=ckpt)
+        nets = DCGANGenerator((1, 8, 8), 3, 4, num_classes=2), DCGANDiscriminator((1, 8, 8), 4, num_classes=2)
+        run.fit(GAN(*nets, 3) if labelled else make_images("wgan", d_steps=1), datamodule=data, ckpt_path=ckpt)
         if last:
             run.save_checkpoint(last)
 
@@ -149,7 +150,9 @@ def test_a_run_does_not_go_on_with_classes_of_other_numbers(tmp_path: Path) -> N
         (tmp_path / "a" / "cat").rename(tmp_path / "a" / "eel")
         with pytest.raises(ValueError, match=r"classes of a must have the numbers .* got 0 for 'dog', which was 1"):
             fit(2, wrap(Images(**options)), last)
+        fit(1, wrap(Images(**options)), last=tmp_path / "plain.ckpt", labelled=False)
         (tmp_path / "a" / "eel").rename(tmp_path / "a" / "bat")
+        fit(2, wrap(Images(**options)), tmp_path / "plain.ckpt", labelled=False)  # to whom labels mean nothing
         with pytest.warns(UserWarning, match="run goes on with other classes of a, new: bat; gone: cat"):
             fit(2, wrap(Images(**options)), last)
         (tmp_path / "a" / "bat").rename(tmp_path / "a" / "cat")

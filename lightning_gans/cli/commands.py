@@ -55,7 +55,8 @@ def loaded(path: str | Path, *options: Any) -> Any:
 @contextmanager
 def trusting(path: str | Path) -> Iterator[bool]:
     """Whether classes of anywhere may be built; where they may not, the error tells what to do on the command line."""
-    trust_code = run_of(Path(path) / "checkpoints" / "last.ckpt" if Path(path).is_dir() else Path(path)) is not None
+    run = run_of(Path(path) / "checkpoints" / "last.ckpt" if Path(path).is_dir() else Path(path))
+    trust_code = run is not None and "model" in (yaml.safe_load(configs(run)[-1].read_text()) or {})  # no other's file
     try:
         yield trust_code
     except ValueError as error:

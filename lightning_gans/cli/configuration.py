@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_gans.compat.lightning import utilities
 from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
 from lightning_gans.runs.folder import configs, run_of
 from lightning_gans.runs.load import HARMLESS, load, resolve_class
@@ -124,6 +125,8 @@ def fit_networks_to_data(options: Any, given: Mapping[tuple[str, ...], Any] | No
         for name, (value, what) in fitting.items():
             has, typed = (_listed(v) for v in (own.get(name), told.get((*path, name))))
             if typed is None or typed != has:  # not given, or to a class that was replaced
+                if has and value is None:
+                    utilities.rank_zero_warn(f"--{'.'.join((*path, name))} {has} is left out: it must be {what}.")
                 own[name] = value
             elif has != value and (name in bound or path[1] == "generator"):
                 of = f", {value}" * (value is not None)

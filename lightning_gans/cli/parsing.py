@@ -9,7 +9,7 @@ import json
 import pkgutil
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -164,8 +164,8 @@ def prepared(args: list[str]) -> list[str]:
 def given_values(args: list[str]) -> dict[tuple[str, ...], Any]:
     """What a user has given of the model and the data, by path.
 
-    What a file has for its data is not meant for other data that are given behind it, nor what it has for its
-    latent_dim for another: a recipe, or the configuration of a run, goes with any data.
+    Shape and number of classes of a network in a file are not among them, nor what it has for a latent_dim that another
+    takes the place of: a recipe, or the configuration of a run, goes with any data.
 
     >>> given_values(["fit", "--model.generator.num_classes=3", "--data", "Ring"])
     {('model', 'generator', 'num_classes'): 3, ('data',): 'Ring'}
@@ -177,17 +177,14 @@ def given_values(args: list[str]) -> dict[tuple[str, ...], Any]:
         if value is None:
             continue
         if option in ("-c", "--config"):
-            sources.append(dict(_leaves(_read_config(shipped(value)))))
+            leaves = dict(_leaves(_read_config(shipped(value))))
+            of_data = {p for p in leaves if p[-1] == "num_classes" or (p[-1] == "shape" and len(p) == 3)}
+            sources.append({p: leaves[p] for p in leaves.keys() - of_data})  # below a wrapper samples may be packed
         elif option.startswith(("--model", "--data")):
             path = tuple(part for part in option[2:].split(".") if part != "init_args")
             with suppress(yaml.YAMLError):  # which the parser refuses
                 typed |= _leaves(yaml.safe_load(value), path)
     for source in [*sources, typed]:
-        named = [_data(part) for part in (source, found)]
-        if all(named) and named[0] != named[1]:
-            found = {path: value for path, value in found.items() if path[-1] != "num_classes"}
-        if named[1] and any(path[0] == "data" for path in source):
-            found = {path: value for path, value in found.items() if path[-1] != "shape"}
         if any(path[:2] == ("model", "groups") for path in source):
             found = {path: value for path, value in found.items() if path[-1] != "groups"}
         if (latent := ("model", "latent_dim")) in source and latent in found:
@@ -195,11 +192,6 @@ def given_values(args: list[str]) -> dict[tuple[str, ...], Any]:
             found = {path: value for path, value in found.items() if path[-1] != "latent_dim" or value != z}
         found |= source
     return found
-
-
-def _data(found: Mapping[tuple[str, ...], Any]) -> str:
-    """The class of the data, by its own name; empty where none is given."""
-    return str(found.get(("data", "class_path")) or found.get(("data",)) or "").rpartition(".")[2]
 
 
 def _leaves(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -176,7 +176,7 @@ class GenerativeModule(Sampling):
         Lightning's counter.
         """
         step = self.run.steps[player]
-        if step.player.every == 1 or self.due(player):
+        if step.always or player == self.counted or self.due(player):
             self.run.stepping = step
             step.compute(terms, batches, key)
             step_optimizer(self.trainer, self, step, player == self.counted)

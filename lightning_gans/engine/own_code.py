@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.engine.player import Player
@@ -67,13 +68,13 @@ def tell_untrained(trainer: Any, module: Any) -> None:
     if waiting:
         pl.utilities.rank_zero_warn(
             f"No player has the parameters of {', '.join(waiting)}, which {type(module).__name__} holds, so that they "
-            "are not trained: give self.play a Player of theirs, or say that they rest by requires_grad_(False)."
+            "are not trained: give self.play a Player of theirs, or let them rest by requires_grad_(False) or eval()."
         )
 
 
 def _waits(net: nn.Module, moved: Collection[int]) -> bool:
     """Whether a network, or a part of it, has parameters that nobody moves; not if it measures."""
-    if not net.training or hasattr(net, "compute"):
+    if not net.training or hasattr(net, "compute") or isinstance(net, AveragedModel):
         return False
     own = any(p.requires_grad and id(p) not in moved for p in net.parameters(recurse=False))
     return own or any(_waits(child, moved) for child in net.children())

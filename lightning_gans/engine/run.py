@@ -92,6 +92,7 @@ class Run:
         self.hooks = Hooks(trainer)
         self.strategy, self.precision = cast(Any, trainer.strategy), cast(Any, trainer.precision_plugin)
         self.steps: dict[str, Step] = {}
+        self.overridden_due = type(trainer.lightning_module).due.__module__ != "lightning_gans.engine.module"
         self.looked, self.watching, self.began, self.started = False, True, -1, -1
         self.labelled: dict[str, nn.Module] = {}
         self.needs_two: str | None = None
@@ -164,6 +165,7 @@ class Run:
                 )
             alone = partial(self.alone, name)
             self.steps[name] = Step(player, networks, own, progress, self.noise, scaler, self.graphs, alone)
+            self.steps[name].always = player.every == 1 and not self.overridden_due
 
     def alone(self, player: str) -> bool:
         """Whether nobody hooks into the step of a player's optimizer now, and Lightning does not count it."""

@@ -74,6 +74,7 @@ class Step:
         self._alone = alone if self.simple and unclipped and scaler is None and not self._many else None
         self._recorded: RecordedStep | None = None
         self.stepped = False  # the optimizer, with the gradients
+        self.always = False  # it is this player's turn, without asking
         self.terms: dict[str, None] = {}  # names of what is minimised
         self._before = dict(progress.values)  # this fit
         self.calls = 0  # of the closure, since the last gradients

@@ -60,7 +60,8 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
             shown = [str(line)[:200] for line in state["texts"][:10]]
             lines += ["", "## Samples", "", "```text", *shown, "```"]
             break
-    trust = "" if all(map(_known, [technique, *_class_paths(options)])) else ", trust_code=True"  # it imports your code
+    ours = all(map(_known, [technique, *_class_paths(settings_of(options))]))
+    trust = "" if ours else ", trust_code=True"  # it imports your code
     code = ["from lightning_gans import load", "", f'samples = load("{name}"{trust}).sample(64, seed=0)']
     lines += ["", "## Use", "", "```python", *code, "```"]
     config = {"model": options, "data": dict(checkpoint.get("datamodule_hyper_parameters", {}))}
@@ -119,6 +120,11 @@ def _rows(history: list[dict[str, float]], higher: Iterable[str]) -> list[str]:
             before = f"{history[0][name]:.4g}" if history[0]["step"] == 0 and name in history[0] else ""
             rows.append(f"| {name.removeprefix('metrics/')} | {' | '.join([before, *told])} |")
     return rows
+
+
+def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a technique but for those that only a training needs."""
+    return {k: v for k, v in options.items() if not str(k).startswith(("_", "optimizer_", "scheduler_"))}
 
 
 def _known(class_path: str) -> bool:

@@ -15,6 +15,7 @@ from torch import nn
 from lightning_gans import checks
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.regularizers import Regularizer
+from lightning_gans.runs.card import settings_of
 from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
 
 # Where classes are defined that do nothing when they are built but what a network or a term of a loss does. Others of
@@ -23,7 +24,6 @@ _PARTS = ("networks", "nonadversarial", "regularizers", "techniques", "wrappers"
 HARMLESS = (*(f"lightning_gans.{part}." for part in _PARTS), "lightning_gans.metrics.attributes", "torch.nn.modules.")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _IF_TRUSTED = "if you trust the checkpoint, load it with trust_code=True"
-_TRAINING = ("optimizer_", "scheduler_")  # arguments that only a training needs
 
 
 def load(
@@ -202,7 +202,7 @@ def _rebuilt(
     name = options.get("_class_path") or checkpoint.get("class_path") if isinstance(options, Mapping) else None
     if not isinstance(name, str):
         raise ValueError(f"{path} is no checkpoint of a GenerativeModule: it does not tell its class.")
-    settings = {k: v for k, v in options.items() if not str(k).startswith(("_", *_TRAINING))}
+    settings = settings_of(options)
 
     def build(value: Any) -> Any:
         """Values as they are, lists as tuples, and class paths with their arguments as what they stand for."""
