@@ -126,7 +126,8 @@ def main() -> None:
         }
         tables += ["", f"## {data}", "", *measures.table(found, columns, "goes on with")]
     scores = {data: playing.score_of(data) for data in arguments.data}
-    shown = {data: {name: lines[name] for name in SWITCHES if name in lines} for data, lines in panels.items()}
+    drawn = SWITCHES if len(arguments.only) == len(VARIANTS) else arguments.only  # not all of so many
+    shown = {data: {name: lines[name] for name in drawn} for data, lines in panels.items()}
     seen = {"high quality" if data in playing.TOYS else "FID" for data in arguments.data}
     figure = figures.stack(
         figures.curves(shown, scores, " or ".join(sorted(seen))), figures.curves(shown, scores, "", x="seconds")
