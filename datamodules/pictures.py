@@ -16,6 +16,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lightning_gans import checks
+
 CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 _UNREAD = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # Pillow knows their names, and needs another program
 _ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
@@ -67,7 +69,9 @@ def list_files(path: Path) -> tuple[list[str], list[str]]:
     """
     try:
         if not path.exists():
-            raise FileNotFoundError(f"path {path} does not exist: it must be a folder of images or a .zip file.")
+            raise FileNotFoundError(
+                f"path {path} does not exist{checks.seen_from(path)}: it must be a folder of images or a .zip file."
+            )
         if path.is_dir():
             found = [file.relative_to(path).as_posix() for file in _below(path)]
         else:

@@ -327,9 +327,11 @@ class TextFile(_Lines):
         path = ", ".join(paths)
         if not train or set(test) <= set(train):
             others = len(set(test) - set(train))
+            one = len({*train, *test}) < 2
+            more = "" if held_out else ", or break the text into lines" if one else ", or a test_share"
             raise ValueError(
                 f"path must hold lines to train on and others, which are none of these, to hold out, got {len(train)} "
-                f"and {others} in {path}: give a test_path of other lines{'' if held_out else ', or a test_share'}."
+                f"and {others} in {path}: give a test_path of other lines{more}."
             )
         self._repeated = ""
         marks = ("", "<unk>" if level == "word" else "\ufffd")
@@ -377,12 +379,12 @@ def _listed(path: list[str] | str) -> list[str]:
 
 def _lines(path: str, vocabulary: Vocabulary, most: int | None) -> list[str]:
     """Those of a file that are not blank, each of so many symbols at most."""
-    lines = [line.strip() for line in read_text(path).splitlines()]
+    lines = [line.strip() for line in lines_of(path)]
     for place, line in enumerate(lines):
         if most is not None and (got := len(vocabulary.split(line))) > most:
             raise ValueError(
                 f"lines of {path} must have at most {most} symbols, got {got} in line {place + 1}: raise length, or "
-                "give long='truncate'."
+                "give long='windows', which keeps all of them, or long='truncate'."
             )
     return [line for line in lines if line]
 
@@ -397,7 +399,7 @@ def read_text(path: str | Path, blank: bool = False) -> str:
     path = Path(path).expanduser()
     try:
         if not path.is_file():
-            raise FileNotFoundError(f"path must be a text file, got {path}, which is none.")
+            raise FileNotFoundError(f"path must be a text file, got {path}, which is none{checks.seen_from(path)}.")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"path must be a UTF-8 text, got {path}, whose byte {error.start} is none.") from None
@@ -408,6 +410,11 @@ def read_text(path: str | Path, blank: bool = False) -> str:
     if not (text if blank else text.strip()):
         raise ValueError(f"path must hold text, got {path}, which is empty.")
     return text
+
+
+def lines_of(path: str | Path, blank: bool = False) -> list[str]:
+    """The lines of `read_text`, as editors and ``wc`` count them: other separators of Unicode are part of a line."""
+    return read_text(path, blank).removesuffix("\n").split("\n")
 
 
 def md5(content: str | bytes) -> str:

@@ -178,7 +178,9 @@ def read_oracle(path: str | Path, shape: tuple[int, int]) -> LanguageModel:
         ValueError: it holds something else, or another number of symbols than ``shape``.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"path must be an .npz file of an oracle, got {path}, which is none.")
+        raise FileNotFoundError(
+            f"path must be an .npz file of an oracle, got {path}, which is none{checks.seen_from(Path(path))}."
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {name: torch.from_numpy(file[name]).float() for name in file}

@@ -6,6 +6,7 @@ import importlib.util
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 from lightning_gans.compat.shell import python
@@ -100,6 +101,11 @@ def inside(**values: float) -> None:
     for name, value in values.items():
         if not _holds(lambda v: 0 < v < 1, value):
             raise ValueError(f"{name} must be in (0, 1), got {value!r}.")
+
+
+def seen_from(path: Path) -> str:
+    """Where a relative path that is not there was looked for: " in /the/folder"."""
+    return "" if path.is_absolute() else f" in {Path.cwd()}"
 
 
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:

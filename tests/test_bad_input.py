@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -317,6 +317,10 @@ def test_labels_beyond_an_embedding_of_unknown_size(who: str) -> None:
 
 def test_labels_asked_of_sample() -> None:
     module = WGANGP(Conditional(generator(), 3), discriminator(), 3)
+    with pytest.raises(ValueError, match=r"labels must have shape \(3,\), one per sample, got \[1, 2, 0\]"):
+        module.sample(3, cast(Any, [1, 2, 0]))
+    with pytest.raises(ValueError, match=r"seed must be an integer >= 0, got 1\.5"):
+        module.sample(3, seed=cast(Any, 1.5))
     with pytest.raises(ValueError, match=r"labels must have shape \(3,\), one per sample, got \(2,\)"):
         module.sample(3, labels=torch.zeros(2, dtype=torch.long))
     with pytest.raises(ValueError, match=r"labels must lie in 0..3, got 4..4"):

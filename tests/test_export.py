@@ -17,7 +17,7 @@ import yaml
 from common import make
 from torch import Tensor, nn
 
-from lightning_gans import GAN, networks, wrappers
+from lightning_gans import GAN, MLE, networks, wrappers
 from lightning_gans.cli import main
 from lightning_gans.functional.importance import uniform_of
 from lightning_gans.tools import export
@@ -278,6 +278,10 @@ def test_a_file_that_computes_something_else_is_no_file(
 
 
 def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        ValueError, match=r"LanguageModel cannot be exported to torch: it writes one token after another"
+    ):
+        export(MLE(networks.LanguageModel((4, 3))), tmp_path / "g.pt2")
     module = make("gan")
     with pytest.raises(ValueError, match=r"path must end in \.pt2 or \.onnx, got '.*g\.pt'"):
         export(module, tmp_path / "new" / "g.pt")

@@ -54,7 +54,7 @@ RULES: dict[str, set[str]] = {
     "nonadversarial": FOR_MODELS | {"engine.module", "optim"},
     "samplers": {"engine.contract", "engine.frozen", "engine.batch", "functional"},
     "visualization": {"functional.pixels"},
-    "runs": {"gan", "engine", "regularizers"},
+    "runs": {"gan", "engine", "regularizers", "functional.text"},
     "datamodules": {"functional"},
     "datamodules.toy_text": {"functional", "networks.language"},  # an oracle is a language model
     "stages": LIBRARY | {"callbacks"},

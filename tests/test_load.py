@@ -271,7 +271,7 @@ def test_what_is_no_checkpoint_of_ours(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="There is no checkpoint at"):
             load(path)
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"There is no best checkpoint in .*: no score was monitored"):
+    with pytest.raises(FileNotFoundError, match=r"There is no best checkpoint in .*: none was saved by a score"):
         load(tmp_path, "best")
     Path("text.ckpt").write_bytes(b"hello")
     with pytest.raises(ValueError, match=r"text\.ckpt is not a readable checkpoint"):

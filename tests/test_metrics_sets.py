@@ -71,6 +71,10 @@ def test_a_planted_collapse_raises_uniformity_with_every_mode_lost() -> None:
         (lambda: uniformity_gap(torch.ones(2, 3), torch.ones(2, 4)), r"fake and real must be \(N, F\) and \(M, F\)"),
         (lambda: spectrum_bands(torch.ones(2, 3)), r"images must be \(N, C, H, W\) and not empty, got \(2, 3\)"),
         (lambda: spectrum_gap(torch.ones(1, 1, 4, 4), torch.ones(1, 3, 4, 4)), "fake must have the shape of real"),
+        (
+            lambda: spectrum_gap(torch.full((1, 1, 4, 4), 9.0), torch.ones(1, 1, 4, 4, dtype=torch.uint8)),
+            r"fake must be uint8 as the others are, or in \[-1, 1\], got torch.float32 up to 9",
+        ),
     ],
 )
 def test_bad_input(call: object, words: str) -> None:

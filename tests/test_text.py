@@ -29,6 +29,7 @@ from lightning_gans.callbacks import GenerativeMetrics, ModeCoverage, SampleGrid
 from lightning_gans.cli import main
 from lightning_gans.compat.lightning import loggers
 from lightning_gans.datamodules import MarkovText, OracleText, PyDocText, Ring, TextFile
+from lightning_gans.datamodules.text import lines_of
 from lightning_gans.functional import text
 from lightning_gans.metrics import Bleu, bleu, copied, distinct, jensen_shannon, ngram_js, ngram_js_to_law, self_bleu
 from lightning_gans.metrics.text import TextScores, held_out_nll, ngrams, scores_of
@@ -183,12 +184,18 @@ def test_windows_hold_all_text_and_none_that_is_held_out(tmp_path: Path) -> None
         TextFile(str(path), length=8, long="truncate").reference("test")
 
 
+def test_lines_are_those_of_an_editor(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_bytes("a\u2028b\r\nc\x0cd\ne\u0085f\n".encode())
+    assert lines_of(path) == ["a\u2028b", "c\x0cd", "e\u0085f"]
+
+
 def test_bad_files(tmp_path: Path) -> None:
     path = tmp_path / "bad.txt"
     for content, told, options in (
         (b"\xff\xfe\xff", "path must be a UTF-8 text, got .*bad.txt, whose byte 0 is none", {}),
         (b" \n \n", "path must hold text, got .*, which is empty", {}),
-        (b"one line", "path must hold lines to train on and others, .* got 0 and 1 .* a test_path of other lines", {}),
+        (b"one line", "must hold lines to train on and others, .* got 0 and 1 .*, or break the text into lines", {}),
         (b"abc\nabcdef\nab\nb", "lines of .* must have at most 4 symbols, got 6 in line 2", {"length": 4}),
         (
             b"abc\nabd\nabe",
@@ -211,7 +218,7 @@ def test_the_file_and_the_line_that_is_too_long(tmp_path: Path) -> None:
     good, long = (str(tmp_path / f"{name}.txt") for name in files)
     for path, content in zip((good, long), files.values()):
         Path(path).write_text(content)
-    told = rf"lines of {re.escape(long)} must have at most 4 symbols, got 6 in line 4: raise length, or give long='tru"
+    told = rf"lines of {re.escape(long)} must have at most 4 symbols, got 6 in line 4: raise length, or give long='win"
     for options in ({"path": good, "test_path": long}, {"path": [good, long]}, {"path": long}):
         with pytest.raises(ValueError, match=told):
             TextFile(length=4, **options)  # type: ignore[arg-type]
@@ -680,6 +687,38 @@ def test_any_text_is_scored_once_cleaned_as_the_data_are(tmp_path: Path) -> None
         score_text(["Some", "Words"], data)
 
 
+def test_a_model_keeps_the_meaning_of_its_tokens(tmp_path: Path) -> None:
+    """Symbols are numbered by frequency: another text may have as many, in another order."""
+    lines = ["ab", "aab", "aaab", "ba", "aba", "baa"]
+    data = []
+    for name, swap in (("one", "ab"), ("other", "ba")):
+        (tmp_path / name).write_text("\n".join(lines).translate(str.maketrans("ab", swap)))
+        data.append(TextFile(str(tmp_path / name), length=4, batch_size=2, one_hot=False))
+    same, other = data
+    model = MLE(LanguageModel(same.shape, 4, 8))
+    t = trainer(max_steps=1)
+    t.fit(model, datamodule=same)
+    t.save_checkpoint(path := tmp_path / "last.ckpt")
+    told = (
+        r"must have the symbols that the model was trained with, in their order, got 'b' where 'a' is \(token 2; 2 of 4"
+    )
+    again = MLE(LanguageModel(same.shape, 4, 8))
+    begun = MLE(LanguageModel(same.shape, 4, 8), generator_checkpoint=str(path))
+    known = load(path, generator=LanguageModel(same.shape, 4, 8))
+    for call in (
+        lambda: trainer(max_steps=2).fit(again, datamodule=other, ckpt_path=path),
+        lambda: trainer(max_steps=2).fit(model, datamodule=other),
+        lambda: trainer(max_steps=2).fit(begun, datamodule=other),
+        lambda: trainer().test(known, datamodule=other),
+        lambda: temperature_sweep(known, other, [1.0], 20),
+    ):
+        with pytest.raises(ValueError, match=told):
+            call()
+    trainer(max_steps=2).fit(MLE(LanguageModel(same.shape, 4, 8)), datamodule=same, ckpt_path=path)
+    with pytest.raises(ValueError, match=r"got no symbol where 'b' is \(token 1; 1 of 2 differ\)"):
+        text.Vocabulary(("a", "b")).require(text.Vocabulary(("a",)), "data")
+
+
 def test_a_run_from_fit_to_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     args = ["--data", "MarkovText", "--data.one_hot", "false", "--model", "MLE", "--model.generator", "LanguageModel"]
@@ -709,6 +748,8 @@ def test_a_run_from_fit_to_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[s
     found = json.loads((tmp_path / "scores.json").read_text())
     assert "70 texts against first-order chain" in said[0] and found["protocol"]["samples"] == 70
     assert found["scores"] == score_text(written, MarkovText())["scores"]
+    with pytest.raises(SystemExit, match="error: --num_real is for scores of images, got 5 with text"):
+        main(["score", "--samples", str(written), "--data", "MarkovText", "--num_real", "5"])
     with output(capsys) as said:
         main(["sweep", "--ckpt_path", str(run), "--temperatures", "[0.5, 1]", "--samples", "60",
               "--metrics=[distinct,js]"])  # fmt: skip

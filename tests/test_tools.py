@@ -167,6 +167,11 @@ def test_what_cannot_be_scored(samples: Any, options: Any, words: str, digits: D
         score_samples(samples, Ring(), Means())
 
 
+def test_another_extractor(digits: Digits) -> None:
+    with pytest.raises(ValueError, match="extractor must be one of inception, lenet, resnet, got 'foo'"):
+        score_samples(torch.zeros(20, 1, 8, 8, dtype=torch.uint8), digits, "foo")
+
+
 def test_score_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], digits: Digits) -> None:
     write_pngs(tmp_path / "made", digits.reference("train")[0][:30])
     Image.new("L", (64, 64)).save(tmp_path / "made" / "grid.png")  # of predict: no sample

@@ -24,7 +24,7 @@ from lightning_gans.cli.parsing import Parser, prepared, spread
 from lightning_gans.compat.lightning import pl
 from lightning_gans.compat.shell import usage
 from lightning_gans.datamodules.base import GANDataModule
-from lightning_gans.datamodules.text import TextDataModule, read_text
+from lightning_gans.datamodules.text import TextDataModule, lines_of
 from lightning_gans.diagnostics.att_find import AttFind
 from lightning_gans.diagnostics.latent_directions import LatentDirections
 from lightning_gans.engine import contract
@@ -82,6 +82,9 @@ def score(args: list[str]) -> None:
         given = parser.instantiate_classes(parsed)
         options = {k: v for k, v in vars(given).items() if k not in ("config", "samples", "data", "out")}
         if isinstance(given.data, TextDataModule):
+            other = [k for k, v in options.items() if k != "metrics" and v != parser.get_default(k)]
+            if other:
+                raise SystemExit(f"error: --{other[0]} is for scores of images, got {options[other[0]]!r} with text.")
             _score_text(given)
             return
         found = score_samples(given.samples, given.data, **options)
@@ -187,12 +190,13 @@ def rewrite(args: list[str]) -> None:
     own = parser.parse_args(args)
     with told():
         check_writable("--out", own.out)
-        lines = [line for line in read_text(own.samples).splitlines() if line.strip()]
+        lines = lines_of(own.samples)
         try:
-            made = rewritten(lines, loaded(own.ckpt_path, own.which), own.style)
+            made = rewritten([line for line in lines if line.strip()], loaded(own.ckpt_path, own.which), own.style)
         except TypeError as error:
             raise SystemExit(f"error: {error}") from error
-        write_text(own.out, "\n".join(made) + "\n")
+        rest = iter(made)  # blank lines stay, so that each line is where it was
+        write_text(own.out, "".join(f"{next(rest) if line.strip() else ''}\n" for line in lines))
         print(f"Rewritten    {own.out}")
 
 
@@ -299,6 +303,10 @@ def explain(args: list[str]) -> None:
         place = (run_of(path) or path.parent) / "explained"
         check_writable("--ckpt_path", place / "table.md")
         classifier = own.classifier.eval()
+        if own.weights is None and next(classifier.parameters(), None) is not None:
+            raise ValueError(
+                "--weights must be a file with the classifier's state_dict, got none: it knows nothing yet."
+            )
         if own.weights is not None:
             load_weights(classifier, own.weights, "--weights")
         value_range = read_checkpoint(path).get("datamodule_hyper_parameters", {}).get("value_range") or (-1.0, 1.0)

@@ -217,6 +217,10 @@ class GANCLI(pl_cli.LightningCLI):
             if self.trainer.is_global_zero:  # by torchrun there are others by now
                 print(told)
             raise SystemExit(0)
+        if getattr(self.model, "classifier_weights", "") is None and self.trainer.ckpt_path is None:
+            utilities.rank_zero_warn(
+                "The classifier stays as it was drawn: give --model.classifier_weights a file of `classify`."
+            )
         if self.options["fast"]:
             go_fast(self.model, self.trainer.strategy.root_device, self.options["trainer"].get("benchmark") is None)
         self._start_loggers()
@@ -247,7 +251,8 @@ class GANCLI(pl_cli.LightningCLI):
     def before_test(self) -> None:
         """Refuse a test that would score nothing."""
         if not any(isinstance(callback, ScoreCallback) for callback in self.trainer.callbacks):
-            raise SystemExit("error: there is nothing to score with: add --trainer.callbacks+=GenerativeMetrics.")
+            by = "GenerativeMetrics" if self.model.vocabulary_size is None else "TextMetrics"
+            raise SystemExit(f"error: there is nothing to score with: add --trainer.callbacks+={by}.")
         self.config_init[self.subcommand]["verbose"] = not is_quiet()  # Lightning's table, beside ours
         if isinstance(bar := self.trainer.progress_bar_callback, gan_callbacks.GANProgressBar):
             bar.disable()  # batches of data are not what scoring takes its time for

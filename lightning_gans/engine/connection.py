@@ -121,6 +121,7 @@ class Connection(callbacks.Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Seed the noise (equally on all ranks), or go on from the checkpoint; batches of a trial are whole cycles."""
         pl_module.begin()
+        self._check_symbols(trainer, pl_module)
         if pl_module.vocabulary_size is not None:  # before callbacks of the user's write texts
             pl_module.vocabulary = getattr(getattr(trainer, "datamodule", None), "vocabulary", None)
         skip_profiles(trainer)
@@ -130,6 +131,19 @@ class Connection(callbacks.Callback):
         if cycles := trainer.fast_dev_run or (type(trainer.overfit_batches) is int and trainer.overfit_batches):
             needed = int(cycles) * pl_module.batches_needed()[0]
             trainer.limit_train_batches = max(trainer.limit_train_batches, needed)
+
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+        """Scores of text are of the same symbols."""
+        self._check_symbols(trainer, pl_module)
+
+    on_validation_start = on_test_start
+
+    def _check_symbols(self, trainer: Any, pl_module: Any) -> None:
+        """ValueError for data whose tokens mean something else than those of the weights."""
+        found = getattr(getattr(trainer, "datamodule", None), "vocabulary", None)
+        known = pl_module.vocabulary
+        if known is not None and found is not None and found is not known:
+            known.require(found, "data")
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Have the loader number its items, if the module asks and the loader can; from here on values count."""

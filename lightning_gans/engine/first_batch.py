@@ -165,8 +165,9 @@ def sample_labels(labels: Tensor | None, n: int, num_classes: int | None, known:
         return
     if num_classes is None and known:
         raise ValueError("labels were given, but the generator takes none: build it with num_classes.")
-    if labels.shape != (n,):
-        raise ValueError(f"labels must have shape ({n},), one per sample, got {tuple(labels.shape)}.")
+    if not isinstance(labels, Tensor) or labels.shape != (n,):
+        got = tuple(labels.shape) if isinstance(labels, Tensor) else repr(labels)
+        raise ValueError(f"labels must have shape ({n},), one per sample, got {got}.")
     if int(labels.min()) < 0 or (num_classes is not None and int(labels.max()) >= num_classes):
         top = "" if num_classes is None else num_classes - 1
         raise ValueError(f"labels must lie in 0..{top}, got {int(labels.min())}..{int(labels.max())}.")

@@ -126,6 +126,7 @@ class Sampling(pl.LightningModule):
         if seed is not None:
             if generator is not None:
                 raise ValueError(f"seed must be None where a generator is given, got {seed!r}.")
+            checks.at_least(0, seed=seed)
             generator = torch.Generator().manual_seed(seed)
         parameter = next(self.network.parameters(), torch.empty(0, device=self.device))  # a formula has none
         z = torch.randn(n, *self.noise_shape, generator=generator, dtype=parameter.dtype).to(parameter.device)

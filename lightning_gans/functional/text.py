@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -78,6 +79,18 @@ class Vocabulary:
         check_tokens(tokens, len(self))
         joiner = "" if self.level == "char" else " "
         return [joiner.join(self.symbols[token] for token in row) for row in sentences(tokens, self.pad)]
+
+    def require(self, found: Vocabulary, name: str) -> None:
+        """ValueError unless the tokens of ``found``, which ``name`` has, mean the same."""
+        pairs = zip_longest(self.symbols, found.symbols)
+        if changed := [(token, *pair) for token, pair in enumerate(pairs) if pair[0] != pair[1]]:
+            token, mine, other = changed[0]
+            got = f"{other!r}" if other is not None else "no symbol"
+            kept = f"{mine!r} is" if mine is not None else "none is"
+            raise ValueError(
+                f"{name} must have the symbols that the model was trained with, in their order, got {got} where {kept} "
+                f"(token {token}; {len(changed):,} of {max(len(self), len(found)):,} differ)."
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, of which ``Vocabulary(**values)`` is the same."""

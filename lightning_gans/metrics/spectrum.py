@@ -60,4 +60,9 @@ def spectrum_gap(fake: Tensor, real: Tensor, bands: int = 8) -> Tensor:
     """
     if fake.shape[1:] != real.shape[1:]:
         raise ValueError(f"fake must have the shape of real, {tuple(real.shape[1:])}, got {tuple(fake.shape[1:])}.")
+    for name, images, other in (("fake", fake, real), ("real", real, fake)):  # uint8 become [-1, 1]
+        if images.is_floating_point() and other.dtype == torch.uint8 and (most := float(images.abs().max())) > 2:
+            raise ValueError(
+                f"{name} must be uint8 as the others are, or in [-1, 1], got {images.dtype} up to {most:g}."
+            )
     return 10 * (spectrum_bands(fake, bands) / spectrum_bands(real, bands)).log10()

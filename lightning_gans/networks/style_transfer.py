@@ -64,6 +64,8 @@ class StyleAutoencoder(Annealed):
             raise ValueError(f"shape must be (T, V), length and number of symbols, got {tuple(shape)}.")
         self.length, self.vocabulary_size, self.num_classes = *shape, num_classes
         checks.at_least_one(length=self.length, vocabulary_size=self.vocabulary_size, embedding=embedding, style=style)
+        if num_classes is None:  # as the data tell
+            raise ValueError("num_classes must be the number of styles, got none: TextFile's path is a file for each.")
         checks.at_least(2, num_classes=num_classes)
         checks.at_least(self.length + 1, latent_dim=latent_dim)
         if not 0 <= dropout < 1:

@@ -88,7 +88,7 @@ class MLE(GenerativeModule):
         """Begin with the weights of ``generator_checkpoint``, unless the fit goes on from a checkpoint of its own."""
         path, self.generator_checkpoint = self.generator_checkpoint, None
         if path is not None and self.trainer.ckpt_path is None:
-            load_generator(self.generator, path)
+            load_generator(self.generator, path, self.vocabulary)
 
     def nll(self, x: Tensor) -> Tensor:
         """-log p of each token (N, T), in nats, of tokens or one-hot vectors, by the network that is trained."""

@@ -14,6 +14,7 @@ from torch import nn
 
 from lightning_gans import checks
 from lightning_gans.engine.module import GenerativeModule
+from lightning_gans.functional.text import Vocabulary
 from lightning_gans.regularizers import Regularizer
 from lightning_gans.runs.card import settings_of
 from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
@@ -75,7 +76,7 @@ def load(
     return module.to(torch.device(device)).requires_grad_(False).eval()
 
 
-def load_generator(network: nn.Module, path: str | Path) -> None:
+def load_generator(network: nn.Module, path: str | Path, vocabulary: Vocabulary | None = None) -> None:
     """Give a generator the weights of a checkpoint's generator, averaged ones if there are any.
 
     Buffers that the checkpoint does not have stay as they are.
@@ -83,10 +84,11 @@ def load_generator(network: nn.Module, path: str | Path) -> None:
     Args:
         network: the generator.
         path: a checkpoint, or the folder of a run: the best by the score that was monitored, else the last one.
+        vocabulary: of the texts that it goes on with, if it makes some.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: its generator has other weights.
+        ValueError: its generator has other weights, or was trained on texts of other symbols.
     """
     path = Path(path)
     try:
@@ -94,6 +96,8 @@ def load_generator(network: nn.Module, path: str | Path) -> None:
     except FileNotFoundError:
         path = _found(path, "last")
     checkpoint = read_checkpoint(path)
+    if vocabulary is not None and "vocabulary" in checkpoint:
+        Vocabulary.of(checkpoint["vocabulary"]).require(vocabulary, f"data of generator_checkpoint {path}")
     every = {name.removeprefix("generator."): w for name, w in checkpoint["state_dict"].items()
              if name.startswith("generator.")}  # fmt: skip
     found, own = checkpoint.get("ema") or every, network.state_dict()
@@ -184,7 +188,9 @@ def _found(path: Path, which: str) -> Path:
         told = [s["best_model_path"] for s in states if isinstance(s, Mapping) and s.get("monitor")]
         files += [folder / Path(str(name)).name for name in told if name and (folder / Path(str(name)).name).is_file()]
     if not files:
-        raise FileNotFoundError(f"There is no best checkpoint in {folder}: no score was monitored; take which='last'.")
+        raise FileNotFoundError(
+            f"There is no best checkpoint in {folder}: none was saved by a score; take which='last'."
+        )
     return files[-1]
 
 

@@ -62,8 +62,9 @@ class Report:
 class Sampler(ABC):
     """Samples of a trained GAN that its discriminator helps to choose or to move; no network is changed.
 
-    Samples come in blocks of 100, each with its own stream of noise: so what a seed gives depends neither on how many
-    samples are asked for at once nor on the number of processes that share the blocks. Networks run in evaluation mode.
+    Samples come in blocks of 100, each with its own stream of noise: so what a seed gives, in whole blocks, depends
+    neither on how many samples are asked for at once nor on the number of processes that share the blocks. A last block
+    that is smaller is drawn as such, and may be others. Networks run in evaluation mode.
 
     Args:
         module: a trained module (``sample``, ``generator``, ``discriminator``, ``latent_dim``), whose EMA generator is

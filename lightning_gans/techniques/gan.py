@@ -118,7 +118,7 @@ class GAN(GANModule):
         """Begin with the weights of ``generator_checkpoint``, unless the fit goes on from a checkpoint of its own."""
         path, self.generator_checkpoint = self.generator_checkpoint, None
         if path is not None and self.trainer.ckpt_path is None:
-            load_generator(self.generator, path)
+            load_generator(self.generator, path, self.vocabulary)
             for net in self.annealed:
                 net.at_update(0)
 

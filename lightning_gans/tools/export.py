@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -95,10 +96,12 @@ def export(module: Any, path: str | Path) -> Path:
     traced, tried = inputs(_TRACED), [inputs(n) for n in _TRIED]
     write, read = (_write_torch, _read_torch) if format == "torch" else (_write_onnx, _read_onnx)
     with replacing(path, path.suffix) as part:  # torch wants to see the ending
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), _silent():
             warnings.simplefilter("ignore")  # of torch's own doings
             try:
                 wanted = [conditional_call(net, *given) for given in tried]
+                if getattr(module, "vocabulary_size", None) is not None and not wanted[0].is_floating_point():
+                    raise ValueError("it writes one token after another, which is no graph")
                 size = torch.export.Dim("batch")
                 # strict, since otherwise len(z), which many networks call, would become a constant
                 write(torch.export.export(_Traceable(net), traced, dynamic_shapes=({0: size},) * len(traced),
@@ -122,6 +125,17 @@ def export(module: Any, path: str | Path) -> Path:
             stacklevel=2,
         )
     return path
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without torch's logs of what is told in a sentence."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _named(net: nn.Module) -> str:

@@ -148,7 +148,8 @@ def _lay_out(checkpoint: dict[str, Any], path: Path, repo_id: str, folder: Path)
 def _card(checkpoint: dict[str, Any], repo_id: str, grid: bool) -> str:
     """The checkpoint's model card as the Hub wants it: below a head of YAML, with how to load it from there."""
     technique = str(checkpoint["class_path"]).rpartition(".")[2]
-    tags = ["gan", technique, *([data] if (data := checkpoint.get("data")) else [])]
+    plays = any(name.startswith("discriminator.") for name in checkpoint["state_dict"])
+    tags = [*(["gan"] if plays else []), technique, *([data] if (data := checkpoint.get("data")) else [])]
     told_by_it = checkpoint.get("hyper_parameters", {})
     names = ("generator", "discriminator", "encoder", "decoder")
     lacking = [n for n in names if n not in told_by_it and any(k.startswith(f"{n}.") for k in checkpoint["state_dict"])]

@@ -24,6 +24,7 @@ from lightning_gans.metrics import (
     as_extractor,
     content_hash,
 )
+from lightning_gans.metrics.extractors import CLASSIFIERS
 from lightning_gans.metrics.generative import check_metrics
 from lightning_gans.tools.write import SHEETS
 
@@ -175,6 +176,7 @@ def _extractor(
 ) -> FeatureExtractor:
     if isinstance(given, nn.Module):
         return as_extractor(given).to(device)
+    checks.one_of("extractor", given, ("inception", *CLASSIFIERS))
     if given == "inception":
         return InceptionExtractor().to(device)
     if labels is None:

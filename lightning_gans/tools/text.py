@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_gans import checks
-from lightning_gans.datamodules.text import TextDataModule, md5, read_text
+from lightning_gans.datamodules.text import TextDataModule, lines_of, md5
 from lightning_gans.engine.contract import Likelihood, Rewrites, Text, has, require
 from lightning_gans.functional.text import check_temperature
 from lightning_gans.metrics.text import held_out_nll, scores_of
@@ -42,7 +42,7 @@ def score_text(
     >>> found["scores"]["distinct-1"], found["protocol"]["samples"]
     (0.375, 2)
     """
-    given = read_text(samples, blank=True).splitlines() if isinstance(samples, (str, Path)) else list(samples)
+    given = lines_of(samples, blank=True) if isinstance(samples, (str, Path)) else list(samples)
     if len(given) < 2:
         raise ValueError(f"samples must hold at least 2 texts, got {len(given)}.")
     data.prepare_data()
@@ -126,6 +126,8 @@ def temperature_sweep(
         check_temperature(temperature)
     data.prepare_data()
     data.setup("test")
+    if model.vocabulary is not None:
+        model.vocabulary.require(data.vocabulary, "data")
     scores, curve = scores_of(data, _metrics(data, metrics)), []
     for temperature in temperatures:
         own = torch.Generator().manual_seed(seed)
