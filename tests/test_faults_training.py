@@ -237,6 +237,19 @@ def test_monitors_of_schedulers_are_honoured(interval: str, tmp_path: Path) -> N
     assert t.optimizers[1].param_groups[0]["lr"] == pytest.approx(1e-6 * 0.5**lowered)
 
 
+def test_optimizers_that_are_set_on_the_object_are_refused() -> None:
+    """As LightningCLI does for ``--optimizer``; they were dropped in silence."""
+    module = own(GAN)
+    module.configure_optimizers = lambda: SGD(module.parameters(), 0.5)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"of the class GAN, got one .* give optimizer_d and optimizer_g to the"):
+            trainer(max_steps=1).fit(module, plain(8, 4))
+    del module.configure_optimizers
+    with pytest.raises(ValueError, match="yields no batch"):
+        trainer(max_steps=1).fit(module, DataLoader(torch.zeros(2, 2), 4, drop_last=True))
+    trainer(max_steps=1).fit(module, plain(8, 4))  # what a refused fit leaves is ours
+
+
 # ---------------------------------------------------------------------- methods of the user's
 def test_callbacks_without_ours_are_told() -> None:
     class Mine(GAN):

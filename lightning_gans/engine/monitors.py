@@ -7,6 +7,7 @@ from functools import partial, wraps
 from typing import Any
 
 from lightning_gans.compat.lightning import callbacks, utilities
+from lightning_gans.engine.own_code import arguments_of
 
 
 class Monitors:
@@ -110,8 +111,20 @@ def _awaited(callback: Any, score: bool, step: int) -> bool:
 
 
 def keep_monitors(module: Any) -> None:
-    """Let each scheduler know the monitor that it comes with, which Lightning drops under manual optimization."""
-    vars(module).pop("configure_optimizers", None)
+    """Let each scheduler know the monitor that it comes with, which Lightning drops under manual optimization.
+
+    Raises:
+        ValueError: somebody has set ``configure_optimizers`` on the module itself, in place of its players' optimizers.
+    """
+    if (found := vars(module).get("configure_optimizers")) is not None and not hasattr(found, "keeps_monitors"):
+        known = arguments_of(type(module))
+        names = [name for name in (f"optimizer_{player}" for player in module.players) if name in known]
+        raise ValueError(
+            f"configure_optimizers must be a method of the class {type(module).__name__}, got one that was set on the "
+            "object, as LightningCLI does for --optimizer: "
+            + (f"give {' and '.join(names)} to the model." if names else "override it in a class of your own.")
+        )
+    vars(module).pop("configure_optimizers", None)  # ours, of a fit that was refused before it asked for optimizers
     configure = module.configure_optimizers
 
     @wraps(configure)
@@ -120,6 +133,7 @@ def keep_monitors(module: Any) -> None:
         _mark(found := configure())
         return found
 
+    vars(keeping)["keeps_monitors"] = True
     vars(module)["configure_optimizers"] = keeping
 
 
