@@ -187,6 +187,33 @@ def test_a_monitor_that_nothing_measures(monitor: str, kind: Any, tmp_path: Path
     assert t.global_step == 4
 
 
+@pytest.mark.parametrize("on_object", [False, True])
+def test_what_the_modules_own_hook_logs_is_compared(on_object: bool, tmp_path: Path) -> None:
+    """At the end of an epoch, behind our callback's hook; a schedule looks at the epoch's own value too."""
+
+    class Logs(Scheduled):
+        config = {"monitor": "v", "interval": "epoch"}  # noqa: RUF012
+        kind = staticmethod(lambda optimizer: ReduceLROnPlateau(optimizer, factor=0.5, patience=0))
+
+        def tell(self) -> None:
+            self.log("v", 1.0, batch_size=1)
+
+        def on_train_epoch_end(self) -> None:
+            self.tell()
+
+    module = own(Logs)
+    if on_object:
+        Logs.on_train_epoch_end = GAN.on_train_epoch_end  # type: ignore[method-assign]
+        module.on_train_epoch_end = module.tell
+    best = callbacks.ModelCheckpoint(tmp_path, "{epoch}", monitor="v")
+    used = {"callbacks": [callbacks.EarlyStopping("v", patience=2), best], "enable_checkpointing": True}
+    t = trainer(max_epochs=9, default_root_dir=tmp_path, **used)
+    t.fit(module, plain(8, 4))
+    assert t.current_epoch == 3 and [path.stem for path in tmp_path.glob("*.ckpt")] == ["epoch=0"]
+    assert t.optimizers[1].param_groups[0]["lr"] == pytest.approx(1e-6 * 0.5**2)
+    assert vars(module).get("on_train_epoch_end") == (module.tell if on_object else None)
+
+
 def test_a_score_that_will_be_measured_is_waited_for(tmp_path: Path) -> None:
     stopping = callbacks.EarlyStopping("metrics/told", patience=1)
     scores = Scores(12, [2.0], at_start=False)

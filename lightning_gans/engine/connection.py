@@ -100,6 +100,19 @@ def step_optimizer(trainer: Any, module: Any, step: Step, counted: bool) -> None
         trainer.strategy.optimizer_step(step.optimizer.optimizer, step.closure, model=module)
 
 
+def follow(module: Any, hook: str, call: Callable[[], None]) -> None:
+    """Have something called behind a module's hook, once: Lightning calls that hook behind those of callbacks."""
+    own, method = vars(module).get(hook), getattr(module, hook)
+
+    def both() -> None:
+        vars(module).pop(hook, None)
+        vars(module).update({} if own is None else {hook: own})
+        method()
+        call()
+
+    vars(module)[hook] = both
+
+
 def _no_hook(optimizer: Optimizer) -> None:
     """What is called in place of a hook that has fired already."""
 
@@ -208,12 +221,16 @@ class Connection(callbacks.Callback):
             )
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Step the schedulers that count epochs, before anybody compares a value."""
+        """Step the schedulers that count epochs: before anybody compares a value or saves, behind what may log one."""
         if self.others_log:
             pl_module.log("step", float(trainer.global_step), batch_size=1)
-        if trainer.global_step:
+
+        def end() -> None:
             pl_module.run.monitors.check(trainer, pl_module.values, last=True)
             pl_module.step_schedulers("epoch")
+
+        if trainer.global_step:
+            follow(pl_module, "on_train_epoch_end", end)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Look once more whether all is well."""
