@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,18 @@ def test_whoever_keeps_all_checkpoints_has_all(tmp_path: Path) -> None:
     used = {"callbacks": [scores, best], "enable_checkpointing": True, "default_root_dir": tmp_path}
     trainer(max_steps=8, **used).fit(make("gan"), plain(400, 4))
     assert sorted(path.stem for path in tmp_path.glob("*.ckpt")) == ["step=4", "step=6", "step=8"]
+
+
+def test_checkpoints_by_time(tmp_path: Path) -> None:
+    """Lightning leaves them out under manual optimization."""
+    saving = callbacks.ModelCheckpoint(tmp_path, "{step}", train_time_interval=timedelta(microseconds=1), save_top_k=-1)
+    t = trainer(max_steps=3, callbacks=[saving], enable_checkpointing=True, default_root_dir=tmp_path)
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        t.fit(make("wgan_gp"), plain(400, 4))
+    assert not [text for text in told(record) if "ModelCheckpoint" in text]
+    assert sorted(path.stem for path in tmp_path.glob("*.ckpt")) == ["step=1", "step=2", "step=3"]
+    assert "on_train_batch_end" not in vars(saving)
 
 
 @pytest.mark.parametrize("monitor", ["metrics/toad", "g/los"])

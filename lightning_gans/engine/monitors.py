@@ -38,6 +38,9 @@ class Monitors:
                 vars(callback)["on_train_epoch_end"] = partial(self._once, callback, hook, values)
             elif isinstance(callback, callbacks.ModelCheckpoint):
                 vars(callback)["check_monitor_top_k"] = partial(self._is_among_best, callback, values)
+        for callback in trainer.callbacks:
+            if isinstance(callback, callbacks.ModelCheckpoint):
+                vars(callback)["on_train_batch_end"] = partial(_save, callback)
 
     def end(self, trainer: Any) -> None:
         """Leave the callbacks as they were."""
@@ -45,6 +48,7 @@ class Monitors:
             if isinstance(callback, (callbacks.EarlyStopping, callbacks.ModelCheckpoint)):
                 vars(callback).pop("on_train_epoch_end", None)
                 vars(callback).pop("check_monitor_top_k", None)
+                vars(callback).pop("on_train_batch_end", None)
 
     def is_new(self, who: str, name: str, step: int) -> bool:
         """Whether a value has been measured, by now, since it was looked at last; it counts as looked at.
@@ -103,6 +107,23 @@ class Monitors:
         if known and not self.is_new(saving.state_key, saving.monitor, trainer.global_step):
             return False
         return bool(type(saving).check_monitor_top_k(saving, trainer, current))
+
+
+class _Automatic:
+    """A module that Lightning seems to optimize by itself."""
+
+    automatic_optimization = True
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def _save(saving: Any, trainer: Any, module: Any, *batch: Any) -> None:
+    """Its look at a batch's end, which under manual optimization knows no ``train_time_interval``, and warns."""
+    type(saving).on_train_batch_end(saving, trainer, _Automatic(module), *batch)
 
 
 def _awaited(callback: Any, score: bool, step: int) -> bool:

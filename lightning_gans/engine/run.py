@@ -29,9 +29,7 @@ for _message in (
     "dataloader_iter",
     "have no `validation_step`",
     "already saved during checkpointing",
-    "manual optimization and every_n_train_steps",
     "your dataloader is not resumable",
-    "ModelCheckpoint with manual optimization",
 ):
     warnings.filterwarnings("ignore", message=f".*{_message}.*")
 LOOK_EVERY = 50  # updates, where nothing is logged
