@@ -8,13 +8,25 @@ from typing import Any
 
 import pytest
 import torch
-from common import OTHERS, VARIANTS, equal, make, noisy_loader, trainer
+from common import OTHERS, VARIANTS, Noisy, equal, make, noisy_loader, trainer
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from lightning_gans import GANModule
 from lightning_gans.callbacks.ema import EMA
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.memory import MemoryLoader
 from lightning_gans.runs.metrics_csv import MetricsCSV
+
+
+def seeded_loader(sampler: bool, workers: int = 0, of_batches: bool = False) -> Any:
+    """Its order, and the seeds of workers, come from generators of the user's."""
+    own = torch.Generator().manual_seed(8)
+    options: dict[str, Any] = {"shuffle": True, "generator": own, "batch_size": 4, "drop_last": True}
+    if sampler:
+        options = {"sampler": RandomSampler(range(44), generator=own), "batch_size": 4, "drop_last": True}
+    if of_batches:
+        options = {"batch_sampler": BatchSampler(options["sampler"], 4, drop_last=True)}
+    return DataLoader(Noisy(44), num_workers=workers, **options)
 
 
 def memory_loader() -> Any:
@@ -28,6 +40,10 @@ LOADERS: dict[str, Callable[[], Any]] = {
     "workers": lambda: noisy_loader(44, 4, workers=2),
     "short": lambda: noisy_loader(8, 4, workers=0),  # 2 batches: less than a cycle
     "unsized": lambda: Unsized(),
+    "generator": lambda: seeded_loader(sampler=False),
+    "generator and workers": lambda: seeded_loader(sampler=False, workers=1),
+    "sampler": lambda: seeded_loader(sampler=True),
+    "batches": lambda: seeded_loader(sampler=True, of_batches=True),
 }
 
 
@@ -105,7 +121,7 @@ def test_resume_is_exact(tmp_path: Path, name: str) -> None:
     compare(tmp_path, name, "memory", stop=3, total=6)  # more batches than an epoch has
 
 
-@pytest.mark.parametrize("loader", ["plain", "workers", "short", "unsized"])
+@pytest.mark.parametrize("loader", ["plain", "workers", "short", "unsized", "sampler", "batches"])
 def test_resume_with_any_loader(tmp_path: Path, loader: str) -> None:
     compare(tmp_path, "gan", loader, stop=5, total=9)
 
@@ -114,6 +130,39 @@ def test_resume_with_any_loader(tmp_path: Path, loader: str) -> None:
 def test_resume_around_the_end_of_an_epoch(tmp_path: Path, stop: int) -> None:
     """Steps 1 to 3 take 11 batches of the first epoch, two of them carried over; 4 begins with these."""
     compare(tmp_path, "gan", "plain", stop=stop, total=8)
+
+
+@pytest.mark.parametrize("stop", [3, 4])
+def test_generators_of_the_users_around_the_end_of_an_epoch(tmp_path: Path, stop: int) -> None:
+    compare(tmp_path, "gan", "generator", stop=stop, total=8)
+
+
+class Seen(callbacks.Callback):
+    """The batches that were trained on."""
+
+    def __init__(self) -> None:
+        self.batches: list[torch.Tensor] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.batches.append(pl_module.last_batch.real)
+
+
+def test_a_generator_of_the_users_says_which_order_comes_first() -> None:
+    """Whatever the fit is seeded with, the same batches as before."""
+    orders = []
+    for seed in (1, 2):
+        pl.seed_everything(seed, verbose=False)
+        loader = DataLoader(torch.arange(40.0).view(20, 2), 4, shuffle=True, generator=torch.Generator().manual_seed(3))
+        seen = Seen()
+        trainer(max_epochs=1, callbacks=[seen]).fit(make("gan"), loader)
+        orders.append(seen.batches)
+    assert len(orders[0]) == 5 and equal(*orders)
+
+
+def test_persistent_workers_are_told() -> None:
+    loader = DataLoader(torch.zeros(8, 2), 4, num_workers=1, persistent_workers=True)
+    with pytest.warns(UserWarning, match="persistent_workers=True: what its data set draws"):
+        trainer(max_steps=1).fit(make("gan"), loader)
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ same place after a restart:
   batches are fetched. So the order of the data does not depend on what training draws, and an epoch can be replayed:
   seed, open the iterator, skip the batches that were used. That holds for ``DataLoader`` with and without workers, for
   transforms that draw in the main process, and for our in-memory loaders;
+* a loader or sampler that was given a generator of its own keeps it: of such the state is remembered in which an epoch
+  found them;
 * batches that were fetched and not yet used are part of the state.
 """
 
@@ -16,6 +18,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
+
+from torch import Generator, Tensor
 
 from lightning_gans.compat.lightning import utilities
 from lightning_gans.engine import rng
@@ -50,12 +54,16 @@ class DataStream:
         self._training_state: rng.Place | rng.RNGState | None = None  # while the global generators are the loader's
         self._data_state: rng.Place | None = None
         self._items: int | None = None  # in the data, if they have a length
+        self._generators: list[Generator] = []  # the loaders' own
+        self._found: list[Tensor] = []  # their states as the open epoch, or the one that comes, has found them
         self._seeded_once = False  # the loader draws from the global generators only when an epoch begins
 
     def enter_loader_random_state(self, loaders: Any) -> None:
         """Give the global generators to the loaders, which Lightning is about to open (in ``on_train_epoch_start``)."""
         if self._training_state is None:
             self._training_state = rng.swap(None)
+        if not self._first:
+            self._found = [generator.get_state() for generator in self._generators]
         self._seed_epoch(self._next_epoch, loaders)
 
     def fill(self, iterator: Any, n: int, following: int) -> bool:
@@ -90,7 +98,9 @@ class DataStream:
         """Where the stream stands: seed, epoch, batches taken in it, and the pending ones."""
         epoch, position = (self._next_epoch, self._replay) if self._finished else (self.epoch, self.position)
         place = {"seed": self.seed, "epoch": epoch, "position": position, "pending": list(self.pending)}
-        return place | {"items": self._items}
+        between = self._finished and self._training_state is None  # two epochs
+        found = [generator.get_state() for generator in self._generators] if between else self._found
+        return place | {"items": self._items, "generators": found}
 
     def load_state_dict(self, state: dict[str, Any], training_state: rng.RNGState) -> None:
         """Go on from a :meth:`state_dict` once an iterator is handed over, and then with ``training_state``."""
@@ -98,7 +108,7 @@ class DataStream:
         self.seed = state["seed"]
         self._next_epoch, self._replay = state["epoch"], state["position"]
         self.pending = deque(state["pending"])
-        self._items = state.get("items")
+        self._items, self._found = state.get("items"), state.get("generators", [])
         self._finished = True
 
     def _seed_epoch(self, epoch: int, loaders: Any) -> None:
@@ -134,10 +144,15 @@ class DataStream:
             self._first, self.position, self._iterator = False, skip, iterator
             iterator.data_fetcher.fetched = skip
             return
+        self._generators = _generators(loaders)
         if self._first:  # Lightning opened it too early: before the generators were seeded and the state restored
+            for generator, state in zip(self._generators, self._found):
+                generator.set_state(state)
+            self._found = [generator.get_state() for generator in self._generators]
             iter(iterator.data_fetcher)
             self._seed_epoch(self.epoch, loaders)
             self._first = False
+            _tell_persistent(loaders)
         self._iterator = iterator.data_fetcher.iterator_wrapper
         # After a restart Lightning presets this count with the *steps* of the epoch; what it has to hold is batches.
         iterator.data_fetcher.fetched = 0
@@ -167,3 +182,20 @@ def _count(loaders: Any) -> int | None:
         return sum(len(getattr(loader, "dataset", loader)) for loader in loaders)
     except TypeError:  # a stream
         return None
+
+
+def _generators(loaders: Any) -> list[Generator]:
+    """Those that the loaders and their samplers were given, each once."""
+    samplers = [getattr(loader, name, None) for loader in loaders for name in ("sampler", "batch_sampler")]
+    owners = [*loaders, *samplers, *[getattr(sampler, "sampler", None) for sampler in samplers]]
+    found = [getattr(owner, "generator", None) for owner in owners]
+    return list({id(g): g for g in found if isinstance(g, Generator)}.values())
+
+
+def _tell_persistent(loaders: Any) -> None:
+    """Workers that outlive an epoch cannot be seeded for the next."""
+    if any(getattr(loader, "num_workers", 0) and getattr(loader, "persistent_workers", False) for loader in loaders):
+        utilities.rank_zero_warn(
+            "The training data loader has persistent_workers=True: what its data set draws in them is not drawn again "
+            "after a resume, which is exact in all else."
+        )
