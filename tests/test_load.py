@@ -16,7 +16,7 @@ from common import GROWN, TEXTS, VARIANTS, bright, brightness, equal, make, plai
 from torch import Tensor, nn
 
 import lightning_gans
-from lightning_gans import BoostedGAN, GANModule, load
+from lightning_gans import GAN, BoostedGAN, GANModule, load
 from lightning_gans.callbacks import EMA
 from lightning_gans.cli import main
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
@@ -215,6 +215,25 @@ def test_a_technique_of_your_own() -> None:
     fitted.save_checkpoint("a.ckpt")
     back = load("a.ckpt", **networks())
     assert type(back) is Mine and torch.equal(back.sample(5, seed=0), module.sample(5, seed=0))
+
+
+class Fixing(GAN):
+    """It decides some of what it hands on."""
+
+    def __init__(self, width: int = 8, **options: Any) -> None:
+        super().__init__(**networks(1), latent_dim=3, d_steps=width // 4, **options)  # type: ignore[arg-type]
+        self.width = width
+
+
+def test_a_technique_that_fixes_arguments() -> None:
+    module = Fixing(12, lr_g=0.25)
+    assert module.hparams == {"width": 12, "lr_g": 0.25}
+    fitted = trainer(max_steps=1)
+    fitted.fit(module, plain())
+    fitted.save_checkpoint("fixing.ckpt")
+    for back in (load("fixing.ckpt"), Fixing.load_from_checkpoint("fixing.ckpt")):
+        assert (back.width, back.d_steps, back.players["g"].lr) == (12, 3, 0.25)
+        assert torch.equal(back.sample(5, seed=0), module.sample(5, seed=0))
 
 
 # ---------------------------------------------------------------------- sample

@@ -84,24 +84,32 @@ def keep_plain_hyperparameters(module: Any) -> None:
     From the CLI the nets arrive as class paths and are kept, so that ``load_from_checkpoint(path)`` rebuilds them.
     """
     module.save_hyperparameters(frame=outermost())  # what the CLI gives, and else nothing
-    given = dict(module.hparams) or arguments(module)
-    live = [name for name, value in given.items() if not is_plain(value)]
-    for name in live:
+    every, kept = (module.hparams, module.hparams) if module.hparams else arguments(module)
+    ignored = [name for name in every if name not in kept or not is_plain(kept[name])]
+    for name in ignored:
         module.hparams.pop(name, None)
-    module.save_hyperparameters(ignore=live)
+    module.save_hyperparameters(ignore=ignored)
 
 
-def arguments(module: Any) -> dict[str, Any]:
-    """What the constructors of a module that is being built were called with, by name, innermost first."""
-    frame, found = cast(Any, inspect.currentframe()), dict[str, Any]()
+def arguments(module: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the constructors of a module that is being built were called with, by name, innermost first.
+
+    Returns:
+        All of it, and what of it the constructor that was called can be given again: of a class of the user's that
+        hands on ``**options`` those alone that it was given, since it adds some of its own.
+    """
+    frame, found, again = cast(Any, inspect.currentframe()), dict[str, Any](), dict[str, Any]()
     while frame is not None:
         code, values = frame.f_code, frame.f_locals
         if code.co_name == "__init__" and code.co_argcount and values.get(code.co_varnames[0]) is module:
             count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
             more = values.get(code.co_varnames[count], {}) if code.co_flags & inspect.CO_VARKEYWORDS else {}
-            found = {name: values[name] for name in code.co_varnames[1:count] if name in values} | more | found
+            given = {name: values[name] for name in code.co_varnames[1:count] if name in values} | more
+            found = given | found
+            ours = str(frame.f_globals.get("__name__")).startswith("lightning_gans.")
+            again = found if ours or not code.co_flags & inspect.CO_VARKEYWORDS else given
         frame = cast(Any, frame.f_back)
-    return found
+    return found, again
 
 
 def outermost() -> FrameType:
