@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import enum
 import os
 import pickle
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,6 +21,7 @@ import lightning_gans
 from lightning_gans import GAN, BoostedGAN, GANModule, load
 from lightning_gans.callbacks import EMA
 from lightning_gans.cli import main
+from lightning_gans.compat.lightning import callbacks
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 from lightning_gans.wrappers import MixtureGenerator
 
@@ -234,6 +237,32 @@ def test_a_technique_that_fixes_arguments() -> None:
     for back in (load("fixing.ckpt"), Fixing.load_from_checkpoint("fixing.ckpt")):
         assert (back.width, back.d_steps, back.players["g"].lr) == (12, 3, 0.25)
         assert torch.equal(back.sample(5, seed=0), module.sample(5, seed=0))
+
+
+class Loss(str, enum.Enum):
+    HINGE = "hinge"
+
+
+def test_numbers_of_numpy_and_words_of_enumerations() -> None:
+    """In options, in what optimizers and schedules hold, and in callbacks: each was a checkpoint that nobody reads."""
+
+    class Counts(callbacks.Callback):
+        def state_dict(self) -> dict[str, Any]:
+            return {"seen": [np.int64(3)]}
+
+    lr = np.logspace(-4, -2, 3)
+    options: dict[str, Any] = {"lr_g": lr[1], "lr_d": np.float32(0.25), "loss": Loss.HINGE, "d_steps": np.int64(2)}
+    options |= {"optimizer_d": lambda p: torch.optim.Adam(p, lr[1], tuple(lr[:2]))}
+    options |= {"scheduler_g": lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda step: np.cos(step))}
+    module = GAN(**networks(1), latent_dim=3, **options)  # type: ignore[arg-type]
+    fitted = trainer(max_steps=2, callbacks=[Counts()])
+    fitted.fit(module, plain())
+    for weights_only in (False, True):
+        fitted.save_checkpoint("numpy.ckpt", weights_only=weights_only)
+        kept = torch.load("numpy.ckpt", weights_only=True)["hyper_parameters"]
+        assert kept["lr_d"] == 0.25 and kept["loss"] == "hinge" and kept["d_steps"] == 2
+        assert {type(value) for value in module.hparams.values()} <= {float, str, int, bool, tuple, type(None)}
+        assert load("numpy.ckpt", **networks()).d_steps == 2
 
 
 # ---------------------------------------------------------------------- sample

@@ -313,10 +313,10 @@ class GenerativeModule(Sampling):
 
     def save_state(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out: random numbers, the place in the data and the cycle, averaged weights."""
-        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"  # for `load`
+        own = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "network_calls": self.network_calls}
+        checkpoint |= resume.readable(checkpoint) | self.sampling_state() | own  # for `load` and `card`
         if (data := resume.data_name(self.trainer)) is not None:
             checkpoint["data"] = data
-        checkpoint |= self.sampling_state() | {"network_calls": self.network_calls}  # for `card`
         if self.run is not None:
             checkpoint["engine"] = resume.save(self.progress, self.run.stream, self.run.noise) | self.run.state_dict()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
 from types import FrameType
@@ -15,6 +16,7 @@ from lightning_gans.compat.lightning import utilities
 from lightning_gans.engine import distributed, rng
 from lightning_gans.engine.batch import TENSORS, Batch
 from lightning_gans.engine.progress import Progress
+from lightning_gans.engine.settings import scalar
 from lightning_gans.engine.stream import DataStream
 
 
@@ -89,6 +91,7 @@ def keep_plain_hyperparameters(module: Any) -> None:
     for name in ignored:
         module.hparams.pop(name, None)
     module.save_hyperparameters(ignore=ignored)
+    module.hparams.update(readable(dict(module.hparams)))
 
 
 def arguments(module: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -126,4 +129,14 @@ def is_plain(value: Any) -> bool:
         return all(is_plain(v) for v in value.values())
     if isinstance(value, (list, tuple)):
         return all(is_plain(v) for v in value)
-    return isinstance(value, (int, float, str, bool, type(None)))
+    return isinstance(scalar(value), (int, float, str, bool, type(None)))
+
+
+def readable(value: Any) -> Any:
+    """NumPy's numbers and the like, which torch does not read without running code, as Python's; in collections too."""
+    if isinstance(value, dict):
+        found = copy.copy(value)
+        for key, part in value.items():
+            found[key] = readable(part)
+        return found
+    return type(value)(map(readable, value)) if type(value) in (list, tuple) else scalar(value)

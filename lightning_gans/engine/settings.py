@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -117,8 +119,16 @@ def _configuration(scheduler: Any) -> dict[str, Any]:
     return state | {"parts": [[type(part).__name__, _configuration(part)] for part in parts]}
 
 
+def scalar(value: Any) -> Any:
+    """A number of NumPy's as Python's, a word or number of an enumeration as itself; all else as it is."""
+    if isinstance(value, Enum) and isinstance(value, (int, float, str)):
+        return value.value
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def plain(value: Any) -> Any:
     """Numbers, words and lists of them, as a checkpoint can hold and two runs can compare."""
+    value = scalar(value)
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
