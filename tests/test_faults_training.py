@@ -314,6 +314,34 @@ class Around(pl.LightningModule):
         return self.gan.configure_optimizers()
 
 
+class Plain(pl.LightningModule):
+    """Of another library, in the same process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(2, 1)
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return self.net(batch).square().mean()
+
+    def configure_optimizers(self) -> Any:
+        return SGD(self.parameters(), 0.1)
+
+
+def test_what_lightning_tells_others_is_left_to_them() -> None:
+    """Warnings of what we do on purpose are left out in fits of ours alone, however they end."""
+    before = [*warnings.filters]
+    for module, heard in ((Plain(), True), (make("gan"), False), (Plain(), True)):
+        with warnings.catch_warnings(record=True) as record:
+            warnings.simplefilter("always")
+            trainer(max_steps=1).fit(module, plain(8, 4), plain(8, 4))
+        assert bool([t for t in told(record) if "validation_step" in t]) is heard
+    for data in (DataLoader(torch.zeros(2, 2), 4, drop_last=True), plain(8, 4, (3,))):
+        with pytest.raises(ValueError, match=r"no batch|shape"):
+            trainer(max_steps=1).fit(make("gan"), data)
+    assert [*warnings.filters] == before
+
+
 def test_a_module_around_a_gan_is_told_what_works() -> None:
     with pytest.raises(ValueError, match=r"^GAN must be the module .* got it within Around: derive Around from"):
         trainer(max_steps=1).fit(Around(own(GAN)), plain())

@@ -13,9 +13,9 @@ from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.engine import logbook, resume
 from lightning_gans.engine.loggers import let_fail
 from lightning_gans.engine.monitors import keep_monitors
-from lightning_gans.engine.own_code import arguments_of, tell_idle, tell_uncalled, tell_untrained
+from lightning_gans.engine.own_code import refuse_lightnings_own, tell_idle, tell_uncalled, tell_untrained
 from lightning_gans.engine.settings import Fresh, before_settings, differences
-from lightning_gans.engine.shortcuts import clip, restore_profiles, skip_profiles
+from lightning_gans.engine.shortcuts import clip, hush, restore_profiles, skip_profiles, speak
 from lightning_gans.engine.step import Step
 from lightning_gans.engine.stream import NO_BATCH
 
@@ -41,20 +41,20 @@ def check_connected(trainer: Any, module: Any) -> None:
         )
 
 
-def refuse_lightnings_own(module: Any) -> None:
-    """ValueError for options of a Trainer in whose place each player has one, before Lightning refuses them."""
+def connect(module: Any) -> Connection:
+    """What connects a module to its trainer, which is about to look whether they fit.
+
+    Raises:
+        ValueError: for options of the trainer in whose place each player has one.
+    """
     try:
         trainer = module.trainer
     except RuntimeError:  # none yet
-        return
-    if str(getattr(trainer.state.fn, "value", "")) != "fit":
-        return
-    known = arguments_of(type(module))
-    for option, off, ours in (("gradient_clip_val", None, "clip_grad"), ("accumulate_grad_batches", 1, "accumulate")):
-        if (given := getattr(trainer, option)) not in (off, None, 0):
-            names = [name for name in (ours, *(f"{ours}_{player}" for player in module.players)) if name in known]
-            instead = f"give {' or '.join(names)} to the model" if names else f"its players have {ours} of their own"
-            raise ValueError(f"{option} of the Trainer must be {off}, got {given!r}: {instead}.")
+        return Connection()
+    if str(getattr(trainer.state.fn, "value", "")) == "fit":
+        refuse_lightnings_own(trainer, module)
+    hush(trainer)
+    return Connection()
 
 
 @contextmanager
@@ -246,6 +246,7 @@ class Connection(callbacks.Callback):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Leave the callbacks of others as they were."""
         restore_profiles(trainer)
+        speak(trainer)
         if pl_module.run is not None:
             pl_module.run.monitors.end(trainer)
             pl_module.run.watching = False  # a checkpoint may be written of what there is
@@ -269,6 +270,10 @@ class Connection(callbacks.Callback):
             epochs = trainer.max_epochs
             why = f"{batches} batches an epoch, while one update takes {needed} (d_steps), and {epochs} epochs"
         pl.utilities.rank_zero_warn(f"The fit has made no update of {pl_module.counted!r}: {why}.")
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """The trainer is done with the module."""
+        speak(trainer)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out; of lost weights there is no checkpoint."""

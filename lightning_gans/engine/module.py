@@ -14,7 +14,7 @@ from lightning_gans import checks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import logbook, resume, rng
 from lightning_gans.engine.batch import Batch, Terms, to_device
-from lightning_gans.engine.connection import Connection, check_connected, refuse_lightnings_own, step_optimizer
+from lightning_gans.engine.connection import check_connected, connect, step_optimizer
 from lightning_gans.engine.first_batch import check_data, check_not_lazy
 from lightning_gans.engine.own_code import check_player
 from lightning_gans.engine.player import Player
@@ -259,8 +259,7 @@ class GenerativeModule(Sampling):
     # ------------------------------------------------------------------ optimizers
     def configure_callbacks(self) -> list[Any]:
         """What connects this module to its trainer; an override adds to it."""
-        refuse_lightnings_own(self)
-        return [Connection()]
+        return [connect(self)]
 
     def configure_optimizers(self) -> Any:
         """The optimizers of ``players`` in their order, and their schedulers."""

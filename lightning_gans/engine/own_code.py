@@ -59,6 +59,16 @@ def arguments_of(cls: type) -> set[str]:
     return names
 
 
+def refuse_lightnings_own(trainer: Any, module: Any) -> None:
+    """ValueError for options of a Trainer in whose place each player has one, before Lightning refuses them."""
+    known = arguments_of(type(module))
+    for option, off, ours in (("gradient_clip_val", None, "clip_grad"), ("accumulate_grad_batches", 1, "accumulate")):
+        if (given := getattr(trainer, option)) not in (off, None, 0):
+            names = [name for name in (ours, *(f"{ours}_{player}" for player in module.players)) if name in known]
+            instead = f"give {' or '.join(names)} to the model" if names else f"its players have {ours} of their own"
+            raise ValueError(f"{option} of the Trainer must be {off}, got {given!r}: {instead}.")
+
+
 def tell_untrained(trainer: Any, module: Any) -> None:
     """Warn of networks in training mode whose parameters nobody moves."""
     moved = {id(p) for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
@@ -24,14 +23,6 @@ from lightning_gans.engine.step import Step
 from lightning_gans.engine.stream import DataStream
 from lightning_gans.functional.conditional import takes_labels
 
-# Lightning warns of what we do on purpose: it takes whole cycles of batches, and has no validation loop.
-for _message in (
-    "dataloader_iter",
-    "have no `validation_step`",
-    "already saved during checkpointing",
-    "your dataloader is not resumable",
-):
-    warnings.filterwarnings("ignore", message=f".*{_message}.*")
 LOOK_EVERY = 50  # updates, where nothing is logged
 _TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 

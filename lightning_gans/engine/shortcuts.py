@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
+from weakref import WeakSet
 
 from lightning_gans.compat.lightning import callbacks, pl, strategies
 
 _HOOK = "on_before_optimizer_step"
+# Lightning warns of what we do on purpose: we take whole cycles of batches, have no validation loop, and resume data.
+_ON_PURPOSE = ".*(`dataloader_iter`|have no `validation_step`|your dataloader is not resumable)"
+_quiet: WeakSet[Any] = WeakSet()
+
+
+def hush(trainer: Any) -> None:
+    """Leave these warnings out while a trainer has a module of ours: they may tell something of others."""
+    _quiet.add(trainer)
+    warnings.filterwarnings("ignore", _ON_PURPOSE)
+
+
+def speak(trainer: Any) -> None:
+    """Undo :func:`hush`, unless another trainer has one."""
+    _quiet.discard(trainer)
+    if not _quiet:
+        known: list[Any] = cast(Any, warnings).filters
+        known[:] = [entry for entry in known if getattr(entry[1], "pattern", None) != _ON_PURPOSE]
 
 
 def skip_profiles(trainer: Any) -> None:
