@@ -79,6 +79,9 @@ from lightning_gans import WGANGP
 unasked = [name for name in ("jsonargparse", "lightning", "wandb", "tensorboard", "sklearn") if name in sys.modules]
 import lightning_gans.callbacks, lightning_gans.datamodules, lightning_gans.samplers, lightning_gans.tools
 assert "jsonargparse" not in sys.modules
+import torch
+for name in ("Adam", "RMSprop"):  # a LightningCLI refuses a bare name that two classes have
+    assert name not in [c.__name__ for c in getattr(torch.optim, name).__subclasses__()]
 builtins.__import__ = inner
 import torchvision
 torchvision.ops.nms, torchvision.transforms.ToTensor

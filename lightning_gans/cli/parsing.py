@@ -25,6 +25,7 @@ from lightning_gans.cli.configuration import parameters
 from lightning_gans.cli.recipes import shipped
 from lightning_gans.cli.shortcuts import instead
 from lightning_gans.compat.lightning import callbacks, loggers, pl, pl_cli
+from lightning_gans.optim import adam, rmsprop  # noqa: F401  (whose bare names stand for ours)
 
 _PACKAGES = (techniques, nonadversarial, gan_datamodules, gan_callbacks, networks, regularizers, wrappers)
 RUN = "<run>"  # the run's folder, as ``save_dir`` of a logger

@@ -26,7 +26,6 @@ from lightning_gans.functional import draw
 from lightning_gans.functional.columns import Names, check_names, columns, left_out
 from lightning_gans.functional.conditional import takes_labels
 from lightning_gans.functional.double_backward.input_gradient import DoubleBackward, chosen
-from lightning_gans.optim.adam import Adam
 
 
 class GenerativeModule(Sampling):
@@ -127,6 +126,8 @@ class GenerativeModule(Sampling):
 
     def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         """The paper's optimizer, used where no factory is given: Adam with ``betas``."""
+        from lightning_gans.optim.adam import Adam  # not by an import of the library (see `optim`)
+
         return Adam(parameters, lr=lr, betas=self.betas, fused=self._may_fuse())
 
     # ------------------------------------------------------------------ what it can ask for

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from operator import is_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import optimizer as torchs
 
-from lightning_gans.optim.adam import Adam
+if TYPE_CHECKING:
+    from lightning_gans.optim.adam import Adam
 
 
 class RecordedStep:
@@ -19,6 +20,7 @@ class RecordedStep:
     Args:
         optimizer: whose step it is; ``fused``, and with a gradient for each parameter.
 
+    >>> from lightning_gans.optim import Adam
     >>> w = torch.ones(1, requires_grad=True)
     >>> optimizer = Adam([w], lr=0.1, fused=True)
     >>> w.grad = torch.ones(1)
@@ -43,6 +45,8 @@ class RecordedStep:
     @classmethod
     def of(cls, optimizer: Any) -> RecordedStep | None:
         """That of an optimizer, or None if its step is not this one (see `Direct`)."""
+        from lightning_gans.optim.adam import Adam  # not by an import of the library (see `optim`)
+
         own = type(optimizer) is Adam and optimizer.tensors() is not None
         return cls(optimizer) if own else None
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gans import checks
-from lightning_gans.optim import RMSprop
 from lightning_gans.techniques.gan import GAN
 
 
@@ -80,4 +79,6 @@ class WGAN(GAN):
 
     def default_optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         """RMSprop, as in Algorithm 1 (momentum destabilised the training there)."""
+        from lightning_gans.optim import RMSprop  # not by an import of the library (see `optim`)
+
         return RMSprop(parameters, lr=lr)
