@@ -67,6 +67,34 @@ def test_a_fit_without_an_update_says_so(options: dict[str, Any], why: str) -> N
         trainer(**options).fit(make("wgan_gp", d_steps=5), plain(12, 4))
 
 
+# ---------------------------------------------------------------------- validation
+@pytest.mark.parametrize(
+    ("interval", "options", "expected"),
+    [
+        (0.25, {"d_steps": 5}, [3, 6, 9, 10, 13, 16, 19, 20]),  # four times an epoch
+        (15, {"d_steps": 5}, [3, 6, 9, 10, 13, 16, 19, 20]),
+        (0.5, {"d_steps": 2, "g_steps": 2}, [26, 49, 75, 99]),  # its last cycle ends in the next epoch
+        (0.5, {}, [25, 50, 75, 100]),
+        (100, {"d_steps": 5, "every": None}, [10, 20]),
+    ],
+)
+def test_validation_intervals_count_batches(interval: Any, options: dict[str, Any], expected: list[int]) -> None:
+    """Lightning compares them with its steps, of which an epoch has fewer, or more; it validates at its end, too."""
+
+    class Validated(GAN):
+        at: list[int]
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.at.append(self.global_step)
+
+    every = options.pop("every", 1)
+    module, data = own(Validated, **options), plain(100, 2)
+    module.at = []
+    trainer(max_epochs=2, val_check_interval=interval, check_val_every_n_epoch=every, num_sanity_val_steps=0,
+            limit_val_batches=1).fit(module, data, data)  # fmt: skip
+    assert module.at == expected
+
+
 # ---------------------------------------------------------------------- monitors
 class Scores(ScoreCallback):
     """A score that is known beforehand."""

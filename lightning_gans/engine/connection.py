@@ -18,6 +18,7 @@ from lightning_gans.engine.settings import Fresh, before_settings, differences
 from lightning_gans.engine.shortcuts import clip, hush, restore_profiles, skip_profiles, speak
 from lightning_gans.engine.step import Step
 from lightning_gans.engine.stream import NO_BATCH
+from lightning_gans.engine.validation import batches_of_cycle, validate_by_batches
 
 
 def check_connected(trainer: Any, module: Any) -> None:
@@ -142,7 +143,7 @@ class Connection(callbacks.Callback):
             vars(self)["on_before_optimizer_step"] = clip
         pl_module.run.fresh = Fresh(trainer)
         if cycles := trainer.fast_dev_run or (type(trainer.overfit_batches) is int and trainer.overfit_batches):
-            needed = int(cycles) * pl_module.batches_needed()[0]
+            needed = int(cycles) * batches_of_cycle(pl_module)
             trainer.limit_train_batches = max(trainer.limit_train_batches, needed)
 
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
@@ -160,6 +161,7 @@ class Connection(callbacks.Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Have the loader number its items, if the module asks and the loader can; from here on values count."""
+        validate_by_batches(trainer, pl_module)  # of a resumed epoch, too
         if pl_module.needs_index and hasattr(trainer.train_dataloader, "with_index"):
             trainer.train_dataloader.with_index = True
         data: Any = getattr(trainer, "datamodule", None)
@@ -197,7 +199,8 @@ class Connection(callbacks.Callback):
             pl.utilities.rank_zero_warn(f"The run goes on with other settings: {'; '.join(told)}.")
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Lightning is about to open the next epoch's iterator."""
+        """Lightning is about to open the next epoch's iterator, perhaps of another loader."""
+        validate_by_batches(trainer, pl_module)
         pl_module.run.stream.enter_loader_random_state(trainer.train_dataloader)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:

@@ -1,0 +1,29 @@
+"""When to validate, counted in batches, where Lightning would count its steps, each of which may take many."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def batches_of_cycle(module: Any) -> int:
+    """How many batches a whole cycle takes, also in the middle of one."""
+    progress = module.progress
+    done, progress.done = progress.done, dict.fromkeys(progress.done, 0)
+    try:
+        return int(module.batches_needed()[0])
+    finally:
+        progress.done = done
+
+
+def validate_by_batches(trainer: Any, module: Any) -> None:
+    """Let ``val_check_interval`` be a share of an epoch, or a number of batches, rounded up to whole cycles.
+
+    Lightning sets what it goes by when it opens the loader, and compares it with its steps.
+    """
+    size, updates = batches_of_cycle(module), getattr(module, "g_steps", 1)
+    if size == updates == 1 or trainer.val_check_batch in (None, math.inf):  # as it comes; by the clock; at the end
+        return
+    interval: int | float = trainer.val_check_interval
+    batches = interval if isinstance(interval, int) else interval * trainer.num_training_batches
+    trainer.val_check_batch = max(1, math.ceil(round(batches / size, 6))) * updates
