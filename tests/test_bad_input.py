@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_gans import DCGAN, GAN, TECHNIQUES, WGAN, WGANGP, GANModule, checks, optim
 from lightning_gans.callbacks import DirectionCharts, GenerativeMetrics, SampleGrid
-from lightning_gans.compat.lightning import callbacks
+from lightning_gans.compat.lightning import callbacks, utilities
 from lightning_gans.datamodules import Blob, Digits, Gaussian1D, MemoryLoader, Ring, Threshold
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
 from lightning_gans.regularizers import R1, GradientPenalty
@@ -375,6 +376,33 @@ def test_batches_that_are_no_samples() -> None:
 def test_a_loader_without_a_batch(data: DataLoader) -> None:
     message = refused(WGANGP(generator(), discriminator(), 3), data)
     assert "yields no batch" in message and "larger than the data set" in message
+
+
+def test_a_list_of_loaders_is_no_batch_of_columns() -> None:
+    message = refused(make("gan"), [loader(X), loader(X)])
+    assert message.startswith("The training data must be one loader, got a list of 2 (DataLoader): join the data sets")
+    assert "got a list of 3 (Tensor): join" in refused(make("gan"), [X, X, X])
+    module = make("gan", columns={"real": 1})
+    trainer(max_steps=1).fit(module, [DataLoader(X, 4), DataLoader(X + 9, 4)])  # type: ignore[arg-type]
+    assert module.last_batch is not None and float(module.last_batch.real.mean()) > 5
+
+
+def test_real_samples_that_are_none() -> None:
+    @dataclass
+    class Pack:
+        x: Tensor
+
+    both = {"a": DataLoader(X[:8], 4), "b": DataLoader(X, 4)}  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^real samples must be a tensor .* got NoneType \(a loader has ended:"):
+        trainer(max_epochs=1).fit(make("gan", columns={"real": "a"}), utilities.CombinedLoader(both, "max_size"))
+    packed = DataLoader(X, 4, collate_fn=lambda rows: Pack(torch.stack(rows)))  # type: ignore[arg-type]
+    assert "got Pack: yield x, (x, labels)" in refused(make("gan"), packed, TypeError)
+    assert "got a number: yield" in refused(make("gan"), DataLoader(X[:, 0], None), TypeError)  # type: ignore[arg-type]
+
+
+def test_a_generator_as_loader_is_used_up_after_an_epoch() -> None:
+    with pytest.raises(ValueError, match=r"^The training data loader yields no batch in another epoch: an iterator"):
+        trainer(max_epochs=2).fit(make("gan"), (X[i : i + 4] for i in range(3)))
 
 
 def test_empty_data_set_in_our_loaders() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.frozen import frozen
+from lightning_gans.functional.columns import Names
 from lightning_gans.functional.conditional import conditional_call, needs_labels, score, takes_labels
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
 from lightning_gans.functional.modes import copied
@@ -19,6 +20,16 @@ from lightning_gans.functional.text import check_tokens
 
 LONELY = "more than 1 value per channel"  # what torch's BatchNorm says of a batch of one
 RESHAPE = (nn.Flatten, nn.Unflatten, nn.Identity)  # layers that only give another shape
+
+
+def check_loader(loader: Any, names: Names | None) -> None:
+    """ValueError for several loaders in a list: Lightning puts their batches side by side, as labels are beside x."""
+    if isinstance(loader, (list, tuple)) and len(loader) > 1 and names is None:
+        raise ValueError(
+            f"The training data must be one loader, got a {type(loader).__name__} of {len(loader)} "
+            f"({', '.join(dict.fromkeys(type(part).__name__ for part in loader))}): join the data sets "
+            "(ConcatDataset), or tell by columns= which of them the real samples come from."
+        )
 
 
 def check_data(batch: Batch, networks: Mapping[str, nn.Module], symbols: int | None = None) -> None:

@@ -29,6 +29,10 @@ NO_BATCH = (
     "The training data loader yields no batch: the data set is empty, or the batch is larger than the data set with "
     "drop_last."
 )
+USED_UP = (
+    "The training data loader yields no batch in another epoch: an iterator, such as a generator, can be gone through "
+    "once; give what begins anew each time (a DataLoader, or a class with __iter__)."
+)
 
 
 class DataStream:
@@ -82,7 +86,7 @@ class DataStream:
                 self._open(iterator)
             complete = self._fill(iterator, n, following)
             if not complete and self.position == 0:
-                raise ValueError(NO_BATCH)
+                raise ValueError(USED_UP if self.epoch else NO_BATCH)
         finally:
             self._data_state = rng.swap(training or here, cuda=False)
         return complete

@@ -32,14 +32,16 @@ def columns(raw: Any, names: Names | None = None) -> tuple[Any, Any, Any, Any]:
     usual keys. Whatever else there is is left out (see :func:`left_out`).
 
     Raises:
+        TypeError: the real samples are nothing that has a length.
         ValueError: there is no such column, or nothing tells which one is the real samples.
     """
     if names is not None or isinstance(raw, Mapping):
         return (*_named(raw, names), None)
     if not isinstance(raw, (tuple, list)):
-        return raw, None, None, None
+        return raw if isinstance(raw, Tensor) and raw.ndim else _samples(raw), None, None, None
     real, labels, weights, index = (*raw, None, None, None, None)[:4]
     n = real.shape[:1] if isinstance(real, Tensor) else None
+    real = real if n else _samples(real)
     if not (isinstance(weights, Tensor) and weights.is_floating_point() and weights.shape == n):
         weights = None
     if not (isinstance(index, Tensor) and index.dtype == torch.int64 and index.shape == n):
@@ -66,7 +68,19 @@ def _named(raw: Any, names: Names | None) -> tuple[Any, Any, Any]:
         else:
             found.append(raw[key] if isinstance(raw, (Mapping, tuple, list)) else raw)
     real, labels, weights = found
-    return real, labels, weights
+    return _samples(real), labels, weights
+
+
+def _samples(real: Any) -> Any:
+    """Them; TypeError if they have no length."""
+    if hasattr(real, "__len__") and getattr(real, "ndim", 1):
+        return real
+    got = "a number" if hasattr(real, "__len__") else type(real).__name__
+    hint = " (a loader has ended: take a CombinedLoader of mode min_size or max_size_cycle)" if real is None else ""
+    raise TypeError(
+        f"real samples must be a tensor (N, ...), got {got}{hint}: yield x, (x, labels) or (x, labels, weights), or a "
+        "dictionary of them."
+    )
 
 
 def left_out(raw: Any, names: Names | None = None) -> list[str]:
