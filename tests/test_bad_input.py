@@ -15,11 +15,11 @@ from common import build, equal, make, make_images, plain, state, trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from lightning_gans import DCGAN, GAN, TECHNIQUES, WGAN, WGANGP, GANModule, checks, optim
+from lightning_gans import DCGAN, GAN, TECHNIQUES, VAE, WGAN, WGANGP, GANModule, checks, optim
 from lightning_gans.callbacks import DirectionCharts, GenerativeMetrics, SampleGrid
 from lightning_gans.compat.lightning import callbacks, utilities
 from lightning_gans.datamodules import Blob, Digits, Gaussian1D, MemoryLoader, Ring, Threshold
-from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
+from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
 from lightning_gans.regularizers import R1, GradientPenalty
 
 X, Y = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 4
@@ -418,6 +418,88 @@ def test_batch_larger_than_our_data_set() -> None:
     for data in (Digits, Ring):
         with pytest.raises(ValueError, match=r"batch_size must be an integer >= 1, got 0"):
             data(batch_size=0)
+
+
+# ---------------------------------------------------------------------- networks and players
+class Both(nn.Module):
+    """A network that returns more than it is asked for."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x), x
+
+
+class Index(Both):
+    """A network that takes labels by a name of its own."""
+
+    def forward(self, x: Tensor, class_idx: Tensor) -> Tensor:
+        return cast(Tensor, self.net(x))
+
+
+@pytest.mark.parametrize(
+    ("make_it", "sentence"),
+    [
+        (
+            lambda: GAN(ToyGenerator, discriminator(), 3),
+            "generator must be a network, got the class ToyGenerator",
+        ),
+        (lambda: WGANGP(generator(), ToyDiscriminator, 3), "discriminator must be a network, got the class ToyDis"),
+        (lambda: VAE(nn.Linear, generator(), 3), "encoder must be a network, got the class Linear"),
+        (lambda: make("gan", regularizers=R1()), r"regularizers must be a list, got R1: give \[R1\(\.\.\.\)\]"),
+        (lambda: make("gan", regularizers=[R1]), r"regularizers must be objects, got the class R1: give R1\("),
+        (
+            lambda: make("gan", optimizer_g=torch.optim.Adam(generator().parameters())),
+            "optimizer_g must be a function of parameters that makes one, got a Adam: give lambda x: Adam",
+        ),
+        (
+            lambda: make("gan", scheduler_d=0.5),
+            "scheduler_d must be a function of an optimizer that makes one, got a fl",
+        ),
+    ],
+)
+def test_classes_and_objects_in_each_others_place(make_it: Callable[[], Any], sentence: str) -> None:
+    with pytest.raises(TypeError, match=f"^{sentence}"):
+        make_it()
+
+
+def test_networks_that_return_no_tensor_or_take_something_else() -> None:
+    message = refused(GAN(Both(generator()), discriminator(), 3), loader(X), TypeError)
+    assert message.startswith("The generator must return a tensor, got a tuple: wrap it")
+    message = refused(GAN(generator(), Both(discriminator()), 3), loader(X), TypeError)
+    assert message.startswith("The discriminator must return a tensor, got a tuple: wrap it")
+    message = refused(GAN(Index(generator()), discriminator(), 3), loader(X))
+    assert "failed on noise of shape (4, 3); labels are given to an argument of the name labels, label, y" in message
+
+
+@pytest.mark.parametrize("name", ["generator", "discriminator"])
+def test_a_network_that_is_frozen(name: str) -> None:
+    module, own = make("gan"), make("gan")
+    getattr(module, name).requires_grad_(False)
+    message = refused(module, loader(X))
+    assert message.startswith(
+        f"The player {name[0]!r} must have parameters that require a gradient, got none in {name}: "
+    )
+
+    class Freezing(callbacks.Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            getattr(pl_module, name).requires_grad_(trainer.current_epoch == 0)
+
+    with pytest.raises(ValueError, match=f"^The player {name[0]!r} must have parameters that require a gradient"):
+        trainer(max_epochs=2, callbacks=[Freezing()]).fit(own, loader(X))
+
+
+def test_a_parameter_that_two_players_train() -> None:
+    nets = generator(), discriminator()
+    nets[1][0].bias = nets[0][0].bias
+    message = refused(GAN(*nets, 3), loader(X))
+    assert message.startswith(
+        "Parameters must belong to one player each, got one that several train (generator.0.bias, d"
+    )
+    nets[0][0].bias.requires_grad_(False)
+    trainer(max_steps=1).fit(GAN(*nets, 3), loader(X))
 
 
 # ---------------------------------------------------------------------- files

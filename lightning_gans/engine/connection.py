@@ -14,7 +14,13 @@ from lightning_gans.engine import logbook, resume
 from lightning_gans.engine.first_batch import check_loader
 from lightning_gans.engine.loggers import let_fail
 from lightning_gans.engine.monitors import keep_monitors
-from lightning_gans.engine.own_code import refuse_lightnings_own, tell_idle, tell_uncalled, tell_untrained
+from lightning_gans.engine.own_code import (
+    check_apart,
+    refuse_lightnings_own,
+    tell_idle,
+    tell_uncalled,
+    tell_untrained,
+)
 from lightning_gans.engine.settings import Fresh, before_settings, differences
 from lightning_gans.engine.shortcuts import clip, hush, restore_profiles, skip_profiles, speak
 from lightning_gans.engine.step import Step
@@ -163,6 +169,7 @@ class Connection(callbacks.Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Have the loader number its items, if the module asks and the loader can; from here on values count."""
         check_loader(trainer.train_dataloader, pl_module.columns)
+        check_apart(trainer, pl_module)
         validate_by_batches(trainer, pl_module)  # of a resumed epoch, too
         if pl_module.needs_index and hasattr(trainer.train_dataloader, "with_index"):
             trainer.train_dataloader.with_index = True

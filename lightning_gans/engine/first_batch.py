@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.frozen import frozen
 from lightning_gans.functional.columns import Names
-from lightning_gans.functional.conditional import conditional_call, needs_labels, score, takes_labels
+from lightning_gans.functional.conditional import NAMES, conditional_call, needs_labels, score, takes_labels
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
 from lightning_gans.functional.modes import copied
 from lightning_gans.functional.text import check_tokens
@@ -111,8 +111,8 @@ def tried(name: str, network: nn.Module, what: str, x: Tensor, labels: Tensor | 
     The ``hint`` is about shapes, and left out where the network fails for another reason.
     """
     try:
-        return conditional_call(network, x, labels)
-    except (RuntimeError, IndexError, ValueError) as error:
+        made: Any = conditional_call(network, x, labels)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
         if out_of_memory(error):  # which is nobody's mistake
             raise
         own = next((p.dtype for p in network.parameters()), x.dtype) if isinstance(network, nn.Module) else x.dtype
@@ -121,8 +121,13 @@ def tried(name: str, network: nn.Module, what: str, x: Tensor, labels: Tensor | 
         elif LONELY in str(error) or not re.search(r"shape|size|dimension|channel|match", str(error)):
             hint = ""
         told = str(error).rstrip(".")
+        if "required positional argument" in told:
+            hint = f"; labels are given to an argument of the name {', '.join(NAMES)}, and nothing else is given"
         known = "" if labels is None else f" and labels {int(labels.min())}..{int(labels.max())}"
         raise ValueError(f"The {name} failed on {what} of shape {tuple(x.shape)}{known}{hint} ({told}).") from error
+    if not isinstance(made, Tensor):
+        raise TypeError(f"The {name} must return a tensor, got a {type(made).__name__}: wrap it, to return that alone.")
+    return made
 
 
 def out_of_memory(error: BaseException) -> bool:

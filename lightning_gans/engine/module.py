@@ -16,7 +16,7 @@ from lightning_gans.engine import logbook, resume, rng
 from lightning_gans.engine.batch import Batch, Terms, to_device
 from lightning_gans.engine.connection import check_connected, connect, step_optimizer
 from lightning_gans.engine.first_batch import check_data, check_not_lazy
-from lightning_gans.engine.own_code import check_player
+from lightning_gans.engine.own_code import check_player, parameters_to_train
 from lightning_gans.engine.player import Player
 from lightning_gans.engine.progress import Progress
 from lightning_gans.engine.run import LOOK_EVERY, Run
@@ -267,7 +267,7 @@ class GenerativeModule(Sampling):
         optimizers: list[Optimizer] = []
         schedulers: list[dict[str, Any]] = []
         for name, player in self.players.items():
-            parameters = [p for net in self.networks(name) for p in net.parameters() if p.requires_grad]
+            parameters = parameters_to_train(player, self.networks(name))
             make = player.optimizer or partial(self.default_optimizer, lr=player.lr)
             optimizers.append(make(parameters))
             if player.scheduler is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -28,6 +29,22 @@ _UNCALLED = {
 }
 
 
+def check_network(**networks: Any) -> None:
+    """TypeError for a class in a network's place."""
+    for name, net in networks.items():
+        if isinstance(net, type):
+            raise TypeError(f"{name} must be a network, got the class {net.__name__}: call it.")
+
+
+def check_regularizers(given: Any) -> None:
+    """TypeError unless they are several, and instances."""
+    kind = type(given).__name__
+    if not isinstance(given, Sequence):
+        raise TypeError(f"regularizers must be a list, got {kind}: give [{kind}(...)].")
+    if classes := [part.__name__ for part in given if isinstance(part, type)]:
+        raise TypeError(f"regularizers must be objects, got the class {classes[0]}: give {classes[0]}(...).")
+
+
 def check_player(module: Any, player: Player) -> None:
     """ValueError for a player that cannot take part in a module's game."""
     name = player.name
@@ -36,6 +53,7 @@ def check_player(module: Any, player: Player) -> None:
             f"play must be given players of different names, got {name!r} twice: change self.players[{name!r}] instead."
         )
     for attribute in player.networks:
+        check_network(**{attribute: getattr(module, attribute, None)})
         if not isinstance(getattr(module, attribute, None), nn.Module):
             raise ValueError(
                 f"networks of the player {name!r} must be attributes that hold networks, got {attribute!r}, which this "
@@ -67,6 +85,33 @@ def refuse_lightnings_own(trainer: Any, module: Any) -> None:
             names = [name for name in (ours, *(f"{ours}_{player}" for player in module.players)) if name in known]
             instead = f"give {' or '.join(names)} to the model" if names else f"its players have {ours} of their own"
             raise ValueError(f"{option} of the Trainer must be {off}, got {given!r}: {instead}.")
+
+
+def parameters_to_train(player: Player, networks: Sequence[nn.Module]) -> list[nn.Parameter]:
+    """Those of a player's networks; ValueError if it has none."""
+    if parameters := [p for net in networks for p in net.parameters() if p.requires_grad]:
+        return parameters
+    raise ValueError(nothing_to_train(player))
+
+
+def nothing_to_train(player: Player) -> str:
+    """That all of a player's networks are frozen."""
+    names = ", ".join(player.networks)
+    return (
+        f"The player {player.name!r} must have parameters that require a gradient, got none in {names}: call "
+        "requires_grad_(True) (load gives a frozen model), or let it rest by every= or due."
+    )
+
+
+def check_apart(trainer: Any, module: Any) -> None:
+    """ValueError for a parameter that two optimizers move: each player's step freezes what the others train."""
+    times = Counter(id(p) for o in trainer.optimizers for group in o.param_groups for p in group["params"])
+    if twice := {i for i, n in times.items() if n > 1}:
+        names = [name for name, p in module.named_parameters(remove_duplicate=False) if id(p) in twice]
+        raise ValueError(
+            f"Parameters must belong to one player each, got one that several train ({', '.join(names[:4])}): give "
+            "each a copy, or freeze it."
+        )
 
 
 def tell_untrained(trainer: Any, module: Any) -> None:
@@ -110,7 +155,7 @@ def speaks_for(method: str) -> Callable[[Callable[..., Any]], Any]:
     return mark
 
 
-def check_terms(player: Player, terms: Any, found: Any, batches: int, trained: bool, noted: Collection[str]) -> None:
+def check_terms(player: Player, terms: Any, found: Any, batches: int, noted: Collection[str]) -> None:
     """What a player minimises for the first time can be minimised and logged.
 
     Args:
@@ -118,7 +163,6 @@ def check_terms(player: Player, terms: Any, found: Any, batches: int, trained: b
         terms: what gave them.
         found: the terms, by name.
         batches: on how many batches at once.
-        trained: some parameter of the player's is.
         noted: names under which something else is logged already.
 
     Raises:
@@ -133,7 +177,7 @@ def check_terms(player: Player, terms: Any, found: Any, batches: int, trained: b
             raise TypeError(f"{must}, got {type(value).__name__} for {term!r}.")
         if value.numel() != 1:
             raise ValueError(f"{must}, got a tensor of shape {tuple(value.shape)} for {term!r}.")
-    if trained and not any(value.requires_grad for value in found.values()):
+    if not any(value.requires_grad for value in found.values()):
         raise ValueError(f"{must} that depend on the parameters of {name!r}, got none with a gradient.")
     for term in found:
         if term == "loss" or (term == "grad_norm" and player.clip is not None):

@@ -33,7 +33,7 @@ class Player:
         sam: distance rho at which its gradient is taken (``optim.sam``), >= 0; None: where its weights are.
 
     Raises:
-        TypeError: for ``networks`` that are one string.
+        TypeError: for ``networks`` that are one string, and for what makes no optimizer or scheduler.
         ValueError: for a setting out of range; it is named ``clip_grad_<name>``, ``sam_<name>`` and so on.
     """
 
@@ -53,6 +53,12 @@ class Player:
                 f"networks of the player {self.name!r} must be a tuple of names, got {self.networks!r}: give "
                 f"({self.networks!r},)."
             )
+        for option, made in (("optimizer", "parameters"), ("scheduler", "an optimizer")):
+            if (given := getattr(self, option)) is not None and not callable(given):
+                raise TypeError(
+                    f"{option}_{self.name} must be a function of {made} that makes one, got a {type(given).__name__}: "
+                    f"give lambda x: {type(given).__name__}(x, ...)."
+                )
         if not 0 <= self.lr < float("inf"):
             raise ValueError(f"lr_{self.name} must be a finite number > 0, got {self.lr!r}.")
         if self.lr == 0 and self.optimizer is None:

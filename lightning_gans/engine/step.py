@@ -16,7 +16,7 @@ from lightning_gans.engine import distributed, rng
 from lightning_gans.engine.batch import TENSORS, Batch, Terms
 from lightning_gans.engine.frozen import Buffers, buffers_of, places_of, put_back, swap_in_copies
 from lightning_gans.engine.graphs import StepGraphs
-from lightning_gans.engine.own_code import check_terms
+from lightning_gans.engine.own_code import check_terms, nothing_to_train
 from lightning_gans.engine.player import Player, may_call_again, needs_closure
 from lightning_gans.engine.progress import Progress
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
@@ -137,6 +137,8 @@ class Step:
         own: list[nn.Parameter] = []
         for group in self._groups:
             own += filter(_trains, group["params"])
+        if not own:
+            raise ValueError(nothing_to_train(self.player))
         others = []
         for group in self._other_groups:
             for p in group["params"]:
@@ -148,7 +150,7 @@ class Step:
             for batch in batches:
                 values = terms(batch)
                 if not self.terms:
-                    self._check(terms, values, len(batches), own)
+                    self._check(terms, values, len(batches))
                 self.loss = loss = reduce(torch.add, values.values())
                 for term, value in values.items():
                     self.progress.values[f"{self.player.name}/{term}"] = value.detach()
@@ -168,10 +170,10 @@ class Step:
                 put_back(originals)
         return cast(Gradients, total)
 
-    def _check(self, terms: TermsOf, found: Terms, batches: int, own: Sequence[nn.Parameter]) -> None:
+    def _check(self, terms: TermsOf, found: Terms, batches: int) -> None:
         """Of the first terms: they are such, and nothing of their names was noted in this fit."""
         noted = [name for name, value in self.progress.values.items() if value is not self._before.get(name)]
-        check_terms(self.player, terms, found, batches, bool(own), noted)
+        check_terms(self.player, terms, found, batches, noted)
 
     def _assign(self, gradients: Gradients) -> None:
         if self._many:
