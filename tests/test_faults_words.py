@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from common import trainer
+from common import plain, trainer
 from torch import nn
 
 from lightning_gans import CTGAN, GAN, PRCGAN, SNGAN, SRNGAN, WGANALP, AdaGAN, RobustWGAN, UnrolledGAN, load, techniques
@@ -217,7 +217,8 @@ class Logging(GAN):
 
     def training_step(self, dataloader_iter: Any) -> None:
         super().training_step(dataloader_iter)
-        self.log("mine", float(self.global_step), batch_size=1)
+        self.log("mine", float(self.global_step))
+        self.log_dict({"half": self.global_step / 2})
 
 
 def test_what_people_log_stands_at_the_update_it_was_logged_at(tmp_path: Path) -> None:
@@ -226,9 +227,32 @@ def test_what_people_log_stands_at_the_update_it_was_logged_at(tmp_path: Path) -
     run = Run()
     fit = trainer(max_steps=6, logger=run, log_every_n_steps=2, callbacks=[saved], enable_checkpointing=True)
     fit.fit(module, datamodule=Ring(batch_size=16))
-    mine = [(step, row["mine"]) for step, row in run.rows if "mine" in row]
-    assert mine == [(2, 2.0), (4, 4.0), (6, 6.0)]
+    mine = [(step, row["mine"], row["half"]) for step, row in run.rows if "mine" in row]
+    assert mine == [(2, 2.0, 1.0), (4, 4.0, 2.0), (6, 6.0, 3.0)]
     assert [step for step, row in run.rows if "d/loss" in row] == [2, 4, 6]
+    assert {path.name for path in tmp_path.glob("*.ckpt")} == {"step=3.ckpt", "step=6.ckpt"}
+
+
+class Validated(GAN):
+    """A user's own, which logs the number of updates when it validates and when an epoch ends."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("valid", float(self.global_step))
+
+    def on_train_epoch_end(self) -> None:
+        self.log("epoch", float(self.global_step))
+
+
+def test_what_people_log_of_a_validation_does_too(tmp_path: Path) -> None:
+    """Also in epochs that are shorter than a cycle, whose end Lightning counts as a step."""
+    module = Validated(ToyGenerator((2,), 2, 8, 1), ToyDiscriminator((2,), 8, 1), 2, d_steps=3)
+    saved = pl.callbacks.ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3, save_top_k=-1)
+    run, data = Run(), plain(8, 4)
+    fit = trainer(max_steps=6, logger=run, log_every_n_steps=2, callbacks=[saved], enable_checkpointing=True)
+    fit.fit(module, data, data)
+    for name in ("valid", "epoch"):
+        found = [(step, row[name]) for step, row in run.rows if name in row]
+        assert found and all(step == value for step, value in found)
     assert {path.name for path in tmp_path.glob("*.ckpt")} == {"step=3.ckpt", "step=6.ckpt"}
 
 

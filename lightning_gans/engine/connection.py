@@ -18,6 +18,7 @@ from lightning_gans.engine.own_code import (
     check_apart,
     refuse_lightnings_own,
     tell_idle,
+    tell_no_update,
     tell_uncalled,
     tell_untrained,
 )
@@ -128,7 +129,7 @@ def _no_hook(optimizer: Optimizer) -> None:
 class Connection(callbacks.Callback):
     """Connects a `GenerativeModule` to its Trainer, which adds it: nothing hangs on hooks that people override."""
 
-    others_log = False  # somebody calls self.log
+    others_log = told = False  # somebody calls self.log; a number of updates was told beside what an epoch logs
     awaited: Sequence[str] = ()  # players whose turn it is in the first cycle
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -221,6 +222,10 @@ class Connection(callbacks.Callback):
             # What people log stands at the number of updates, as ours does, and not one before: Lightning takes the
             # step from a value of that name. It stays what checkpoints are named by, so it is told in each step.
             pl_module.log("step", float(step), batch_size=1)
+        if self.told:
+            self.told = False
+            if not self.others_log:  # else checkpoints are named by it from here on
+                trainer.callback_metrics.pop("step", None)
         progress = pl_module.progress
         if self.awaited and progress.updates[pl_module.counted] and not any(progress.done.values()):
             tell_idle(self.awaited, progress.updates)
@@ -234,8 +239,10 @@ class Connection(callbacks.Callback):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Step the schedulers that count epochs: before anybody compares a value or saves, behind what may log one."""
-        if self.others_log:
+        own = type(pl_module).on_train_epoch_end is not pl.LightningModule.on_train_epoch_end  # its turn comes later
+        if self.others_log or (own and trainer.loggers):
             pl_module.log("step", float(trainer.global_step), batch_size=1)
+            self.told = True
 
         def end() -> None:
             pl_module.run.monitors.check(trainer, pl_module.values, last=True)
@@ -243,6 +250,13 @@ class Connection(callbacks.Callback):
 
         if trainer.global_step:
             follow(pl_module, "on_train_epoch_end", end)
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """What people log of a validation stands at the number of updates, too."""
+        if trainer.state.fn == "fit" and trainer.loggers and not trainer.sanity_checking:
+            many = pl_module.run.world > 1
+            pl_module.log("step", float(trainer.global_step), batch_size=1, sync_dist=many)
+            self.told = True
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Look once more whether all is well."""
@@ -271,17 +285,8 @@ class Connection(callbacks.Callback):
             trainer.train_dataloader.with_index = False  # it may be another module's next
         if trainer.num_training_batches == 0 and trainer.limit_train_batches != 0:
             raise ValueError(NO_BATCH)
-        if sum(pl_module.progress.updates.values()) != pl_module.run.began:
-            return
-        needed, batches = pl_module.batches_needed()[0], trainer.num_training_batches
-        if 0 <= trainer.max_steps <= trainer.global_step:
-            why = f"max_steps={trainer.max_steps}, and {trainer.global_step} are done"
-        elif trainer.limit_train_batches == 0:
-            why = f"limit_train_batches={trainer.limit_train_batches}"
-        else:
-            epochs = trainer.max_epochs
-            why = f"{batches} batches an epoch, while one update takes {needed} (d_steps), and {epochs} epochs"
-        pl.utilities.rank_zero_warn(f"The fit has made no update of {pl_module.counted!r}: {why}.")
+        if sum(pl_module.progress.updates.values()) == pl_module.run.began:
+            tell_no_update(trainer, pl_module.counted, batches_of_cycle(pl_module))
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """The trainer is done with the module."""

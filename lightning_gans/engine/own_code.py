@@ -144,6 +144,18 @@ def tell_idle(awaited: Sequence[str], updates: Mapping[str, int]) -> None:
         )
 
 
+def tell_no_update(trainer: Any, counted: str, needed: int) -> None:
+    """Warn that a fit has ended without an update, which would take ``needed`` batches, and say why."""
+    if 0 <= trainer.max_steps <= trainer.global_step:
+        why = f"max_steps={trainer.max_steps}, and {trainer.global_step} are done"
+    elif trainer.limit_train_batches == 0:
+        why = f"limit_train_batches={trainer.limit_train_batches}"
+    else:
+        batches, epochs = trainer.num_training_batches, trainer.max_epochs
+        why = f"{batches} batches an epoch, while one update takes {needed} (d_steps), and {epochs} epochs"
+    pl.utilities.rank_zero_warn(f"The fit has made no update of {counted!r}: {why}.")
+
+
 # ---------------------------------------------------------------------- terms
 def speaks_for(method: str) -> Callable[[Callable[..., Any]], Any]:
     """Mark what hands on the terms of a method that people override, which messages are to name."""

@@ -109,6 +109,13 @@ class Sampling(pl.LightningModule):
         else:
             super().__setattr__(name, value)
 
+    def log(self, *args: Any, **options: Any) -> None:
+        """As Lightning's; in training each value weighs the same, as Lightning does not see the batches of a step."""
+        run = vars(self).get("run")
+        if run is not None and run.trainer is not None and run.trainer.training and not options.get("batch_size"):
+            options["batch_size"] = 1
+        super().log(*args, **options)
+
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """The network's output for noise ``z`` (N, *noise_shape), with labels if it takes them."""
         network = getattr(self, self.made_by)
