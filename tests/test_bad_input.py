@@ -502,6 +502,14 @@ def test_a_parameter_that_two_players_train() -> None:
     trainer(max_steps=1).fit(GAN(*nets, 3), loader(X))
 
 
+def test_a_module_that_is_compiled_as_a_whole() -> None:
+    words = r"^GAN must not be compiled itself: give it compiled networks \(torch\.compile\(discriminator\), torch"
+    module = make("gan")
+    with pytest.raises(ValueError, match=words):
+        trainer(max_steps=1).fit(torch.compile(module, backend="eager"), plain())  # type: ignore[arg-type]
+    trainer(max_steps=1).fit(module, plain())
+
+
 # ---------------------------------------------------------------------- files
 def test_unwritable_output_folder(tmp_path: Path) -> None:
     """A file stands where the folder would have to be: not even root can write there."""

@@ -17,6 +17,7 @@ from lightning_gans.engine.monitors import keep_monitors
 from lightning_gans.engine.own_code import (
     check_apart,
     refuse_lightnings_own,
+    check_not_compiled,
     tell_idle,
     tell_no_update,
     tell_uncalled,
@@ -135,6 +136,7 @@ class Connection(callbacks.Callback):
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Lightning is about to ask for the optimizers."""
         if stage == "fit":
+            check_not_compiled(pl_module)
             keep_monitors(pl_module)
             let_fail(trainer.loggers)
             self.resumed: dict[str, Any] | None = None

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from lightning_gans.compat.lightning import callbacks, pl
+from lightning_gans.compat.lightning import callbacks, pl, utilities
 from lightning_gans.engine.player import Player
 
 _STEP = "on_before_optimizer_step"
@@ -112,6 +112,16 @@ def check_apart(trainer: Any, module: Any) -> None:
             f"Parameters must belong to one player each, got one that several train ({', '.join(names[:4])}): give "
             "each a copy, or freeze it."
         )
+
+
+def check_not_compiled(module: Any) -> None:
+    """ValueError for a module that was compiled as a whole, loop and optimizers included; it is no longer then."""
+    try:
+        utilities.compile.to_uncompiled(module)
+    except ValueError:  # it was not
+        return
+    nets = ", ".join(f"torch.compile({name})" for player in module.players.values() for name in player.networks)
+    raise ValueError(f"{type(module).__name__} must not be compiled itself: give it compiled networks ({nets}).")
 
 
 def tell_untrained(trainer: Any, module: Any) -> None:
