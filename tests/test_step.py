@@ -6,6 +6,7 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -323,7 +324,11 @@ def test_hooks_that_nobody_calls_are_told() -> None:
     unheard = callbacks.LambdaCallback(on_after_backward=lambda *_: 1 / 0, on_train_start=lambda *_: None)
     nets, told = make("gan"), []
     options = {"optimizer_g": sgd(Once, 0.1), "scheduler_d": lambda o: torch.optim.lr_scheduler.StepLR(o, 1)}
-    for cls, mine in ((Unheard, [unheard]), (GAN, [callbacks.Callback()])):
+    theirs = callbacks.Callback.on_after_backward  # as lightning's has it where pytorch_lightning is used, or otherwise
+    twin = FunctionType(theirs.__code__, {}, theirs.__name__)
+    twin.__qualname__, twin.__module__ = theirs.__qualname__, "lightning.pytorch.callbacks.callback"
+    foreign = type("Foreign", (callbacks.Callback,), {"on_after_backward": twin})
+    for cls, mine in ((Unheard, [unheard]), (GAN, [callbacks.Callback(), foreign()])):
         module = cls(nets.generator, nets.discriminator, 3, clip_grad_g=1.0, sam_d=0.1, **options)
         with warnings.catch_warnings(record=True) as record:
             warnings.simplefilter("always")

@@ -231,9 +231,17 @@ def tell_uncalled(trainer: Any, module: Any) -> None:
     for owner, base in ((module, pl.LightningModule), *((c, callbacks.Callback) for c in trainer.callbacks)):
         for hook, instead in _UNCALLED.items():
             known = getattr(base, hook, None)
-            if known is not None and getattr(getattr(owner, hook), "__func__", None) is not known:
+            if known is not None and _place(getattr(getattr(owner, hook), "__func__", None)) != _place(known):
                 found.append(f"{type(owner).__name__}.{hook} (in its place {instead})")
     if found:
         pl.utilities.rank_zero_warn(
             f"These hooks are never called, since players step by the engine: {'; '.join(found)}."
         )
+
+
+def _place(function: Any) -> tuple[str, str] | None:
+    """Where a function is written, alike in both of Lightning's packages."""
+    if function is None:
+        return None
+    module = function.__module__.removeprefix("pytorch_lightning").removeprefix("lightning.pytorch")
+    return module, function.__qualname__
