@@ -137,6 +137,15 @@ def test_a_trainer_as_it_comes(tmp_path: Path, capsys: pytest.CaptureFixture[str
     torch.load(path, weights_only=True)
 
 
+def test_several_loaders_to_test_and_predict() -> None:
+    model, loader = WGANGP(*nets(), latent_dim=3), DataLoader(TensorDataset(torch.randn(8, 2)), 4)
+    quiet = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    quiet.test(model, [loader, loader])
+    first, second = quiet.predict(model, [loader, loader])  # type: ignore[misc]
+    assert equal(quiet.predict(model, loader), first) and len(second) == 2  # type: ignore[arg-type]
+    assert not equal(first, second), "each has noise of its own"
+
+
 def test_resumes_in_a_users_own_trainer(tmp_path: Path) -> None:
     loader = DataLoader(torch.randn(40, 2), 4)  # type: ignore[arg-type]
 

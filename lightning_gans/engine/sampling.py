@@ -221,12 +221,13 @@ class Sampling(pl.LightningModule):
         with torch.no_grad():
             return self._by_network(*noise, temperature=temperature)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """As many samples as ``batch`` says or holds; batch ``i`` always gets the same noise."""
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """As many samples as ``batch`` says or holds; batch ``i`` of a loader always gets the same noise."""
         n = batch if isinstance(batch, int) else len(columns(batch, getattr(self, "columns", None))[0])
-        return self.sample(n, generator=torch.Generator().manual_seed(batch_idx), **self.sample_options)
+        noise = torch.Generator().manual_seed(batch_idx + 1_000_003 * dataloader_idx)
+        return self.sample(n, generator=noise, **self.sample_options)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Nothing to do per batch: scores are computed by callbacks (``GenerativeMetrics``)."""
 
 
