@@ -756,6 +756,29 @@ def test_what_cannot_go_on_is_refused_by_name(tmp_path: Path) -> None:
         resumed(half(tmp_path), make("gan", optimizer_g=lambda p: SGD(p, 0.1)))
 
 
+def test_a_checkpoint_of_a_module_that_was_not_ours_is_refused(tmp_path: Path) -> None:
+    class Foreign(pl.LightningModule):
+        """A GAN by hand, with networks of the same names and optimizers in another order."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            nets = make("gan")
+            self.generator, self.discriminator, self.automatic_optimization = nets.generator, nets.discriminator, False
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            for optimizer in self.optimizers():  # type: ignore[union-attr]
+                optimizer.step()
+
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.Adam(net.parameters()) for net in (self.generator, self.discriminator)]
+
+    t = trainer(max_steps=2)
+    t.fit(Foreign(), plain(16, 4))
+    t.save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"^The checkpoint must be one of GAN, got one of a module that was not ours"):
+        resumed(tmp_path / "a.ckpt", make("gan"))
+
+
 def test_a_class_of_the_users_may_extend_that_of_the_checkpoint(tmp_path: Path) -> None:
     assert resumed(half(tmp_path), own(Scheduled.__base__))[0].global_step == 8
 

@@ -306,8 +306,7 @@ class Connection(callbacks.Callback):
             pl_module.load_state(checkpoint)
             return
         options, engine = checkpoint.get("hyper_parameters", {}), checkpoint.get("engine", {})
-        if path := checkpoint.get("class_path") or options.get("_class_path"):
-            resume.check_class(path, pl_module)
+        resume.check_class(checkpoint, pl_module)
         data, was = resume.data_name(trainer), checkpoint.get("data")
         if other := None not in (data, was) and data != was:
             pl.utilities.rank_zero_warn(f"The run goes on with other data, {data} (was {was}), from their beginning.")

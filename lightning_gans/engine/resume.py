@@ -64,9 +64,17 @@ def restore(state: Mapping[str, Any], progress: Progress, stream: DataStream, no
     progress.batches |= {name: Batch(**dict(zip(TENSORS, b)), generator=noise) for name, b in parts["batches"].items()}
 
 
-def check_class(path: str, module: Any) -> None:
+def check_class(checkpoint: Mapping[str, Any], module: Any) -> None:
     """ValueError unless a checkpoint is of the module's class, or of one that a class of the user's extends."""
-    own, name = type(module), path.rpartition(".")[2]
+    own, path = type(module), checkpoint.get("class_path") or checkpoint.get("hyper_parameters", {}).get("_class_path")
+    if path is None and not {"engine", "gan"} & checkpoint.keys():
+        raise ValueError(
+            f"The checkpoint must be one of {own.__name__}, got one of a module that was not ours: begin with its "
+            "weights (load_state_dict) instead."
+        )
+    if path is None:  # of an early version
+        return
+    name = path.rpartition(".")[2]
     ours = own.__module__.startswith("lightning_gans.")
     if name not in ([own.__name__] if ours else [cls.__name__ for cls in own.__mro__]):
         raise ValueError(
