@@ -73,7 +73,7 @@ def _named(raw: Any, names: Names | None) -> tuple[Any, Any, Any]:
 
 def _samples(real: Any) -> Any:
     """Them; TypeError if they have no length."""
-    if hasattr(real, "__len__") and getattr(real, "ndim", 1):
+    if hasattr(real, "__len__") and getattr(real, "ndim", True):
         return real
     got = "a number" if hasattr(real, "__len__") else type(real).__name__
     hint = " (a loader has ended: take a CombinedLoader of mode min_size or max_size_cycle)" if real is None else ""
