@@ -13,7 +13,7 @@ from lightning_gans import checks
 from lightning_gans.compat.lightning import utilities
 from lightning_gans.engine import contract, first_batch, own_code, player
 from lightning_gans.engine.logbook import NonFiniteError
-from lightning_gans.functional import text
+from lightning_gans.functional import columns, text
 from lightning_gans.networks import leak_gan
 
 _LIGHTNINGS = tuple(  # what it asks of options that we hand on to it
@@ -29,7 +29,8 @@ _LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "light
             "pytorch_lightning.callbacks.early_stopping", "lightning.pytorch.callbacks.early_stopping")  # fmt: skip
 
 # Where a TypeError is meant, and no fault of ours.
-ASK_FOR_TYPES = tuple(part.__name__ for part in (checks, contract, first_batch, own_code, player, text, leak_gan))
+_ASK = (checks, contract, first_batch, own_code, player, columns, text, leak_gan)
+ASK_FOR_TYPES = tuple(part.__name__ for part in _ASK)
 
 
 def sentence_of(error: Exception) -> str | None:
