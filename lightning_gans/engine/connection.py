@@ -16,8 +16,8 @@ from lightning_gans.engine.loggers import let_fail
 from lightning_gans.engine.monitors import keep_monitors
 from lightning_gans.engine.own_code import (
     check_apart,
-    refuse_lightnings_own,
     check_not_compiled,
+    refuse_lightnings_own,
     tell_idle,
     tell_no_update,
     tell_uncalled,
