@@ -19,8 +19,9 @@ class EMA(Asks):
 
     It is the one that makes samples, the generator of a game (and what goes with it, as the encoder of `StylEx`).
     :math:`\bar\theta` starts as a copy of it after update ``start_step``. Parameters are averaged, buffers (BatchNorm
-    statistics) are copied. The weights live in the module (``pl_module.ema``), which samples with them and saves them,
-    so nothing is kept here. List this callback before those that sample.
+    statistics) are copied, in float32 or better, whatever the precision. The weights live in the module
+    (``pl_module.ema``), which samples with them and saves them, so nothing is kept here. List this callback before
+    those that sample.
 
     Args:
         decay: :math:`\beta` per generator update, 0 <= decay < 1. 0.999, the default, remembers about 1,000 updates.
@@ -78,7 +79,7 @@ class EMA(Asks):
         module: Any = pl_module
         self.check_once(trainer.callbacks)  # type: ignore[attr-defined]
         self.seen_step = module.global_step
-        if self.seen_step >= self.start_step:
+        if module.ema is not None or self.seen_step >= self.start_step:
             module.start_ema()
 
     @torch.no_grad()
@@ -96,7 +97,8 @@ class EMA(Asks):
         elif step % self.every_n_steps == 0:
             average = get_ema_multi_avg_fn(self.beta(step, module.images_seen))
             for ema, trained in module.averages.values():
-                average(tuple(ema.parameters()), tuple(trained.parameters()), None)
+                means = tuple(ema.parameters())  # of more bits than a bf16-true or 16-true module has
+                average(means, tuple([now.to(mean.dtype) for mean, now in zip(means, trained.parameters())]), None)
                 for mean, now in zip(ema.buffers(), trained.buffers()):
                     mean.copy_(now)
 

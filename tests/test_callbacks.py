@@ -208,6 +208,56 @@ def test_ema_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert not equal(state(rest.ema), state(half.ema))
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+def test_ema_in_other_precisions(tmp_path: Path, precision: Any) -> None:
+    """It moves, is resumed to the bit, and samples are of the module's type."""
+    whole, half, rest, watch = make("gan"), make("gan"), make("gan"), Watch()
+    seed, options = torch.get_rng_state(), {"precision": precision}
+    trainer(max_steps=6, callbacks=[EMA(0.999), watch], **options).fit(whole, batches())
+    torch.set_rng_state(seed)
+    first = trainer(max_steps=3, callbacks=[EMA(0.999)], **options)
+    first.fit(half, batches())
+    first.save_checkpoint(tmp_path / "half.ckpt")
+    trainer(max_steps=6, callbacks=[EMA(0.999)], **options).fit(rest, batches(), ckpt_path=tmp_path / "half.ckpt")
+    assert equal(state(rest), state(whole)) and equal(state(rest.ema), state(whole.ema))
+    assert torch.equal(rest.sample(3, seed=0), whole.sample(3, seed=0))
+
+    averaged = state(whole.ema)
+    wide = torch.float64 if precision == "64-true" else torch.float32
+    for name in averaged:
+        mean = watch.generators[0][name].double()
+        for now in watch.generators[1:]:
+            mean = 0.999 * mean + 0.001 * now[name].double()
+        torch.testing.assert_close(averaged[name].double(), mean, rtol=0, atol=2e-7)
+        assert averaged[name].dtype == wide
+
+    z, made = whole.latents(3, seed=0)[0], whole.sample(3, seed=0)
+    assert z.dtype == made.dtype == whole.dtype == whole.network.get_parameter(next(iter(averaged))).dtype
+    assert equal(state(whole.network), {name: value.to(whole.dtype) for name, value in averaged.items()})
+    assert whole.ema is not whole.trained_network and equal(state(whole.ema), averaged)  # sampling leaves it alone
+
+
+def test_an_average_follows_its_module(tmp_path: Path) -> None:
+    """From one precision to another, within another module, and behind a validation."""
+    module = make("gan")
+    trainer(max_steps=2, callbacks=[EMA(0.9)]).fit(module, batches())
+    averaged = state(module.ema)
+    outer = nn.Sequential(module).bfloat16()
+    assert module.sample(2, seed=0).dtype == torch.bfloat16 and equal(state(module.ema), averaged)
+    outer.double()
+    assert module.decode(torch.zeros(2, 3, dtype=torch.float64)).dtype == torch.float64
+    assert equal(state(module.ema), {name: value.double() for name, value in averaged.items()})
+    outer.float()
+    with torch.inference_mode():
+        assert module.sample(2, seed=0).dtype == torch.float32
+    assert equal(state(module.ema), averaged)
+    for precision in ("64-true", "bf16-true"):
+        with torch.inference_mode():  # as in a validation before
+            module.sample(2)
+        trainer(max_steps=2, precision=precision, callbacks=[EMA(0.9)]).fit(module, batches())
+        assert not module.ema.layers[0].weight.is_inference() and module.sample(2).dtype == module.dtype
+
+
 # ---------------------------------------------------------------------- progress bar
 class Bars(GANProgressBar):
     """Remembers what was on the screen."""

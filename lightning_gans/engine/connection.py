@@ -134,7 +134,10 @@ class Connection(callbacks.Callback):
     awaited: Sequence[str] = ()  # players whose turn it is in the first cycle
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Lightning is about to ask for the optimizers."""
+        """Lightning is about to load weights, and to ask for the optimizers."""
+        if str(getattr(trainer.precision_plugin, "precision", "")).endswith("-true"):
+            # Lightning does so later, and so would round weights of a checkpoint to the type the module was made in
+            trainer.precision_plugin.convert_module(pl_module)
         if stage == "fit":
             check_not_compiled(pl_module)
             keep_monitors(pl_module)

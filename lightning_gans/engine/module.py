@@ -338,4 +338,4 @@ class GenerativeModule(Sampling):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the fit that is under way: a copy begins one of its own."""
-        return {**super().__getstate__(), "run": None}
+        return {**super().__getstate__(), "run": None, "_rounded": {}}

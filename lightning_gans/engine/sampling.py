@@ -14,7 +14,7 @@ from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.first_batch import sample_labels
 from lightning_gans.functional.columns import columns
 from lightning_gans.functional.conditional import conditional_call, needs_labels, takes_labels
-from lightning_gans.functional.modes import copied, evaluating
+from lightning_gans.functional.modes import alike, averaging, copied, evaluating, rounded
 from lightning_gans.functional.text import Vocabulary
 
 
@@ -42,6 +42,7 @@ class Sampling(pl.LightningModule):
         super().__init__()
         self.sample_options: dict[str, Any] = {}  # of `sample`, in predictions
         self._slot: dict[str, nn.Module] = {}  # the averaged network: a dict, so that it is no submodule
+        self._rounded: dict[str, nn.Module] = {}  # copies of it in a type of fewer bits, if the module has such a one
 
     @property
     def trained_network(self) -> nn.Module:
@@ -50,8 +51,8 @@ class Sampling(pl.LightningModule):
 
     @property
     def network(self) -> nn.Module:
-        """The network that samples are made by, on this module's device: the averaged one if there is one."""
-        return self.trained_network if self.ema is None else self.start_ema()
+        """The network that samples are made by, as this module is (device, type): the averaged one if there is one."""
+        return self.averaged("ema")
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -76,7 +77,10 @@ class Sampling(pl.LightningModule):
 
     @property
     def ema(self) -> nn.Module | None:
-        """The network with averaged weights, if :meth:`start_ema` was called; no submodule of this module."""
+        """The network with averaged weights, if :meth:`start_ema` was called; no submodule of this module.
+
+        It is kept in float32 or better, since an average in fewer bits stands still; :attr:`network` is as the module.
+        """
         return self._slot.get("ema")
 
     @property
@@ -89,18 +93,30 @@ class Sampling(pl.LightningModule):
 
     def averaged(self, name: str) -> nn.Module:
         """The network by which :attr:`network` goes, of those `averaged_with` it."""
-        return self._slot[name].to(self.device) if name in self._slot else self._trained(name)
+        trained = self._trained(name)
+        if name not in self._slot:
+            return trained
+        if alike(mean := self._slot[name], trained):
+            return mean
+        averaging(mean, trained)
+        if alike(mean, trained):
+            return mean
+        self._rounded[name] = rounded(mean, trained, self._rounded.get(name))
+        return self._rounded[name]
 
     def start_ema(self) -> nn.Module:
         """Begin an averaged network at the present weights, or return the one that is there (see callbacks.EMA)."""
         if "ema" not in self._slot:
             for name in ("ema", *self.averaged_with):
                 self._slot[name] = copied(self._trained(name)).eval().requires_grad_(False)
-        return self._slot["ema"].to(self.device)
+        for mean, trained in self.averages.values():
+            averaging(mean, trained)
+        return self._slot["ema"]
 
     def drop_ema(self) -> None:
         """Forget the averaged network."""
         self._slot.clear()
+        self._rounded.clear()
 
     def __setattr__(self, name: str, value: Any) -> None:
         """The hook that Lightning notes itself to be in, all day long: a module looks for parameters in each value."""
@@ -169,7 +185,7 @@ class Sampling(pl.LightningModule):
 
     def load_sampling_state(self, checkpoint: Mapping[str, Any]) -> None:
         """Take it back."""
-        self._slot.clear()
+        self.drop_ema()
         self.label_counts = checkpoint.get("label_counts")
         self.vocabulary = Vocabulary.of(checkpoint["vocabulary"]) if "vocabulary" in checkpoint else None
         if "ema" in checkpoint:

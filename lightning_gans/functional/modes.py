@@ -1,4 +1,4 @@
-"""Networks in evaluation mode for a while, and copies of them."""
+"""Networks in evaluation mode for a while, and copies of them, in other types too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -30,3 +31,37 @@ def copied(network: Network) -> Network:
     kept = [value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     known: dict[int, Any] = {id(value): value.detach().clone() for value in kept if not value.is_leaf}
     return copy.deepcopy(network, known)
+
+
+def alike(network: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks of one kind have their tensors in the same types, on the same devices."""
+    return all(a.dtype == b.dtype and a.device == b.device for a, b in zip(_tensors(network), _tensors(other)))
+
+
+def averaging(mean: nn.Module, trained: nn.Module) -> None:
+    """Bring an average to the devices and types of what it is of, but to float32 where those are of fewer bits.
+
+    >>> averaging(mean := nn.Linear(1, 1), nn.Linear(1, 1).bfloat16())
+    >>> mean.bias.dtype
+    torch.float32
+    """
+    with torch.inference_mode(False):  # it goes on behind a validation
+        for own, like in zip(_tensors(mean), _tensors(trained)):
+            wide = torch.promote_types(like.dtype, torch.float32) if like.is_floating_point() else like.dtype
+            own.data = own.data.to(like.device, wide)
+
+
+def rounded(mean: Network, trained: nn.Module, into: Network | None = None) -> Network:
+    """A copy of an average in the types of what it is of; ``into`` an earlier one."""
+    with torch.inference_mode(False):
+        copy = copied(mean) if into is None else into
+        for own, value, like in zip(_tensors(copy), _tensors(mean), _tensors(trained)):
+            own.data = value.data.to(like.dtype)
+    return copy
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    """Parameters and buffers, module by module, without the names that a walk over all would make."""
+    for module in network.modules():
+        yield from module.parameters(recurse=False)
+        yield from module.buffers(recurse=False)
