@@ -21,7 +21,7 @@ class EMA(Asks):
     :math:`\bar\theta` starts as a copy of it after update ``start_step``. Parameters are averaged, buffers (BatchNorm
     statistics) are copied, in float32 or better, whatever the precision. The weights live in the module
     (``pl_module.ema``), which samples with them and saves them, so nothing is kept here. List this callback before
-    those that sample.
+    those that sample. A later fit without it forgets the average, and says so.
 
     Args:
         decay: :math:`\beta` per generator update, 0 <= decay < 1. 0.999, the default, remembers about 1,000 updates.
@@ -40,7 +40,7 @@ class EMA(Asks):
     """
 
     needs = Samples
-    averages = True  # so a resumed run's averaged weights go on
+    averages = True  # so averaged weights of a resumed run, or of an earlier fit, go on
 
     def __init__(
         self,
@@ -80,7 +80,11 @@ class EMA(Asks):
         self.check_once(trainer.callbacks)  # type: ignore[attr-defined]
         self.seen_step = module.global_step
         if module.ema is not None or self.seen_step >= self.start_step:
-            module.start_ema()
+            self._begin(module)
+
+    def _begin(self, module: Any) -> None:
+        module.start_ema()
+        module.ema_by_hand = False  # a later fit without such a callback forgets it
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -93,7 +97,7 @@ class EMA(Asks):
         self.seen_step = step
         module: Any = pl_module
         if module.ema is None:
-            module.start_ema()  # a copy of the generator as it is now
+            self._begin(module)  # a copy of the generator as it is now
         elif step % self.every_n_steps == 0:
             average = get_ema_multi_avg_fn(self.beta(step, module.images_seen))
             for ema, trained in module.averages.values():

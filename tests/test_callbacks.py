@@ -258,6 +258,33 @@ def test_an_average_follows_its_module(tmp_path: Path) -> None:
         assert not module.ema.layers[0].weight.is_inference() and module.sample(2).dtype == module.dtype
 
 
+def test_a_fit_without_ema_forgets_the_average_of_a_callback(tmp_path: Path) -> None:
+    def begun() -> Any:
+        trainer(max_steps=2, callbacks=[EMA(0.9)]).fit(module := make("gan"), batches())
+        return module
+
+    module = begun()
+    module.trainer.save_checkpoint(tmp_path / "a.ckpt")
+    nets = {"generator": make("gan").generator, "discriminator": make("gan").discriminator}
+    for first in (module, type(module).load_from_checkpoint(tmp_path / "a.ckpt", **nets)):
+        assert first.ema is not None
+        with pytest.warns(UserWarning, match="averaged weights of an earlier fit are dropped, since no EMA goes on"):
+            trainer(max_steps=2).fit(first, batches())
+        assert first.ema is None
+        first.trainer.save_checkpoint(tmp_path / "b.ckpt")
+        assert "ema" not in torch.load(tmp_path / "b.ckpt", weights_only=True)
+
+    for callbacks_of, by_hand in (([EMA(0.9)], False), ([], True)):  # what goes on stays
+        module = begun()
+        if by_hand:
+            module.start_ema()
+        averaged = state(module.ema)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*averaged")
+            trainer(max_steps=2, callbacks=callbacks_of).fit(module, batches())
+        assert equal(state(module.ema), averaged) == by_hand and module.ema_by_hand == by_hand
+
+
 # ---------------------------------------------------------------------- progress bar
 class Bars(GANProgressBar):
     """Remembers what was on the screen."""

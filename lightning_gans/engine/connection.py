@@ -143,7 +143,6 @@ class Connection(callbacks.Callback):
             keep_monitors(pl_module)
             let_fail(trainer.loggers)
             self.resumed: dict[str, Any] | None = None
-            self.own_ema = pl_module.ema is not None  # somebody began it by hand, and goes on with it
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Seed the noise (equally on all ranks), or go on from the checkpoint; batches of a trial are whole cycles."""
@@ -186,8 +185,16 @@ class Connection(callbacks.Callback):
         run = pl_module.run
         run.watching = not any(getattr(callback, "guards_numbers", False) for callback in trainer.callbacks)
         run.monitors.begin(trainer, pl_module.values)
+        averaging = pl_module.ema_by_hand or any(getattr(callback, "averages", False) for callback in trainer.callbacks)
+        if dropped := pl_module.ema is not None and not averaging:
+            pl_module.drop_ema()
         if self.resumed is not None:
             self._compare(trainer, pl_module, self.resumed)
+        elif dropped:
+            pl.utilities.rank_zero_warn(
+                "The averaged weights of an earlier fit are dropped, since no EMA goes on with them: list one among "
+                "the callbacks, or call start_ema() before this fit to average by hand."
+            )
         self.resumed = None
         tell_untrained(trainer, pl_module)
         tell_uncalled(trainer, pl_module)
@@ -204,9 +211,7 @@ class Connection(callbacks.Callback):
         default = [name if ours and pl_module.players[name].optimizer is None else None for name in names]
         was = resumed["settings"] or before_settings(fresh.settings, default, options)
         told = [*differences(options, pl_module.hparams), *fresh.apply(was, names)]
-        averaging = self.own_ema or any(getattr(callback, "averages", False) for callback in trainer.callbacks)
-        if resumed["ema"] and not averaging:
-            pl_module.drop_ema()
+        if resumed["ema"] and pl_module.ema is None:
             told.append("no averaged weights (the checkpoint has some, but no EMA goes on with them)")
         elif pl_module.ema is not None and not resumed["ema"]:
             told.append(f"averaged weights, from update {trainer.global_step} on (the checkpoint has none)")

@@ -29,6 +29,7 @@ class Sampling(pl.LightningModule):
         label_counts: (num_classes,) how often each class is in the training data, as far as they tell (a data module
             with ``reference``, a ``MemoryLoader``); None otherwise. Part of the checkpoint.
         vocabulary: of a model of text, the symbols of its tokens, if the training data tell; part of the checkpoint.
+        ema_by_hand: the average was begun by a call of ``start_ema``, and goes on by hand; not that of a callback.
     """
 
     latent_dim: int
@@ -37,6 +38,7 @@ class Sampling(pl.LightningModule):
     normal_noise = True
     label_counts: Tensor | None = None
     vocabulary: Vocabulary | None = None
+    ema_by_hand = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +107,14 @@ class Sampling(pl.LightningModule):
         return self._rounded[name]
 
     def start_ema(self) -> nn.Module:
-        """Begin an averaged network at the present weights, or return the one that is there (see callbacks.EMA)."""
+        """Begin an averaged network at the present weights, or return the one that is there (see callbacks.EMA).
+
+        Whoever calls it says that the average goes on: a fit without `EMA` forgets others.
+        """
+        self.ema_by_hand = True
+        return self._begin_ema()
+
+    def _begin_ema(self) -> nn.Module:
         if "ema" not in self._slot:
             for name in ("ema", *self.averaged_with):
                 self._slot[name] = copied(self._trained(name)).eval().requires_grad_(False)
@@ -114,7 +123,11 @@ class Sampling(pl.LightningModule):
         return self._slot["ema"]
 
     def drop_ema(self) -> None:
-        """Forget the averaged network."""
+        """Forget the averaged network, as when weights of another model are put in its place."""
+        self.ema_by_hand = False
+        self._forget_ema()
+
+    def _forget_ema(self) -> None:
         self._slot.clear()
         self._rounded.clear()
 
@@ -185,11 +198,11 @@ class Sampling(pl.LightningModule):
 
     def load_sampling_state(self, checkpoint: Mapping[str, Any]) -> None:
         """Take it back."""
-        self.drop_ema()
+        self._forget_ema()
         self.label_counts = checkpoint.get("label_counts")
         self.vocabulary = Vocabulary.of(checkpoint["vocabulary"]) if "vocabulary" in checkpoint else None
         if "ema" in checkpoint:
-            self.start_ema()
+            self._begin_ema()
             for name, mean in self._slot.items():
                 mean.load_state_dict(checkpoint.get(_key(name)) or self._trained(name).state_dict())
 
