@@ -307,6 +307,34 @@ def test_nothing_hangs_on_hooks(tmp_path: Any) -> None:
     assert equal(state(whole), state(rest)) and rest.ema is not None
 
 
+@pytest.mark.parametrize("calls_super", [False, True])
+def test_averages_are_saved_and_loaded_beside_hooks_of_the_users(tmp_path: Any, calls_super: bool) -> None:
+    class Own(GAN):
+        def on_save_checkpoint(self, checkpoint: Any) -> None:
+            if calls_super:
+                super().on_save_checkpoint(checkpoint)
+            checkpoint["mine"] = 1
+
+        def on_load_checkpoint(self, checkpoint: Any) -> None:
+            if calls_super:
+                super().on_load_checkpoint(checkpoint)
+                self.drop_ema()  # as they like
+
+    nets = make("gan")
+    networks = {"generator": nets.generator, "discriminator": nets.discriminator, "latent_dim": 3}
+    module = Own(**networks)
+    module.start_ema()
+    t = trainer(max_steps=3)
+    t.fit(module, plain(28, 4))
+    for weights_only in (False, True):
+        t.save_checkpoint(tmp_path / "a.ckpt", weights_only=weights_only)
+        saved = torch.load(tmp_path / "a.ckpt", weights_only=True)
+        assert saved["mine"] == 1 and equal(saved["ema"], module.ema.state_dict())  # type: ignore[union-attr]
+        again = Own.load_from_checkpoint(tmp_path / "a.ckpt", **copy.deepcopy(networks))
+        assert again.loads == 1 and (again.ema is None) == calls_super
+        assert calls_super or torch.equal(again.sample(3, seed=0), module.sample(3, seed=0))
+
+
 class Unheard(GAN):
     """Overrides what only Lightning's own optimization calls."""
 

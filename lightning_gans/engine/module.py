@@ -16,7 +16,7 @@ from lightning_gans.engine import logbook, resume, rng
 from lightning_gans.engine.batch import Batch, Terms, to_device
 from lightning_gans.engine.connection import check_connected, connect, step_optimizer
 from lightning_gans.engine.first_batch import check_data, check_not_lazy
-from lightning_gans.engine.own_code import check_player, parameters_to_train
+from lightning_gans.engine.own_code import check_player, keep_hooks, parameters_to_train
 from lightning_gans.engine.player import Player
 from lightning_gans.engine.progress import Progress
 from lightning_gans.engine.run import LOOK_EVERY, Run
@@ -301,11 +301,7 @@ class GenerativeModule(Sampling):
         seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
         self.progress.begin(self.players)
         dtype = next(self.trained_network.parameters(), torch.empty(0)).dtype
-        transfers: dict[type, Any] = {
-            pl.LightningModule: self,
-            pl.LightningDataModule: getattr(self.trainer, "datamodule", None),
-        }
-        self.run = Run(self.trainer, self.device, seed, self.noise_shape, dtype, self.cuda_graphs, transfers)
+        self.run = Run(self.trainer, self.device, seed, self.noise_shape, dtype, self.cuda_graphs)
         if self._resumed is not None:
             resume.restore(self._resumed, self.progress, self.run.stream, self.run.noise)
             self.run.load_state_dict(self._resumed)
@@ -335,6 +331,11 @@ class GenerativeModule(Sampling):
         """The averaged weights, where there is no trainer that would ask `Connection`."""
         if self._resumed is None:
             self.load_state(checkpoint)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """People override the two hooks above without ``super()``."""
+        super().__init_subclass__(**options)
+        keep_hooks(cls, GenerativeModule)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the fit that is under way: a copy begins one of its own."""

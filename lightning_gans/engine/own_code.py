@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from torch import Tensor, nn
@@ -225,6 +225,26 @@ def _called(terms: Any) -> str:
 
 
 # ---------------------------------------------------------------------- hooks
+def keep_hooks(cls: Any, base: Any) -> None:
+    """Have a class that overrides how checkpoints are saved and loaded do what ``base`` does, by ``super()`` or not."""
+    for name in ("on_save_checkpoint", "on_load_checkpoint"):
+        own, ours = getattr(cls, name), getattr(base, name)
+        if own is not ours and not hasattr(own, "keeps"):
+            setattr(cls, name, _keeping(own, ours))
+
+
+def _keeping(own: Callable[[Any, Any], None], ours: Callable[[Any, Any], None]) -> Any:
+    @wraps(own)
+    def hook(self: Any, checkpoint: Any) -> None:
+        before = self.loads
+        own(self, checkpoint)
+        if self.loads == before:  # else super() was called; to save twice does no harm
+            ours(self, checkpoint)
+
+    vars(hook)["keeps"] = True
+    return hook
+
+
 def tell_uncalled(trainer: Any, module: Any) -> None:
     """Warn of hooks that somebody overrides and nobody calls."""
     found = []

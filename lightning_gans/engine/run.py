@@ -37,8 +37,6 @@ class Run:
         noise_shape: of one sample.
         dtype: of noise.
         cuda_graphs: record steps as CUDA graphs.
-        transfers: the module and the data module, whose hooks may change how batches come to the device; the last one
-            of a hook counts.
 
     Attributes:
         noise: source of every per-sample draw.
@@ -68,7 +66,6 @@ class Run:
         noise_shape: tuple[int, ...],
         dtype: torch.dtype,
         cuda_graphs: bool,
-        transfers: Mapping[type, Any],
     ) -> None:
         self.noise = torch.Generator(device).manual_seed(seed)
         self.noise_shape, self.dtype, self.world = noise_shape, dtype, distributed.world_size()
@@ -76,7 +73,9 @@ class Run:
         self.graphs = StepGraphs(device, [self.noise]) if cuda_graphs else None
         if cuda_graphs and device.type != "cuda":
             pl.utilities.rank_zero_warn(f"cuda_graphs has no effect on {device.type}.")
-        self.transfer = hooked_transfer(transfers, trainer.strategy)
+        data = getattr(trainer, "datamodule", None)
+        owners: dict[type, Any] = {pl.LightningModule: trainer.lightning_module, pl.LightningDataModule: data}
+        self.transfer = hooked_transfer(owners, trainer.strategy)
         self.trainer: Any = trainer
         self.hooks = Hooks(trainer)
         self.strategy, self.precision = cast(Any, trainer.strategy), cast(Any, trainer.precision_plugin)

@@ -43,6 +43,7 @@ class Sampling(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.sample_options: dict[str, Any] = {}  # of `sample`, in predictions
+        self.loads = 0  # how often `load_sampling_state` was called
         self._slot: dict[str, nn.Module] = {}  # the averaged network: a dict, so that it is no submodule
         self._rounded: dict[str, nn.Module] = {}  # copies of it in a type of fewer bits, if the module has such a one
 
@@ -198,6 +199,7 @@ class Sampling(pl.LightningModule):
 
     def load_sampling_state(self, checkpoint: Mapping[str, Any]) -> None:
         """Take it back."""
+        self.loads += 1
         self._forget_ema()
         self.label_counts = checkpoint.get("label_counts")
         self.vocabulary = Vocabulary.of(checkpoint["vocabulary"]) if "vocabulary" in checkpoint else None
