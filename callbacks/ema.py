@@ -66,7 +66,7 @@ class EMA(Asks):
         checks.at_least_one(every_n_steps=every_n_steps)
         self.decay, self.start_step, self.every_n_steps = decay, start_step, every_n_steps
         self.half_life, self.ramp_up = half_life, ramp_up
-        self.seen_step = -1
+        self.seen_step, self.before = -1, 0
 
     @staticmethod
     def check_once(listed: Sequence[pl.Callback]) -> None:
@@ -79,6 +79,7 @@ class EMA(Asks):
         module: Any = pl_module
         self.check_once(trainer.callbacks)  # type: ignore[attr-defined]
         self.seen_step = module.global_step
+        self.before = 0 if module.images_seen else self.seen_step  # updates of another module, by the same trainer
         if module.ema is not None or self.seen_step >= self.start_step:
             self._begin(module)
 
@@ -99,7 +100,7 @@ class EMA(Asks):
         if module.ema is None:
             self._begin(module)  # a copy of the generator as it is now
         elif step % self.every_n_steps == 0:
-            average = get_ema_multi_avg_fn(self.beta(step, module.images_seen))
+            average = get_ema_multi_avg_fn(self.beta(step - self.before, module.images_seen))
             for ema, trained in module.averages.values():
                 means = tuple(ema.parameters())  # of more bits than a bf16-true or 16-true module has
                 average(means, tuple([now.to(mean.dtype) for mean, now in zip(means, trained.parameters())]), None)

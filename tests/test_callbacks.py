@@ -172,6 +172,24 @@ def test_ema_by_half_life_is_that_of_its_decay() -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_images_are_counted_on_where_updates_are() -> None:
+    """A trainer that fits twice: half-lives go by images of an update."""
+    once, twice, after = make("gan"), make("gan"), make("gan")
+    averages = EMA(half_life=1000), EMA(half_life=1000)
+    trainer(max_epochs=3, max_steps=-1, callbacks=[averages[0]]).fit(once, batches(4))
+    t = trainer(max_epochs=1, max_steps=-1, callbacks=[averages[1]])
+    t.fit(twice, batches(4))
+    t.fit_loop.max_epochs = 3
+    t.fit(twice, batches(4))
+    assert twice.images_seen == once.images_seen == 4 * t.global_step == 48
+    t.fit_loop.max_epochs = 4
+    t.fit(after, batches(4))  # another module, whose average begins with it
+    assert t.global_step == 16 and after.images_seen == 16
+    assert averages[1].beta(t.global_step - averages[1].before, after.images_seen) == averages[0].beta(12, 48)
+    trainer(max_epochs=1, max_steps=-1).fit(after, batches(4))  # a run of its own
+    assert after.images_seen == 16
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -299,7 +299,8 @@ class GenerativeModule(Sampling):
         """Prepare a fit: seed the noise (equally on all ranks), or go on from the checkpoint."""
         check_connected(self.trainer, self)
         seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
-        self.progress.begin(self.players)
+        goes_on = self.global_step and self.run is not None and self.run.strategy is self.trainer.strategy
+        self.progress.begin(self.players, anew=not goes_on)
         dtype = next(self.trained_network.parameters(), torch.empty(0)).dtype
         self.run = Run(self.trainer, self.device, seed, self.noise_shape, dtype, self.cuda_graphs)
         if self._resumed is not None:

@@ -34,10 +34,10 @@ class Progress:
     made: dict[str, Tensor] = field(default_factory=dict)
     batches: dict[str, Batch] = field(default_factory=dict)
 
-    def begin(self, players: Any) -> None:
-        """A new run: everything but the values is forgotten."""
+    def begin(self, players: Any, anew: bool = True) -> None:
+        """A new run: everything but the values is forgotten, and images unless the trainer counts on (not ``anew``)."""
         self.done, self.updates = dict.fromkeys(players, 0), dict.fromkeys(players, 0)
-        self.images_seen, self.labels = 0, []
+        self.images_seen, self.labels = 0 if anew else self.images_seen, []
         for content in (self.kept, self.made, self.batches):
             content.clear()
 
