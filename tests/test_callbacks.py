@@ -276,6 +276,35 @@ def test_an_average_follows_its_module(tmp_path: Path) -> None:
         assert not module.ema.layers[0].weight.is_inference() and module.sample(2).dtype == module.dtype
 
 
+class Outer(pl.LightningModule):
+    """Trains something else on samples of a model."""
+
+    def __init__(self, gan: Any = None) -> None:
+        super().__init__()
+        self.gan, self.net = gan or make("gan"), nn.Linear(2, 1)
+
+    def training_step(self, batch: Tensor) -> Tensor:
+        return (self.net(self.gan.sample(len(batch))) - self.net(batch)).square().mean()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.net.parameters(), 0.1)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_an_average_within_another_module_is_in_its_checkpoint(tmp_path: Path, precision: Any) -> None:
+    trainer(max_steps=2, callbacks=[EMA(0.9)]).fit(gan := make("gan"), batches())
+    averaged = state(gan.ema)
+    t = trainer(max_steps=2, precision=precision)
+    t.fit(outer := Outer(gan), batches())
+    t.save_checkpoint(tmp_path / "outer.ckpt")
+    again = Outer.load_from_checkpoint(tmp_path / "outer.ckpt")
+    assert equal(state(again.gan.ema), averaged) and equal(state(outer.gan.ema), averaged)
+    assert torch.equal(again.to(outer.dtype).gan.sample(3, seed=0), gan.sample(3, seed=0))
+    gan.drop_ema()
+    t.save_checkpoint(tmp_path / "outer.ckpt")
+    assert Outer.load_from_checkpoint(tmp_path / "outer.ckpt").gan.ema is None
+
+
 def test_a_fit_without_ema_forgets_the_average_of_a_callback(tmp_path: Path) -> None:
     def begun() -> Any:
         trainer(max_steps=2, callbacks=[EMA(0.9)]).fit(module := make("gan"), batches())

@@ -46,6 +46,8 @@ class Sampling(pl.LightningModule):
         self.loads = 0  # how often `load_sampling_state` was called
         self._slot: dict[str, nn.Module] = {}  # the averaged network: a dict, so that it is no submodule
         self._rounded: dict[str, nn.Module] = {}  # copies of it in a type of fewer bits, if the module has such a one
+        self.register_state_dict_post_hook(save_within)
+        self.register_load_state_dict_pre_hook(load_within)
 
     @property
     def trained_network(self) -> nn.Module:
@@ -260,6 +262,22 @@ class Sampling(pl.LightningModule):
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Nothing to do per batch: scores are computed by callbacks (``GenerativeMetrics``)."""
+
+
+def save_within(module: Any, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """Put averages into the state of another module that has this one: its checkpoint has no other place for them."""
+    if prefix:
+        for name, (mean, _) in module.averages.items():
+            state |= {f"{prefix}{_key(name)}.{key}": value for key, value in mean.state_dict().items()}
+
+
+def load_within(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Take them back."""
+    for name in ("ema", *module.averaged_with):
+        own = f"{prefix}{_key(name)}."
+        if found := {key[len(own) :]: state.pop(key) for key in [*state] if key.startswith(own)}:
+            module._begin_ema()
+            module.averages[name][0].load_state_dict(found)
 
 
 def _key(name: str) -> str:
