@@ -223,6 +223,17 @@ def test_a_reward_learned_from_preferences_moves_the_known_factor_and_the_anchor
     assert not any(p.requires_grad for p in term.reward.parameters()) and reward[0].weight.requires_grad
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_a_reward_in_other_precisions(precision: Any) -> None:
+    torch.manual_seed(0)
+    generator, told = ToyGenerator((2,), 3, 8, 1), nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))
+    term = Reward(told, generator)
+    module = GAN(generator, ToyDiscriminator((2,), 8, 1), 3, regularizers=[term])
+    trainer(max_steps=2, precision=precision).fit(module, plain())
+    wide = torch.float64 if precision == "64-true" else torch.float32
+    assert {p.dtype for net in (term.reward, term.anchor) for p in net.parameters()} == {wide}
+
+
 def test_packs_are_scored_apart_also_by_a_head_that_begins_at_zero() -> None:
     """Its scores are the same in one pass as in two on the first batch alone: packs of both have no gradient."""
     for bias in (0.0, 0.7):

@@ -65,6 +65,25 @@ def game(generator: tuple[int, ...] = tuple(GROUPS.values()), **options: Any) ->
     return GANControl(g, d, 6, **(own | options))
 
 
+class Looks(torch.nn.Module):
+    """A measure with weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"light": self.net(x.mean((2, 3)))[:, 0], "tint": self.net(x.mean((2, 3)))}
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_a_measure_in_other_precisions(precision: Any) -> None:
+    module = game(measure=Looks(), path_length_weight=0)
+    trainer(max_steps=2, precision=precision).fit(module, plain(shape=SIDE))
+    measure: Any = module.measure
+    assert measure.net.weight.dtype == (torch.float64 if precision == "64-true" else torch.float32)
+
+
 # -- who shares what ---------------------------------------------------------------------------------------------------
 
 

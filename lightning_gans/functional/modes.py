@@ -51,6 +51,11 @@ def averaging(mean: nn.Module, trained: nn.Module) -> None:
             own.data = own.data.to(like.device, wide)
 
 
+def beside(network: Network, x: Tensor) -> Network:
+    """Bring a frozen network that no module holds to the device and the type of ``x``, but to float32 at least."""
+    return network.to(x.device, torch.promote_types(x.dtype, torch.float32))
+
+
 def rounded(mean: Network, trained: nn.Module, into: Network | None = None) -> Network:
     """A copy of an average in the types of what it is of; ``into`` an earlier one."""
     with torch.inference_mode(False):

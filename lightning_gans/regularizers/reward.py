@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.functional.conditional import conditional_call
-from lightning_gans.functional.modes import copied, evaluating
+from lightning_gans.functional.modes import beside, copied, evaluating
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.regularizers.regularizer import RegularizedBatch, Regularizer
 
@@ -45,7 +45,8 @@ class Reward(Regularizer):
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:
         """The term at the fakes of this step."""
-        reward, anchor = (net.to(fake.device) for net in (self.reward, self.anchor))
+        reward, anchor = (beside(net, batch.z) for net in (self.reward, self.anchor))
+        fake, z = full_precision(fake), full_precision(batch.z)
         with evaluating(reward), evaluating(anchor):
-            told, began = reward(fake), conditional_call(anchor, batch.z, batch.labels)
-        return self.beta * (full_precision(fake) - began).square().mean() - full_precision(told).mean()
+            told, began = reward(fake), conditional_call(anchor, z, batch.labels)
+        return self.beta * (fake - began).square().mean() - full_precision(told).mean()

@@ -22,7 +22,7 @@ from lightning_gans.functional.control import (
     share_parts,
 )
 from lightning_gans.functional.latent import from_w, in_w, to_w
-from lightning_gans.functional.modes import copied, evaluating
+from lightning_gans.functional.modes import beside, copied, evaluating
 from lightning_gans.functional.ranks import gather_rows
 from lightning_gans.networks.control import AttributeEncoders
 from lightning_gans.networks.style import std_groups
@@ -135,9 +135,9 @@ class GANControl(StyleGAN2):
 
     @property
     def measure(self) -> Measure:
-        """What measures attributes, on this module's device."""
+        """What measures attributes, on this module's device, in its type, or in float32 where that has fewer bits."""
         found: Any = self._measure["measure"]
-        return found.to(self.device) if isinstance(found, nn.Module) else found
+        return beside(found, next(self.generator.parameters())) if isinstance(found, nn.Module) else found
 
     def generator_batch(self, last: Batch) -> Batch:
         """Noise of which pairs share a part."""

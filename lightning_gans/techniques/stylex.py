@@ -16,7 +16,8 @@ from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import as_logits
 from lightning_gans.functional.latent import from_w, to_w
-from lightning_gans.functional.modes import copied, evaluating
+from lightning_gans.functional.modes import beside, copied, evaluating
+from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import gather_rows, mean_over_ranks
 from lightning_gans.regularizers.path_length import by_styles
 from lightning_gans.techniques.style_gan2 import StyleGAN2
@@ -116,13 +117,13 @@ class StylEx(StyleGAN2):
 
     @property
     def classifier(self) -> Any:
-        """The frozen classifier, on this module's device."""
+        """The frozen classifier, on this module's device, in its type, or in float32 where that has fewer bits."""
         found: Any = self._classifier["classifier"]
-        return found.to(self.device) if isinstance(found, nn.Module) else found
+        return beside(found, next(self.generator.parameters())) if isinstance(found, nn.Module) else found
 
     def log_probabilities(self, x: Tensor) -> Tensor:
         """log C(x), (N, K), of samples."""
-        return as_logits(self.classifier(x), len(x), self.classes).log_softmax(1)
+        return as_logits(self.classifier(full_precision(x)), len(x), self.classes).log_softmax(1)
 
     def told_by(self, batch: Batch) -> Batch:
         """The batch with probabilities (N, K) as labels, and in its noise."""
@@ -166,7 +167,7 @@ class StylEx(StyleGAN2):
         x, again, p = batch.real[:half], fake[:half], batch.z[:half, -self.classes :]
         q = self.log_probabilities(again)
         look = getattr(self.classifier, "features", self.log_probabilities)
-        near = [F.normalize(look(images).reshape(half, -1), dim=1) for images in (x, again)]
+        near = [F.normalize(look(full_precision(images)).reshape(half, -1), dim=1) for images in (x, again)]
         found = {
             "image": (x - again).abs().mean(),
             "features": (near[0] - near[1]).square().sum(1).mean(),
