@@ -11,9 +11,9 @@ from torch.optim import Optimizer
 
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.engine import logbook, resume
-from lightning_gans.engine.first_batch import check_loader
+from lightning_gans.engine.first_batch import check_loader, check_symbols
 from lightning_gans.engine.loggers import let_fail
-from lightning_gans.engine.monitors import keep_monitors
+from lightning_gans.engine.monitors import follow, keep_monitors
 from lightning_gans.engine.own_code import (
     check_apart,
     check_not_compiled,
@@ -22,6 +22,7 @@ from lightning_gans.engine.own_code import (
     tell_no_update,
     tell_uncalled,
     tell_untrained,
+    tell_untrained_step,
 )
 from lightning_gans.engine.settings import Fresh, before_settings, differences
 from lightning_gans.engine.shortcuts import clip, hush, restore_profiles, skip_profiles, speak
@@ -110,19 +111,6 @@ def step_optimizer(trainer: Any, module: Any, step: Step, counted: bool) -> None
         trainer.strategy.optimizer_step(step.optimizer.optimizer, step.closure, model=module)
 
 
-def follow(module: Any, hook: str, call: Callable[[], None]) -> None:
-    """Have something called behind a module's hook, once: Lightning calls that hook behind those of callbacks."""
-    own, method = vars(module).get(hook), getattr(module, hook)
-
-    def both() -> None:
-        vars(module).pop(hook, None)
-        vars(module).update({} if own is None else {hook: own})
-        method()
-        call()
-
-    vars(module)[hook] = both
-
-
 def _no_hook(optimizer: Optimizer) -> None:
     """What is called in place of a hook that has fired already."""
 
@@ -147,7 +135,7 @@ class Connection(callbacks.Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Seed the noise (equally on all ranks), or go on from the checkpoint; batches of a trial are whole cycles."""
         pl_module.begin()
-        self._check_symbols(trainer, pl_module)
+        check_symbols(trainer, pl_module)
         if pl_module.vocabulary_size is not None:  # before callbacks of the user's write texts
             pl_module.vocabulary = getattr(getattr(trainer, "datamodule", None), "vocabulary", None)
         skip_profiles(trainer)
@@ -160,16 +148,9 @@ class Connection(callbacks.Callback):
 
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
         """Scores of text are of the same symbols."""
-        self._check_symbols(trainer, pl_module)
+        check_symbols(trainer, pl_module)
 
     on_validation_start = on_test_start
-
-    def _check_symbols(self, trainer: Any, pl_module: Any) -> None:
-        """ValueError for data whose tokens mean something else than those of the weights."""
-        found = getattr(getattr(trainer, "datamodule", None), "vocabulary", None)
-        known = pl_module.vocabulary
-        if known is not None and found is not None and found is not known:
-            known.require(found, "data")
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Have the loader number its items, if the module asks and the loader can; from here on values count."""
@@ -202,9 +183,7 @@ class Connection(callbacks.Callback):
 
     def _compare(self, trainer: Any, pl_module: Any, resumed: dict[str, Any]) -> None:
         """Bring in, and tell, what is not as in the checkpoint that the run goes on from."""
-        owners = {
-            id(p): name for name in pl_module.players for net in pl_module.networks(name) for p in net.parameters()
-        }
+        owners = {id(p): n for n in pl_module.players for net in pl_module.networks(n) for p in net.parameters()}
         names = [owners.get(id(o.param_groups[0]["params"][0]), str(i)) for i, o in enumerate(trainer.optimizers)]
         fresh, options = pl_module.run.fresh, resumed["hyper_parameters"]
         ours = pl_module.configure_optimizers.__qualname__.startswith("GenerativeModule.")
@@ -242,10 +221,7 @@ class Connection(callbacks.Callback):
             self.awaited = ()
         if pl_module.run.stream.untouched:
             pl_module.run.stream.untouched = False
-            pl.utilities.rank_zero_warn(
-                f"{type(pl_module).__name__}.training_step must call super().training_step(dataloader_iter), which "
-                "trains, got one that does not: override terms or cycle to train in another way."
-            )
+            tell_untrained_step(pl_module)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Step the schedulers that count epochs: before anybody compares a value or saves, behind what may log one."""

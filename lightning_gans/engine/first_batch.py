@@ -32,6 +32,13 @@ def check_loader(loader: Any, names: Names | None) -> None:
         )
 
 
+def check_symbols(trainer: Any, module: Any) -> None:
+    """ValueError for data of text whose tokens mean something else than those of the weights."""
+    known, found = module.vocabulary, getattr(getattr(trainer, "datamodule", None), "vocabulary", None)
+    if known is not None and found is not None and found is not known:
+        known.require(found, "data")
+
+
 def check_data(batch: Batch, networks: Mapping[str, nn.Module], symbols: int | None = None) -> None:
     """Real samples, weights and labels are such as can be trained on, and as the networks expect them.
 

@@ -167,3 +167,16 @@ def _mark(found: Any) -> None:
     elif isinstance(found, (list, tuple)):
         for part in found:
             _mark(part)
+
+
+def follow(module: Any, hook: str, call: Callable[[], None]) -> None:
+    """Have something called behind a module's hook, once: Lightning calls that hook behind those of callbacks."""
+    own, method = vars(module).get(hook), getattr(module, hook)
+
+    def both() -> None:
+        vars(module).pop(hook, None)
+        vars(module).update({} if own is None else {hook: own})
+        method()
+        call()
+
+    vars(module)[hook] = both

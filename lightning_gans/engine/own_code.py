@@ -166,6 +166,14 @@ def tell_no_update(trainer: Any, counted: str, needed: int) -> None:
     pl.utilities.rank_zero_warn(f"The fit has made no update of {counted!r}: {why}.")
 
 
+def tell_untrained_step(module: Any) -> None:
+    """Warn of a ``training_step`` of somebody's that has trained in place of ours."""
+    pl.utilities.rank_zero_warn(
+        f"{type(module).__name__}.training_step must call super().training_step(dataloader_iter), which trains, got "
+        "one that does not: override terms or cycle to train in another way."
+    )
+
+
 # ---------------------------------------------------------------------- terms
 def speaks_for(method: str) -> Callable[[Callable[..., Any]], Any]:
     """Mark what hands on the terms of a method that people override, which messages are to name."""
