@@ -304,8 +304,9 @@ def explain(args: list[str]) -> None:
         check_writable("--ckpt_path", place / "table.md")
         classifier = own.classifier.eval()
         if own.weights is None and next(classifier.parameters(), None) is not None:
-            raise ValueError(
-                "--weights must be a file with the classifier's state_dict, got none: it knows nothing yet."
+            pl.utilities.rank_zero_warn(
+                f"{type(classifier).__name__} is explained as it was built: give --weights a file of its state_dict, "
+                "unless it reads its own."
             )
         if own.weights is not None:
             load_weights(classifier, own.weights, "--weights")
