@@ -3,7 +3,8 @@
     python -m experiments.laptop --hours 2
 
 Plays each recipe whose name ends in ``_cpu`` by the command that a user types, seed by seed, and writes
-``docs/results/laptop.md`` anew after each. What is played is kept. The data are looked for in ``$LIGHTNING_GANS_DATA``.
+``docs/results/laptop.md`` anew after each. What is played is kept. The data are looked for in ``$LIGHTNING_GANS_DATA``;
+those of ``images/``, which are a user's own, are drawn: shapes of 64 pixels.
 """
 
 from __future__ import annotations
@@ -17,18 +18,43 @@ import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
+from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.recipes import header
 from experiments import figures, measures, page
 from experiments.playing import Result
 from lightning_gans.cli.recipes import names, shipped
-from lightning_gans.runs.atomic import write_text
+from lightning_gans.datamodules import Shapes
+from lightning_gans.runs.atomic import replacing, write_text
 from lightning_gans.runs.load import load
 
 COMMAND = [sys.executable, "-c", "from lightning_gans.cli import main; main()", "fit"]
-FID = "metrics/fid/lenet"
+SHAPES = ("square", "triangle", "ellipse")
+SCORED = (  # own images may have no classes, hence no score in the recipe
+    "--trainer.callbacks+=GenerativeMetrics", "--trainer.callbacks.every_n_steps=1000",
+    "--trainer.callbacks.extractor=lenet", "--trainer.callbacks.num_fake=5000",
+)  # fmt: skip
+
+
+def own_images(path: Path, items: int = 5000) -> Path:
+    """A zip file as a user has one: pictures, in folders that are classes."""
+    if not path.exists():
+        data = Shapes(side=64, items=items, held_out=1)
+        data.setup("fit")
+        images, labels = data.reference()
+        with replacing(path) as made, ZipFile(made, "w") as packed:
+            for i, (image, label) in enumerate(zip(images.permute(0, 2, 3, 1).numpy(), labels.tolist())):
+                with packed.open(f"{SHAPES[label]}/{i:05}.png", "w") as file:
+                    Image.fromarray(image).save(file, "png")
+    return path
+
+
+def fid(result: Result) -> str:
+    """The name of its score."""
+    return next(name for name in result["rows"][-1] if name.startswith("metrics/fid/"))
 
 
 def play(recipe: str, seed: int, runs: Path) -> Result:
@@ -41,6 +67,8 @@ def play(recipe: str, seed: int, runs: Path) -> Result:
         return found
     shutil.rmtree(run, ignore_errors=True)
     given = [f"--config={recipe}", f"--seed_everything={seed}", f"--name={run.name}", f"--out={runs}"]
+    if recipe.startswith("images/"):
+        given += [f"--data.path={own_images(runs / 'shapes64.zip')}", *SCORED]
     own = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     with log.open("w") as told:
         child = subprocess.Popen([*COMMAND, *given], env=os.environ | own, stdout=told, stderr=told)
@@ -48,9 +76,9 @@ def play(recipe: str, seed: int, runs: Path) -> Result:
     child.returncode = os.waitstatus_to_exitcode(status)
     if status:
         raise SystemExit(f"error: {recipe} of seed {seed} ended with status {child.returncode}: see {log}.")
-    scores = [json.loads(line) for line in (run / "scores-lenet.jsonl").read_text().splitlines()]
+    scores = [json.loads(line) for path in run.glob("scores-*.jsonl") for line in path.read_text().splitlines()]
     result = {
-        "rows": [{name: row[name] for name in ("step", FID)} for row in scores],
+        "rows": [{k: v for k, v in row.items() if k == "step" or k.startswith("metrics/fid/")} for row in scores],
         "minutes": (used.ru_utime + used.ru_stime) / 60,
         "sample": load(run).sample(20, seed=0).tolist(),
         "commit": header("")[1].removeprefix("- commit: "),
@@ -65,18 +93,24 @@ def write_page(played: dict[str, list[Result]], arguments: Any) -> None:
     columns: measures.Columns = {
         "core minutes": lambda result: result["minutes"],
         "G updates": lambda result: result["rows"][-1]["step"],
-        "FID/lenet, last": lambda result: measures.last(result, FID),
-        "best": lambda result: measures.best(result, FID),
+        "FID, last": lambda result: measures.last(result, fid(result)),
+        "best": lambda result: measures.best(result, fid(result)),
     }
     counted = {name: found for name, found in played.items() if found}
     n = len(arguments.seeds)
     rows = {f"{k}, {len(v)} of {n} seeds" if len(v) < n else k: v for k, v in counted.items()}
+    by_data = {
+        data: {k: v for k, v in counted.items() if Path(k).parent.name == data}
+        for data in (Path(k).parent.name for k in counted)
+    }
+    names = {data: fid(next(iter(found.values()))[0]) for data, found in by_data.items()}
+    by = " and ".join(f"{name.rsplit('/', 1)[1]} on {data}" for data, name in names.items())
     protocol = [
         "minutes are processor time of the whole run, its start, scores and pictures included; one thread",
-        "FID/lenet: as many samples of the averaged generator, against the training images, as the recipe says",
+        f"FID of as many samples of the averaged generator, against the training images, as the recipe says, by {by}",
         "pictures: the first samples of the first seed, none chosen",
     ]
-    figure = figures.stack(figures.samples(counted, 20), figures.curves({"": counted}, FID, "FID/lenet", log=True))
+    figure = figures.stack(figures.samples(counted, 20), figures.curves(by_data, names, "FID", log=True))
     page.publish(arguments, "Recipes for a laptop", counted, protocol, measures.table(rows, columns, "recipe"), figure)
 
 
