@@ -26,4 +26,7 @@ def validate_by_batches(trainer: Any, module: Any) -> None:
         return
     interval: int | float = trainer.val_check_interval
     batches = interval if isinstance(interval, int) else interval * trainer.num_training_batches
-    trainer.val_check_batch = max(1, math.ceil(round(batches / size, 6))) * updates
+    steps = max(1, math.ceil(round(batches / size, 6))) * updates
+    if trainer.check_val_every_n_epoch is not None:  # else Lightning counts on into the next epochs
+        steps = min(steps, trainer.num_training_batches)  # an epoch ends there, in batches or in steps
+    trainer.val_check_batch = steps
