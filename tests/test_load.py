@@ -230,13 +230,43 @@ class Fixing(GAN):
 
 def test_a_technique_that_fixes_arguments() -> None:
     module = Fixing(12, lr_g=0.25)
-    assert module.hparams == {"width": 12, "lr_g": 0.25}
+    assert module.hparams.items() >= {"width": 12, "lr_g": 0.25, "d_steps": 3, "latent_dim": 3}.items()  # for loggers
     fitted = trainer(max_steps=1)
     fitted.fit(module, plain())
     fitted.save_checkpoint("fixing.ckpt")
     for back in (load("fixing.ckpt"), Fixing.load_from_checkpoint("fixing.ckpt")):
         assert (back.width, back.d_steps, back.players["g"].lr) == (12, 3, 0.25)
         assert torch.equal(back.sample(5, seed=0), module.sample(5, seed=0))
+    with pytest.warns(UserWarning, match=r"other settings: d_steps 2 \(was 3\); width 8 \(was 12\)"):
+        trainer(max_steps=2).fit(Fixing(8, lr_g=0.25), plain(), ckpt_path="fixing.ckpt")
+
+
+class Through(GAN):
+    """It hands on all that it is given."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Without ``super()``."""
+
+
+def test_arguments_without_a_name() -> None:
+    module, nets = Through(*networks(1).values(), 3, d_steps=2), networks(2)
+    fitted = trainer(max_steps=1)
+    fitted.fit(module, plain())
+    fitted.save_checkpoint("through.ckpt")
+    for back in (load("through.ckpt", **nets), Through.load_from_checkpoint("through.ckpt", **nets)):
+        assert (back.latent_dim, back.d_steps) == (3, 2)
+        assert torch.equal(back.sample(5, seed=0), module.sample(5, seed=0))
+
+
+def test_a_pickled_module_of_an_earlier_version_loads() -> None:
+    saved("gan")
+    module = Through(*networks(1).values(), 3)
+    for name in ("loads", "_decided"):
+        vars(module).pop(name, None)
+    Through.on_load_checkpoint(module, torch.load("a.ckpt", weights_only=True))
 
 
 class Loss(str, enum.Enum):

@@ -289,7 +289,7 @@ class Connection(callbacks.Callback):
         if trainer.state.fn != "fit":
             pl_module.load_state(checkpoint)
             return
-        options, engine = checkpoint.get("hyper_parameters", {}), checkpoint.get("engine", {})
+        options, engine = resume.options_of(checkpoint), checkpoint.get("engine", {})
         resume.check_class(checkpoint, pl_module)
         data, was = resume.data_name(trainer), checkpoint.get("data")
         if other := None not in (data, was) and data != was:

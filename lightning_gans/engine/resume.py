@@ -94,12 +94,13 @@ def keep_plain_hyperparameters(module: Any) -> None:
     From the CLI the nets arrive as class paths and are kept, so that ``load_from_checkpoint(path)`` rebuilds them.
     """
     module.save_hyperparameters(frame=outermost())  # what the CLI gives, and else nothing
-    every, kept = (module.hparams, module.hparams) if module.hparams else arguments(module)
-    ignored = [name for name in every if name not in kept or not is_plain(kept[name])]
+    every, again = (module.hparams, module.hparams) if module.hparams else arguments(module)
+    ignored = [name for name, value in every.items() if not is_plain(value)]
     for name in ignored:
         module.hparams.pop(name, None)
     module.save_hyperparameters(ignore=ignored)
     module.hparams.update(readable(dict(module.hparams)))
+    module._decided = tuple(name for name in module.hparams if name not in again)
 
 
 def arguments(module: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -107,20 +108,34 @@ def arguments(module: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Returns:
         All of it, and what of it the constructor that was called can be given again: of a class of the user's that
-        hands on ``**options`` those alone that it was given, since it adds some of its own.
+        hands on ``**options`` those alone that it was given, since it adds some of its own; not if it hands on
+        ``*args``, which have no name but further in.
     """
     frame, found, again = cast(Any, inspect.currentframe()), dict[str, Any](), dict[str, Any]()
     while frame is not None:
         code, values = frame.f_code, frame.f_locals
         if code.co_name == "__init__" and code.co_argcount and values.get(code.co_varnames[0]) is module:
-            count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
-            more = values.get(code.co_varnames[count], {}) if code.co_flags & inspect.CO_VARKEYWORDS else {}
+            count, unnamed = code.co_argcount + code.co_kwonlyargcount, bool(code.co_flags & inspect.CO_VARARGS)
+            options = bool(code.co_flags & inspect.CO_VARKEYWORDS)
+            more = values.get(code.co_varnames[count + unnamed], {}) if options else {}
             given = {name: values[name] for name in code.co_varnames[1:count] if name in values} | more
-            found = given | found
+            found |= given
             ours = str(frame.f_globals.get("__name__")).startswith("lightning_gans.")
-            again = found if ours or not code.co_flags & inspect.CO_VARKEYWORDS else given
+            again = found if ours or unnamed or not options else given
         frame = cast(Any, frame.f_back)
     return found, again
+
+
+def set_apart(module: Any, checkpoint: dict[str, Any]) -> None:
+    """Leave to the constructor what a class of the user's decides itself: such are in the checkpoint to compare."""
+    if fixed := {name: module.hparams[name] for name in module._decided if name in module.hparams}:
+        options = checkpoint.get("hyper_parameters", {})
+        checkpoint |= {"fixed": fixed, "hyper_parameters": {k: v for k, v in options.items() if k not in fixed}}
+
+
+def options_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """All hyper-parameters of a checkpoint."""
+    return {**checkpoint.get("fixed", {}), **checkpoint.get("hyper_parameters", {})}
 
 
 def outermost() -> FrameType:

@@ -39,11 +39,12 @@ class Sampling(pl.LightningModule):
     label_counts: Tensor | None = None
     vocabulary: Vocabulary | None = None
     ema_by_hand = False
+    _decided: tuple[str, ...] = ()  # hyper-parameters that its class decides, and is not given
+    loads = 0  # how often `load_sampling_state` was called
 
     def __init__(self) -> None:
         super().__init__()
         self.sample_options: dict[str, Any] = {}  # of `sample`, in predictions
-        self.loads = 0  # how often `load_sampling_state` was called
         self._slot: dict[str, nn.Module] = {}  # the averaged network: a dict, so that it is no submodule
         self._rounded: dict[str, nn.Module] = {}  # copies of it in a type of fewer bits, if the module has such a one
         self.register_state_dict_post_hook(save_within)
