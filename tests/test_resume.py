@@ -148,15 +148,45 @@ class Seen(callbacks.Callback):
 
 
 def test_a_generator_of_the_users_says_which_order_comes_first() -> None:
-    """Whatever the fit is seeded with, the same batches as before."""
-    orders = []
+    """The same batches whatever the fit is seeded with: once the early opening has drawn, as a plain loop's."""
+    generator = torch.Generator()
+    loader = DataLoader(torch.arange(40.0).view(20, 2), 4, shuffle=True, generator=generator)
+    generator.manual_seed(3)
+    iter(loader)
+    expected = list(loader)
     for seed in (1, 2):
         pl.seed_everything(seed, verbose=False)
-        loader = DataLoader(torch.arange(40.0).view(20, 2), 4, shuffle=True, generator=torch.Generator().manual_seed(3))
+        generator.manual_seed(3)
         seen = Seen()
         trainer(max_epochs=1, callbacks=[seen]).fit(make("gan"), loader)
-        orders.append(seen.batches)
-    assert len(orders[0]) == 5 and equal(*orders)
+        assert equal(seen.batches, expected)
+
+
+class Anew(pl.LightningDataModule):
+    """A loader for each epoch, with a generator of its own."""
+
+    def train_dataloader(self) -> Any:
+        data = torch.arange(16.0).view(8, 2)
+        return DataLoader(data, 2, shuffle=True, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("stop", [5, 8])
+def test_loaders_that_are_built_anew(tmp_path: Path, stop: int, every: int) -> None:
+    """Stopped in an epoch of 4 batches, and at the end of one."""
+
+    def run(steps: int, path: Any = None) -> list[torch.Tensor]:
+        pl.seed_everything(3, verbose=False)
+        seen = Seen()
+        t = trainer(max_steps=steps, reload_dataloaders_every_n_epochs=every, callbacks=[seen])
+        t.fit(make("gan"), datamodule=Anew(), ckpt_path=path)
+        t.save_checkpoint(tmp_path / f"{steps}.ckpt")
+        return seen.batches
+
+    whole = run(stop + 2)
+    run(stop)
+    again = run(len(whole), tmp_path / f"{stop}.ckpt")
+    assert len(again) == len(whole) - stop and equal(again, whole[stop:])
 
 
 def test_persistent_workers_are_told() -> None:

@@ -200,7 +200,8 @@ class Connection(callbacks.Callback):
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Lightning is about to open the next epoch's iterator, perhaps of another loader."""
         validate_by_batches(trainer, pl_module)
-        pl_module.run.stream.enter_loader_random_state(trainer.train_dataloader)
+        anew_every = trainer.reload_dataloaders_every_n_epochs
+        pl_module.run.stream.enter_loader_random_state(trainer.train_dataloader, anew_every)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Say so if somebody's ``training_step`` has trained in place of ours."""

@@ -16,7 +16,7 @@ same place after a restart:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Generator, Tensor
@@ -60,13 +60,21 @@ class DataStream:
         self._items: int | None = None  # in the data, if they have a length
         self._generators: list[Generator] = []  # the loaders' own
         self._found: list[Tensor] = []  # their states as the open epoch, or the one that comes, has found them
+        self._anew_every = 0  # epochs
         self._seeded_once = False  # the loader draws from the global generators only when an epoch begins
 
-    def enter_loader_random_state(self, loaders: Any) -> None:
-        """Give the global generators to the loaders, which Lightning is about to open (in ``on_train_epoch_start``)."""
+    def enter_loader_random_state(self, loaders: Any, anew_every: int = 0) -> None:
+        """Give the global generators to the loaders, which Lightning is about to open (in ``on_train_epoch_start``).
+
+        Args:
+            loaders: perhaps others than in the epoch before.
+            anew_every: after how many epochs they are built anew; 0 never.
+        """
         if self._training_state is None:
             self._training_state = rng.swap(None)
+        self._anew_every = anew_every
         if not self._first:
+            self._generators = _generators(_flat(loaders))
             self._found = [generator.get_state() for generator in self._generators]
         self._seed_epoch(self._next_epoch, loaders)
 
@@ -104,6 +112,8 @@ class DataStream:
         place = {"seed": self.seed, "epoch": epoch, "position": position, "pending": list(self.pending)}
         between = self._finished and self._training_state is None  # two epochs
         found = [generator.get_state() for generator in self._generators] if between else self._found
+        if between and self._anew_every and self._next_epoch % self._anew_every == 0:
+            found = []  # the next epoch's are not these
         return place | {"items": self._items, "generators": found}
 
     def load_state_dict(self, state: dict[str, Any], training_state: rng.RNGState) -> None:
@@ -121,7 +131,7 @@ class DataStream:
         Lightning sets the latter too, but not in time for a resumed run's first epoch, and counts it differently.
         """
         rng.seed((self.seed + _EPOCH_STRIDE * epoch) % 2**63)
-        for loader in loaders if isinstance(loaders, list) else [loaders]:
+        for loader in _flat(loaders):
             sampler = getattr(loader, "sampler", None)
             if callable(set_epoch := getattr(sampler, "set_epoch", None)):
                 set_epoch(epoch)
@@ -178,6 +188,13 @@ class DataStream:
             if keep:
                 self.pending.append(batch)
         return True
+
+
+def _flat(loaders: Any) -> list[Any]:
+    """Those of a collection."""
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    return [found for part in loaders for found in _flat(part)] if isinstance(loaders, (list, tuple)) else [loaders]
 
 
 def _count(loaders: Any) -> int | None:
