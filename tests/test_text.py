@@ -23,11 +23,13 @@ import pytest
 import torch
 from common import trainer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lightning_gans import GAN, MLE, load
 from lightning_gans.callbacks import GenerativeMetrics, ModeCoverage, SampleGrid, SampleText, TextMetrics
 from lightning_gans.cli import main
-from lightning_gans.compat.lightning import loggers
+from lightning_gans.compat.lightning import callbacks as lightning_callbacks
+from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.datamodules import MarkovText, OracleText, PyDocText, Ring, TextFile
 from lightning_gans.datamodules.text import lines_of
 from lightning_gans.functional import text
@@ -717,6 +719,38 @@ def test_a_model_keeps_the_meaning_of_its_tokens(tmp_path: Path) -> None:
     trainer(max_steps=2).fit(MLE(LanguageModel(same.shape, 4, 8)), datamodule=same, ckpt_path=path)
     with pytest.raises(ValueError, match=r"got no symbol where 'b' is \(token 1; 1 of 2 differ\)"):
         text.Vocabulary(("a", "b")).require(text.Vocabulary(("a",)), "data")
+
+
+def test_when_a_model_takes_the_symbols_of_the_data(tmp_path: Path) -> None:
+    """Not before its first update, and not from data that do not tell them as ours do."""
+    for name in ("ab", "cd"):
+        lines = "\n".join(["ab", "aab", "aaab", "ba", "aba", "baa"])
+        (tmp_path / name).write_text(lines.translate(str.maketrans("ab", name)))
+    wrong, right = (TextFile(str(tmp_path / name), length=4, batch_size=2, one_hot=False) for name in ("ab", "cd"))
+
+    class Failing(lightning_callbacks.Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            assert pl_module.vocabulary is wrong.vocabulary
+            raise RuntimeError("of the user's")
+
+    class Others(pl.LightningDataModule):
+        vocabulary = ("a", "b")
+
+        def train_dataloader(self) -> Any:
+            return DataLoader(torch.randint(right.shape[1], (8, 4)), 4)
+
+    model = MLE(LanguageModel(right.shape, 4, 8))
+    with pytest.raises(RuntimeError, match="of the user's"):
+        trainer(max_steps=1, callbacks=[Failing()]).fit(model, datamodule=wrong)
+    with pytest.warns(UserWarning, match="has made no update"):
+        trainer(max_steps=0).fit(model, datamodule=wrong)
+    trainer(max_steps=1).fit(model, datamodule=right)
+    trainer(max_steps=1).fit(model, datamodule=Others())
+    trainer(max_steps=1).fit(model, Others().train_dataloader())
+    assert model.vocabulary is right.vocabulary
+    with pytest.raises(ValueError, match="the symbols that the model was trained with"):
+        trainer(max_steps=1).fit(model, datamodule=wrong)
+    assert model.vocabulary is right.vocabulary
 
 
 def test_a_run_from_fit_to_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:

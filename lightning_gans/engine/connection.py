@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.engine import logbook, resume
-from lightning_gans.engine.first_batch import check_loader, check_symbols
+from lightning_gans.engine.first_batch import check_loader, check_symbols, leave_symbols, take_symbols
 from lightning_gans.engine.loggers import let_fail
 from lightning_gans.engine.monitors import follow, keep_monitors
 from lightning_gans.engine.own_code import (
@@ -135,9 +135,7 @@ class Connection(callbacks.Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Seed the noise (equally on all ranks), or go on from the checkpoint; batches of a trial are whole cycles."""
         pl_module.begin()
-        check_symbols(trainer, pl_module)
-        if pl_module.vocabulary_size is not None:  # before callbacks of the user's write texts
-            pl_module.vocabulary = getattr(getattr(trainer, "datamodule", None), "vocabulary", None)
+        take_symbols(trainer, pl_module)  # before callbacks of the user's write texts
         skip_profiles(trainer)
         if any(player.clip is not None for player in pl_module.players.values()):  # else there is no such hook
             vars(self)["on_before_optimizer_step"] = clip
@@ -261,12 +259,14 @@ class Connection(callbacks.Callback):
         restore_profiles(trainer)
         speak(trainer)
         if pl_module.run is not None:
+            leave_symbols(pl_module)
             pl_module.run.monitors.end(trainer)
             pl_module.run.watching = False  # a checkpoint may be written of what there is
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Let go of trainer and data. Lightning ends silently where there is nothing to train on, or too little."""
         pl_module.run.trainer = None
+        leave_symbols(pl_module)
         restore_profiles(trainer)
         if pl_module.needs_index and hasattr(trainer.train_dataloader, "with_index"):
             trainer.train_dataloader.with_index = False  # it may be another module's next

@@ -16,7 +16,7 @@ from lightning_gans.functional.columns import Names
 from lightning_gans.functional.conditional import NAMES, conditional_call, needs_labels, score, takes_labels
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
 from lightning_gans.functional.modes import copied
-from lightning_gans.functional.text import check_tokens
+from lightning_gans.functional.text import Vocabulary, check_tokens
 
 LONELY = "more than 1 value per channel"  # what torch's BatchNorm says of a batch of one
 RESHAPE = (nn.Flatten, nn.Unflatten, nn.Identity)  # layers that only give another shape
@@ -32,11 +32,32 @@ def check_loader(loader: Any, names: Names | None) -> None:
         )
 
 
+def symbols_of(trainer: Any) -> Vocabulary | None:
+    """Those of the data, if a data module tells them."""
+    found = getattr(getattr(trainer, "datamodule", None), "vocabulary", None)
+    return found if isinstance(found, Vocabulary) else None
+
+
 def check_symbols(trainer: Any, module: Any) -> None:
     """ValueError for data of text whose tokens mean something else than those of the weights."""
-    known, found = module.vocabulary, getattr(getattr(trainer, "datamodule", None), "vocabulary", None)
+    known, found = module.vocabulary, symbols_of(trainer)
     if known is not None and found is not None and found is not known:
         known.require(found, "data")
+
+
+def take_symbols(trainer: Any, module: Any) -> None:
+    """Those of the data that a model of text is about to be trained on, if they tell them and are no others."""
+    module.run.known = module.vocabulary
+    check_symbols(trainer, module)
+    if module.vocabulary_size is not None:
+        module.vocabulary = symbols_of(trainer) or module.vocabulary
+
+
+def leave_symbols(module: Any) -> None:
+    """Those of before a fit that has made no update."""
+    run = module.run
+    if hasattr(run, "known") and sum(module.progress.updates.values()) == run.began:
+        module.vocabulary = run.known
 
 
 def check_data(batch: Batch, networks: Mapping[str, nn.Module], symbols: int | None = None) -> None:

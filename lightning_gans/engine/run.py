@@ -22,6 +22,7 @@ from lightning_gans.engine.shortcuts import Hooks
 from lightning_gans.engine.step import Step
 from lightning_gans.engine.stream import DataStream
 from lightning_gans.functional.conditional import takes_labels
+from lightning_gans.functional.text import Vocabulary
 
 LOOK_EVERY = 50  # updates, where nothing is logged
 _TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -53,10 +54,12 @@ class Run:
         watching: losses must be finite; not if a callback of the user's sees to that.
         trainer: whose fit it is; None once that is over.
         began: updates of all players before this fit.
+        known: symbols of text that the module knew before it.
         started: the first update of this fit.
     """
 
     stepping: Step
+    known: Vocabulary | None
 
     def __init__(
         self,
