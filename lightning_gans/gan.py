@@ -105,7 +105,7 @@ class GANModule(GenerativeModule):
     ) -> None:
         checks.at_least_one(latent_dim=latent_dim, d_steps=d_steps, g_steps=g_steps, g_batch_factor=g_batch_factor)
         check_network(generator=generator, discriminator=discriminator)
-        check_regularizers(regularizers)
+        regularizers = check_regularizers(regularizers)
         checks.one_of("order", order, ("d_first", "g_first"))
         if order == "g_first":
             checks.only("g_steps", g_steps, 1, "with order='g_first'")

@@ -449,6 +449,7 @@ class Index(Both):
         (lambda: WGANGP(generator(), ToyDiscriminator, 3), "discriminator must be a network, got the class ToyDis"),
         (lambda: VAE(nn.Linear, generator(), 3), "encoder must be a network, got the class Linear"),
         (lambda: make("gan", regularizers=R1()), r"regularizers must be a list, got R1: give \[R1\(\.\.\.\)\]"),
+        (lambda: make("gan", regularizers=None), r"regularizers must be a list, got NoneType\.$"),
         (lambda: make("gan", regularizers=[R1]), r"regularizers must be objects, got the class R1: give R1\("),
         (
             lambda: make("gan", optimizer_g=torch.optim.Adam(generator().parameters())),
@@ -463,6 +464,11 @@ class Index(Both):
 def test_classes_and_objects_in_each_others_place(make_it: Callable[[], Any], sentence: str) -> None:
     with pytest.raises(TypeError, match=f"^{sentence}"):
         make_it()
+
+
+@pytest.mark.parametrize("several", [set, iter])
+def test_regularizers_in_any_collection(several: Callable[[Any], Any]) -> None:
+    assert [type(r) for r in make("gan", regularizers=several([R1()])).regularizers] == [R1]
 
 
 def test_networks_that_return_no_tensor_or_take_something_else() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from lightning_gans.compat.lightning import callbacks, pl, utilities
 from lightning_gans.engine.player import Player
+from lightning_gans.regularizers.regularizer import Regularizer
 
 _STEP = "on_before_optimizer_step"
 # Lightning calls these where it optimizes by itself, and never here; what does their work
@@ -36,13 +37,16 @@ def check_network(**networks: Any) -> None:
             raise TypeError(f"{name} must be a network, got the class {net.__name__}: call it.")
 
 
-def check_regularizers(given: Any) -> None:
-    """TypeError unless they are several, and instances."""
+def check_regularizers(given: Any) -> Sequence[Any]:
+    """They, so that they can be gone through more than once; TypeError unless they are several, and instances."""
     kind = type(given).__name__
-    if not isinstance(given, Sequence):
-        raise TypeError(f"regularizers must be a list, got {kind}: give [{kind}(...)].")
-    if classes := [part.__name__ for part in given if isinstance(part, type)]:
+    if not isinstance(given, Iterable):
+        hint = f": give [{kind}(...)]" if isinstance(given, Regularizer) else ""
+        raise TypeError(f"regularizers must be a list, got {kind}{hint}.")
+    several: Sequence[Any] = given if isinstance(given, Sequence) else list(given)
+    if classes := [part.__name__ for part in several if isinstance(part, type)]:
         raise TypeError(f"regularizers must be objects, got the class {classes[0]}: give {classes[0]}(...).")
+    return several
 
 
 def check_player(module: Any, player: Player) -> None:
