@@ -486,14 +486,15 @@ def test_a_network_that_is_frozen(name: str) -> None:
     getattr(module, name).requires_grad_(False)
     message = refused(module, loader(X))
     assert message.startswith(
-        f"The player {name[0]!r} must have parameters that require a gradient, got none in {name}: "
+        f"The player {name[0]!r} must have parameters that require a gradient, got none in {name}: call "
+        "requires_grad_(True) (load gives a frozen model)."
     )
 
     class Freezing(callbacks.Callback):
         def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
             getattr(pl_module, name).requires_grad_(trainer.current_epoch == 0)
 
-    with pytest.raises(ValueError, match=f"^The player {name[0]!r} must have parameters that require a gradient"):
+    with pytest.raises(ValueError, match=f"^The player {name[0]!r} must have .*, or let it rest by every= or due"):
         trainer(max_epochs=2, callbacks=[Freezing()]).fit(own, loader(X))
 
 
@@ -506,6 +507,14 @@ def test_a_parameter_that_two_players_train() -> None:
     )
     nets[0][0].bias.requires_grad_(False)
     trainer(max_steps=1).fit(GAN(*nets, 3), loader(X))
+
+    class Whole(GAN):
+        """It gives its optimizers what is frozen, too."""
+
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.SGD(net.parameters(), 0.1) for net in (self.discriminator, self.generator)]
+
+    trainer(max_steps=1).fit(Whole(*nets, 3), loader(X))
 
 
 def test_a_module_that_is_compiled_as_a_whole() -> None:

@@ -98,18 +98,19 @@ def parameters_to_train(player: Player, networks: Sequence[nn.Module]) -> list[n
     raise ValueError(nothing_to_train(player))
 
 
-def nothing_to_train(player: Player) -> str:
-    """That all of a player's networks are frozen."""
-    names = ", ".join(player.networks)
+def nothing_to_train(player: Player, begun: bool = False) -> str:
+    """That all of a player's networks are frozen; before its first step nothing else helps: it has an optimizer."""
+    instead = ", or let it rest by every= or due" if begun else " (load gives a frozen model)"
     return (
-        f"The player {player.name!r} must have parameters that require a gradient, got none in {names}: call "
-        "requires_grad_(True) (load gives a frozen model), or let it rest by every= or due."
+        f"The player {player.name!r} must have parameters that require a gradient, got none in "
+        f"{', '.join(player.networks)}: call requires_grad_(True){instead}."
     )
 
 
 def check_apart(trainer: Any, module: Any) -> None:
     """ValueError for a parameter that two optimizers move: each player's step freezes what the others train."""
-    times = Counter(id(p) for o in trainer.optimizers for group in o.param_groups for p in group["params"])
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    times = Counter(id(p) for group in groups for p in group["params"] if p.requires_grad)
     if twice := {i for i, n in times.items() if n > 1}:
         names = [name for name, p in module.named_parameters(remove_duplicate=False) if id(p) in twice]
         raise ValueError(

@@ -138,7 +138,7 @@ class Step:
         for group in self._groups:
             own += filter(_trains, group["params"])
         if not own:
-            raise ValueError(nothing_to_train(self.player))
+            raise ValueError(nothing_to_train(self.player, begun=True))
         others = []
         for group in self._other_groups:
             for p in group["params"]:
