@@ -518,10 +518,15 @@ def test_a_parameter_that_two_players_train() -> None:
 
 
 def test_a_module_that_is_compiled_as_a_whole() -> None:
-    words = r"^GAN must not be compiled itself: give it compiled networks \(torch\.compile\(discriminator\), torch"
+    words = r"^GAN must not be compiled itself, now or in an earlier predict .* networks \(torch\.compile\(discrim.* fit it"
     module = make("gan")
+    compiled: Any = torch.compile(module, backend="eager")
     with pytest.raises(ValueError, match=words):
-        trainer(max_steps=1).fit(torch.compile(module, backend="eager"), plain())  # type: ignore[arg-type]
+        trainer(max_steps=1).fit(compiled, plain())
+    trainer(max_steps=1).fit(module, plain())
+    trainer().predict(compiled, [4])
+    with pytest.raises(ValueError, match=words):
+        trainer(max_steps=1).fit(module, plain())
     trainer(max_steps=1).fit(module, plain())
 
 

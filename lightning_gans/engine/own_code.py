@@ -126,7 +126,10 @@ def check_not_compiled(module: Any) -> None:
     except ValueError:  # it was not
         return
     nets = ", ".join(f"torch.compile({name})" for player in module.players.values() for name in player.networks)
-    raise ValueError(f"{type(module).__name__} must not be compiled itself: give it compiled networks ({nets}).")
+    raise ValueError(
+        f"{type(module).__name__} must not be compiled itself, now or in an earlier predict or test: give it compiled "
+        f"networks ({nets}), or fit it as it is from here on, no longer compiled."
+    )
 
 
 def tell_untrained(trainer: Any, module: Any) -> None:
