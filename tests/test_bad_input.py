@@ -518,7 +518,7 @@ def test_a_parameter_that_two_players_train() -> None:
 
 
 def test_a_module_that_is_compiled_as_a_whole() -> None:
-    words = r"^GAN must not be compiled itself, now or in an earlier predict .* networks \(torch\.compile\(discrim.* fit it"
+    words = r"^GAN must not be compiled itself, now or in an earlier predict .* \(torch\.compile\(discrim.* fit it"
     module = make("gan")
     compiled: Any = torch.compile(module, backend="eager")
     with pytest.raises(ValueError, match=words):
