@@ -74,10 +74,12 @@ def test_a_fit_without_an_update_says_so(options: dict[str, Any], why: str) -> N
         (0.25, {"d_steps": 5}, [3, 6, 9, 10, 13, 16, 19, 20]),  # four times an epoch
         (15, {"d_steps": 5}, [3, 6, 9, 10, 13, 16, 19, 20]),
         (0.5, {"d_steps": 2, "g_steps": 2}, [26, 49, 75, 99]),  # its last cycle ends in the next epoch
-        (1.0, {"g_steps": 2}, [50, 100]),  # an epoch ends after as many steps as it has batches
         (0.75, {"d_steps": 2, "g_steps": 3}, [50, 100]),
         (0.5, {}, [25, 50, 75, 100]),
-        (60, {"d_steps": 5, "every": None}, [10, 12, 20]),  # counted on beyond the epoch of 50
+        (30, {"d_steps": 5, "every": None}, [6, 10, 12, 18, 20]),
+        (1.0, {"g_steps": 2}, [50, 100]),  # an epoch has as many steps as batches, and ends in the middle of them
+        (0.5, {"d_steps": 2, "g_steps": 5}, [50, 100]),
+        (40, {"g_steps": 2, "every": None}, [80]),
     ],
 )
 def test_validation_intervals_count_batches(interval: Any, options: dict[str, Any], expected: list[int]) -> None:

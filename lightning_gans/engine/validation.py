@@ -19,7 +19,8 @@ def batches_of_cycle(module: Any) -> int:
 def validate_by_batches(trainer: Any, module: Any) -> None:
     """Let ``val_check_interval`` be a share of an epoch, or a number of batches, rounded up to whole cycles.
 
-    Lightning sets what it goes by when it opens the loader, and compares it with its steps.
+    Lightning sets what it goes by when it opens the loader, and compares it with its steps, of which an epoch has no
+    more than batches.
     """
     size, updates = batches_of_cycle(module), getattr(module, "g_steps", 1)
     if size == updates == 1 or trainer.val_check_batch in (None, math.inf):  # as it comes; by the clock; at the end
@@ -27,6 +28,5 @@ def validate_by_batches(trainer: Any, module: Any) -> None:
     interval: int | float = trainer.val_check_interval
     batches = interval if isinstance(interval, int) else interval * trainer.num_training_batches
     steps = max(1, math.ceil(round(batches / size, 6))) * updates
-    if trainer.check_val_every_n_epoch is not None:  # else Lightning counts on into the next epochs
-        steps = min(steps, trainer.num_training_batches)  # an epoch ends there, in batches or in steps
-    trainer.val_check_batch = steps
+    across = trainer.check_val_every_n_epoch is None  # it is counted over epochs
+    trainer.val_check_batch = steps if across else min(steps, trainer.num_training_batches)
