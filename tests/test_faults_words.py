@@ -219,6 +219,7 @@ class Logging(GAN):
         super().training_step(dataloader_iter)
         self.log("mine", float(self.global_step))
         self.log_dict({"half": self.global_step / 2})
+        self.log("by_place", 1.0, False, False, True, False, "mean", False, False, None, True, 4)
 
 
 def test_what_people_log_stands_at_the_update_it_was_logged_at(tmp_path: Path) -> None:

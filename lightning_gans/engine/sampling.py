@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -16,6 +17,8 @@ from lightning_gans.functional.columns import columns
 from lightning_gans.functional.conditional import conditional_call, needs_labels, takes_labels
 from lightning_gans.functional.modes import alike, averaging, copied, evaluating, rounded
 from lightning_gans.functional.text import Vocabulary
+
+_LOG = [*signature(pl.LightningModule.log).parameters][2:]  # what `log` takes behind a name, in order
 
 
 class Sampling(pl.LightningModule):
@@ -142,12 +145,13 @@ class Sampling(pl.LightningModule):
         else:
             super().__setattr__(name, value)
 
-    def log(self, *args: Any, **options: Any) -> None:
+    def log(self, name: str, *args: Any, **options: Any) -> None:
         """As Lightning's; in training each value weighs the same, as Lightning does not see the batches of a step."""
         run = vars(self).get("run")
-        if run is not None and run.trainer is not None and run.trainer.training and not options.get("batch_size"):
+        training = run is not None and run.trainer is not None and run.trainer.training
+        if training and len(args) <= _LOG.index("batch_size") and not options.get("batch_size"):
             options["batch_size"] = 1
-        super().log(*args, **options)
+        super().log(name, *args, **options)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """The network's output for noise ``z`` (N, *noise_shape), with labels if it takes them."""
