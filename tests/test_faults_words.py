@@ -257,6 +257,43 @@ def test_what_people_log_of_a_validation_does_too(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.glob("*.ckpt")} == {"step=3.ckpt", "step=6.ckpt"}
 
 
+class Silent(GAN):
+    """A user's own, which logs nothing of an epoch."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("shown", 1.0, logger=False)
+
+    def on_train_epoch_end(self) -> None:
+        """Nothing."""
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.log("mine", 1.0)
+
+
+def test_no_row_is_of_nothing() -> None:
+    module = Silent(ToyGenerator((2,), 2, 8, 1), ToyDiscriminator((2,), 8, 1), 2)
+    run, data = Run(), plain(16, 4)
+    trainer(max_epochs=3, logger=run, log_every_n_steps=2).fit(module, data, data)
+    assert run.rows and all({*row} - {"epoch", "step"} for _, row in run.rows)
+
+
+class Callback(pl.Callback):
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        pl_module.log("late", float(trainer.global_step))
+
+
+@pytest.mark.parametrize("by_callback", [False, True])
+def test_what_others_log_at_an_epochs_end_stands_at_the_update(by_callback: bool) -> None:
+    """Also where nobody has logged before; by a hook that was set on the object."""
+    module = GAN(ToyGenerator((2,), 2, 8, 1), ToyDiscriminator((2,), 8, 1), 2)
+    if not by_callback:
+        module.on_train_epoch_end = lambda: module.log("late", float(module.global_step))
+    run = Run()
+    fit = trainer(max_epochs=2, logger=run, callbacks=[Callback()] if by_callback else [])
+    fit.fit(module, plain(16, 4))
+    assert [(step, row["late"]) for step, row in run.rows if "late" in row] == [(4, 4.0), (8, 8.0)]
+
+
 @pytest.mark.parametrize("sweep", [False, True])
 def test_the_run_of_wandb_is_the_agents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: bool, capsys: pytest.CaptureFixture[str]

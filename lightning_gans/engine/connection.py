@@ -224,24 +224,28 @@ class Connection(callbacks.Callback):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Step the schedulers that count epochs: before anybody compares a value or saves, behind what may log one."""
-        own = type(pl_module).on_train_epoch_end is not pl.LightningModule.on_train_epoch_end  # its turn comes later
-        if self.others_log or (own and trainer.loggers):
-            pl_module.log("step", float(trainer.global_step), batch_size=1)
-            self.told = True
 
         def end() -> None:
-            pl_module.run.monitors.check(trainer, pl_module.values, last=True)
-            pl_module.step_schedulers("epoch")
+            self._tell_step(trainer, pl_module)
+            if trainer.global_step:
+                pl_module.run.monitors.check(trainer, pl_module.values, last=True)
+                pl_module.step_schedulers("epoch")
 
-        if trainer.global_step:
-            follow(pl_module, "on_train_epoch_end", end)
+        follow(pl_module, "on_train_epoch_end", end)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """What people log of a validation stands at the number of updates, too."""
-        if trainer.state.fn == "fit" and trainer.loggers and not trainer.sanity_checking:
-            many = pl_module.run.world > 1
-            pl_module.log("step", float(trainer.global_step), batch_size=1, sync_dist=many)
+        if trainer.state.fn == "fit":
+            follow(pl_module, "on_validation_epoch_end", lambda: self._tell_step(trainer, pl_module))
+
+    def _tell_step(self, trainer: Any, pl_module: Any) -> None:
+        """Once all have logged what they do at an epoch's end: beside nothing it would be a row of nothing."""
+        found, training = pl_module.run.logs, trainer.training
+        if training in found and trainer.loggers and not trainer.sanity_checking:
+            # a rank may have logged nothing, and would be waited for
+            pl_module.log("step", float(trainer.global_step), batch_size=1, sync_dist=True, rank_zero_only=True)
             self.told = True
+        found.discard(training)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Look once more whether all is well."""

@@ -56,6 +56,7 @@ class Run:
         began: updates of all players before this fit.
         known: symbols of text that the module knew before it.
         started: the first update of this fit.
+        logs: whether people have logged what awaits the end of an epoch: in training (True), in validation (False).
     """
 
     stepping: Step
@@ -88,6 +89,7 @@ class Run:
         self.labelled: dict[str, nn.Module] = {}
         self.needs_two: str | None = None
         self.fresh: Fresh | None = None
+        self.logs: set[bool] = set()
 
     def tells(self, span: int) -> bool:
         """Whether what this update notes is logged, shown or compared; always under CUDA graphs, which do not ask.

@@ -19,6 +19,7 @@ from lightning_gans.functional.modes import alike, averaging, copied, evaluating
 from lightning_gans.functional.text import Vocabulary
 
 _LOG = [*signature(pl.LightningModule.log).parameters][2:]  # what `log` takes behind a name, in order
+_ONCE = ("on_train_start", "on_train_epoch_start", "on_train_epoch_end")  # of training: what they log is an epoch's
 
 
 class Sampling(pl.LightningModule):
@@ -151,6 +152,11 @@ class Sampling(pl.LightningModule):
         training = run is not None and run.trainer is not None and run.trainer.training
         if training and len(args) <= _LOG.index("batch_size") and not options.get("batch_size"):
             options["batch_size"] = 1
+        given = dict(zip(_LOG, args, strict=False)) | options
+        if (of_epoch := given.get("on_epoch")) is None:
+            of_epoch = not training or vars(self).get("_current_fx_name") in _ONCE
+        if run is not None and of_epoch and given.get("logger") is not False and name != "step":
+            run.logs.add(training)
         super().log(name, *args, **options)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
