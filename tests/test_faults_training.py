@@ -221,6 +221,18 @@ def test_checkpoints_by_time(tmp_path: Path) -> None:
     assert "on_train_batch_end" not in vars(saving)
 
 
+def test_a_checkpoints_own_method_is_given_the_module(tmp_path: Path) -> None:
+    class Mine(callbacks.ModelCheckpoint):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *batch: Any) -> None:
+            assert isinstance(pl_module, GAN) and len(pl_module(torch.zeros(2, 3))) == 2
+            super().on_train_batch_end(trainer, pl_module, *batch)
+
+    saving = Mine(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1)
+    t = trainer(max_steps=4, callbacks=[saving], enable_checkpointing=True, default_root_dir=tmp_path)
+    t.fit(own(GAN), plain(400, 4))
+    assert sorted(path.stem for path in tmp_path.glob("*.ckpt")) == ["step=2", "step=4"]
+
+
 @pytest.mark.parametrize("monitor", ["metrics/toad", "g/los"])
 @pytest.mark.parametrize("kind", [callbacks.EarlyStopping, callbacks.ModelCheckpoint])
 def test_a_monitor_that_nothing_measures(monitor: str, kind: Any, tmp_path: Path) -> None:

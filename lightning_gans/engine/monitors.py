@@ -38,8 +38,9 @@ class Monitors:
                 vars(callback)["on_train_epoch_end"] = partial(self._once, callback, hook, values)
             elif isinstance(callback, callbacks.ModelCheckpoint):
                 vars(callback)["check_monitor_top_k"] = partial(self._is_among_best, callback, values)
+        known = callbacks.ModelCheckpoint.on_train_batch_end  # a method of the user's needs the module itself
         for callback in trainer.callbacks:
-            if isinstance(callback, callbacks.ModelCheckpoint):
+            if getattr(type(callback), "on_train_batch_end", None) is known:
                 vars(callback)["on_train_batch_end"] = partial(_save, callback)
 
     def end(self, trainer: Any) -> None:
