@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 import warnings
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -302,6 +304,39 @@ def test_intervals_of_schedulers_are_honoured(config: dict[str, Any], steps: int
     t = trainer(max_epochs=3)
     t.fit(own(Scheduled), plain(16, 4))
     assert t.global_step == 12 and t.optimizers[1].param_groups[0]["lr"] == pytest.approx(1e-6 * 0.5**steps)
+
+
+class Halved(Scheduled):
+    """Its callback, which is asked behind ours, copies the module at an epoch's end, and stops the fit once."""
+
+    class Stopping(callbacks.Callback):
+        stops = True
+        copies: ClassVar[list[Any]] = []
+
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            self.copies += [pickle.loads(pickle.dumps(pl_module)), copy.deepcopy(pl_module)]
+            if self.stops:
+                self.stops = False
+                raise RuntimeError("once")
+
+    stopping: ClassVar[Any] = Stopping()
+    config: ClassVar[Any] = {"interval": "epoch"}
+
+    def configure_callbacks(self) -> Any:
+        return [*super().configure_callbacks(), self.stopping]
+
+
+def test_what_waits_for_an_epochs_end_is_of_this_fit() -> None:
+    """A fit that failed there left its own to the next, and no module could be pickled where it waited."""
+    module = own(Halved)
+    with pytest.raises(RuntimeError, match="once"):
+        trainer(max_epochs=2).fit(module, plain(16, 4))
+    assert "on_train_epoch_end" not in vars(module)
+    t = trainer(max_epochs=2)
+    t.fit(module, plain(16, 4))
+    assert t.optimizers[1].param_groups[0]["lr"] == pytest.approx(1e-6 * 0.5**2)
+    assert len(Halved.stopping.copies) == 6
+    assert not any("on_train_epoch_end" in vars(found) for found in Halved.stopping.copies)
 
 
 @pytest.mark.parametrize("interval", ["epoch", "step"])

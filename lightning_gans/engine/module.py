@@ -16,6 +16,7 @@ from lightning_gans.engine import logbook, resume, rng
 from lightning_gans.engine.batch import Batch, Terms, to_device
 from lightning_gans.engine.connection import check_connected, connect, step_optimizer
 from lightning_gans.engine.first_batch import check_data, check_not_lazy
+from lightning_gans.engine.monitors import release
 from lightning_gans.engine.own_code import check_player, keep_hooks, parameters_to_train
 from lightning_gans.engine.player import Player
 from lightning_gans.engine.progress import Progress
@@ -341,4 +342,5 @@ class GenerativeModule(Sampling):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the fit that is under way: a copy begins one of its own."""
-        return {**super().__getstate__(), "run": None, "_rounded": {}}
+        release(state := {**super().__getstate__(), "run": None, "_rounded": {}})
+        return state

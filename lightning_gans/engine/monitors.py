@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial, wraps
+from types import FunctionType
 from typing import Any
 
 from lightning_gans.compat.lightning import callbacks, utilities
@@ -44,7 +45,8 @@ class Monitors:
                 vars(callback)["on_train_batch_end"] = partial(_save, callback)
 
     def end(self, trainer: Any) -> None:
-        """Leave the callbacks as they were."""
+        """Leave the callbacks, and the module's hooks, as they were."""
+        release(vars(trainer.lightning_module))
         for callback in trainer.callbacks:
             if isinstance(callback, (callbacks.EarlyStopping, callbacks.ModelCheckpoint)):
                 vars(callback).pop("on_train_epoch_end", None)
@@ -138,7 +140,7 @@ def keep_monitors(module: Any) -> None:
     Raises:
         ValueError: somebody has set ``configure_optimizers`` on the module itself, in place of its players' optimizers.
     """
-    if (found := vars(module).get("configure_optimizers")) is not None and not hasattr(found, "keeps_monitors"):
+    if (found := vars(module).get("configure_optimizers")) is not None and not hasattr(found, "in_place_of"):
         known = arguments_of(type(module))
         names = [name for name in (f"optimizer_{player}" for player in module.players) if name in known]
         raise ValueError(
@@ -155,7 +157,7 @@ def keep_monitors(module: Any) -> None:
         _mark(found := configure())
         return found
 
-    vars(keeping)["keeps_monitors"] = True
+    vars(keeping)["in_place_of"] = None
     vars(module)["configure_optimizers"] = keeping
 
 
@@ -175,9 +177,17 @@ def follow(module: Any, hook: str, call: Callable[[], None]) -> None:
     own, method = vars(module).get(hook), getattr(module, hook)
 
     def both() -> None:
-        vars(module).pop(hook, None)
-        vars(module).update({} if own is None else {hook: own})
+        release(vars(module))
         method()
         call()
 
+    vars(both)["in_place_of"] = own
     vars(module)[hook] = both
+
+
+def release(state: dict[str, Any]) -> None:
+    """Take what a fit has set on a module, in place of its own methods, out of its attributes or a copy of them."""
+    for name, value in [*state.items()]:
+        if isinstance(value, FunctionType) and hasattr(value, "in_place_of"):
+            del state[name]
+            state.update({} if value.in_place_of is None else {name: value.in_place_of})
