@@ -101,6 +101,29 @@ def test_validation_intervals_count_batches(interval: Any, options: dict[str, An
     assert module.at == expected
 
 
+@pytest.mark.parametrize(
+    ("batches", "options", "calls", "seen"),
+    [
+        (16, {}, [*range(1, 17)], 16),
+        (15, {"d_steps": 5}, [1, 2, 3], 15),
+        (2, {"d_steps": 3}, [0, 1, 2, 2], 6),  # inside a cycle: a call without an update
+        (16, {"g_steps": 2}, [*range(1, 17)], 8),  # an epoch has as many steps as batches
+    ],
+)
+def test_calls_of_a_callback_are_as_the_docs_say(
+    batches: int, options: dict[str, int], calls: list[int], seen: int
+) -> None:
+    class Counting(callbacks.Callback):
+        found: ClassVar[list[int]] = []
+
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            self.found.append(trainer.global_step)
+
+    module = own(GAN, **options)
+    trainer(max_epochs=4 if batches == 2 else 1, callbacks=[Counting()]).fit(module, plain(4 * batches, 4))
+    assert Counting.found == calls and module.images_seen == 4 * seen
+
+
 # ---------------------------------------------------------------------- monitors
 class Scores(ScoreCallback):
     """A score that is known beforehand."""
