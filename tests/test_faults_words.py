@@ -289,8 +289,9 @@ def test_what_others_log_at_an_epochs_end_stands_at_the_update(by_callback: bool
     if not by_callback:
         module.on_train_epoch_end = lambda: module.log("late", float(module.global_step))
     run = Run()
-    fit = trainer(max_epochs=2, logger=run, callbacks=[Callback()] if by_callback else [])
+    fit = trainer(max_epochs=2, logger=run, log_every_n_steps=3, callbacks=[Callback()] if by_callback else [])
     fit.fit(module, plain(16, 4))
+    assert all({*row} - {"epoch", "step"} for _, row in run.rows), "no row of nothing"
     assert [(step, row["late"]) for step, row in run.rows if "late" in row] == [(4, 4.0), (8, 8.0)]
 
 

@@ -118,7 +118,7 @@ def _no_hook(optimizer: Optimizer) -> None:
 class Connection(callbacks.Callback):
     """Connects a `GenerativeModule` to its Trainer, which adds it: nothing hangs on hooks that people override."""
 
-    others_log = told = False  # somebody calls self.log; a number of updates was told beside what an epoch logs
+    others_log = told = False  # people log in steps; a number of updates was told beside what an epoch logs
     awaited: Sequence[str] = ()  # players whose turn it is in the first cycle
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -203,13 +203,11 @@ class Connection(callbacks.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Say so if somebody's ``training_step`` has trained in place of ours."""
-        every, step = trainer.log_every_n_steps, trainer.global_step
-        if not self.others_log and every and step % every == 0:
-            self.others_log = bool(trainer.loggers) and bool(trainer.logged_metrics)
+        self.others_log = self.others_log or ("step" in pl_module.run.logs and bool(trainer.loggers))
         if self.others_log:
             # What people log stands at the number of updates, as ours does, and not one before: Lightning takes the
             # step from a value of that name. It stays what checkpoints are named by, so it is told in each step.
-            pl_module.log("step", float(step), batch_size=1)
+            pl_module.log("step", float(trainer.global_step), batch_size=1)
         if self.told:
             self.told = False
             if not self.others_log:  # else checkpoints are named by it from here on
@@ -240,12 +238,12 @@ class Connection(callbacks.Callback):
 
     def _tell_step(self, trainer: Any, pl_module: Any) -> None:
         """Once all have logged what they do at an epoch's end: beside nothing it would be a row of nothing."""
-        found, training = pl_module.run.logs, trainer.training
-        if training in found and trainer.loggers and not trainer.sanity_checking:
+        found, kind = pl_module.run.logs, "epoch" if trainer.training else "validation"
+        if kind in found and trainer.loggers and not trainer.sanity_checking:
             # a rank may have logged nothing, and would be waited for
             pl_module.log("step", float(trainer.global_step), batch_size=1, sync_dist=True, rank_zero_only=True)
             self.told = True
-        found.discard(training)
+        found.discard(kind)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Look once more whether all is well."""

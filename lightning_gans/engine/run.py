@@ -56,7 +56,8 @@ class Run:
         began: updates of all players before this fit.
         known: symbols of text that the module knew before it.
         started: the first update of this fit.
-        logs: whether people have logged what awaits the end of an epoch: in training (True), in validation (False).
+        logs: whether people log values of single steps ("step"), or have logged what awaits the end of an epoch of
+            training ("epoch") or of a validation ("validation").
     """
 
     stepping: Step
@@ -89,7 +90,7 @@ class Run:
         self.labelled: dict[str, nn.Module] = {}
         self.needs_two: str | None = None
         self.fresh: Fresh | None = None
-        self.logs: set[bool] = set()
+        self.logs: set[str] = set()
 
     def tells(self, span: int) -> bool:
         """Whether what this update notes is logged, shown or compared; always under CUDA graphs, which do not ask.

@@ -153,10 +153,13 @@ class Sampling(pl.LightningModule):
         if training and len(args) <= _LOG.index("batch_size") and not options.get("batch_size"):
             options["batch_size"] = 1
         given = dict(zip(_LOG, args, strict=False)) | options
-        if (of_epoch := given.get("on_epoch")) is None:
-            of_epoch = not training or vars(self).get("_current_fx_name") in _ONCE
-        if run is not None and of_epoch and given.get("logger") is not False and name != "step":
-            run.logs.add(training)
+        if run is not None and given.get("logger") is not False and name != "step":
+            once = not training or vars(self).get("_current_fx_name") in _ONCE
+            of_epoch, of_step = given.get("on_epoch"), given.get("on_step")
+            if once if of_epoch is None else of_epoch:
+                run.logs.add("epoch" if training else "validation")
+            if training and (not once if of_step is None else of_step):
+                run.logs.add("step")
         super().log(name, *args, **options)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
