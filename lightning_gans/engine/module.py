@@ -342,5 +342,4 @@ class GenerativeModule(Sampling):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the fit that is under way: a copy begins one of its own."""
-        release(state := {**super().__getstate__(), "run": None, "_rounded": {}})
-        return state
+        return release({**super().__getstate__(), "run": None, "_rounded": {}})

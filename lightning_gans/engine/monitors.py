@@ -185,9 +185,10 @@ def follow(module: Any, hook: str, call: Callable[[], None]) -> None:
     vars(module)[hook] = both
 
 
-def release(state: dict[str, Any]) -> None:
+def release(state: dict[str, Any]) -> dict[str, Any]:
     """Take what a fit has set on a module, in place of its own methods, out of its attributes or a copy of them."""
     for name, value in [*state.items()]:
         if isinstance(value, FunctionType) and hasattr(value, "in_place_of"):
             del state[name]
             state.update({} if value.in_place_of is None else {name: value.in_place_of})
+    return state
