@@ -177,6 +177,19 @@ def _quiet_and_seeded(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
             logger.setLevel(logging.ERROR)
     torch = sys.modules["torch"]  # not every process with this file needs it
     torch.default_generator.manual_seed(0)  # `torch.manual_seed` takes ten times as long
+    for base in (torch.utils.data.DataLoader, torch.utils.data.BatchSampler):
+        if "__old__setattr__" in base.__dict__:
+            restore(base)
+
+
+def restore(cls: type) -> None:
+    """Undo what Lightning does to loaders while a data module makes them: it leaves that in place after an error."""
+    for name in ("__init__", "__setattr__", "__delattr__"):
+        if f"__old{name}" in cls.__dict__:
+            setattr(cls, name, getattr(cls, f"__old{name}"))
+            delattr(cls, f"__old{name}")
+    for subclass in cls.__subclasses__():
+        restore(subclass)
 
 
 @pytest.fixture
