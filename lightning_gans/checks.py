@@ -41,6 +41,17 @@ def sizes(**values: int | Sequence[int] | None) -> None:
             at_least_one(**{name: value})
 
 
+def networks(**values: Any) -> None:
+    """TypeError unless every value is a torch Module; a class of one is not."""
+    from torch import nn  # not needed by whoever checks numbers
+
+    for name, value in values.items():
+        if isinstance(value, type):
+            raise TypeError(f"{name} must be a network, got the class {value.__name__}: call it.")
+        if not isinstance(value, nn.Module):
+            raise TypeError(f"{name} must be a network, got {value!r}.")
+
+
 def positive(**values: float) -> None:
     """ValueError unless every value is a finite number > 0."""
     for name, value in values.items():

@@ -17,7 +17,7 @@ from lightning_gans.engine.first_batch import scored_alone, tried, warn_of_range
 from lightning_gans.engine.first_batch import warn_of_sigmoid as warn_of_sigmoid
 from lightning_gans.engine.frozen import frozen
 from lightning_gans.engine.module import GenerativeModule
-from lightning_gans.engine.own_code import check_network, check_regularizers, speaks_for
+from lightning_gans.engine.own_code import check_regularizers, speaks_for
 from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory, check_betas
 from lightning_gans.functional import draw
 from lightning_gans.functional.columns import Names
@@ -104,7 +104,7 @@ class GANModule(GenerativeModule):
         columns: Names | None = None,
     ) -> None:
         checks.at_least_one(latent_dim=latent_dim, d_steps=d_steps, g_steps=g_steps, g_batch_factor=g_batch_factor)
-        check_network(generator=generator, discriminator=discriminator)
+        checks.networks(generator=generator, discriminator=discriminator)
         regularizers = check_regularizers(regularizers)
         checks.one_of("order", order, ("d_first", "g_first"))
         if order == "g_first":

@@ -15,7 +15,26 @@ from common import build, equal, make, make_images, plain, state, trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from lightning_gans import DCGAN, GAN, TECHNIQUES, VAE, WGAN, WGANGP, GANModule, checks, optim
+from lightning_gans import (
+    DCGAN,
+    DDPM,
+    GAN,
+    MLE,
+    PRCGAN,
+    SNGAN,
+    SRNGAN,
+    TECHNIQUES,
+    VAE,
+    WGAN,
+    WGANGP,
+    GANModule,
+    LeakGAN,
+    RobustWGAN,
+    StyleGAN2,
+    TransGAN,
+    checks,
+    optim,
+)
 from lightning_gans.callbacks import DirectionCharts, GenerativeMetrics, SampleGrid
 from lightning_gans.compat.lightning import callbacks, utilities
 from lightning_gans.datamodules import Blob, Digits, Gaussian1D, MemoryLoader, Ring, Threshold
@@ -464,6 +483,28 @@ class Index(Both):
 def test_classes_and_objects_in_each_others_place(make_it: Callable[[], Any], sentence: str) -> None:
     with pytest.raises(TypeError, match=f"^{sentence}"):
         make_it()
+
+
+@pytest.mark.parametrize(
+    ("argument", "make_it"),
+    [
+        ("generator", lambda net: GAN(net, discriminator(), 3)),
+        ("discriminator", lambda net: SNGAN(generator(), net, 3)),
+        ("discriminator", lambda net: SRNGAN(generator(), net, 3)),
+        ("generator", lambda net: TransGAN(net, discriminator(), 3)),
+        ("generator", lambda net: StyleGAN2(net, discriminator(), 3)),
+        ("discriminator", lambda net: LeakGAN(generator(), net, 3)),
+        ("generator", lambda net: MLE(net)),
+        ("classifier", lambda net: PRCGAN(generator(), discriminator(), 3, classifier=net, ct_weight=0)),
+        ("weight_network", lambda net: RobustWGAN(generator(), discriminator(), 3, weight_network=net)),
+        ("denoiser", lambda net: DDPM(net, (2,))),
+    ],
+)
+def test_no_network_in_the_place_of_one(argument: str, make_it: Callable[[Any], Any]) -> None:
+    with pytest.raises(TypeError, match=f"^{argument} must be a network, got the class Linear: call it"):
+        make_it(nn.Linear)
+    with pytest.raises(TypeError, match=f"^{argument} must be a network, got 'resnet'"):
+        make_it("resnet")
 
 
 @pytest.mark.parametrize("several", [set, iter])

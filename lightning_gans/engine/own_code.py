@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from lightning_gans import checks
 from lightning_gans.compat.lightning import callbacks, pl, utilities
 from lightning_gans.engine.player import Player
 from lightning_gans.regularizers.regularizer import Regularizer
@@ -28,13 +29,6 @@ _UNCALLED = {
     "backward": "the terms",
     "manual_backward": "the terms",
 }
-
-
-def check_network(**networks: Any) -> None:
-    """TypeError for a class in a network's place."""
-    for name, net in networks.items():
-        if isinstance(net, type):
-            raise TypeError(f"{name} must be a network, got the class {net.__name__}: call it.")
 
 
 def check_regularizers(given: Any) -> Sequence[Any]:
@@ -57,8 +51,9 @@ def check_player(module: Any, player: Player) -> None:
             f"play must be given players of different names, got {name!r} twice: change self.players[{name!r}] instead."
         )
     for attribute in player.networks:
-        check_network(**{attribute: getattr(module, attribute, None)})
-        if not isinstance(getattr(module, attribute, None), nn.Module):
+        if hasattr(module, attribute):
+            checks.networks(**{attribute: getattr(module, attribute)})
+        else:
             raise ValueError(
                 f"networks of the player {name!r} must be attributes that hold networks, got {attribute!r}, which this "
                 f"{type(module).__name__} does not have: set self.{attribute} before the player is given to play."

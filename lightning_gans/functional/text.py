@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_gans import checks
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.functional.numerics import full_precision
 
@@ -151,6 +152,7 @@ def check_language_model(network: object, *more: str) -> None:
     Traceback (most recent call last):
     TypeError: generator must be a language model, got Linear without length.
     """
+    checks.networks(generator=network)
     for name in ("length", "vocabulary_size", "nll", "generate", *more):
         if not hasattr(network, name):
             raise TypeError(f"generator must be a language model, got {type(network).__name__} without {name}.")

@@ -107,6 +107,7 @@ class DDPM(Walks):
         checks.share(**({} if eta is None else {"eta": eta}))
         checks.at_least_one(**({} if sampling_steps is None else {"sampling_steps": sampling_steps}))
         checks.only("cuda_graphs", loss_aware and kwargs.get("cuda_graphs", False), False, "with loss_aware")
+        checks.networks(denoiser=denoiser)
         shape = getattr(denoiser, "shape", None) if shape is None else shape
         if not isinstance(shape, Sequence):
             raise ValueError(f"shape must be given for a {type(denoiser).__name__}, which has none, got {shape!r}.")

@@ -114,6 +114,7 @@ def component(base: nn.Module | str, who: object = "A mixture") -> nn.Module:
             base = load(base, trust_code=True)  # named by the user, as the classes of the new networks are
         except ValueError as error:
             raise ValueError(f"base: {str(error).rstrip('.')}. Or give the module itself.") from error
+    checks.networks(base=base)
     require_normal_noise(base, who)
     require_one_call(base, who)
     model: Any = base

@@ -93,6 +93,7 @@ class LeakGAN(SeqGAN):
     ) -> None:
         checks.positive(**({} if delta is None else {"delta": delta}))
         checks.not_negative(mle_weight=mle_weight)
+        checks.networks(discriminator=discriminator)
         check_language_model(generator, "leaked", "told", "losses")
         self.check_leak(cast(Any, generator).leaked, discriminator)
         super().__init__(generator, discriminator, latent_dim, rollouts=rollouts, lr_g=lr_g, **kwargs)

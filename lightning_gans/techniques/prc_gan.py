@@ -133,9 +133,9 @@ class PRCGAN(CTGAN):
         checks.only("accumulate_g", self.players["g"].accumulate, 1, why)
         checks.only("g_batch_factor", self.g_batch_factor, 1, why)
         checks.only("order", self.order, "d_first", why)
-        warn_of_sigmoid(classifier)
         self.classifier, self.g_batches = classifier, c_steps
         self.play(Player("c", ("classifier",), lr_c, scheduler=scheduler_c, clip=clip_grad_c))
+        warn_of_sigmoid(classifier)
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E w A, or the plain loss without ``ratio_clip``."""

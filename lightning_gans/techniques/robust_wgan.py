@@ -116,9 +116,9 @@ class RobustWGAN(SampleWeighted, WGANGP):
         self.momentum, self.weighs_samples = momentum, rho > 0 and weight_network is None
         self.w_start, self.w_every = w_start, w_every or (200 if self.weighs_samples else 1)
         if rho > 0 and weight_network is not None:
-            warn_of_sigmoid(weight_network)
             self.weight_network, d = weight_network, self.players["d"]
             self.play(Player("w", ("weight_network",), lr_d, d.optimizer, d.scheduler, every=self.w_every))
+            warn_of_sigmoid(weight_network)
 
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E W f(x) + E f(G(z)) for the Wasserstein loss, and the penalty; a batch of the discrete form has its W."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from lightning_gans import checks
 from lightning_gans.functional.losses import LossName
 from lightning_gans.techniques.gan import GAN
 from lightning_gans.wrappers import is_normalised, spectral_norm
@@ -65,6 +66,7 @@ class SNGAN(GAN):
         betas: tuple[float, float] = (0.0, 0.9),
         **kwargs: Any,
     ) -> None:
+        checks.networks(discriminator=discriminator)
         if not is_normalised(discriminator):
             spectral_norm(discriminator, power_iterations, self.stable_rank)
         elif plain := plain_layers(discriminator):

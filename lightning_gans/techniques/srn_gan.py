@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_gans import checks
 from lightning_gans.techniques.sn_gan import SNGAN
 from lightning_gans.wrappers import SpectralNorm, is_normalised
 
@@ -42,6 +43,7 @@ class SRNGAN(SNGAN):
     def __init__(
         self, generator: nn.Module, discriminator: nn.Module, latent_dim: int, *, c: float = 0.7, **kwargs: Any
     ) -> None:
+        checks.networks(discriminator=discriminator)
         norms = [layer.stable_rank for layer in discriminator.modules() if isinstance(layer, SpectralNorm)]
         if is_normalised(discriminator) and set(norms) != {c}:
             got = str(norms[0]) if norms else "a spectral norm of other code"

@@ -97,6 +97,7 @@ class StyleGAN2(GAN):
         checks.not_negative(r1_gamma=r1_gamma, path_length_weight=path_length_weight)
         checks.at_least_one(r1_every=r1_every, path_length_every=path_length_every)
         checks.share(style_mixing=style_mixing)
+        checks.networks(generator=generator, discriminator=discriminator)
         if style_mixing or path_length_weight:
             require_styles(generator, "StyleGAN2 with style_mixing or path_length_weight")
         lazy: list[Regularizer] = []

@@ -101,6 +101,7 @@ class TransGAN(WGANGP):
         **kwargs: Any,
     ) -> None:
         checks.not_negative(drift_weight=drift_weight, super_resolution=super_resolution)
+        checks.networks(generator=generator, discriminator=discriminator)
         locality, ends = [*locality], [until for _, until in locality]
         if ends != sorted({*ends}) or any(reach < 0 for reach, _ in locality):
             raise ValueError(f"locality must be pairs (reach >= 0, until) in order of until, got {locality!r}.")
