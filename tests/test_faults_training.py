@@ -206,8 +206,18 @@ def test_a_score_is_saved_once(top_k: int, tmp_path: Path) -> None:
     used = {"callbacks": [scores, best], "enable_checkpointing": True, "default_root_dir": tmp_path}
     trainer(max_steps=10, **used).fit(make("gan"), plain(400, 4))
     found = {Path(path).stem: float(value) for path, value in best.best_k_models.items()}
-    assert found == ({"step=8": 4.0} if top_k == 1 else {"step=4": 5.0, "step=8": 4.0})
+    assert found == ({"step=10": 3.0} if top_k == 1 else {"step=4": 5.0, "step=8": 4.0, "step=10": 3.0})
     assert "check_monitor_top_k" not in vars(best)
+
+
+@pytest.mark.parametrize(("last", "found"), [(3.0, "step=7"), (4.5, "step=4")])
+def test_the_last_weights_are_the_best_if_they_are(last: float, found: str, tmp_path: Path) -> None:
+    """Of a fit that ends between two measurements, at none of the updates that are saved; whatever was best goes."""
+    best = callbacks.ModelCheckpoint(tmp_path, "{step}", "metrics/told", every_n_train_steps=4)
+    used = {"callbacks": [Scores(4, [4.0, last], False), best], "enable_checkpointing": True}
+    trainer(max_steps=7, **used).fit(make("gan"), plain(28, 4), plain(4))
+    assert [path.stem for path in tmp_path.glob("*.ckpt")] == [found] == [Path(best.best_model_path).stem]
+    assert float(best.best_model_score) == min(4.0, last)  # type: ignore[arg-type]
 
 
 def test_the_untrained_score_is_never_the_best(tmp_path: Path) -> None:
