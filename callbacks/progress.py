@@ -134,9 +134,12 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         self.train_progress_bar.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """End its line, so that what is said of the exception has one of its own."""
+        """End its line at the number of updates, so that what is said of the exception has one of its own."""
         with suppress(TypeError):  # there was no bar yet
+            self.train_progress_bar.n = max(self.train_progress_bar.n, pl_module.global_step)
             self.train_progress_bar.close()
+        with suppress(TypeError):
+            self.predict_progress_bar.close()
 
     def draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the number of updates and the latest values, whole ones only."""

@@ -19,6 +19,7 @@ import pytest
 import torch
 import yaml
 from common import equal
+from tqdm import tqdm
 
 from lightning_gans.cli import GANCLI, SaveConfig, main
 from lightning_gans.cli.interruption import Interruption, remember_job, requeued
@@ -192,6 +193,29 @@ def test_commands_that_do_not_train(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     with pytest.raises(SystemExit) as caught:
         main(["score"])
     assert caught.value.code == 130 and capsys.readouterr().err.startswith("Stopped by Ctrl-C")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_last_word_comes_behind_the_bar(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(args: list[str]) -> None:
+        for _ in tqdm(range(3)):
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setitem(main.__globals__["OTHERS"], "score", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        main(["score"])
+    told = capsys.readouterr().err.strip().splitlines()
+    assert caught.value.code == 128 + number and "0/3" in told[-2] and told[-1].startswith("Stopped by ")
+
+
+def test_the_bar_ends_at_the_last_update(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        fit("--name=a", "--trainer.enable_progress_bar=true", send=[signal.SIGTERM])
+    told = capfd.readouterr()
+    assert " 3/6 " in told.out.strip().splitlines()[-1]
+    assert told.err.strip().splitlines()[-1].startswith("Stopped by SIGTERM after update 3")
 
 
 # ---------------------------------------------------------------------- one process, whole files

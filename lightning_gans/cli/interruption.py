@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +40,7 @@ class Interruption(callbacks.Checkpoint):
     def __init__(self, path: Path, resume: str) -> None:
         self.path, self.resume = path, resume
         self.received: int | None = None
+        self.told = ""
         self._training, self._process = False, os.getpid()
         self._later: list[Callable[[], Any]] = []
 
@@ -64,8 +66,11 @@ class Interruption(callbacks.Checkpoint):
         self._training = False
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """There will be no more updates to wait for."""
+        """There will be no more updates to wait for; what is said comes behind the line of the bar."""
         self._training = False
+        if self.told and trainer.is_global_zero:
+            with suppress(OSError):  # of a terminal that was closed
+                print(self.told, file=sys.stderr, flush=True)
 
     def _answer(self, trainer: Any) -> None:
         if trainer.world_size > 1:
@@ -78,10 +83,8 @@ class Interruption(callbacks.Checkpoint):
         if self.received is None:
             return
         trainer.save_checkpoint(self.path, weights_only=False)
-        if trainer.is_global_zero:
-            told = f"Stopped by {_NAMES[signal.Signals(self.received)]} after update {trainer.global_step}"
-            with suppress(OSError):  # of a terminal that was closed
-                print(f"{told}: go on with {self.resume}", file=sys.stderr, flush=True)
+        by = _NAMES[signal.Signals(self.received)]
+        self.told = f"Stopped by {by} after update {trainer.global_step}: go on with {self.resume}"
         raise SystemExit(128 + self.received)
 
     def _handle(self, *numbers: int, to: Callable[..., Any] | None = None) -> None:
@@ -131,16 +134,26 @@ def exit_status() -> Iterator[None]:
             yield
         except (KeyboardInterrupt, SystemExit) as error:
             interrupts = (error, error.__context__)  # Lightning turns one into a status of 1
-            if not any(isinstance(e, KeyboardInterrupt) for e in interrupts) or getattr(error, "code", 1) != 1:
+            pressed = any(isinstance(e, KeyboardInterrupt) for e in interrupts) and getattr(error, "code", 1) == 1
+            if not pressed and not isinstance(error, _Stopped):
                 raise
-            print(_STOPPED % "Ctrl-C", file=sys.stderr, flush=True)
-            raise SystemExit(128 + signal.SIGINT) from None
+            traceback.clear_frames(error.__traceback__)  # which hold bars, whose last line is to come before
+            number = error.number if isinstance(error, _Stopped) else signal.SIGINT
+            with suppress(OSError):  # of a terminal that was closed
+                print(_STOPPED % _NAMES[number], file=sys.stderr, flush=True)
+            raise SystemExit(128 + number) from None
+
+
+class _Stopped(SystemExit):
+    """By a signal, where there is nothing to be saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = signal.Signals(number)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    with suppress(OSError):  # of a terminal that was closed
-        os.write(2, f"\n{_STOPPED % _NAMES[signal.Signals(number)]}\n".encode())  # print may be under way
-    raise SystemExit(128 + number)
+    raise _Stopped(number)
 
 
 def remember_job(folder: Path, command: Sequence[str]) -> None:
