@@ -364,6 +364,18 @@ def test_the_judge_is_naive_bayes() -> None:
         assert StyleJudge(texts, torch.tensor([0, 1, 1]), 3, pad=0)(texts).tolist() == [1, 1, 1]
 
 
+def test_what_stands_behind_padding_changes_no_score_of_a_transfer(tmp_path: Path) -> None:
+    for style, lines in enumerate(("a b\na a b\nb b", "c d\nc c d\nd")):
+        (tmp_path / f"{style}.txt").write_text(lines)
+    data = TextFile([str(tmp_path / f"{style}.txt") for style in (0, 1)], "word", 4)
+    data.prepare_data()
+    data.setup("fit")
+    scores, pad = TransferScores(data), data.vocabulary.pad
+    hidden = torch.where((scores.inputs == pad).cumsum(1) > 1, data.vocabulary.known["d"], scores.inputs)
+    assert pad is not None and not torch.equal(hidden, scores.inputs) and scores(hidden) == scores.copy
+    assert torch.equal(scores.judge.log_odds(hidden), scores.judge.log_odds(scores.inputs))
+
+
 def test_corpus_bleu_is_that_of_nltk() -> None:
     translate = pytest.importorskip("nltk.translate.bleu_score")
     source = torch.Generator().manual_seed(0)

@@ -308,6 +308,24 @@ def test_distinct_and_copied_leave_padding_out() -> None:
     x = torch.tensor([[1, 2, 1, 2], [1, 2, 0, 0]])
     assert distinct(x, 2, 3, pad=0) == 2 / 4 and distinct(x, 2, 3) == 4 / 6
     assert copied(torch.tensor([[2, 1, 0, 0]]), x, 2, 3, pad=0) == 1.0
+    hidden = torch.tensor([[1, 2, 1, 2], [1, 2, 0, 1]])  # the last one stands behind padding
+    assert distinct(hidden, 1, 3, pad=0) == 2 / 6 and copied(hidden, x[:, :1], 1, 3, pad=0) == 3 / 6
+
+
+def test_what_stands_behind_padding_changes_no_score(tmp_path: Path) -> None:
+    """As a network writes it in training, and as its lines come back."""
+    (tmp_path / "a.txt").write_text("\n".join(["a b c d e f g h i", "a b c", "d e f g h i a b", "c a"]))
+    data = TextFile(str(tmp_path / "a.txt"), "word", 10)
+    data.prepare_data()
+    data.setup("fit")
+    made = torch.randint(2, len(data.vocabulary), (20, 10), generator=torch.Generator().manual_seed(0))
+    made[:10, 9], made[10:14, 4], made[14, 0], pad = data.vocabulary.pad, data.vocabulary.pad, data.vocabulary.pad, 0
+    assert data.vocabulary.pad == pad and bool((made[10:14, 5:] != pad).all())
+    metrics = ["js", "distinct", "copied", "bleu", "self_bleu"]
+    found = scores_of(data, metrics)(made)
+    assert found == score_text(data.decode(made), data, metrics)["scores"] and found["empty"] == 1 / 20
+    made[10:14, 5:], made[14, 1:] = made[:4, :5], 2
+    assert found == scores_of(data, metrics)(made)
 
 
 def slow_bleu(sentence: list[Any], references: list[list[Any]], n: int) -> float:

@@ -113,6 +113,15 @@ def sentences(tokens: Tensor, pad: int | None = None) -> list[list[int]]:
     return rows if pad is None else [row[: row.index(pad)] if pad in row else row for row in rows]
 
 
+def as_read(tokens: Tensor, pad: int | None = None) -> Tensor:
+    """Tokens (N, T) with padding for all that stands behind a row's first padding, which no text shows.
+
+    >>> as_read(torch.tensor([[3, 0, 4, 0], [5, 6, 7, 8]]), pad=0).tolist()
+    [[3, 0, 0, 0], [5, 6, 7, 8]]
+    """
+    return tokens if pad is None else torch.where((tokens == pad).cumsum(-1) > 0, pad, tokens)
+
+
 def check_tokens(tokens: Tensor, size: int) -> None:
     """ValueError unless ``tokens`` are int64 (N, T) in 0..size - 1.
 

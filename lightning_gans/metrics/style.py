@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_gans import checks
-from lightning_gans.functional.text import check_tokens, sentences
+from lightning_gans.functional.text import as_read, check_tokens, sentences
 from lightning_gans.metrics.text import Sentence, about, ngrams
 
 
@@ -22,7 +22,7 @@ class StyleJudge:
               {(n_0(g) + 1) / (n_0 + G)}
 
     n_y(g) is how often the texts of style y have the n-gram g, n_y how many they have of its length, of which there are
-    G different ones; others are left out, as are those with padding.
+    G different ones; others are left out, as are those with padding or behind it.
 
     Args:
         tokens: training texts (M, T) int64.
@@ -57,7 +57,7 @@ class StyleJudge:
 
     def _grams(self, tokens: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """Numbers of the n-grams (N, T - n + 1), and which are without padding."""
-        kept = torch.ones_like(tokens, dtype=torch.bool) if self.pad is None else tokens != self.pad
+        kept = torch.ones_like(tokens, dtype=torch.bool) if self.pad is None else as_read(tokens, self.pad) != self.pad
         return ngrams((tokens,), n, self.size)[0], kept.unfold(1, n, 1).all(-1)
 
     def log_odds(self, tokens: Tensor) -> Tensor:
@@ -116,6 +116,7 @@ class TransferScores:
     The accuracy is the share that a `StyleJudge` of the training part takes for the style that was wanted, BLEU-4 the
     `corpus_bleu`, and copies are outputs that are their input. Who copies all has BLEU 1 and hardly any accuracy
     (``copy``): a score says nothing without that line. ``right`` is the share of right answers where data know them.
+    Tokens behind a text's first padding are taken for padding.
 
     Args:
         data: a data module of text in two styles.
@@ -155,6 +156,7 @@ class TransferScores:
 
     def __call__(self, outputs: Tensor) -> dict[str, float]:
         """The scores of tokens (N, T) int64, the inputs rewritten in the styles ``wanted``."""
+        outputs = as_read(outputs, self.pad)
         accuracy = float((self.judge(outputs) == self.wanted).double().mean())
         bleu = corpus_bleu(sentences(outputs, self.pad), sentences(self.inputs, self.pad), self.n)
         found = {"accuracy": accuracy, "bleu": bleu, "harmonic": harmonic_mean(accuracy, bleu),

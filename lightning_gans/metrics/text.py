@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_gans import checks
-from lightning_gans.functional.text import check_tokens, sentences
+from lightning_gans.functional.text import as_read, check_tokens, sentences
 
 Sentence = Sequence[Any]  # symbols, or their tokens
 _MOST = 2**62
@@ -78,7 +78,7 @@ def ngram_js_to_law(samples: Tensor, law: Callable[[int], Tensor], n: int, size:
 
 
 def distinct(samples: Tensor, n: int, size: int, pad: int | None = None) -> float:
-    """Different n-grams of samples (N, T), over all of theirs; those with padding are left out.
+    """Different n-grams of samples (N, T), over all of theirs; those with padding, or behind it, are left out.
 
     >>> distinct(torch.tensor([[0, 0, 0, 1]]), 2, 2)
     0.6666666666666666
@@ -88,7 +88,7 @@ def distinct(samples: Tensor, n: int, size: int, pad: int | None = None) -> floa
 
 
 def copied(samples: Tensor, training: Tensor, n: int, size: int, pad: int | None = None) -> float:
-    """Share of the samples' n-grams that stand in the training sequences too; those with padding are left out.
+    """Share of the samples' n-grams that stand in the training sequences too; without padding and what is behind it.
 
     >>> copied(torch.tensor([[0, 0, 1]]), torch.tensor([[1, 0, 1, 1]]), 2, 2)
     0.5
@@ -98,7 +98,7 @@ def copied(samples: Tensor, training: Tensor, n: int, size: int, pad: int | None
 
 
 def _whole(corpora: Sequence[Tensor], n: int, size: int, pad: int | None) -> list[Tensor]:
-    made = ngrams(corpora, n, size)
+    made = ngrams(corpora := [as_read(tokens, pad) for tokens in corpora], n, size)
     if pad is None:
         return [m.flatten() for m in made]
     return [m[(tokens != pad).unfold(1, n, 1).all(-1)] for m, tokens in zip(made, corpora)]
@@ -217,7 +217,7 @@ class TextScores:
     ``js-n`` in bits to the corpus (and ``js-n/law``, n up to 3, where that is known), ``distinct-n``, ``copied-8``, the
     share of their 8-grams that the training part has, ``bleu-n`` against the held-out part, ``self_bleu-n``, and
     ``nll_oracle``, nats a token, where there is an oracle. Where there is padding, ``empty`` is the share of samples
-    that hold nothing else.
+    that hold nothing else, and tokens behind a text's first padding are taken for padding: its text does not show them.
 
     Args:
         training: tokens (N, T) of the training part.
@@ -274,7 +274,7 @@ class TextScores:
 
     def __call__(self, samples: Tensor) -> dict[str, float]:
         """The scores of tokens (N, T) int64."""
-        found: dict[str, float] = {}
+        samples, found = as_read(samples, self.pad), dict[str, float]()
         longest = samples.shape[1]
         if "js" in self.metrics:
             found |= {f"js-{n}": ngram_js(samples, self.training, n, self.size) for n in self.js}
