@@ -808,6 +808,19 @@ def test_other_rates_and_betas_are_applied_and_told(tmp_path: Path) -> None:
     assert resumed(tmp_path / "b.ckpt", module, 9)[1] == []
 
 
+def test_who_had_no_rate_begins_anew(tmp_path: Path) -> None:
+    """Its moments are of gradients that moved nothing, which its steps would be small by; the other player's stay."""
+    path, module = half(tmp_path, lr_g=0.0), make("gan", lr_g=0.05)
+    before = torch.load(path, weights_only=True)["state_dict"]
+    t, words = resumed(path, module, 5)
+    moved = torch.cat([(p - before[f"generator.{n}"]).flatten().abs() for n, p in module.generator.named_parameters()])
+    torch.testing.assert_close(
+        moved[moved > 0], torch.full_like(moved[moved > 0], 0.05), rtol=1e-3, atol=0
+    )  # a first step
+    counts = [{float(kept["step"]) for kept in o.state.values()} for o in t.optimizers]
+    assert counts == [{5.0}, {1.0}] and "lr of 'g' 0.05 (was 0.0)" in words[0]
+
+
 @pytest.mark.parametrize(
     "old, new, expected",
     [

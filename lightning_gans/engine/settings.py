@@ -58,8 +58,9 @@ class Fresh:
     def apply(self, was: list[dict[str, Any]], names: list[str]) -> Iterator[str]:
         """Bring in what differs from a checkpoint's settings; yields what that is.
 
-        A rate is scaled, since schedules and rollbacks have changed it meanwhile. A schedule that is another one is
-        taken to where it would be after as many updates.
+        A rate is scaled, since schedules and rollbacks have changed it meanwhile. Where it was 0, the optimizer begins
+        anew: its moments are of gradients that moved nothing, and say nothing of what comes. A schedule that is
+        another one is taken to where it would be after as many updates.
 
         Raises:
             ValueError: for another class of optimizer, or another number of them.
@@ -87,6 +88,8 @@ class Fresh:
     def _scale(self, optimizer: Any, group: dict[str, Any], j: int, factor: float | None, rate: float) -> None:
         for key in {"lr", "initial_lr"} & group.keys():
             group[key] = rate if factor is None else group[key] * factor
+        for parameter in group["params"] if factor is None else ():
+            optimizer.state.pop(parameter, None)
         for config in self.trainer.lr_scheduler_configs:
             for part in (config.scheduler, *getattr(config.scheduler, "_schedulers", ())):
                 if getattr(part, "optimizer", None) is optimizer and hasattr(part, "base_lrs"):
