@@ -176,6 +176,14 @@ def test_rewards_are_of_the_delayed_policy_and_of_a_discriminator_without_dropou
 
 
 # ---------------------------------------------------------------------- the delayed policy
+def test_rollouts_of_networks_in_half_are_of_noise_in_full_precision() -> None:
+    (model, data), seen = game(), []
+    write = model.delayed.rollouts
+    model.delayed.rollouts = lambda tokens, z, every: seen.append(z.dtype) or write(tokens, z, every)
+    trainer(max_steps=1, precision="bf16-true").fit(model, datamodule=data)
+    assert model.last_batch.z.dtype == torch.float32 and seen == [torch.float32]
+
+
 def test_the_rollout_policy_follows_by_a_fifth() -> None:
     """All but the embedding, which is copied; of the generator's weights after each of its updates."""
     module, data = game(lr_g=0.1, delay=0.8)

@@ -181,6 +181,13 @@ def small(seed: int = 0, **options: Any) -> StyleTransfer:
     return StyleTransfer(net, SeqGANDiscriminator((T, 6), 8, (1, 2), 8, 0.0), 13 + T, **given)
 
 
+def test_a_code_in_half_stands_before_noise_in_full_precision() -> None:
+    model = small()
+    trainer(max_steps=1, precision="bf16-true").fit(model, datamodule=StyledText(4, T, 2, items=60, batch_size=8))
+    z, styles = model.latents(3, seed=0)
+    assert z.dtype == torch.float32 and model.sample(3).shape == (3, T) and model(z, styles).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

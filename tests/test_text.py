@@ -527,6 +527,16 @@ def test_the_density_of_a_network_in_half_is_in_full_precision() -> None:
     assert torch.allclose(nll.double(), exact, atol=1e-5)
 
 
+def test_texts_of_a_network_in_half_have_its_law() -> None:
+    """Of a thousand symbols, all as likely: noise of 16 bits has a few hundred values."""
+    model = MLE(LanguageModel((1, 1000), 4, 4)).bfloat16()
+    with torch.no_grad():
+        model.network.out.weight.zero_()
+        model.network.out.bias.zero_()
+    counts = model.sample(20_000, seed=0).flatten().bincount(minlength=1000)
+    assert int(counts.min()) > 0 and float(((counts - 20) ** 2 / 20).sum()) < 1150  # chi^2 of 999
+
+
 class Conditional(nn.Module):
     """The label, or the one behind it at a high temperature."""
 

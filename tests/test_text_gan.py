@@ -21,7 +21,7 @@ from lightning_gans.datamodules import MarkovText, PyDocText
 from lightning_gans.functional import double_backward, gradient_penalty
 from lightning_gans.functional.text import one_hot
 from lightning_gans.metrics import ngram_js_to_law
-from lightning_gans.networks import CharCritic, CharGenerator
+from lightning_gans.networks import CharCritic, CharGenerator, LSTMGenerator
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL: dict[str, Any] = {"width": 16, "blocks": 1, "kernel": 3}
@@ -83,6 +83,19 @@ def test_networks_are_the_published_formulas() -> None:
     assert torch.allclose(generator(z), y, atol=1e-12) and torch.equal(generator.generate(z), y.argmax(-1))
     flat = blocks(critic, conv(critic.inside, y.transpose(1, 2))).reshape(2, -1)
     assert torch.allclose(critic(y), (flat @ critic.score.weight.T + critic.score.bias)[:, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("generator", [
+    lambda: CharGenerator((4, 6), 8, **SMALL), lambda: CharGenerator((4, 6), 32, gumbel=1.0, **SMALL),
+    lambda: LSTMGenerator((4, 6), 4, 5),
+])  # fmt: skip
+def test_text_in_half_is_made_of_noise_in_full_precision(generator: Any) -> None:
+    net = generator()
+    model, seen = WGANGP(net, CharCritic((4, 6), **SMALL), net.latent_dim, d_steps=1), []
+    model.discriminator.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+    trainer(max_steps=1, precision="bf16-true").fit(model, datamodule=MarkovText(T=4, batch_size=8))
+    assert model.last_batch is not None and model.last_batch.z.dtype == model.latents(2)[0].dtype == torch.float32
+    assert set(seen) == {torch.bfloat16} and model(model.latents(2)[0]).dtype == torch.bfloat16
 
 
 def test_the_penalty_is_the_same_by_all_ways() -> None:

@@ -302,8 +302,7 @@ class GenerativeModule(Sampling):
         seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
         goes_on = self.global_step and self.run is not None and self.run.strategy is self.trainer.strategy
         self.progress.begin(self.players, anew=not goes_on)
-        dtype = next(self.trained_network.parameters(), torch.empty(0)).dtype
-        self.run = Run(self.trainer, self.device, seed, self.noise_shape, dtype, self.cuda_graphs)
+        self.run = Run(self.trainer, self.device, seed, self.noise_shape, self.noise_dtype, self.cuda_graphs)
         if self._resumed is not None:
             resume.restore(self._resumed, self.progress, self.run.stream, self.run.noise)
             self.run.load_state_dict(self._resumed)

@@ -70,6 +70,12 @@ class Sampling(pl.LightningModule):
         return (self.latent_dim,)
 
     @property
+    def noise_dtype(self) -> torch.dtype:
+        """Type of the noise: the network's; of text 32 bits or more, as a number of 16 can say few different tokens."""
+        dtype = next(self.trained_network.parameters(), torch.empty(0)).dtype
+        return dtype if self.vocabulary_size is None else torch.promote_types(dtype, torch.float32)
+
+    @property
     def num_classes(self) -> int | None:
         """Number of classes that samples can be asked for; None if the network takes no labels."""
         network = self.trained_network
@@ -182,7 +188,7 @@ class Sampling(pl.LightningModule):
             checks.at_least(0, seed=seed)
             generator = torch.Generator().manual_seed(seed)
         parameter = next(self.network.parameters(), torch.empty(0, device=self.device))  # a formula has none
-        z = torch.randn(n, *self.noise_shape, generator=generator, dtype=parameter.dtype).to(parameter.device)
+        z = torch.randn(n, *self.noise_shape, generator=generator, dtype=self.noise_dtype).to(parameter.device)
         if labels is None and self.num_classes is not None:
             labels = self.draw_labels(n, generator)
         if labels is None and needs_labels(self.network):
@@ -228,7 +234,8 @@ class Sampling(pl.LightningModule):
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Samples (N, ...) of noise ``z`` (N, *noise_shape) and labels (N,), in evaluation mode, by :attr:`network`.
 
-        A network of text has a method ``generate`` from noise to tokens, beside what it is trained by.
+        A network of text has a method ``generate`` from noise to tokens, beside what it is trained by. Its noise has
+        32 bits or more, whatever the network's type (`noise_dtype`).
         """
         return self._by_network(z, labels)
 

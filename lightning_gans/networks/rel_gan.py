@@ -133,7 +133,7 @@ class _Gumbel(Annealed, Recurrent):
 
     def forward(self, z: Tensor) -> Tensor:
         """Relaxed one-hot vectors (N, T, V) of noise (N, T V)."""
-        return self.drawn(z, relaxed=True)
+        return self.drawn(z, relaxed=True).to(self.out.weight)
 
 
 class RelationalGenerator(_Gumbel):

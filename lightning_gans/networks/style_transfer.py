@@ -90,7 +90,7 @@ class StyleAutoencoder(Annealed):
         return self.out(self.decoder(self.read(before(to_tokens(x))), self._begin(code, labels))[0])
 
     def _begin(self, code: Tensor, labels: Tensor) -> Tensor:
-        return torch.cat([self.styles(labels), code], 1)[None].contiguous()
+        return torch.cat([self.styles(labels), code.to(self.styles.weight)], 1)[None].contiguous()
 
     def _written(self, code: Tensor, labels: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Token after token, each as ``choose`` makes it of logits (N, V) and its place."""

@@ -94,7 +94,7 @@ class CharGenerator(nn.Module):
 
     def logits(self, z: Tensor) -> Tensor:
         """Of each symbol at each place, (N, T, V)."""
-        h = self.noise(z[:, : self.noise.in_features]).view(
+        h = self.noise(z[:, : self.noise.in_features].to(self.noise.weight)).view(
             len(z), self.width, self.length
         )  # channels first, as the released code
         return self.out(self.blocks(h)).transpose(1, 2)
@@ -102,7 +102,7 @@ class CharGenerator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Relaxed one-hot vectors (N, T, V) of noise (N, latent_dim)."""
         h = self.logits(z)
-        soft = h.softmax(-1) if self.gumbel is None else relax(h + self._gumbel(z), self.gumbel)
+        soft = h.softmax(-1) if self.gumbel is None else relax(h + self._gumbel(z), self.gumbel).to(self.out.weight)
         if not self.straight_through:
             return soft
         return torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1) + (soft - soft.detach())

@@ -141,8 +141,8 @@ class SeqGAN(GAN):
         (n, length), places = tokens.shape, (tokens.shape[1] - 1) // self.every
         if self.reward == "constant":
             return torch.ones(n, places + 1, device=tokens.device)
-        drawn = (n, self.rollouts, places, length)
-        z, policy = draw.normal(*drawn, generator=batch.generator, device=tokens.device), cast(Recurrent, self.delayed)
+        like: Any = {"generator": batch.generator, "device": tokens.device, "dtype": batch.z.dtype}
+        z, policy = draw.normal(n, self.rollouts, places, length, **like), cast(Recurrent, self.delayed)
         with evaluating(policy), evaluating(self.discriminator):
             texts = chain(policy.rollouts(tokens, z, self.every), [tokens])
             reward = torch.stack([self.probability(x, batch).view(n, -1).mean(1) for x in texts], 1)
