@@ -201,6 +201,7 @@ def test_a_code_in_half_stands_before_noise_in_full_precision() -> None:
         ),
         ({"temperature": 0.0}, "temperature must be"),
         ({"g_batch_factor": 2}, "g_batch_factor must be 1"),
+        ({"accumulate_g": 4}, "accumulate_g must be 1 where G has the sentences of one batch, got 4"),
     ],
 )
 def test_bad_input(change: dict[str, Any], message: str) -> None:

@@ -119,6 +119,7 @@ class StyleTransfer(GAN):
         kwargs |= {"lr_g": lr_g, "lr_d": lr_d, "betas": betas, "clip_grad_g": clip_grad_g, "loss": loss}
         super().__init__(generator, discriminator, latent_dim, **kwargs)
         checks.only("g_batch_factor", self.g_batch_factor, 1, "where each sentence is rewritten")
+        checks.only("accumulate_g", self.players["g"].accumulate, 1, "where G has the sentences of one batch")
         self.reweight, self.temperature, self.weights = reweight, temperature, weights
         self.classifier, self.classifier_weights = copied(classifier).requires_grad_(False), classifier_weights
         self.register_buffer("seen", torch.arange(_SEEN * own.length).view(_SEEN, -1) % own.vocabulary_size)
