@@ -402,6 +402,13 @@ def test_data_that_do_not_fit(options: Any, told: str) -> None:
         trainer(max_steps=1).fit(game()[0], datamodule=MarkovText(K=9, T=4, one_hot=False))
 
 
+def test_the_baseline_of_one_text_leaves_nothing_of_its_reward() -> None:
+    alone = MarkovText(T=4, batch_size=1, one_hot=False)
+    trainer(max_steps=1).fit(game()[0], datamodule=alone)
+    with pytest.raises(ValueError, match="baseline must be 'none' with a batch of one text, of which it would leave"):
+        trainer(max_steps=1).fit(game(baseline="batch")[0], datamodule=alone)
+
+
 def test_a_penalty_without_slopes_is_taken_of_tokens() -> None:
     module = game(regularizers=[ConsistencyTerm(feature_weight=0.0)])[0]
     trainer(max_steps=1).fit(module, datamodule=MarkovText(T=4, batch_size=8, one_hot=False))

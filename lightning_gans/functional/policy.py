@@ -27,6 +27,12 @@ def check_policy(rollouts: int, delay: float, baseline: str, reward: str) -> Non
         checks.only("baseline", baseline, "none", "with reward='constant', of which it would leave nothing")
 
 
+def check_batch(n: int, baseline: str) -> None:
+    """ValueError for a batch (of this rank) of one text alone, of whose rewards the baseline leaves nothing."""
+    if n * rank_and_world()[1] == 1:
+        checks.only("baseline", baseline, "none", "with a batch of one text, of which it would leave nothing")
+
+
 def policy_loss(nll: Tensor, reward: Tensor) -> Tensor:
     r"""The surrogate whose gradient is REINFORCE's, :math:`-\sum_{i, t} R_{it} \log p(y_{it} | y_{i, <t})`.
 

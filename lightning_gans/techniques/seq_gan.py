@@ -14,7 +14,7 @@ from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.modes import copied, evaluating
 from lightning_gans.functional.numerics import full_precision
-from lightning_gans.functional.policy import Baseline, Reward, check_policy, follow, permuted, policy_loss
+from lightning_gans.functional.policy import Baseline, Reward, check_batch, check_policy, follow, permuted, policy_loss
 from lightning_gans.functional.ranks import mean_over_ranks
 from lightning_gans.functional.text import check_language_model, one_hot, to_tokens
 from lightning_gans.networks.language import Recurrent
@@ -76,8 +76,8 @@ class SeqGAN(GAN):
 
     Raises:
         TypeError: for a generator that is no language model.
-        ValueError: for settings out of range, for a baseline with constant rewards, and for a discriminator without
-            ``score`` where there is a weight for it.
+        ValueError: for settings out of range, for a baseline with constant rewards or batches of one text, and for a
+            discriminator without ``score`` where there is a weight for it.
 
     >>> from lightning_gans.networks import LanguageModel, SeqGANDiscriminator
     >>> shape = (8, 6)  # T tokens of V symbols
@@ -87,8 +87,7 @@ class SeqGAN(GAN):
     (torch.Size([4, 8]), torch.Size([4]))
     """
 
-    losses = ("non_saturating",)
-    reads_tokens, every = True, 1  # tokens from one reward to the next
+    losses, reads_tokens, every = ("non_saturating",), True, 1  # tokens from one reward to the next
 
     def __init__(
         self,
@@ -171,8 +170,9 @@ class SeqGAN(GAN):
         return one_hot(tokens, cast(int, self.vocabulary_size), real.dtype) if real.is_floating_point() else tokens
 
     def check_first_batch(self, batch: Batch) -> None:
-        """Also that no regularizer asks for slopes at tokens."""
+        """Also that no regularizer asks for slopes at tokens, and that the baseline leaves a reward."""
         super().check_first_batch(batch)
+        check_batch(len(batch.real), self.baseline)
         slopes = [r.name for r in self.regularizers if r.per_sample and not r.of_tokens and r.player == "d"]
         if slopes and not batch.real.is_floating_point():
             raise ValueError(f"real samples must be one-hot (one_hot=True) for the penalty {slopes[0]!r}, got tokens.")
