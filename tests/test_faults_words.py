@@ -13,7 +13,23 @@ import yaml
 from common import plain, trainer
 from torch import nn
 
-from lightning_gans import CTGAN, GAN, PRCGAN, SNGAN, SRNGAN, WGANALP, AdaGAN, RobustWGAN, UnrolledGAN, load, techniques
+from lightning_gans import (
+    CTGAN,
+    GAN,
+    MLE,
+    PRCGAN,
+    SNGAN,
+    SRNGAN,
+    WGANALP,
+    AdaGAN,
+    RelGAN,
+    RobustWGAN,
+    SeqGAN,
+    StyleTransfer,
+    UnrolledGAN,
+    load,
+    techniques,
+)
 from lightning_gans.callbacks import EMA, ModeCoverage, WandbSetup
 from lightning_gans.cli import main
 from lightning_gans.cli.gan_cli import GANCLI
@@ -38,6 +54,11 @@ THEIRS: list[tuple[Any, str, Any, str]] = [
     (WGANALP, "g_batch_factor", 2, ""),
     (PRCGAN, "scheduler_g", "linear", "fall to 0 linearly"),
     (AdaGAN, "loss", "minimax", "the default loss is the non-saturating one"),
+    (SeqGAN, "clip_grad_g", 5.0, ""),
+    (RelGAN, "clip_grad_g", 5.0, ""),
+    (RelGAN, "clip_grad_d", 5.0, ""),
+    (MLE, "clip_grad_mle", 5.0, ""),
+    (StyleTransfer, "clip_grad_g", 5.0, ""),
     (RejectionSampler, "gamma", None, "gamma = 0"),
     (RejectionSampler, "percentile", 80.0, ""),
     (RejectionSampler, "epsilon", 1e-14, ""),

@@ -39,6 +39,12 @@ def game(seed: int = 0, one_hot: bool = False, **options: Any) -> tuple[Any, Mar
     return LeakGAN(*nets, 4, **{"rollouts": 2, "d_steps": 2, **options}), data
 
 
+def test_the_workers_last_layer_begins_as_one_of_its_state_alone() -> None:
+    torch.manual_seed(0)
+    weight = LeakGANGenerator(critic(), (4, 6), hidden=16, goal_size=8).out.weight
+    assert float(weight.std()) == pytest.approx(0.25 / 3**0.5, rel=0.06) and float(weight.abs().max()) <= 0.25
+
+
 def loud(net: Any) -> Any:
     """With laws that are far from uniform, in float64."""
     with torch.no_grad():

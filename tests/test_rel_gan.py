@@ -177,6 +177,12 @@ def test_initial_weights_have_the_released_codes_spread() -> None:
         assert float(weight.abs().max()) <= 2.001 * inputs**-0.5
 
 
+def test_some_features_are_dropped_in_training_alone() -> None:
+    torch.manual_seed(0)
+    critic, x = RelGANDiscriminator((4, 6), 8, 4, 6, (2,), dropout=0.5), torch.rand(8, 4, 6)
+    assert not torch.equal(critic.each(x), critic.each(x)) and torch.equal(critic.eval().each(x), critic.each(x))
+
+
 class Given(nn.Module):
     """A discriminator whose representations' scores are given, by the first number of a sample."""
 

@@ -296,6 +296,25 @@ def test_the_discriminator_is_the_published_formula() -> None:
     assert 0.95 < float(SeqGANDiscriminator((8, 50)).embedding.weight.abs().max()) <= 1
 
 
+def test_initial_weights_have_the_spread_of_the_code_and_of_glorots_rule() -> None:
+    torch.manual_seed(0)
+    net = critic(embedding=20, filters=50)
+    for layer in (*net.convolutions, net.score):
+        weight = layer.get_parameter("weight")
+        assert float(weight.std()) == pytest.approx(0.088, rel=0.1)  # of .1, cut at two deviations
+        assert float(weight.abs().max()) <= 0.2 and bool((layer.get_parameter("bias") == 0.1).all())
+    for layer in (net.lifted, net.gate):
+        assert float(layer.weight.std()) == pytest.approx(0.1, rel=0.05) and not bool(layer.bias.any())
+        assert float(layer.weight.abs().max()) <= 0.03**0.5
+
+
+def test_some_features_are_dropped_in_training_alone() -> None:
+    torch.manual_seed(0)
+    net, tokens = critic(dropout=0.5), torch.randint(6, (8, 4))
+    assert not torch.equal(net(tokens), net(tokens)) and torch.equal(net.features(tokens), net.features(tokens))
+    assert torch.equal(net.eval()(tokens), net(tokens))
+
+
 def test_the_last_layer_is_kept_small() -> None:
     module, _ = game()
     tokens = torch.randint(6, (8, 4))

@@ -129,6 +129,20 @@ def test_terms_are_the_published_ones() -> None:
     assert all(p.grad is None for p in model.classifier.parameters())
 
 
+def test_the_classifier_tells_without_dropout() -> None:
+    """Also where it is in training mode, as a trainer puts the whole model in."""
+    model, x = module(classifier=nn.Sequential(critic(2), nn.Dropout(0.5)), reconstruction_weight=0.0).train(), batch()
+    fake = model.make_fake(x)
+    first, again = (model.generator_terms(x, fake)["style"] for _ in range(2))
+    assert torch.equal(first, again) and model.classifier.training
+
+
+def test_vectors_are_dropped_in_training_alone() -> None:
+    net, tokens = autoencoder(dropout=0.5), batch().real
+    assert not torch.equal(net.encode(tokens), net.encode(tokens))
+    assert torch.equal(net.eval().encode(tokens), net.encode(tokens))
+
+
 @pytest.mark.parametrize("name", ["reconstruction", "style", "adversarial"])
 def test_a_weight_of_0_is_no_term(name: str) -> None:
     model, b = module(**{f"{name}_weight": 0.0}), batch()

@@ -45,6 +45,20 @@ def test_parameters_of_the_final_code(network: Any, parameters: int) -> None:
         assert sum(p.numel() for p in network().parameters()) == parameters
 
 
+def test_initial_weights_of_the_discriminator() -> None:
+    """Deviations of .02, and Glorot's rule for patches; biases 0."""
+    torch.manual_seed(0)
+    net = TransGANDiscriminator((3, 16, 16), (96, 32), depths=(1, 1, 1), heads=4)
+    layers: list[Any] = [layer for layer in net.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    assert len(layers) > 8
+    for layer in layers:
+        patch = isinstance(layer, nn.Conv2d)
+        std = (2 / (layer.weight[0].numel() + layer.weight[:, 0].numel())) ** 0.5 if patch else 0.02
+        assert float(layer.weight.std()) == pytest.approx(std, rel=0.3 if layer is net.head.score else 0.06)
+        assert layer.bias is None or not bool(layer.bias.any())
+    assert float(net.token.std()) == pytest.approx(0.02, rel=0.3)
+
+
 def test_a_token_becomes_two_by_two() -> None:
     tokens = torch.zeros(1, 6, 12)
     tokens[0, 4] = 1.0  # at row 1, column 1 of a grid of 2 x 3
