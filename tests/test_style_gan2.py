@@ -149,6 +149,19 @@ def test_mapping_goes_by_the_direction_of_z_and_by_the_label() -> None:
     assert not torch.allclose(d(a, torch.tensor([0] * 4)), d(a, torch.tensor([2] * 4)))
 
 
+def test_the_score_by_a_label_is_the_product_with_its_mapping_as_it_is() -> None:
+    d: Any = StyleDiscriminator(SIDE, 2, num_classes=2).double()
+    with torch.no_grad():
+        d.layers[-1].weight.zero_()
+        d.layers[-1].bias.copy_(torch.tensor([1, 0.5]))
+        d.mapping.embed.weight.copy_(math.sqrt(2) * torch.tensor([[3, 0], [4, 0]]))  # scaled by 1 / sqrt(2)
+        for layer in d.mapping.layers:
+            layer.weight.copy_(100 * math.sqrt(2) * torch.eye(2))  # scaled to the identity
+    # the embedding (3, 4) over sqrt(12.5), times sqrt(2) in each of the two layers: its product with (1, .5) is 8^.5
+    expected = torch.full((3,), 2.0, dtype=DOUBLE)
+    torch.testing.assert_close(d(normal(3, *SIDE), torch.zeros(3, dtype=torch.int64)), expected)
+
+
 def test_which_w_goes_where() -> None:
     g = StyleGenerator((3, 16, 16), 6, widths=4).double()
     assert g.num_ws == 6 and [s[-1] for s in g.noise_shapes] == [4, 8, 8, 16, 16]

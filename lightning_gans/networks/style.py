@@ -468,8 +468,7 @@ class StyleDiscriminator(nn.Module):
         y = self.layers(x)
         if self.mapping is None:
             return cast(Tensor, y.squeeze(1))
-        along = pixel_norm(self.mapping(y[:, :0], labels))
-        return (y * along).sum(1) / math.sqrt(y.shape[1])
+        return (y * self.mapping(y[:, :0], labels)).sum(1) / math.sqrt(y.shape[1])
 
 
 class SoftDiscriminator(StyleDiscriminator):
