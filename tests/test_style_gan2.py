@@ -369,7 +369,7 @@ def test_truncation_in_w() -> None:
     module = game()
     g: Any = module.generator
     g.w_mean.copy_(normal(5))
-    none, half, full = (Truncation(module, threshold=psi, mode="w").draw(6, torch.Generator()) for psi in (0, 0.5, 1))
+    none, half, full = (Truncation(module, threshold=psi).draw(6, torch.Generator()) for psi in (0, 0.5, 1))
     torch.testing.assert_close(none, none[:1].expand_as(none))
     torch.testing.assert_close(none[0], g.synthesis(g.spread(g.w_mean[None]))[0].detach())
     z, _ = Truncation(module).latents(6, torch.Generator(), None)
@@ -378,7 +378,11 @@ def test_truncation_in_w() -> None:
     torch.testing.assert_close(half, g.synthesis(g.spread(middle)).detach())
     with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\] in w, got 1.5"):
         Truncation(module, threshold=1.5, mode="w")
-    with pytest.raises(ValueError, match="mode must not be w for a generator without styles, got ToyGenerator"):
+    for mode in ("redraw", "rescale"):  # the mapping takes the length of z away
+        message = f"mode must be w, or None, for a generator by styles, got '{mode}' with a StyleGenerator"
+        with pytest.raises(ValueError, match=message):
+            Truncation(module, mode=mode)
+    with pytest.raises(ValueError, match="mode must be redraw or rescale for a generator without styles, got 'w' with"):
         Truncation(make("gan"), mode="w")
 
 

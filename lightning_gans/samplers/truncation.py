@@ -21,15 +21,16 @@ class Truncation(LatentSampler):
 
     ``redraw``: each coordinate is standard normal within [-t, t], as if drawn anew until it is. ``rescale``: z longer
     than t sqrt(latent_dim) is scaled back to that length. ``w``, of a generator by styles (`networks.StyleGenerator`):
-    w is drawn towards its mean, w_mean + t (w - w_mean), at 0 all samples are the same (arXiv:1812.04948).
+    w is drawn towards its mean, w_mean + t (w - w_mean), at 0 all samples are the same (arXiv:1812.04948). Such a
+    generator goes by the direction of z alone, which the other two leave as it is, or nearly so: they are refused.
 
     Args:
         module: see `Sampler`.
         threshold: t > 0; in w, psi in [0, 1].
-        mode: redraw, rescale or w.
+        mode: redraw, rescale or w; None: w of a generator by styles, else redraw.
 
     Raises:
-        ValueError: for settings out of range, a module without a generator, and a generator without styles in w.
+        ValueError: for settings out of range, a module without a generator, and a mode that its generator has not.
 
     >>> from types import SimpleNamespace
     >>> module = SimpleNamespace(generator=nn.Identity(), latent_dim=2)
@@ -40,18 +41,21 @@ class Truncation(LatentSampler):
     name = "truncated"
 
     def __init__(
-        self, module: Any, *, threshold: float = 1.0, mode: Literal["redraw", "rescale", "w"] = "redraw"
+        self, module: Any, *, threshold: float = 1.0, mode: Literal["redraw", "rescale", "w"] | None = None
     ) -> None:
-        checks.one_of("mode", mode, ("redraw", "rescale", "w"))
-        if mode != "w":
+        ratio: LogRatio = _constant
+        super().__init__(module, ratio)
+        styled = hasattr(self.network, "truncate")
+        self.mode = mode or ("w" if styled else "redraw")
+        checks.one_of("mode", self.mode, ("redraw", "rescale", "w"))
+        if styled != (self.mode == "w"):
+            kind = "w, or None, for a generator by" if styled else "redraw or rescale for a generator without"
+            raise ValueError(f"mode must be {kind} styles, got {mode!r} with a {type(self.network).__name__}.")
+        if self.mode != "w":
             checks.positive(threshold=threshold)
         elif not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be in [0, 1] in w, got {threshold!r}.")
-        ratio: LogRatio = _constant
-        super().__init__(module, ratio)
-        if mode == "w" and not hasattr(self.network, "truncate"):
-            raise ValueError(f"mode must not be w for a generator without styles, got {type(self.network).__name__}.")
-        self.threshold, self.mode = threshold, mode
+        self.threshold = threshold
 
     def make(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """The samples of z."""
