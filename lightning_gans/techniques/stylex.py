@@ -109,6 +109,8 @@ class StylEx(StyleGAN2):
         self.declare(False, **weights)
         super().__init__(generator, discriminator, latent_dim, style_mixing=style_mixing, **kwargs)
         checks.only("g_batch_factor", self.g_batch_factor, 1, "of StylEx, which goes by pairs")
+        why = "of StylEx, whose reconstructions are of D's one batch"
+        checks.only("accumulate_g", self.players["g"].accumulate, 1, why)
         self.encoder, self.classes, self.weights, self.conditional = encoder, num_classes, weights, False
         self.players["g"].networks = ("generator", "encoder")
         frozen = copied(classifier).eval().requires_grad_(False) if isinstance(classifier, nn.Module) else classifier
