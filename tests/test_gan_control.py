@@ -38,7 +38,7 @@ from lightning_gans.stages import fit_control
 DOUBLE = torch.float64
 SIDE = (3, 8, 8)
 ROOT = Path(__file__).parent.parent
-GROUPS = {"light": 2, "other": 1, "tint": 3}
+GROUPS = {"light": 2, "other": 2, "tint": 3}
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -52,7 +52,7 @@ def look(x: Tensor) -> dict[str, Tensor]:
 
 def game(generator: tuple[int, ...] = tuple(GROUPS.values()), **options: Any) -> GANControl:
     torch.manual_seed(1)
-    g = StyleGenerator(SIDE, 6, widths=(4, 3), groups=generator)
+    g = StyleGenerator(SIDE, 7, widths=(4, 3), groups=generator)
     d = StyleDiscriminator(SIDE, (4, 3), group=2)
     own: dict[str, Any] = {
         "measure": look,
@@ -62,7 +62,7 @@ def game(generator: tuple[int, ...] = tuple(GROUPS.values()), **options: Any) ->
         "r1_every": 2,
         "ramp": 2,
     }
-    return GANControl(g, d, 6, **(own | options))
+    return GANControl(g, d, 7, **(own | options))
 
 
 class Looks(torch.nn.Module):
@@ -135,13 +135,13 @@ def test_terms_are_in_deviations_of_the_data_and_ramped() -> None:
     module = game(control_weight=3.0, path_length_weight=0, tau_same=0.2, tau_different=0.9).double()
     real = [normal(8, *SIDE, seed=seed) for seed in (1, 2)]
     for step, x in enumerate(real, 1):
-        module.progress.batches["d"] = Batch(x, None, None, normal(8, 6))
+        module.progress.batches["d"] = Batch(x, None, None, normal(8, 7))
         module.progress.updates |= {"d": step, "g": step - 1}
         module.after_discriminator_step()
     var = sum(torch.stack([look(x)["light"].var(), look(x)["tint"].var(0).mean()]) for x in real) / 2
     torch.testing.assert_close(module.variance, var)
     assert float(module.strength) == 0.5
-    batch = Batch(real[0], None, None, normal(8, 6), torch.Generator().manual_seed(1))
+    batch = Batch(real[0], None, None, normal(8, 7), torch.Generator().manual_seed(1))
     fake = normal(8, *SIDE, seed=4).requires_grad_()
     terms, found = module.generator_terms(batch, fake), measured(look, fake, ("light", "tint"))
     assert terms.keys() == {"adversarial", *(f"{name}_{part}" for name in found for part in ("same", "different"))}
@@ -159,16 +159,14 @@ def test_terms_are_in_deviations_of_the_data_and_ramped() -> None:
 
 def test_each_part_of_w_is_of_its_part_of_z() -> None:
     g: Any = game().generator.double()
-    z = normal(3, 6).requires_grad_()
-    slices = {name: slice(a, a + n) for (name, n), a in zip(GROUPS.items(), (0, 2, 3))}
+    z = normal(3, 7).requires_grad_()
+    slices = {name: slice(a, a + n) for (name, n), a in zip(GROUPS.items(), (0, 2, 4))}
     for name, own in slices.items():
         (gradient,) = torch.autograd.grad(g.map(z)[:, own].sum() + z.sum() * 0, z)
-        assert all(
-            bool((gradient[:, part].abs() > 1e-6).any()) == (other == name and name != "other")
-            for other, part in slices.items()
-        )
+        moved = {other: bool((gradient[:, part].abs() > 1e-6).any()) for other, part in slices.items()}
+        assert moved == {other: other == name for other in slices}
     whole = StyleGenerator(SIDE, 6, widths=(4, 3), groups=(4,), passed=2).double()
-    assert torch.equal(whole.map(z)[:, 4:], z[:, 4:])
+    assert torch.equal(whole.map(z[:, 1:])[:, 4:], z[:, 5:])
 
 
 @pytest.mark.parametrize(
@@ -388,9 +386,7 @@ def test_attributes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
 def test_what_cannot_be_asked_for_is_refused_before_anything_is_learned(
     asked: dict[str, Any], devices: int, message: str
 ) -> None:
-    module = game(
-        measure=ShapeMeasure(), groups={"hue": 2, "size": 1, "position": 2, "other": 1}, generator=(2, 1, 2, 1)
-    )
+    module = game(measure=ShapeMeasure(), groups={"hue": 2, "size": 2, "position": 3}, generator=(2, 2, 3))
     with pytest.raises(ValueError, match=message):
         AskedAttributes(module, asked, Path("control"), devices)
 
@@ -414,12 +410,12 @@ def test_the_recipe_gives_control(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"groups": {"light": 2, "tint": 3}}, r"the sum latent_dim = 6, got \{'light': 2, 'tint': 3\}"),
+        ({"groups": {"light": 2, "tint": 3}}, r"the sum latent_dim = 7, got \{'light': 2, 'tint': 3\}"),
         ({"groups": {"other": 6}}, "groups must have an attribute"),
         ({"groups": {"light": 6, "tint": 0}}, r"groups\['tint'\] must be an integer >= 1, got 0"),
         (
-            {"groups": {"light": 3, "tint": 3}},
-            r"generator must have groups=\[3, 3\], as the model has, got \[2, 1, 3\]",
+            {"groups": {"light": 3, "tint": 4}},
+            r"generator must have groups=\[3, 4\], as the model has, got \[2, 2, 3\]",
         ),
         ({"pairs": 0}, "pairs must be an integer >= 1, got 0"),
         ({"ramp": 0}, "ramp must be an integer >= 1, got 0"),
@@ -438,7 +434,7 @@ def test_bad_settings_are_refused_in_one_sentence(options: dict[str, Any], messa
     [
         ({"pairs": 3}, 8, "hold 6 pairs of samples, 12 rows, on all ranks together, got 8 on each of 1"),
         ({}, 7, "batch_size must be even, in groups of 2 that keep pairs apart, .* got 7 on each of 1"),
-        ({"groups": {"light": 2, "haste": 1, "tint": 3}}, 8, "measure must have haste, got only light, tint, more"),
+        ({"groups": {"light": 2, "haste": 2, "tint": 3}}, 8, "measure must have haste, got only light, tint, more"),
         ({"measure": lambda x: {"light": x, "tint": x}}, 8, r"measure must give numbers \(8,\) or features"),
     ],
 )
@@ -466,6 +462,9 @@ def test_bad_batches_and_measures_are_refused_in_one_sentence(options: dict[str,
         (lambda: StyleGenerator(SIDE, 6, groups=(3, 2)), r"sum is latent_dim=6, got \[3, 2\] and 0"),
         (lambda: StyleGenerator(SIDE, 6, groups=(3, 3), w_dim=5), "w_dim must be .* with groups or passed, got 5"),
         (lambda: StyleGenerator(SIDE, 6, passed=6), r"sum is latent_dim=6, got \[0\] and 6"),
+        (lambda: StyleGenerator(SIDE, 6, groups=(3, 1, 2)), r"of length >= 2, to be normalised, got \[3, 1, 2\]"),
+        (lambda: StyleGenerator(SIDE, 6, passed=5), r"parts of z must be of length >= 2, .* got \[1\]"),
+        (lambda: StyleGenerator(SIDE, 1), r"parts of z must be of length >= 2, .* got \[1\]"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_sentence(call: Any, message: str) -> None:

@@ -253,12 +253,12 @@ class StyleGenerator(nn.Module):
 
     Args:
         shape: ``(C, H, H)``, H a power of two of at least 8.
-        latent_dim: length of z.
+        latent_dim: length of z, >= 2, since z is normalised.
         w_dim: length of w; as z by default.
         widths: channels at each resolution, smallest first; one number for all of them.
         mapping_layers: of the mapping.
         num_classes: makes it conditional: ``forward(z, labels)``.
-        groups: lengths of parts of z, each of which has a mapping of its own to that part of w (`GANControl`).
+        groups: lengths >= 2 of parts of z, each of which has a mapping of its own to that part of w (`GANControl`).
         passed: so many numbers at the end of z are part of w as they are (`StylEx`).
 
     Attributes:
@@ -301,6 +301,8 @@ class StyleGenerator(nn.Module):
                 f"StyleGenerator: groups and passed must be lengths whose sum is latent_dim={latent_dim}, "
                 f"got {parts} and {passed}."
             )
+        if min(parts) < 2:  # of one number only the sign would be left
+            raise ValueError(f"StyleGenerator: parts of z must be of length >= 2, to be normalised, got {parts}.")
         self.groups, self.passed = None if groups is None else tuple(parts), passed
         whole = groups is None and not passed
         if not whole and w_dim not in (None, latent_dim):
