@@ -54,6 +54,7 @@ RULES: dict[str, set[str]] = {
     "techniques": FOR_MODELS | {"gan", "optim"},
     "nonadversarial": FOR_MODELS | {"engine.module", "optim"},
     "samplers": {"engine.contract", "engine.frozen", "engine.batch", "functional"},
+    "samplers.latent_langevin": {"functional", "networks.style"},  # which scores are of groups of samples
     "visualization": {"functional.pixels"},
     "runs": {"gan", "engine", "regularizers", "functional.text"},
     "datamodules": {"functional"},

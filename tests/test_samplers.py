@@ -20,7 +20,13 @@ from lightning_gans import CTGAN, GAN, PRCGAN, SNGAN, WGANGP, AdaGAN, PrimalDual
 from lightning_gans.callbacks import GenerativeMetrics, ModeCoverage
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Digits, Gaussian1D, Ring
-from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
+from lightning_gans.networks import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    StyleDiscriminator,
+    ToyDiscriminator,
+    ToyGenerator,
+)
 from lightning_gans.samplers import (
     CollaborativeSampler,
     LatentLangevin,
@@ -366,6 +372,18 @@ def test_the_correction_by_hand() -> None:
 
     expected = log_law(new) + log_step(old, new) - log_law(old) - log_step(new, old)
     assert sampler.report.accepted == pytest.approx(min(1.0, math.exp(expected)), rel=1e-9)
+
+
+def test_the_correction_refuses_a_score_of_groups() -> None:
+    """Whose chains would depend on each other; also within what was trained on. A group of one is none."""
+    module, score = latent(), StyleDiscriminator((1, 8, 8), widths=2, group=2)
+    for ratio in (score, nn.Sequential(score)):
+        with pytest.raises(
+            ValueError, match="log_ratio must be of single samples with adjusted, got one of groups of 2"
+        ):
+            LatentLangevin(module, ratio, adjusted=True)
+    LatentLangevin(module, score)
+    LatentLangevin(module, StyleDiscriminator((1, 8, 8), widths=2, group=1), adjusted=True)
 
 
 @pytest.mark.parametrize("layer", ["", "layer"])

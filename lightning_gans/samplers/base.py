@@ -66,6 +66,9 @@ class Sampler(ABC):
     neither on how many samples are asked for at once nor on the number of processes that share the blocks. A last block
     that is smaller is drawn as such, and may be others. Networks run in evaluation mode.
 
+    A log ratio is taken to be of a sample alone. A discriminator that compares samples (`networks.StyleDiscriminator`
+    with ``group`` > 1) tells another one in another batch: what it chooses is near the law, not of it.
+
     Args:
         module: a trained module (``sample``, ``generator``, ``discriminator``, ``latent_dim``), whose EMA generator is
             taken if there is one; for samplers that only choose also a function ``(n, generator) -> (n, ...)``.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.functional.langevin import langevin_step
+from lightning_gans.networks.style import std_groups
 from lightning_gans.samplers.base import LatentSampler, LogRatio
 
 
@@ -30,7 +31,8 @@ class LatentLangevin(LatentSampler):
         adjusted: refuse steps by the Metropolis correction.
 
     Raises:
-        ValueError: for settings out of range, and a module without a generator.
+        ValueError: for settings out of range, a module without a generator, and ``adjusted`` with a log ratio that
+            compares the samples of a batch, by which chains would depend on each other.
 
     >>> from types import SimpleNamespace
     >>> module = SimpleNamespace(generator=torch.nn.Identity(), latent_dim=1)  # p_g = N(0, 1)
@@ -53,6 +55,9 @@ class LatentLangevin(LatentSampler):
         checks.at_least_one(steps=steps)
         checks.positive(step_size=step_size)
         super().__init__(module, log_ratio)
+        group = max(std_groups(self.log_ratio), default=1) if isinstance(self.log_ratio, nn.Module) else 1
+        if adjusted and group > 1:
+            raise ValueError(f"log_ratio must be of single samples with adjusted, got one of groups of {group}.")
         self.steps, self.step_size, self.adjusted = steps, step_size, adjusted
 
     def draw(self, n: int, generator: Generator, labels: Tensor | None = None) -> Tensor:
