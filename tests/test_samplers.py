@@ -45,6 +45,7 @@ from lightning_gans.samplers import (
 )
 from lightning_gans.samplers.base import stream
 from lightning_gans.samplers.calibration import Calibrated
+from lightning_gans.wrappers import AdaptiveAugment
 
 SCALE = 1.5  # p_g = N(0, 1.5^2), p_d = N(0, 1): the ratio is at most 1.5, at 0
 
@@ -506,6 +507,14 @@ def test_features_are_what_the_last_layer_sees() -> None:
     head = RatioHead(net, "head", x, x + 1)
     expected = torch.cat([net.layers(x).flatten(1), net(x)[:, None]], 1)
     assert torch.allclose(head.features(x), expected)
+
+    y = torch.tensor([0, 1, 1, 0, 1, 0])
+    for classes, labels in ((None, None), (2, y)):  # of equalised layers; with labels none has one output
+        styled = StyleDiscriminator((1, 8, 8), 3, num_classes=classes)
+        expected = torch.cat([styled.layers[:-1](x), styled(x, labels)[:, None]], 1)
+        for critic in (styled, AdaptiveAugment(styled)):
+            head = RatioHead(critic, "head", x, x + 1, labels)
+            torch.testing.assert_close(head.features(x, labels), expected)
 
     class Own(nn.Module):
         def features(self, x: Tensor) -> Tensor:

@@ -467,10 +467,10 @@ class StyleDiscriminator(nn.Module):
         """``(N, C, H, H)`` to scores ``(N,)``."""
         check_input(x, self.shape, "StyleDiscriminator")
         check_labels(labels, self.num_classes, len(x), "StyleDiscriminator")
-        y = self.layers(x)
         if self.mapping is None:
-            return cast(Tensor, y.squeeze(1))
-        return (y * self.mapping(y[:, :0], labels)).sum(1) / math.sqrt(y.shape[1])
+            return cast(Tensor, self.layers(x).squeeze(1))
+        along = self.mapping(x.new_empty(len(x), 0), labels)  # first, as the last layer is one that x goes through
+        return (self.layers(x) * along).sum(1) / math.sqrt(along.shape[1])
 
 
 class SoftDiscriminator(StyleDiscriminator):

@@ -34,7 +34,8 @@ class RatioHead(nn.Module):
     ========= ======================================================= ====================
 
     The features are ``discriminator.features(x)``, if there is such a method, else what its last linear layer with one
-    output is given; without either, the score is all. They are brought to mean 0 and deviation 1.
+    output is given, or if there is none its last linear layer; without either, the score is all. They are brought to
+    mean 0 and deviation 1.
 
     Args:
         discriminator: copied; raw scores (N,), by any loss.
@@ -102,9 +103,10 @@ class RatioHead(nn.Module):
 
 @contextmanager
 def _input_of_last_linear(network: nn.Module) -> Iterator[list[Tensor]]:
-    """A list of what linear layers with one output are given meanwhile."""
+    """A list of what linear layers with one output are given meanwhile, or all of them where none has one."""
     seen: list[Tensor] = []
-    linear = [m for m in network.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
+    linear = [m for m in network.modules() if "out_features" in vars(m)]  # torch's, and `networks.style`'s
+    linear = [m for m in linear if m.out_features == 1] or linear
     handles = [layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for layer in linear]
     try:
         yield seen
