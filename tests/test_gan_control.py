@@ -140,6 +140,9 @@ def test_terms_are_in_deviations_of_the_data_and_ramped() -> None:
         module.after_discriminator_step()
     var = sum(torch.stack([look(x)["light"].var(), look(x)["tint"].var(0).mean()]) for x in real) / 2
     torch.testing.assert_close(module.variance, var)
+    module.progress.batches["d"] = Batch(real[0][:1], None, None, normal(1, 7))  # a short last one, without deviation
+    module.after_discriminator_step()
+    torch.testing.assert_close(module.variance, var)
     assert float(module.strength) == 0.5
     batch = Batch(real[0], None, None, normal(8, 7), torch.Generator().manual_seed(1))
     fake = normal(8, *SIDE, seed=4).requires_grad_()

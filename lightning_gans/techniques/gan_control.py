@@ -23,7 +23,7 @@ from lightning_gans.functional.control import (
 )
 from lightning_gans.functional.latent import from_w, in_w, to_w
 from lightning_gans.functional.modes import beside, copied, evaluating
-from lightning_gans.functional.ranks import gather_rows
+from lightning_gans.functional.ranks import gather_rows, rank_and_world
 from lightning_gans.networks.control import AttributeEncoders
 from lightning_gans.networks.style import std_groups
 from lightning_gans.techniques.style_gan2 import StyleGAN2
@@ -162,9 +162,10 @@ class GANControl(StyleGAN2):
     def after_discriminator_step(self) -> None:
         """Follows the deviations of the first real samples, and the ramp."""
         super().after_discriminator_step()
-        updates = self.progress.updates
-        if self.last_batch is not None and updates["d"] <= _FROM:
-            found = measured(self.measure, self.last_batch.real, self.attributes).values()
+        updates, last = self.progress.updates, self.last_batch
+        # one sample has no deviation
+        if last is not None and updates["d"] <= _FROM and len(last.real) * rank_and_world()[1] > 1:
+            found = measured(self.measure, last.real, self.attributes).values()
             now = torch.stack([gather_rows(features).var(0).mean() for features in found])
             self.variance.lerp_(now.to(self.variance), 1 / updates["d"])
         self.strength.fill_(min(1.0, updates["g"] / self.ramp))
