@@ -16,6 +16,7 @@ from lightning_gans import VAEBM
 from lightning_gans.callbacks import EMA
 from lightning_gans.cli import main
 from lightning_gans.datamodules import MemoryLoader
+from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.langevin import langevin
 from lightning_gans.networks import ToyDiscriminator, VAEDecoder, VAEEncoder
 from lightning_gans.nonadversarial.singular import SingularValues
@@ -152,6 +153,51 @@ def test_the_optimizer_is_adam_on_gradients_cut_off_by_its_last_second_moment() 
         ours.step(), adam.step()
         assert equal(a.detach(), b.detach())
     assert cut > 0
+
+
+def test_a_gradient_of_the_energy_is_cut_off() -> None:
+    """At 3 times what was usual plus .1, as ClippedAdam by default does."""
+    module, w = make("vaebm", lr_energy=0.5), nn.Parameter(torch.zeros(1))
+    optimizer = module.players["energy"].optimizer([w])
+    for gradient in (1.0, 100.0):
+        w.grad = torch.tensor([gradient])
+        optimizer.step()
+    assert float(w.grad) == pytest.approx(3.1) and optimizer.defaults["betas"] == (0.99, 0.999)
+    assert optimizer.defaults["lr"] == 0.5
+
+
+def given(real: Tensor, z: Tensor) -> Batch:
+    return Batch(real, None, None, z, torch.Generator().manual_seed(0))
+
+
+def test_the_terms_of_the_energy_by_hand() -> None:
+    line = nn.Linear(2, 1)
+    module = linear(nn.Sequential(line, nn.Flatten(0)), spectral=0.3)
+    with torch.no_grad():
+        line.weight.copy_(torch.tensor([[3.0, 4.0]]))  # whose singular value is 5
+        line.bias.fill_(7.0)
+    terms = module.terms("energy", given(torch.eye(2).double(), torch.tensor([[2.0, 0.0], [0.0, 0.0]]).double()))
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx({"contrast": 0.5, "spectral": 1.5})
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_the_energy_is_trained_on_samples_as_they_are_drawn(noisy: bool) -> None:
+    """f(z) of the ends of chains, or f(z) + s e."""
+    module, n = linear(Quadratic(), noisy=noisy), 4000
+    module.progress.updates["energy"] = 1
+    made = module.negatives(given(torch.zeros(n, 2).double(), torch.zeros(n, 1).double()))
+    away = made - module.ends[:n] @ W.t()
+    assert float(away.std()) == pytest.approx(S * noisy, rel=0.2)
+
+
+@pytest.mark.parametrize(("done", "share"), [(0, 0.0), (1, 0.2), (4, 0.8), (8, 0.8)])
+def test_the_share_of_chains_that_go_on_grows_to_its_end(done: int, share: float) -> None:
+    module, n = linear(Quadratic(0.0), chain_steps=1, replay=0.8, replay_after=4, buffer_size=4000), 4000
+    module.progress.updates["energy"] = done
+    module.ends += 1000  # far from where others begin
+    module.pushed += n
+    module.negatives(given(torch.zeros(n, 2).double(), torch.zeros(n, 1).double()))
+    assert float((module.ends > 500).double().mean()) == pytest.approx(share, abs=0.03)
 
 
 # ---------------------------------------------------------------------- training
