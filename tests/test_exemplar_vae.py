@@ -239,6 +239,34 @@ def test_more_samples_make_the_bound_tighter() -> None:
     assert float(values[0]) < float(exact) - 0.1 and float(values[1]) == pytest.approx(float(exact), abs=0.1)
 
 
+class Copied(nn.Module):
+    """The first number of x for its code."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[:, :1], torch.zeros_like(x[:, :1])
+
+
+@pytest.mark.parametrize("exemplars", [None, 4])
+def test_what_is_not_near_counts_as_nothing(exemplars: int | None) -> None:
+    """One neighbour of four or, of these exemplars without its own, three others: a bound from below."""
+    data = torch.tensor([[0.0], [1.0], [50.0], [60.0], [70.0]], dtype=torch.float64)
+    module: Any = ExemplarVAE(Copied(), nn.Linear(1, 1), 1, neighbours=1, exemplars=exemplars).double()
+    with torch.no_grad():
+        module.log_variances["prior"].fill_(math.log(R2))
+    module.run = SimpleNamespace(num_items=5, items=lambda index, generator: data[index])
+    module.codes, own, found = data, torch.tensor([0]), set()
+    for seed in range(20):
+        module._made.append((own, data[:1]))
+        batch = Batch(data[:1], None, None, data[:1], torch.Generator().manual_seed(seed), own)
+        found.add(round(float(module.log_prior(data[:1], batch)), 9))
+    near = Normal(torch.ones(()).double(), R2**0.5).log_prob(torch.zeros(()).double())
+    expected = float(near) - math.log(4)
+    if exemplars is None:
+        assert found == {round(expected, 9)}
+    else:  # also without item 0 among them, or without its neighbour
+        assert found >= {round(expected, 9), round(float(near) - math.log(3), 9)} and max(found) < float(near)
+
+
 # ---------------------------------------------------------------------- exemplars
 def memory(n: int = 40, batch_size: int = 8, **options: Any) -> MemoryLoader:
     return MemoryLoader(plain(n).dataset, None, batch_size, **options)  # type: ignore[arg-type]
