@@ -19,6 +19,7 @@ from lightning_gans.cli import main
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import MemoryLoader, Ring
 from lightning_gans.engine.batch import Batch
+from lightning_gans.functional import draw
 from lightning_gans.functional.diffusion import Diffusion, betas_of, cell_log_probability
 from lightning_gans.metrics import mode_coverage
 from lightning_gans.networks import DiffusionMLP, DiffusionUNet, TimedClassifier
@@ -28,6 +29,13 @@ from lightning_gans.stages import fit_noisy_classifier
 from lightning_gans.tools import export
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+class Doubled(nn.Module):
+    """x_t for its noise, and for v."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.cat([x, x], 1)
 
 
 def doubles(*shape: int, seed: int = 0) -> Tensor:
@@ -147,6 +155,20 @@ def test_the_variance_learns_by_the_bound_and_the_noise_does_not() -> None:
     by_bound, by_mse = (torch.autograd.grad(terms[name], last, retain_graph=True)[0] for name in ("bound", "mse"))
     assert float(by_bound[:2].abs().max()) == 0 and float(by_bound[2:].abs().max()) > 0
     assert float(by_mse[2:].abs().max()) == 0 and float(by_mse[:2].abs().max()) > 0
+
+
+def test_the_bounds_weight_is_a_thousandth_of_the_steps() -> None:
+    """The term by hand, of the same times."""
+    module, n = make("ddpm_learned", loss_aware=False).double(), 64
+    module.denoiser = Doubled()
+    x, noise = doubles(n, 2).clamp(-1, 1), doubles(n, 2, seed=1)
+    source = [torch.Generator().manual_seed(0) for _ in range(2)]
+    t = (draw.uniform(n, generator=source[0], device=x.device, dtype=torch.float64) * 20).long()
+    x_t = module.process.noised(x, t, noise)
+    exact = module.process.bound(x, x_t, t, x_t, module.process.log_variance(t, x_t, "learned", x_t)).mean()
+    found = module.terms("denoiser", Batch(x, None, None, noise, source[1]))
+    torch.testing.assert_close(found["bound"], 0.02 * exact)
+    torch.testing.assert_close(found["mse"], (x_t - noise).square().mean())
 
 
 # ---------------------------------------------------------------------- times
