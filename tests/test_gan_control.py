@@ -34,6 +34,7 @@ from lightning_gans.networks import StyleDiscriminator, StyleGenerator, ToyDiscr
 from lightning_gans.networks.control import AttributeEncoders
 from lightning_gans.networks.style import MinibatchStd
 from lightning_gans.stages import fit_control
+from lightning_gans.stages.control import _Encoders
 
 DOUBLE = torch.float64
 SIDE = (3, 8, 8)
@@ -245,6 +246,16 @@ def test_the_contrast_gives_control_and_the_second_stage_what_is_asked_for(tmp_p
     )
     trainer(max_steps=1).fit(module, plane())  # another generator needs others
     assert "control" not in module.sampling_state()
+
+
+def test_the_second_stage_minimises_the_mean_absolute_error() -> None:
+    """Of encoders that tell 0: the mean of |w_k|."""
+    encoders = AttributeEncoders({"one": 1, "two": 2}, {"one": 2, "two": 1}, width=4)
+    for parameter in encoders.nets.parameters():
+        nn.init.zeros_(parameter)
+    rows = torch.tensor([[5.0, 6.0, 7.0, 3.0, -1.0, 4.0], [5.0, 6.0, 7.0, 0.0, 2.0, -8.0]])  # features, then parts of w
+    terms = _Encoders(encoders, 1e-3).terms("e", Batch(rows, None, None, rows, torch.Generator()))
+    assert {name: term.item() for name, term in terms.items()} == {"one": 1.5, "two": 6.0}
 
 
 def test_what_is_linear_is_told_to_a_hundredth() -> None:
