@@ -82,6 +82,19 @@ def test_it_stops_when_all_is_explained_or_nothing_gains() -> None:
     assert pick_coordinates(wild, base, 1, unstable=0.5) == []
 
 
+def test_five_thresholds_explain_and_ten_are_wild() -> None:
+    """Gains of .3 each at a threshold of .2: the fourth goes beyond 1. Effects up to 2 are no reason to leave out."""
+    base, effects = torch.tensor([[1.0, 0.0]]).double(), torch.zeros(1, 2, 10, 2, dtype=torch.float64)
+    effects[0, 1, :, 1] = 0.3
+    assert len(pick_coordinates(effects, base, 1, picks=10)) == 4
+    effects[0, 1, :4, 1] = 1.9  # of 4 in 40
+    assert len(pick_coordinates(effects, base, 1, unstable=0.05)) == 1
+    effects[0, 1, :4, 1] = 2.1
+    assert len(pick_coordinates(effects, base, 1, unstable=0.1)) == 1
+    with pytest.raises(ValueError, match="samples must be of other classes than 1, got none of 1"):
+        pick_coordinates(effects, base, 1, unstable=0.05)
+
+
 class Renderer(nn.Module):
     """Twelve coordinates, of which 2 is the size, 5 the hue and 7 the place; from left to right, bounded."""
 
