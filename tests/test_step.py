@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import warnings
 from collections.abc import Callable
@@ -15,7 +16,10 @@ from common import BY_KIND, equal, make, make_images, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import GAN, WGANGP, GANModule
+from lightning_gans.callbacks import NonFiniteGuard
 from lightning_gans.compat.lightning import callbacks, pl
+from lightning_gans.engine.batch import Batch
+from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.engine.step import Step
 from lightning_gans.optim.sam import ascend, put_back
 
@@ -85,6 +89,40 @@ def test_asking_again_changes_nothing(name: str) -> None:
     assert len(each) >= 5 and all(len(set(losses)) == 1 for losses in each)
     for i in range(0, len(Again.gradients), Again.times):
         assert equal(Again.gradients[i], Again.gradients[i + 1])
+
+
+class Counting(GAN):
+    """Terms 1, 2, 3 ... of D, whatever the batch; one in two is noted."""
+
+    seen = 0
+
+    def discriminator_terms(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
+        self.seen += 1
+        if self.seen % 2:
+            self.note(d_odd=batch.real.new_tensor(self.seen))
+        return {"adversarial": self.score(batch.real, batch).sum() * 0 + self.seen}
+
+
+def test_an_accumulated_step_tells_the_mean_of_its_batches() -> None:
+    """Loss, terms and what is noted, by those batches that have noted it; what the closure returns, asked again too."""
+    nets = make("gan").double()
+    module = Counting(nets.generator, nets.discriminator, 3, accumulate_d=3, optimizer_d=sgd(Again))
+    trainer(max_steps=1).fit(module, plain(dtype=torch.float64))
+    told = {name: float(value) for name, value in module.values.items() if name.startswith("d/")}
+    assert told == {"d/loss": 2.0, "d/adversarial": 2.0, "d/odd": 2.0}
+    assert Again.losses == [2.0, 5.0, 8.0]
+
+
+def test_a_lost_batch_among_accumulated_ones_is_told() -> None:
+    class Lost(Counting):
+        def discriminator_terms(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
+            terms = super().discriminator_terms(batch, fake)
+            return {**terms, "other": terms["adversarial"] * (math.nan if self.seen == 1 else 0)}
+
+    nets = make("gan")
+    module = Lost(nets.generator, nets.discriminator, 3, accumulate_d=3)
+    with pytest.raises(NonFiniteError, match=r"not finite: d/other = nan\. Stopped"):
+        trainer(max_steps=1, callbacks=[NonFiniteGuard()]).fit(module, plain())
 
 
 class Dropped(nn.Module):

@@ -50,7 +50,8 @@ class GenerativeModule(Sampling):
             ``{"real": "image", "labels": "digit"}``; None for the order above, and the usual keys.
 
     Logged:
-        <player>/loss: what a player minimises: the sum of its terms, each of which is logged with its weight.
+        <player>/loss: what a player minimises: the sum of its terms, each of which is logged with its weight; of
+            accumulated batches the mean.
         <player>/grad_norm: the norm of its gradient before it is clipped, if it is to be clipped.
         time/images_seen: training samples that all ranks have seen, repetitions counted.
 

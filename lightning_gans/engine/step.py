@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import reduce
+from itertools import pairwise
 from operator import attrgetter
 from typing import Any, cast
 
@@ -104,7 +105,7 @@ class Step:
             self._assign(self._replay(self.graphs, terms, batches, key, self._step_inside()))
 
     def closure(self) -> Tensor:
-        """The loss: as it was computed on the first call, evaluated again on later ones.
+        """The loss, of accumulated batches the mean: as computed on the first call, evaluated again on later ones.
 
         That is: with the same random numbers, all buffers kept, gradients averaged and clipped, and nothing logged.
 
@@ -146,6 +147,7 @@ class Step:
                     others.append(p.requires_grad_(False))
         originals = swap_in_copies(self._other_places) if self._other_places else None
         total: Any = None
+        noted = [self.progress.values.copy()] if len(batches) > 1 else []
         try:
             for batch in batches:
                 values = terms(batch)
@@ -156,7 +158,8 @@ class Step:
                     self.progress.values[f"{self.player.name}/{term}"] = value.detach()
                     self.terms[term] = None
                 self.progress.values[self._exact_name] = loss.detach()
-                if len(batches) > 1:
+                if noted:
+                    noted.append(self.progress.values.copy())
                     loss = loss / len(batches)
                 autocast = torch.is_autocast_enabled(self.device_type)
                 with no_autocast(self.device_type) if autocast else _NOTHING:  # a penalty's double backward is not cast
@@ -168,7 +171,17 @@ class Step:
                 p.requires_grad_(True)
             if originals is not None:
                 put_back(originals)
+        if noted:
+            self._take_means(noted)
         return cast(Gradients, total)
+
+    def _take_means(self, noted: Sequence[dict[str, Tensor]]) -> None:
+        """The loss and the values of all batches, given what was noted before the first and behind each."""
+        for name in noted[-1]:
+            parts = [now[name] for old, now in pairwise(noted) if now.get(name) is not old.get(name)]
+            if parts:
+                self.progress.values[name] = reduce(torch.add, parts) / len(parts)
+        self.loss = self.progress.values[self._exact_name]
 
     def _check(self, terms: TermsOf, found: Terms, batches: int) -> None:
         """Of the first terms: they are such, and nothing of their names was noted in this fit."""
