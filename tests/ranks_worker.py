@@ -42,8 +42,14 @@ def again(parameters: Iterable) -> torch.optim.Optimizer:
     return Again(parameters, lr=1e-2)
 
 
+def searching(parameters: Iterable) -> torch.optim.Optimizer:
+    """Asks as often as the losses that it is told make it."""
+    return torch.optim.LBFGS(parameters, lr=0.1, max_iter=3, line_search_fn="strong_wolfe")
+
+
 REPEATED: dict[str, dict[str, Any]] = {
     "again": {"optimizer_g": again, "optimizer_d": again, "clip_grad_d": 0.5},
+    "search": SGD | {"optimizer_d": searching},
     "sam": SGD | {"sam_g": 0.5, "sam_d": 0.5, "clip_grad_d": 0.5},
 }
 

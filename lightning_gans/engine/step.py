@@ -192,6 +192,8 @@ class Step:
         if self._many:
             means = iter(distributed.average([g for g in gradients if g is not None]))
             gradients = [None if g is None else next(means) for g in gradients]
+            if self.may_repeat:  # what it makes of the loss must be the same on all ranks
+                self.loss = distributed.average([self.loss.detach()])[0]
         remaining = iter(gradients)
         for group in self._groups:
             for p in group["params"]:
