@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_gans.engine.batch import Batch
@@ -47,6 +51,13 @@ class Progress:
             self.done[name] = 0
         self.labels.clear()
         self.kept.clear()
+
+    def take_means(self, noted: Sequence[dict[str, Tensor]]) -> None:
+        """Of what several batches have noted, given the values before the first and behind each."""
+        for name in noted[-1]:
+            parts = [now[name] for old, now in pairwise(noted) if now.get(name) is not old.get(name)]
+            if parts:
+                self.values[name] = reduce(torch.add, parts) / len(parts)
 
     def __getstate__(self) -> dict[str, Any]:
         """Values alone: what a copy of a module in training would not go on with stays behind."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import reduce
-from itertools import pairwise
 from operator import attrgetter
 from typing import Any, cast
 
@@ -172,16 +171,9 @@ class Step:
             if originals is not None:
                 put_back(originals)
         if noted:
-            self._take_means(noted)
+            self.progress.take_means(noted)
+            self.loss = self.progress.values[self._exact_name]
         return cast(Gradients, total)
-
-    def _take_means(self, noted: Sequence[dict[str, Tensor]]) -> None:
-        """The loss and the values of all batches, given what was noted before the first and behind each."""
-        for name in noted[-1]:
-            parts = [now[name] for old, now in pairwise(noted) if now.get(name) is not old.get(name)]
-            if parts:
-                self.progress.values[name] = reduce(torch.add, parts) / len(parts)
-        self.loss = self.progress.values[self._exact_name]
 
     def _check(self, terms: TermsOf, found: Terms, batches: int) -> None:
         """Of the first terms: they are such, and nothing of their names was noted in this fit."""
