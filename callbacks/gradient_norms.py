@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import Draws, EveryNSteps, log_histogram, log_metrics, scores, stepping
+from lightning_gans.callbacks.probe import Draws, WholeCycles, log_histogram, log_metrics, scores, stepping
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.contract import Critic, Played, has
@@ -65,7 +65,7 @@ def mean_input_gradient(module: Critic, x: Tensor, labels: Tensor | None) -> Ten
     return gradient.float().flatten(1).norm(dim=1).mean()
 
 
-class GradientNorms(EveryNSteps, Draws):
+class GradientNorms(WholeCycles, Draws):
     r"""Logs how large the gradients are, and draws them by layer.
 
     The source's diagnostic of WGAN (arXiv:1704.00028, figure 1b): by layer, on a log scale, the critic's gradients
@@ -81,7 +81,7 @@ class GradientNorms(EveryNSteps, Draws):
     layer's gradient are there as ``grad/d/<layer>/histogram``.
 
     Args:
-        every_n_steps: generator updates between logs.
+        every_n_steps: generator updates between logs, each at the end of the cycle that the update lies in.
         per_layer: log and draw layers.
         inputs: log the norms with respect to D's input, at the price of three forward and backward passes of D.
         picture_every: draw at every k-th log (and at the end).
@@ -115,7 +115,6 @@ class GradientNorms(EveryNSteps, Draws):
         self.counted: dict[str, tuple[Tensor, Tensor]] = {}  # of the cycle under way
         self.per_layer, self.inputs, self.picture_every = per_layer, inputs, picture_every
         self.seed, self.dirpath = seed, dirpath
-        self.cycle_is_due = False
         self.held: dict[str, dict[str, Tensor]] = {}  # by player and layer, of the cycle under way
         self.history: list[tuple[int, dict[str, dict[str, float]]]] = []  # step, player, layer, norm; evenly spaced
         self.apart, self.logs = 0, 0  # updates between two of them, at least; and how often norms were logged
@@ -126,11 +125,9 @@ class GradientNorms(EveryNSteps, Draws):
         if self.per_layer:
             super().setup(trainer, pl_module, stage)
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """See whether the generator update that is about to come is due."""
-        self.cycle_is_due = (pl_module.global_step + 1) % self.every_n_steps == 0
+    def begin(self, trainer: pl.Trainer, module: Any) -> None:
+        """Forget the norms of an earlier cycle."""
+        self.held, self.counted = {}, {}
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -160,7 +157,6 @@ class GradientNorms(EveryNSteps, Draws):
                 values |= {f"grad/{player}/{layer}": norm for layer, norm in layers.items()}
         for name, (counts, edges) in self.counted.items():
             log_histogram(trainer, name, counts, edges, step)
-        self.held, self.counted = {}, {}
         if self.inputs and has(module, Critic) and module.last_batch is not None and module.last_fake is not None:
             values |= self.input_norms(module, module.last_batch, module.last_fake, step)
         if not values:

@@ -13,7 +13,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import Asks, require_writable, run_dir, stepping
+from lightning_gans.callbacks.probe import Asks, cycle_begins, due_in_cycle, require_writable, run_dir, stepping
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
 from lightning_gans.engine.contract import Played
@@ -52,8 +52,8 @@ class NonFiniteGuard(Asks):
     Args:
         action: ``stop`` or ``rollback``.
         lr_factor: what a rollback multiplies the learning rates by, 0 < lr_factor <= 1.
-        every_n_steps: look at every n-th generator update only. A skipped look lets what went wrong reach the weights,
-            and the next names what it finds there.
+        every_n_steps: look at every n-th generator update only, with its whole cycle. A skipped look lets what went
+            wrong reach the weights, and the next names what it finds there.
         keep_every_n_steps: for ``rollback``: updates between two good states, a multiple of ``every_n_steps``. One is
             kept, on the device, as large as all networks with their optimizers' states.
         max_rollbacks: stop after so many rollbacks to one and the same state, >= 1. It stops too where all rollbacks
@@ -95,6 +95,7 @@ class NonFiniteGuard(Asks):
         self.action, self.lr_factor, self.max_rollbacks, self.dirpath = action, lr_factor, max_rollbacks, dirpath
         self.every_n_steps, self.keep_every_n_steps = every_n_steps, keep_every_n_steps
         self.step = 0  # the generator update that is under way
+        self.looks = True  # at the cycle that is under way
         self.found: str | None = None  # what was not finite in it
         self.rollbacks = 0  # to the state that is kept
         self.gone_back = 0  # times, to whatever state
@@ -118,19 +119,21 @@ class NonFiniteGuard(Asks):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the state that training starts from."""
-        self.found, self.step = None, pl_module.global_step
+        self.found, self.step, self.looks = None, pl_module.global_step, True
         self._seen.clear()
         self._keep(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Note the number of the update that begins (or goes on, after the end of an epoch)."""
         self.step = pl_module.global_step + 1
+        if cycle_begins(pl_module):
+            self.looks = due_in_cycle(pl_module, self.every_n_steps)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         """Look at the loss and the gradient of the network that is about to step."""
-        if self.step % self.every_n_steps:
+        if not self.looks:
             return
         module: Any = pl_module
         parameters = [p for group in optimizer.param_groups for p in group["params"]]

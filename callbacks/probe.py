@@ -96,6 +96,55 @@ class EveryNSteps(Asks):
                 self.act(trainer, pl_module, step)
 
 
+def cycle_begins(module: Any) -> bool:
+    """Whether no player has had its turn in the cycle that comes next."""
+    return not any(module.progress.done.values())
+
+
+def due_in_cycle(module: Any, every: int) -> bool:
+    """Whether one of the generator updates of the cycle that begins is an ``every``-th one."""
+    step = module.global_step
+    return bool((step + getattr(module, "g_steps", 1)) // every > step // every)
+
+
+class WholeCycles(EveryNSteps):
+    """Base of diagnostics of whole cycles: calls :meth:`begin` before each with a due update in it, ``act`` after it.
+
+    The discriminator steps along with the first of a cycle's generator updates, whichever of them is due. Of a cycle
+    that is under way when training starts the beginning is not known: it is passed over.
+    """
+
+    cycle_is_due = False
+
+    def begin(self, trainer: pl.Trainer, module: Any) -> None:
+        """Remember what is to be compared when the cycle is over."""
+        raise NotImplementedError
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Wait for a cycle to begin."""
+        super().on_train_start(trainer, pl_module)
+        self.cycle_is_due = False
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """See whether a cycle begins that is due."""
+        if cycle_begins(pl_module):
+            self.cycle_is_due = due_in_cycle(pl_module, self.every_n_steps)
+            if self.cycle_is_due:
+                self.begin(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Act if this batch ended such a cycle."""
+        step = pl_module.global_step
+        if step != self.seen_step and self.cycle_is_due and cycle_begins(pl_module):
+            with untouched(pl_module):
+                self.act(trainer, pl_module, step)
+        self.seen_step = step
+
+
 # ---------------------------------------------------------------------- where it goes
 class Draws(pl.Callback):
     """Base of callbacks that draw: finds the folder ``place`` in the run's, refuses one that cannot be written to.

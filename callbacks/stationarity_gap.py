@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gans.callbacks.probe import EveryNSteps, log_metrics
+from lightning_gans.callbacks.probe import WholeCycles, log_metrics
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.contract import Played
 
 
-class StationarityGap(EveryNSteps):
+class StationarityGap(WholeCycles):
     r"""Logs how far a cycle moved each player, in units of its learning rate.
 
     ``gap/g`` :math:`= \|\theta_{t+1} - \theta_t\| / \eta_G`, ``gap/d`` :math:`= \|\phi_{t+1} - \phi_t\| / \eta_D`, and
@@ -25,7 +25,7 @@ class StationarityGap(EveryNSteps):
     parameters in the cycles that are looked at.
 
     Args:
-        every_n_steps: generator updates between logs.
+        every_n_steps: generator updates between logs, each at the end of the cycle that the update lies in.
 
     >>> callback = StationarityGap(every_n_steps=50)  # for pl.Trainer(callbacks=[callback])
     >>> callback.every_n_steps, callback.before  # copies of the weights, while a cycle is looked at
@@ -38,15 +38,12 @@ class StationarityGap(EveryNSteps):
         super().__init__(every_n_steps)
         self.before: dict[str, list[tuple[float, list[Tensor]]]] = {}  # by player: rate and copies of each group
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Copy the parameters, if the generator update that is about to come is due."""
-        if (pl_module.global_step + 1) % self.every_n_steps == 0:
-            self.before = {
-                player: [(float(g["lr"]), [p.detach().clone() for p in g["params"]]) for g in optimizer.param_groups]
-                for player, optimizer in self.optimizers(trainer, pl_module)
-            }
+    def begin(self, trainer: pl.Trainer, module: Any) -> None:
+        """Copy the parameters."""
+        self.before = {
+            player: [(float(g["lr"]), [p.detach().clone() for p in g["params"]]) for g in optimizer.param_groups]
+            for player, optimizer in self.optimizers(trainer, module)
+        }
 
     def act(self, trainer: pl.Trainer, module: Played, step: int) -> None:
         """Log how far the parameters have come."""
@@ -66,5 +63,10 @@ class StationarityGap(EveryNSteps):
 
     @staticmethod
     def optimizers(trainer: pl.Trainer, module: Any) -> list[tuple[str, Any]]:
-        """Each player's name and optimizer."""
-        return list(zip(module.players, trainer.optimizers))
+        """Each player's name and the optimizer that moves its parameters, in whatever order they are."""
+        of = {id(p): optimizer for optimizer in trainer.optimizers for g in optimizer.param_groups for p in g["params"]}
+        found: dict[str, Any] = {}
+        for player in module.players:
+            for p in (p for net in module.networks(player) for p in net.parameters() if id(p) in of):
+                found[player] = of[id(p)]
+        return list(found.items())

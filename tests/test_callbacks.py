@@ -753,6 +753,14 @@ def test_a_third_player_leaves_the_discriminators_norm_alone(tmp_path: Path) -> 
     assert found[1e-3]["d"] == pytest.approx(found[None]["d"], rel=1e-6)
 
 
+def test_norms_of_a_cycle_of_several_generator_updates(tmp_path: Path) -> None:
+    """D steps along with the first of them, whichever is due; the norms are told where the cycle ends."""
+    record, module = Record(), make("gan", g_steps=2)
+    norms = GradientNorms(every_n_steps=5, inputs=False, dirpath=str(tmp_path))
+    trainer(max_steps=10, logger=record, callbacks=[norms]).fit(module, batches())
+    assert sorted(record.of("grad/d")) == sorted(record.of("grad/g")) == [6, 10]
+
+
 def test_layers_are_in_order_and_named_without_parametrizations() -> None:
     net = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(2, 3)), nn.ReLU(), nn.Linear(3, 1))
     net(torch.randn(4, 2)).sum().backward()

@@ -70,13 +70,15 @@ def sgd(lr: float) -> Any:
     return lambda parameters: torch.optim.SGD(parameters, lr)
 
 
-def bilinear(weight: float, steps: int, **options: Any) -> tuple[list[tuple[float, float]], Kept]:
+def bilinear(
+    weight: float, steps: int, cls: Any = GAN, every: int = 1, **options: Any
+) -> tuple[list[tuple[float, float]], Kept]:
     """min_g max_d -d g - weight / 4 d^2 (1 + g^2): the Wasserstein game on +-1 against g, with f = d x."""
     data = torch.tensor([[1.0], [-1.0]], dtype=torch.float64).repeat(100, 1)
     regularizers = [ScorePenalty(weight)] if weight else []
-    module = GAN(G(), D(), 1, loss="wasserstein", regularizers=regularizers, **options)
+    module = cls(G(), D(), 1, loss="wasserstein", regularizers=regularizers, **options)
     path, kept = Path(), Kept()
-    t = trainer(max_steps=steps, callbacks=[path, StationarityGap(1)], logger=kept, log_every_n_steps=1)
+    t = trainer(max_steps=steps, callbacks=[path, StationarityGap(every)], logger=kept, log_every_n_steps=1)
     t.fit(module, torch.utils.data.DataLoader(data, 4))
     return path.points, kept
 
@@ -140,6 +142,28 @@ def test_gap_every_n_updates_by_groups_and_without_a_trace() -> None:
     assert equal(*found)
     gaps = {step: values for step, values in kept.seen.items() if "gap" in values}
     assert set(gaps) == {3, 6} and all(0 < v < math.inf for values in gaps.values() for v in values.values())
+
+
+def test_gap_is_of_a_whole_cycle_whichever_of_its_updates_is_due() -> None:
+    """D moves in the first of a cycle's generator updates: |g| of the moment, as for plain steps."""
+    points, kept = bilinear(0.0, 8, optimizer_d=sgd(0.3), optimizer_g=sgd(0.2), g_steps=2, every=3)
+    gaps = {step: values for step, values in kept.seen.items() if "gap" in values}
+    before = dict(enumerate([(0.5, 0.5), *points]))
+    assert set(gaps) == {4, 6}
+    for step, values in gaps.items():
+        assert values["gap/d"] == pytest.approx(abs(before[step - 2][0]))
+        assert values["gap/g"] == pytest.approx(2 * abs(before[step][1]))  # two steps, the same d
+
+
+class Backwards(GAN):
+    def configure_optimizers(self) -> Any:
+        return list(reversed(super().configure_optimizers()[0])), []
+
+
+def test_gap_is_each_players_own_in_any_order_of_optimizers() -> None:
+    made = {"optimizer_d": sgd(0.3), "optimizer_g": sgd(0.2)}
+    told = [bilinear(0.0, 2, cls=cls, **made)[1].seen for cls in (GAN, Backwards)]
+    assert told[0] == told[1]
 
 
 def test_bad_settings() -> None:

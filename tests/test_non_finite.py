@@ -337,3 +337,9 @@ def test_drift_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rank_consistency_refuses_bad_settings() -> None:
     with pytest.raises(ValueError, match="every_n_steps must be an integer >= 1, got 0"):
         RankConsistency(0)
+
+
+def test_every_nth_update_is_looked_at_with_its_whole_cycle() -> None:
+    """D steps along with the first of two generator updates, of which the second is due."""
+    with pytest.raises(NonFiniteError, match=r"in generator update 3, step of the discriminator, not finite: d/"):
+        fit(make("gan", g_steps=2), loader(1), NonFiniteGuard(every_n_steps=2))
