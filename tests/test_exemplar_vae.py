@@ -440,6 +440,26 @@ def test_callbacks_leave_its_training_alone(tmp_path: Path) -> None:
     assert (tmp_path / "samples" / "interpolation_000004.png").is_file()
 
 
+def test_neighbours_are_found_among_the_items_that_there_are(tmp_path: Path) -> None:
+    """A run that goes on with other data has the codes of those, not of the old ones."""
+
+    class Of(pl.LightningDataModule):
+        def __init__(self, items: int) -> None:
+            super().__init__()
+            self.name, self.items = str(items), items
+
+        def train_dataloader(self) -> MemoryLoader:
+            return MemoryLoader(plain(self.items).dataset, None, 4)  # type: ignore[arg-type]
+
+    first = trainer(max_steps=3)
+    first.fit(make("exemplar_vae_near"), datamodule=Of(24))
+    first.save_checkpoint(tmp_path / "a.ckpt")
+    module = make("exemplar_vae_near")
+    with pytest.warns(UserWarning, match="other data, 40"):
+        trainer(max_steps=15).fit(module, datamodule=Of(40), ckpt_path=tmp_path / "a.ckpt")
+    assert len(module.codes) == 40
+
+
 # ---------------------------------------------------------------------- learning
 def learned(
     cls: type[ExemplarVAE], steps: int, seed: int = 0, items: int | None = None, lr: float = 2e-3

@@ -11,6 +11,7 @@ import pytest
 import torch
 from common import equal, make, plain, state, trainer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from lightning_gans import GAN, PrimalDualGAN
 from lightning_gans.engine.batch import Batch
@@ -318,8 +319,10 @@ def test_relative_sigma_has_the_first_batch_as_its_unit(tmp_path: Path) -> None:
         tmp_path / "a.ckpt", generator=other.generator, discriminator=other.discriminator
     )
     assert torch.equal(again.unit, unit)
-    trainer(max_steps=1).fit(again, plain(8))
-    assert torch.equal(again.unit, unit)
+    trainer(max_steps=4).fit(again, DataLoader(10 * data.dataset, 4), ckpt_path=tmp_path / "a.ckpt")  # type: ignore[operator]
+    assert torch.equal(again.unit, unit)  # a run that goes on
+    trainer(max_steps=1).fit(again, DataLoader(10 * data.dataset, 4))  # type: ignore[operator]
+    torch.testing.assert_close(again.unit, 10 * unit)  # a new one
 
 
 def test_relative_sigma_is_relative() -> None:

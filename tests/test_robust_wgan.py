@@ -12,6 +12,7 @@ from common import equal, make, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import WGANGP, RobustWGAN
+from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional import outlier_share, rho_for_share, robust, robust_weights
@@ -364,6 +365,43 @@ def test_the_weights_of_the_samples_are_resumed(tmp_path: Path) -> None:
     trainer(max_steps=9).fit(rest, MemoryLoader(data, None, 4), ckpt_path=tmp_path / "d.ckpt")
     assert equal(state(whole), state(rest)) and equal(whole.sample_weights, rest.sample_weights)
     assert float((whole.sample_weights - 1).abs().max()) > 0.1  # type: ignore[operator]
+
+
+class Of(pl.LightningDataModule):
+    """Data of a name, of which all have as many items."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        super().__init__()
+        self.name, self.data = name, normal(44, 2, seed=seed).float()
+
+    def train_dataloader(self) -> MemoryLoader:
+        return MemoryLoader(self.data, None, 4)
+
+
+class Begins(pl.Callback):
+    """Whether the weights of the samples are one where an update begins."""
+
+    def __init__(self) -> None:
+        self.found: list[bool] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.found.append(bool((pl_module.sample_weights == 1).all()) and pl_module.sample_scores is None)
+
+
+def test_weights_of_other_data_are_dropped(tmp_path: Path) -> None:
+    """Of as many items: in a new run, and where one goes on with them; not where a trainer goes on."""
+    module, again = (discrete(rho=0.2, w_every=2, d_steps=3, lr_d=1e-2) for _ in range(2))
+    begins = Begins()
+    first = trainer(max_steps=3, callbacks=[begins])
+    first.fit(module, datamodule=Of("first", 9))
+    first.save_checkpoint(tmp_path / "d.ckpt")
+    first.fit_loop.epoch_loop.max_steps = 4
+    first.fit(module, datamodule=Of("first", 9))
+    assert begins.found == [True, False, False, False]
+    with pytest.warns(UserWarning, match="other data, second"):
+        trainer(max_steps=4, callbacks=[begins]).fit(again, datamodule=Of("second", 10), ckpt_path=tmp_path / "d.ckpt")
+    trainer(max_steps=1, callbacks=[begins]).fit(module, datamodule=Of("second", 10))
+    assert begins.found[4:] == [True, True]
 
 
 # ---------------------------------------------------------------------- bad input

@@ -27,6 +27,8 @@ class Progress:
         kept: tensors that a technique keeps until the cycle ends.
         made: tensors that the last steps made, such as ``fake``.
         batches: the last batch of each player.
+        measured: what a technique measures once on the data is of those that it trains on now. It says so itself, and
+            measures anew where this is False: in a new run, and where one goes on with other data.
     """
 
     done: dict[str, int] = field(default_factory=dict)
@@ -37,11 +39,13 @@ class Progress:
     kept: dict[str, Tensor] = field(default_factory=dict)
     made: dict[str, Tensor] = field(default_factory=dict)
     batches: dict[str, Batch] = field(default_factory=dict)
+    measured: bool = False
 
     def begin(self, players: Any, anew: bool = True) -> None:
         """A new run: everything but the values is forgotten, and images unless the trainer counts on (not ``anew``)."""
         self.done, self.updates = dict.fromkeys(players, 0), dict.fromkeys(players, 0)
         self.images_seen, self.labels = 0 if anew else self.images_seen, []
+        self.measured = self.measured and not anew
         for content in (self.kept, self.made, self.batches):
             content.clear()
 

@@ -41,6 +41,7 @@ def restore(state: Mapping[str, Any], progress: Progress, stream: DataStream, no
     """Go on from what :func:`save` returned, or its first form (version 0.1)."""
     progress.images_seen = state["images_seen"]
     progress.updates.update(state.get("updates", {}))
+    progress.measured = progress.images_seen > 0 and not state.get("other_data")
     if state.get("other_data"):
         return
     was, now = (len(state["ranks"]), state["device"]), (distributed.world_size(), noise.device.type)

@@ -18,8 +18,8 @@ from lightning_gans.functional.ranks import gather_rows
 class SampleWeighted(GenerativeModule):
     """Multiplies the weights of each batch by those of its samples, one for each item of the training data.
 
-    It needs a ``datamodules.MemoryLoader``, which knows what item a row of a batch is. The weights are one at first,
-    and part of the checkpoint; a batch has those of the time when it was fetched.
+    It needs a ``datamodules.MemoryLoader``, which knows what item a row of a batch is. The weights are one at first, in
+    each new run and on other data, and part of the checkpoint; a batch has those of the time when it was fetched.
 
     Attributes:
         weighs_samples: whether the game does; set it in the constructor.
@@ -57,7 +57,7 @@ class SampleWeighted(GenerativeModule):
         self.sample_weights.copy_(weights)
 
     def on_train_start(self) -> None:
-        """Give the loader the weights of its samples: all one, or those of the checkpoint."""
+        """Give the loader the weights of its samples: all one, or those that the run goes on with."""
         if not self.weighs_samples:
             return
         loader: Any = self.trainer.train_dataloader
@@ -67,9 +67,10 @@ class SampleWeighted(GenerativeModule):
                 f"own {type(self).__name__} keeps a weight for each sample."
             )
         known = self.sample_weights
-        if known is None or len(known) != len(loader.data):
+        if not self.progress.measured or known is None or len(known) != len(loader.data):
             known = torch.ones(len(loader.data))
             self.sample_scores = None
+        self.progress.measured = True
         loader.factors = self.sample_weights = known.to(loader.device)
 
     def on_train_end(self) -> None:

@@ -110,14 +110,13 @@ class PrimalDualGAN(GANModule):
         super().__init__(generator, discriminator, latent_dim, d_steps=d_steps, **kwargs)
         real_in_generator_step(self.g_batch_factor, discriminator)
         self.pair, self.alpha, self.project, self.saturating = PAIRS[pair], alpha, project, saturating
-        self.schedule = (sigma, sigma_end, sigma_steps)
+        self.relative, self.schedule = relative, (sigma, sigma_end, sigma_steps)
         self.features = (features or nn.Identity()).requires_grad_(False)
         # Tensors, since a CUDA graph would go on with numbers; the unit is 0 until the first batch tells it.
         self.sigma: Tensor
         self.unit: Tensor
         self.register_buffer("sigma", torch.tensor(float(sigma)), persistent=False)
         self.register_buffer("unit", torch.tensor(0.0 if relative else 1.0), persistent=relative)
-        self._looked = False
 
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E w(x) f0(D(x)) - E f1(D(G(z)))."""
@@ -129,7 +128,7 @@ class PrimalDualGAN(GANModule):
         """E f1(D(G(z))), and the mean of w (p~ - p_g)^2."""
         ways = fake.view_as(fake), fake.view_as(fake)  # one for each term, so that their gradients can be told apart
         on_fake = full_precision(self.score(ways[0], batch))
-        if not self._looked:
+        if not self.progress.measured:
             self._look(batch.real, fake)
         log_p, target, d = self._dual(batch, ways[1])
         p = log_p.exp()
@@ -178,12 +177,12 @@ class PrimalDualGAN(GANModule):
 
     @torch.no_grad()
     def _look(self, real: Tensor, fake: Tensor) -> None:
-        """Look at the run's first batch: measure the unit of sigma, and warn if all samples are out of reach."""
+        """Look at the first batch of the data: measure the unit of sigma, and warn if all samples are out of reach."""
         x, y = self._seen(real, fake)
-        if self.unit == 0:
+        if self.relative:
             self.unit.copy_(unit_of_distance(x))
         warn_out_of_reach(x, y, self.sigma * self.unit)
-        self._looked = True
+        self.progress.measured = True
 
     @property
     def log_ratio(self) -> nn.Module | None:
