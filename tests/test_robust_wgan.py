@@ -264,6 +264,17 @@ def test_steps_as_cuda_graphs_see_the_weights_of_now(form: Any) -> None:
     assert equal(*found)
 
 
+@pytest.mark.parametrize("form", [game, discrete])
+def test_the_weights_count_cycles(form: Any) -> None:
+    """Of two generator updates each: every other one of six."""
+    module, turns = form(rho=0.2, w_every=2, g_steps=2, d_steps=1), []
+    module.set_sample_weights = lambda weights: turns.append(module.global_step)  # type: ignore[method-assign]
+    weight_terms = module.weight_terms
+    module.weight_terms = lambda batch: (turns.append(module.global_step), weight_terms(batch))[1]  # type: ignore[method-assign]
+    trainer(max_steps=12).fit(module, MemoryLoader(normal(40, 2).float(), None, 4))
+    assert turns == [0, 4, 8]
+
+
 def test_networks_with_labels_get_them() -> None:
     torch.manual_seed(0)
     x, labels = normal(24, 2).float(), torch.arange(24) % 3

@@ -138,7 +138,8 @@ class RobustWGAN(SampleWeighted, WGANGP):
     def due(self, player: str) -> bool:
         """The weights, of either form, begin at ``w_start``."""
         step = self.global_step - self.progress.done["g"]  # when the cycle began
-        return step >= self.w_start and step % self.w_every == 0 if player == "w" else super().due(player)
+        turn = step >= self.w_start and step // self.g_steps % self.w_every == 0
+        return turn if player == "w" else super().due(player)
 
     def after_discriminator_step(self) -> None:
         """Update the weights after the last discriminator update of a cycle, if that is due."""
