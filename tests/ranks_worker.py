@@ -141,7 +141,9 @@ def main(rank: int, folder: Path) -> None:
     """Train in every way; called on both ranks."""
     found: dict[str, Any] = {}
     for name in VARIANTS:
-        found[name] = state(train(with_batch_norm(name), loader(4), STEPS))
+        module = train(with_batch_norm(name), loader(4), STEPS)
+        found[name] = state(module)
+        found |= {key: value for key, value in module.values.items() if key == "w/smallest"}
     for name in IN_FLOAT32:
         found[f"{name} float32"] = state(train(make(name, **SGD), loader(4, torch.float32), STEPS))
     for name in OTHERS:

@@ -59,6 +59,11 @@ def test_two_ranks_equal_one_process(found: dict[str, Any], name: str) -> None:
     assert largest_difference(state(one), found[name]) < 1e-10
 
 
+def test_the_smallest_weight_is_of_all_ranks(found: dict[str, Any]) -> None:
+    one = train(with_batch_norm("robust_wgan"), loader(8), STEPS, strategy="auto")
+    torch.testing.assert_close(one.values["w/smallest"], found["w/smallest"], rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_models_without_an_adversary(found: dict[str, Any], name: str) -> None:
     start, one = make(name).double(), train(make(name).double(), loader(8), STEPS, strategy="auto")

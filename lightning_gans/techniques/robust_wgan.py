@@ -15,6 +15,7 @@ from lightning_gans.engine.sample_weights import SampleWeighted
 from lightning_gans.functional import robust
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.numerics import full_precision
+from lightning_gans.functional.ranks import max_over_ranks
 from lightning_gans.gan import warn_of_sigmoid
 from lightning_gans.techniques.wgan_gp import WGANGP
 
@@ -125,7 +126,8 @@ class RobustWGAN(SampleWeighted, WGANGP):
         if "w" in self.players:
             with torch.no_grad():
                 weights = self.weigh(batch)
-            self.note(w_divergence=robust.divergence(weights, batch.weights), w_smallest=weights.min())
+            smallest = -max_over_ranks(-weights.min())
+            self.note(w_divergence=robust.divergence(weights, batch.weights), w_smallest=smallest)
             batch = replace(batch, weights=weights if batch.weights is None else batch.weights * weights)
         return super().discriminator_terms(batch, fake)
 
