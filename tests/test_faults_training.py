@@ -7,6 +7,7 @@ import pickle
 import re
 import warnings
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,11 +23,13 @@ from lightning_gans import GAN, WGANGP, GANModule, UnrolledGAN, load
 from lightning_gans.callbacks import EMA
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import callbacks, pl
+from lightning_gans.diagnostics import commentary_weights
 from lightning_gans.engine.player import Player
 from lightning_gans.functional.double_backward.input_gradient import double_backward
 from lightning_gans.functional.lipschitz import adversarial_lipschitz_penalty
 from lightning_gans.functional.penalties import finite_difference_penalty, gradient_norm
 from lightning_gans.functional.robust import softplus_weights
+from lightning_gans.functional.unroll import score_with, unroll
 from lightning_gans.metrics.generative import GenerativeScores
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 from lightning_gans.regularizers import Regularizer
@@ -700,6 +703,46 @@ def test_the_penalty_of_a_compiled_critic_is_that_of_the_critic(whole: bool) -> 
         (found,) = torch.autograd.grad(norm, critic[0].weight)
         assert equal(found, expected) or network is critic
         expected = found
+
+
+def test_penalties_of_a_critic_that_is_compiled_late_or_called_by_another_function() -> None:
+    """Compiled once it was penalised, and within a function that does not tell its network."""
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layers(x)
+
+    critic, x = Own(), torch.randn(4, 2)
+    slope = lambda net: torch.autograd.grad(gradient_norm(net, x).sum(), critic.layers[0].weight)[0]  # noqa: E731
+    expected = slope(critic)
+    critic.compile(backend="aot_eager")
+    assert equal(slope(critic), expected) and equal(slope(lambda x: critic(x)), expected)
+
+
+@pytest.mark.slow
+def test_a_penalty_within_a_function_that_is_compiled() -> None:
+    """There torch refuses to be told what to compile."""
+    critic, x = ToyDiscriminator(shape=(2,), width=8, depth=1), torch.randn(4, 2)
+    whole = torch.compile(lambda x: gradient_norm(critic.forward, x).sum(), backend="eager")
+    torch.testing.assert_close(whole(x), gradient_norm(critic, x).sum())
+
+
+def test_unrolling_and_commentaries_of_a_compiled_discriminator() -> None:
+    critic = ToyDiscriminator(shape=(2,), width=8, depth=1).double()
+    compiled, data = torch.compile(critic, backend="aot_eager"), torch.randn(8, 2, dtype=torch.float64)
+    slopes = []
+    for net in (critic, compiled):
+        x = torch.ones_like(data).requires_grad_()
+        fake = partial(score_with, net, x=x)
+        phi = unroll(lambda phi, fake=fake: fake(phi).square().mean(), dict(net.named_parameters()), 2, 0.1)
+        slopes.append(torch.autograd.grad(sum(p.sum() for p in phi.values()), x)[0])
+    assert equal(*slopes)
+    found = [commentary_weights(net, data, data[:4], -data, steps=2) for net in (critic, compiled)]
+    assert equal(*found) and found[0].std() > 0
 
 
 # ---------------------------------------------------------------------- data behind the first batch

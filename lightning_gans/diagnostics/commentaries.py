@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lightning_gans import checks
 from lightning_gans.functional.commentaries import hypergradient, slopes_by
 from lightning_gans.functional.conditional import score
+from lightning_gans.functional.double_backward.input_gradient import twice_differentiable
 from lightning_gans.functional.modes import copied, evaluating
 
 
@@ -54,7 +55,7 @@ def commentary_weights(
     theta = list(net.parameters())
     learners = torch.optim.Adam(theta, lr=lr), torch.optim.Adam([phi], lr=lr_weights)
     pick = lambda x: torch.randint(len(x), (batch_size,), generator=own).to(x.device)  # noqa: E731
-    with evaluating(net), torch.enable_grad():
+    with evaluating(net), torch.enable_grad(), twice_differentiable(net):
         for _ in range(steps):
             index, good, fake = pick(items), clean[pick(clean)], fakes[pick(fakes)]
             false = F.softplus(score(net, fake)).mean()

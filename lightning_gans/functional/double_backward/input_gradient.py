@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -26,7 +27,7 @@ Discriminator = Callable[[Tensor], Tensor]
 DoubleBackward = Literal["sparse", "linear", "compiled", "plain"]
 # Networks with the input shapes for which nothing in them was worth replacing: small MLPs, which the mode would slow.
 _nothing_to_gain: WeakKeyDictionary[nn.Module, set[torch.Size]] = WeakKeyDictionary()
-_held: WeakKeyDictionary[nn.Module, tuple[bool, bool]] = WeakKeyDictionary()
+_refuses: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 chosen: ContextVar[DoubleBackward] = ContextVar("double_backward", default="sparse")  # see double_backward
 
 
@@ -158,11 +159,14 @@ def in_full_precision(discriminator: Discriminator) -> Discriminator:
 def twice_differentiable(network: nn.Module | None = None, eager: bool = True) -> Iterator[None]:
     """Run what is to be differentiated twice in forms that can be: attention by plain operations, no compiled code.
 
+    Whatever is called inside, now and later, may be compiled or hold what is: it is not looked for.
+
     Raises:
         ValueError: for a layer of the network that says of itself that it cannot (``once_differentiable``).
     """
-    compiled, refuses = (False, False) if network is None else _held.get(network) or _holds(network)
-    if refuses:
+    if network is not None and network not in _refuses:
+        _refuses[network] = any(getattr(m, "once_differentiable", False) for m in network.modules())
+    if network is not None and _refuses[network]:
         raise ValueError(
             "kernel must be auto, explicit or favor in the attention of a critic whose gradient is penalised, since "
             "the fused one has no second derivative, got 'fused'."
@@ -173,19 +177,21 @@ def twice_differentiable(network: nn.Module | None = None, eager: bool = True) -
     for switch in setters:
         switch(False)
     try:
-        with torch.compiler.set_stance("force_eager") if compiled and eager else nullcontext():
+        with _uncompiled() if eager else nullcontext():
             yield
     finally:
         for switch, on in zip(setters, was):
             switch(on)
 
 
-def _holds(network: nn.Module) -> tuple[bool, bool]:
-    """Whether ``torch.compile`` was applied to a network or to a part of it, and whether a layer refuses."""
-    modules = [*network.modules()]
-    compiled = any(type(m).__name__ == "OptimizedModule" or getattr(m, "_compiled_call_impl", None) for m in modules)
-    _held[network] = found = compiled, any(getattr(m, "once_differentiable", False) for m in modules)
-    return found
+def _uncompiled() -> AbstractContextManager:
+    """What is compiled runs as it was written; except within a function that is itself, where torch refuses."""
+    if "torch._dynamo" not in sys.modules or torch.compiler.is_compiling():
+        return nullcontext()
+    try:
+        return torch.compiler.set_stance("force_eager")
+    except RuntimeError:
+        return nullcontext()
 
 
 def _network(discriminator: Discriminator) -> nn.Module | None:
