@@ -142,6 +142,7 @@ def test_gamma_and_beta2_follow_half_a_cosine() -> None:
     [
         ({"gamma": -1.0}, "gamma must be a finite number >= 0, got -1.0"),
         ({"gamma_end": 0.0}, "gamma_end must be a finite number > 0, got 0.0"),
+        ({"gamma": 0, "gamma_end": 0.01}, "gamma_end must be None with gamma=0, .* penalties out, got 0.01"),
         ({"beta2_end": 1.0}, r"beta2_end must be in \(0, 1\), got 1.0"),
         ({"anneal_steps": 0}, "anneal_steps must be an integer >= 1, got 0"),
         ({"loss": "hinge"}, "loss must be relativistic, got 'hinge'"),

@@ -83,6 +83,8 @@ class R3GAN(GAN):
     ) -> None:
         checks.not_negative(gamma=gamma)
         checks.positive(**({} if gamma_end is None else {"gamma_end": gamma_end}))
+        if gamma == 0:
+            checks.only("gamma_end", gamma_end, None, "with gamma=0, which leaves the penalties out")
         checks.inside(**({} if beta2_end is None else {"beta2_end": beta2_end}))
         checks.at_least_one(anneal_steps=anneal_steps)
         self.declare(True, r1=gamma, r2=gamma)
@@ -113,7 +115,7 @@ class R3GAN(GAN):
         """Moves gamma and beta2 along their schedules, by the number of updates alone."""
         share = (1 - math.cos(math.pi * min(1.0, self.global_step / self.anneal_steps))) / 2
         start, end = self.gamma_range
-        if start and end is not None:
+        if end is not None:
             self.gamma.fill_(start + share * (end - start))
         if self.beta2_end is not None:
             betas = self.betas[0], self.betas[1] + share * (self.beta2_end - self.betas[1])
