@@ -142,6 +142,14 @@ def test_a_classifier_finds_the_density_ratio() -> None:
     assert float(torch.corrcoef(torch.stack([h.log(), truth.log()]))[0, 1]) > 0.7
 
 
+def test_a_classifier_returns_one_logit_for_each_sample() -> None:
+    """In whatever form; what it cannot be is told before it is trained."""
+    data, module = Ring(batch_size=8, batches_per_epoch=8), GAN(Fixed(1.0, 0.0), ToyDiscriminator(width=8), 2)
+    assert density_ratio(data, module, nn.Linear(2, 1), steps=1, batch_size=8, looks=1).shape == (10_000,)
+    with pytest.raises(ValueError, match=r"^classifier must return scores of shape \(8,\), got \(8, 2\)"):
+        density_ratio(data, module, nn.Linear(2, 2), steps=1, batch_size=8, looks=1)
+
+
 def test_weights_go_to_what_the_mixture_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     data, right = Ring(batch_size=64), GAN(Fixed(0.2, 1.0), ToyDiscriminator(width=8), 2)  # samples about (1, 1)

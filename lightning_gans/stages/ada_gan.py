@@ -19,6 +19,7 @@ from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.engine.player import Player
 from lightning_gans.functional.boosting import BOOSTS, Beta, ratio_of, step_size
+from lightning_gans.functional.conditional import score
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.metrics.extractors import content_hash, weights_hash
 from lightning_gans.runs.atomic import replacing, write_text
@@ -47,7 +48,7 @@ def reweight(
     Args:
         data: the plain data.
         last: the module of the last round, or None.
-        classifier: logits (N,), high for data; a new one for each round.
+        classifier: logits (N,) or (N, 1), high for data; a new one for each round.
         folder: the round's.
         weights: of ``functional.boosting``; "topk" takes the half of the items with the smallest ratio.
         beta: as of `AdaGAN`.
@@ -123,7 +124,7 @@ def density_ratio(
     )
     classifier.load_state_dict(look.kept)
     with torch.no_grad():
-        return ratio_of(torch.cat([classifier.eval()(x) for x in items.split(1024)]))
+        return ratio_of(torch.cat([_logits(classifier.eval(), x) for x in items.split(1024)]))
 
 
 class _Ratio(GenerativeModule):
@@ -170,4 +171,8 @@ def _items(data: GANDataModule, split: Literal["train", "test"]) -> Tensor:
 
 
 def _cross_entropy(classifier: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-    return F.softplus(-classifier(real)).mean() + F.softplus(classifier(fake)).mean()
+    return F.softplus(-_logits(classifier, real)).mean() + F.softplus(_logits(classifier, fake)).mean()
+
+
+def _logits(classifier: nn.Module, x: Tensor) -> Tensor:
+    return score(classifier, x, name="classifier")
