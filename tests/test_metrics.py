@@ -39,7 +39,7 @@ from lightning_gans.metrics import (
     wasserstein1,
     weights_hash,
 )
-from lightning_gans.metrics.generative import FrechetInceptionDistance
+from lightning_gans.metrics.generative import FrechetInceptionDistance, inception_scores
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -138,6 +138,27 @@ def test_all_scores_of_features_equal_torch_fidelity() -> None:
         ],
     }
     assert {name: ours[name] for name in theirs} == pytest.approx(theirs, rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [11, 57, 60])
+def test_parts_of_the_inception_score_are_torch_fidelitys(n: int) -> None:
+    """As many as asked for, and even; of torchmetrics 11 would be 6 parts, and the last of 57 three."""
+    from torch_fidelity import metric_isc
+    from torchmetrics.image.inception import InceptionScore
+
+    logits, features = 3 * normal(n, 5), normal(n, 3)
+    theirs = metric_isc.isc_features_to_metric(logits, splits=10, shuffle=False)
+    scores = inception_scores(logits, 10)
+    assert float(scores.mean()) == pytest.approx(theirs["inception_score_mean"], rel=1e-12)
+    assert float(scores.std(correction=0)) == pytest.approx(theirs["inception_score_std"], rel=1e-9)
+    if n == 60:  # to the bit as before
+        torch.manual_seed(0)
+        given = nn.Identity()
+        given.num_features = 5  # type: ignore[assignment]
+        other = InceptionScore(feature=given, splits=10)
+        other.features = [logits]
+        found = GenerativeScores(features, ("is",), seed=0)(features, logits)
+        assert (found["is"], found["is_std"]) == tuple(map(float, other.compute()))
 
 
 def test_prdc_in_rows_equals_prdc_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """Scores of generated samples against real ones: FID, IS, KID, precision/recall and density/coverage.
 
 Every class here takes features that were computed once (:mod:`lightning_gans.metrics.extractors`), so that one pass
-of one extractor serves all. FID, IS and KID are torchmetrics' classes; precision/recall and density/coverage, which
-torchmetrics lacks, are ours. Everything is computed in float64.
+of one extractor serves all. FID and KID are torchmetrics' classes; IS, of which torchmetrics makes uneven parts, and
+precision/recall and density/coverage, which it lacks, are ours. Everything is computed in float64.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from lightning_gans import checks
@@ -254,6 +253,20 @@ def _joined(parts: list[Tensor] | Tensor) -> Tensor:
     return torch.cat(list(parts)) if isinstance(parts, (list, tuple)) else parts
 
 
+def inception_scores(logits: Tensor, splits: int) -> Tensor:
+    """The inception score of each of so many parts of logits (N, K), of sizes that differ by one at most.
+
+    >>> inception_scores(torch.tensor([[9.0, -9.0], [-9.0, 9.0]] * 5), splits=3)
+    tensor([1.8899, 1.8899, 2.0000])
+    """
+    ends = [(i + 1) * len(logits) // splits for i in range(splits)]
+    scores = []
+    for part in logits.tensor_split(ends[:-1]):
+        p, log_p = part.softmax(1), part.log_softmax(1)
+        scores.append((p * (log_p - p.mean(0, keepdim=True).log())).sum(1).mean().exp())
+    return torch.stack(scores)
+
+
 class GenerativeScores:
     """All scores of sets of fakes against one set of reals, whose statistics are computed once.
 
@@ -346,10 +359,8 @@ class GenerativeScores:
         assert logits is not None
         if len(fake) < self.is_splits:
             raise ValueError(f"is_splits must be at most the number of fakes, {len(fake)}, got {self.is_splits}.")
-        score = InceptionScore(feature=_Given(logits.shape[1]), splits=self.is_splits, sync_on_compute=False)
-        score.update(logits.double())
-        mean, spread = (float(value) for value in score.compute())
-        return {"is": mean, "is_std": spread if self.is_splits > 1 else 0.0}
+        scores = inception_scores(logits.double()[torch.randperm(len(logits))], self.is_splits)
+        return {"is": float(scores.mean()), "is_std": float(scores.std()) if self.is_splits > 1 else 0.0}
 
     def _compute_kid(self, fake: Tensor, logits: Tensor | None) -> dict[str, float]:
         subsets, size = self.kid_plan(len(self.real), len(fake))
