@@ -271,6 +271,10 @@ NOT_LINEAR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "weight_of_x": lambda h, x: F.linear(h, h[:1]),
     "filled": lambda h, x: F.pad(h, (1, 1), mode="replicate"),
     "detached": lambda h, x: h + h.detach(),
+    "scaled_by_name": lambda h, x: torch.mul(h, other=2.0),
+    "summed_by_name": lambda h, x: torch.add(h, other=2.0),
+    "rectified_by_name": lambda h, x: torch.relu(input=h - 0.1),
+    "rounded": lambda h, x: torch.div(h, 0.01, rounding_mode="floor") + h,
 }
 
 

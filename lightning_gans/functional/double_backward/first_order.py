@@ -64,7 +64,7 @@ class _Tape(TorchFunctionMode):
             return func(*args, **kwargs)
         if func in _FACTS:
             return func(*args, **kwargs)
-        if not torch.is_grad_enabled():  # inside a custom function, say, whose backward may be anything
+        if not args or not torch.is_grad_enabled():  # inside a custom function, say, whose backward may be anything
             raise _NotLinear
         if any(torch.is_tensor(leaf) and self._hidden(leaf) for leaf in _leaves((args, kwargs))):
             raise _NotLinear
@@ -95,16 +95,20 @@ class _Tape(TorchFunctionMode):
             source, mask = self.number[id(args[0])], result.detach() > 0
             return lambda tangents, weights: torch.where(mask, tangents[source], slope * tangents[source])
         if func in _WEIGHTED:
-            if any(id(leaf) in self.number for leaf in _leaves((args[1:], kwargs))) or "input" in kwargs:
+            if any(id(leaf) in self.number for leaf in _leaves((args[1:], kwargs))):
                 raise _NotLinear
             source, weight = self.number[id(args[0])], self._weight(args[1] if len(args) > 1 else kwargs["weight"])
             rest, named = args[3:], {k: v for k, v in kwargs.items() if k not in ("weight", "bias")}
             return lambda tangents, weights: func(tangents[source], weights[weight], None, *rest, **named)
         if func in _SUMS or func in (torch.cat, torch.concat, F.pad):
+            if "other" in kwargs:  # it would stay, where its derivative is zero
+                raise _NotLinear
             if func is F.pad and (kwargs.get("value") or len(args) > 3 or kwargs.get("mode", "constant") != "constant"):
                 raise _NotLinear
             return self._replay(func, args, kwargs, constant=_zero)
         if func in _SCALED:
+            if kwargs:  # the other one by its name, or a rounding
+                raise _NotLinear
             first, second = (id(a) in self.number for a in args[:2])
             if first == second or (second and func in (torch.div, Tensor.div, Tensor.__truediv__)):
                 raise _NotLinear

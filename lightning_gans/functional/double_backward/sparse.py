@@ -154,8 +154,8 @@ def _pays(x: Tensor) -> bool:
     return x.requires_grad and (x.ndim != 2 or x.numel() >= SMALL) and _own(x)
 
 
-def _relu(session: Session, function: Callable[..., Tensor], x: Tensor, inplace: bool = False) -> Tensor:
-    inplace = inplace or function in (torch.relu_, Tensor.relu_)
+def _relu(session: Session, function: Callable[..., Tensor], input: Tensor, inplace: bool = False) -> Tensor:
+    x, inplace = input, inplace or function in (torch.relu_, Tensor.relu_)
     if not _pays(x) or (inplace and x._is_view()):
         return F.relu(x, inplace)
     session.replaced = True
