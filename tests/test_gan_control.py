@@ -511,6 +511,12 @@ def test_a_measure_that_tells_nothing_is_refused() -> None:
         trainer(max_steps=1).fit(game(measure=measure), plain(shape=SIDE))
 
 
+def test_a_measure_without_a_gradient_is_refused() -> None:
+    measure = lambda x: {**look(x), "light": torch.from_numpy(x.detach().numpy().mean((1, 2, 3)))}  # noqa: E731
+    with pytest.raises(ValueError, match="measure must be differentiable in the samples, got light without a grad"):
+        trainer(max_steps=1).fit(game(measure=measure), plain(shape=SIDE))
+
+
 def test_samples_in_half_are_measured_in_full() -> None:
     """Fourth powers of places overflow in half; a mean of places keeps two digits."""
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).half() * 2 - 1

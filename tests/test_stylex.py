@@ -261,6 +261,8 @@ def test_bad_settings_are_refused_in_one_sentence(options: dict[str, Any], messa
     [
         ({"classifier": lambda x: x.mean((1, 2, 3))}, 4, "classifier must tell num_classes = 3 classes, got 2"),
         ({"encoder": StyleEncoder(SIDE, 9, 3, widths=4)}, 4, r"encoder must return codes \(N, 5\), got \(N, 6\)"),
+        ({"classifier": lambda x: rule(x).detach()}, 4, "differentiable in the samples for kl_weight > 0"),
+        ({"classifier": lambda x: rule(x).detach(), "kl_weight": 0.0}, 4, "samples for features_weight > 0"),
         ({}, 1, "batch_size must be >= 2 for reconstructions and samples, got a batch of 1 "),
     ],
 )

@@ -122,8 +122,12 @@ def measured(measure: Measure, samples: Tensor, names: Collection[str]) -> dict[
 
 
 def check_measure(measure: Measure, samples: Tensor, names: Collection[str]) -> None:
-    """As :func:`measured`; ValueError also for what is the same of all samples, and has no deviation to go by."""
-    for name, features in measured(measure, samples, names).items():
+    """As :func:`measured`; ValueError also for what has no gradient, or is the same of all and has no deviation."""
+    with torch.enable_grad():
+        found = measured(measure, samples.detach().requires_grad_(), names)
+    for name, features in found.items():
+        if not features.requires_grad:
+            raise ValueError(f"measure must be differentiable in the samples, got {name} without a gradient.")
         if len(features) > 1 and not bool((features != features[:1]).any()):
             raise ValueError(f"measure must tell samples apart, got the same {name} of all in the first batch.")
 

@@ -63,7 +63,7 @@ class GANControl(StyleGAN2):
         discriminator: raw scores (N,).
         latent_dim: length of z.
         measure: samples (N, ...) to a number (N,) or features (N, F) by name (``metrics.ShapeMeasure``): a formula, or
-            a network, which is frozen and no part of the checkpoint.
+            a network, which is frozen and no part of the checkpoint. Must be differentiable in the samples.
         groups: length of each attribute's part of z, in order, by the names that ``measure`` has; "other" for what is
             not controlled.
         control_weight: lambda >= 0.
@@ -79,8 +79,8 @@ class GANControl(StyleGAN2):
 
     Raises:
         ValueError: for settings out of range, groups that do not sum to latent_dim or that the generator does not
-            have; when training starts, for names that ``measure`` does not have, and for a batch that is too small for
-            the pairs, or cannot be split into halves and groups on each rank.
+            have; when training starts, for names that ``measure`` does not have or has no gradient of, and for a batch
+            that is too small for the pairs, or cannot be split into halves and groups on each rank.
 
     >>> from lightning_gans.networks import StyleDiscriminator, StyleGenerator
     >>> groups = {"light": 4, "other": 4}

@@ -55,7 +55,8 @@ class StylEx(StyleGAN2):
         discriminator: raw scores (N,); may take probabilities as ``labels`` (N, K).
         latent_dim: length of z, with the probabilities.
         encoder: samples to codes (N, latent_dim - num_classes); trained with the generator.
-        classifier: samples to logits, frozen and no part of the checkpoint: (N, K), or (N,) of two classes.
+        classifier: samples to logits, frozen and no part of the checkpoint: (N, K), or (N,) of two classes. Must be
+            differentiable in the samples.
         num_classes: K.
         image_weight: a_1 >= 0.
         features_weight: a_2 >= 0.
@@ -69,7 +70,7 @@ class StylEx(StyleGAN2):
 
     Raises:
         ValueError: for settings out of range, a generator that passes on another number, and when training starts for
-            a classifier of other classes, and a batch of one.
+            a classifier of other classes or without a gradient, and a batch of one.
 
     >>> from lightning_gans.networks import SoftDiscriminator, StyleEncoder, StyleGenerator
     >>> shape = (3, 16, 16)
@@ -127,6 +128,10 @@ class StylEx(StyleGAN2):
         """log C(x), (N, K), of samples."""
         return as_logits(self.classifier(full_precision(x)), len(x), self.classes).log_softmax(1)
 
+    def features(self, x: Tensor) -> Tensor:
+        """The classifier's ``features`` of samples, or log C(x)."""
+        return getattr(self.classifier, "features", self.log_probabilities)(full_precision(x))
+
     def told_by(self, batch: Batch) -> Batch:
         """The batch with probabilities (N, K) as labels, and in its noise."""
         if len(batch.real) < 2:
@@ -168,8 +173,7 @@ class StylEx(StyleGAN2):
         half = len(batch.real) // 2
         x, again, p = batch.real[:half], fake[:half], batch.z[:half, -self.classes :]
         q = self.log_probabilities(again)
-        look = getattr(self.classifier, "features", self.log_probabilities)
-        near = [F.normalize(look(full_precision(images)).reshape(half, -1), dim=1) for images in (x, again)]
+        near = [F.normalize(self.features(images).reshape(half, -1), dim=1) for images in (x, again)]
         found = {
             "image": (x - again).abs().mean(),
             "features": (near[0] - near[1]).square().sum(1).mean(),
@@ -193,6 +197,11 @@ class StylEx(StyleGAN2):
         if codes.shape != (len(batch.real), self.latent_dim):
             wanted, got = (length - self.classes for length in (self.latent_dim, codes.shape[1]))
             raise ValueError(f"encoder must return codes (N, {wanted}), got (N, {got}).")
+        with torch.enable_grad():
+            x = batch.real.detach().requires_grad_()
+            for name, told in {"kl": self.log_probabilities, "features": self.features}.items():
+                if self.weights[name] and not told(x).requires_grad:
+                    raise ValueError(f"classifier must be differentiable in the samples for {name}_weight > 0.")
 
     def latents(self, n: int, labels: Tensor | None = None, generator: Generator | None = None,
                 seed: int | None = None) -> tuple[Tensor, Tensor | None]:  # fmt: skip
