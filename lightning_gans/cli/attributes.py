@@ -35,6 +35,8 @@ class AskedAttributes(callbacks.Callback):
         checks.only("devices", devices, 1, "with --attributes, which are learned first")
         if not isinstance(model, GANControl):
             raise ValueError(f"--attributes needs a model GANControl, got {type(model).__name__}.")
+        if not attributes:
+            raise ValueError(f"--attributes must have a value of one of {', '.join(model.attributes)}, got {{}}.")
         model.check_attributes(attributes)
         self.wanted = {name: requested(model.measure, name, value, 1) for name, value in attributes.items()}
         self.attributes, self.folder = attributes, folder

@@ -35,8 +35,8 @@ class SampleWriter(callbacks.BasePredictionWriter):
     (N, H, W, C), and ``labels`` (N,) of a conditional generator. Others become ``samples.csv``, a row each, or with
     ``npz`` an array of their own type. Of images there are ``grid.png``; ``interpolation.png``, rows of samples on the
     great circle between two noises; and ``walk.gif``, on which 16 noises move along such circles and back to where they
-    began. Those of a generator by styles are there again with straight ways in w (``-w``). Of points there is
-    ``samples.png``. Text becomes ``samples.txt``, a line each.
+    began. Those of a generator by styles are there again with straight ways in w (``-w``). With attributes asked
+    for there is the grid alone. Of points there is ``samples.png``. Text becomes ``samples.txt``, a line each.
 
     Args:
         folder: where to; it is made.
@@ -111,7 +111,7 @@ class SampleWriter(callbacks.BasePredictionWriter):
     def _draw_images(self, module: Samples, shown: Tensor) -> None:
         grid = grid_image(shown, max(1, round(len(shown) ** 0.5)), self.value_range)
         save_image_atomic(grid, self.folder / "grid.png")
-        if not has(module, Latents):
+        if not has(module, Latents) or "attributes" in getattr(module, "sample_options", ()):  # ways have them not
             self.told.append(f"Picture      {self.folder / 'grid.png'}")
             return
         files = ["grid.png"]
