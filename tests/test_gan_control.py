@@ -79,7 +79,7 @@ class Looks(torch.nn.Module):
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
 def test_a_measure_in_other_precisions(precision: Any) -> None:
-    module = game(measure=Looks(), path_length_weight=0)
+    module = game(measure=Looks())
     trainer(max_steps=2, precision=precision).fit(module, plain(shape=SIDE))
     measure: Any = module.measure
     assert measure.net.weight.dtype == (torch.float64 if precision == "64-true" else torch.float32)

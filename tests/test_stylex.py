@@ -50,7 +50,7 @@ def told(module: StylEx, n: int = 6) -> Batch:
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
 def test_a_classifier_in_other_precisions(precision: Any) -> None:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
-    module = game(classifier=net, path_length_weight=0)
+    module = game(classifier=net)
     trainer(max_steps=2, precision=precision).fit(module, plain(shape=SIDE))
     assert module.classifier[1].weight.dtype == (torch.float64 if precision == "64-true" else torch.float32)
     assert torch.equal(module.classifier[1].weight.to(net[1].weight), net[1].weight)

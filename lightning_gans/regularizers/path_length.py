@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_gans import checks
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import takes_labels
+from lightning_gans.functional.double_backward.input_gradient import in_full_precision
 from lightning_gans.functional.penalties import path_length
 from lightning_gans.functional.ranks import mean_over_ranks
 from lightning_gans.regularizers.regularizer import RegularizedBatch, Regularizer
@@ -61,10 +62,15 @@ class PathLength(Regularizer):
         ws = generator.spread(generator.map(batch.z[:n], labels))
         normal = partial(draw.normal, n, generator=batch.generator, device=fake.device, dtype=ws.dtype)
         maps = [normal(*shape) for shape in generator.noise_shapes]
-        lengths = path_length(partial(generator.synthesis, noise=maps), ws, normal(*fake.shape[1:]))
+        synthesis = in_full_precision(partial(_images, generator, noise=maps))
+        lengths = path_length(synthesis, ws, normal(*fake.shape[1:]))
         with torch.no_grad():
             generator.path_length.lerp_(mean_over_ranks(lengths.mean()).to(generator.path_length.dtype), self.decay)
         return (lengths - generator.path_length.clone()).square().mean()
+
+
+def _images(generator: Any, ws: Tensor, noise: list[Tensor]) -> Tensor:
+    return generator.synthesis(ws, noise)
 
 
 def by_styles(generator: nn.Module) -> bool:
