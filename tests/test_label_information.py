@@ -119,6 +119,15 @@ def test_every_way_in_which_our_networks_take_labels_is_seen(net: nn.Module) -> 
     assert sum(float(g.abs().sum()) for g in gradients if g is not None) > 0
 
 
+@pytest.mark.parametrize("law", ["logit", "normal"])
+def test_weights_in_half_precision(law: Law) -> None:
+    torch.manual_seed(0)
+    net, x, labels = ToyDiscriminator((2,), 8, 1, num_classes=3), torch.randn(6, 2), torch.arange(6) % 3
+    full = label_information(net, x, labels, 0, law)
+    half = label_information(net.bfloat16(), x.bfloat16(), labels, 0, law)
+    torch.testing.assert_close(torch.stack([*half]), torch.stack([*full]), rtol=0.05, atol=0)
+
+
 def test_the_term_and_its_gradient() -> None:
     batch = SimpleNamespace(real=X, labels=LABELS, generator=None)
     net = Linear(scale=0.1)

@@ -12,7 +12,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lightning_gans.functional.conditional import score, takes_labels
-from lightning_gans.functional.double_backward.input_gradient import Discriminator, input_gradient
+from lightning_gans.functional.double_backward.input_gradient import (
+    Discriminator,
+    in_full_precision,
+    input_gradient,
+)
 from lightning_gans.functional.draw import normal
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import gather_rows, mean_over_ranks
@@ -115,7 +119,7 @@ def _steps(m: Tensor) -> Tensor:
 
 def _information(critic: Discriminator, at: Tensor, clean: Tensor, steps: Tensor, law: Law) -> Tensor:
     along = (input_gradient(critic, at) @ steps.T).square().sum(1)
-    rate = 2.0 if law == "normal" else _rate(full_precision(clean), full_precision(critic(at)))
+    rate = 2.0 if law == "normal" else _rate(full_precision(clean), in_full_precision(critic)(at))
     return mean_over_ranks((rate * along).mean())
 
 
