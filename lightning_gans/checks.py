@@ -52,6 +52,15 @@ def networks(**values: Any) -> None:
             raise TypeError(f"{name} must be a network, got {value!r}.")
 
 
+def functions(**values: Any) -> None:
+    """TypeError unless every value can be called, a network or a function; a class is none."""
+    for name, value in values.items():
+        if isinstance(value, type):
+            raise TypeError(f"{name} must be a network or a function, got the class {value.__name__}: call it.")
+        if not callable(value):
+            raise TypeError(f"{name} must be a network or a function, got {value!r}.")
+
+
 def positive(**values: float) -> None:
     """ValueError unless every value is a finite number > 0."""
     for name, value in values.items():

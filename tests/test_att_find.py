@@ -211,6 +211,7 @@ def test_explain_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         (lambda: AttFind(make("gan"), lambda x: x, n=1), "n must be an integer >= 2, got 1"),
         (lambda: coordinate_effects(linear, uniform(3, 12), trim=0.5), r"trim must be in \[0, .5\), got 0.5"),
         (lambda: as_logits(torch.zeros(2, 2, 2), 2), r"classifier must return logits .* got \(2, 2, 2\)"),
+        (lambda: AttFind(make("gan"), None), "classifier must be a network or a function, got None"),  # type: ignore[arg-type]
         (lambda: ShapeRule("weight"), "attribute must be one of x, y, size, .* got 'weight'"),
         (lambda: ShapeRule(scale=0), "scale must not be 0, got 0"),
         (lambda: AttFind(make("gan"), lambda x: x, n=9).picks(1, threshold=0), "threshold must be a finite number > 0"),
@@ -222,6 +223,6 @@ def test_what_does_not_fit_is_refused_in_one_sentence(call: Any, message: str | 
     if message is None:
         assert call().space == "z"
         return
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises((TypeError, ValueError), match=message) as error:
         call()
     assert "\n" not in str(error.value)

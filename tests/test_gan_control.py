@@ -437,10 +437,12 @@ def test_the_recipe_gives_control(tmp_path: Path) -> None:
         ({"ramp": 0}, "ramp must be an integer >= 1, got 0"),
         ({"control_weight": -1.0}, "control_weight must be a finite number >= 0, got -1"),
         ({"tau_same": 2.0}, "tau_different must be > tau_same = 2, got 1.0"),
+        ({"measure": None}, "measure must be a network or a function, got None"),
+        ({"measure": ShapeMeasure}, "measure must be a network or a function, got the class ShapeMeasure: call it"),
     ],
 )
 def test_bad_settings_are_refused_in_one_sentence(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises((TypeError, ValueError), match=message) as error:
         game(**options)
     assert "\n" not in str(error.value) and str(error.value).endswith(".")
 
@@ -452,10 +454,12 @@ def test_bad_settings_are_refused_in_one_sentence(options: dict[str, Any], messa
         ({}, 7, "batch_size must be even, in groups of 2 that keep pairs apart, .* got 7 on each of 1"),
         ({"groups": {"light": 2, "haste": 2, "tint": 3}}, 8, "measure must have haste, got only light, tint, more"),
         ({"measure": lambda x: {"light": x, "tint": x}}, 8, r"measure must give numbers \(8,\) or features"),
+        ({"measure": lambda x: {"light": [1.0] * 8}}, 8, "measure must give numbers .* of light, got a list"),
+        ({"measure": lambda x: x.mean((1, 2, 3))}, 8, "measure must return a mapping of names to tensors, got a Tens"),
     ],
 )
 def test_bad_batches_and_measures_are_refused_in_one_sentence(options: dict[str, Any], size: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises((TypeError, ValueError), match=message) as error:
         trainer(max_steps=1).fit(game(**options), plain(shape=SIDE, batch_size=size))
     assert "\n" not in str(error.value)
 

@@ -248,10 +248,12 @@ def test_ways_through_noise_of_another_law_are_straight(module: Any) -> None:
         ({"style_mixing": 0.5}, "style_mixing must be 0.0 of StylEx, whose codes are of one sample, got 0.5"),
         ({"g_batch_factor": 2}, "g_batch_factor must be 1 of StylEx, which goes by pairs, got 2"),
         ({"accumulate_g": 2}, "accumulate_g must be 1 of StylEx, whose reconstructions are of D's one batch, got 2"),
+        ({"classifier": None}, "classifier must be a network or a function, got None"),
+        ({"encoder": rule}, "encoder must be a network, got <function rule"),
     ],
 )
 def test_bad_settings_are_refused_in_one_sentence(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises((TypeError, ValueError), match=message) as error:
         game(**options)
     assert "\n" not in str(error.value)
 

@@ -207,6 +207,7 @@ class AttFind:
     ) -> None:
         n = n if codes is None else len(codes)
         checks.at_least(2, n=n)
+        checks.functions(classifier=classifier)
         self.network, self.classifier = module.network, classifier
         styled, between = hasattr(self.network, "styles"), in_w(self.network)
         self.space: Space = space or ("styles" if styled else "w" if between else "z")

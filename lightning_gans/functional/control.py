@@ -106,18 +106,21 @@ def measured(measure: Measure, samples: Tensor, names: Collection[str]) -> dict[
     """What ``measure`` says of samples (N, ...): features (N, F) by name, numbers (N,) being (N, 1).
 
     Raises:
+        TypeError: for what is no mapping.
         ValueError: for a name that it does not have, or one without a row for each sample.
 
     >>> measured(lambda x: {"mean": x.mean(1)}, torch.ones(3, 2), ["mean"])["mean"].tolist()
     [[1.0], [1.0], [1.0]]
     """
     found, n = measure(full_precision(samples)), len(samples)
+    if not isinstance(found, Mapping):
+        raise TypeError(f"measure must return a mapping of names to tensors, got a {type(found).__name__}.")
     for name in names:
         if name not in found:
             raise ValueError(f"measure must have {name}, got only {', '.join(found)}.")
-        if found[name].ndim not in (1, 2) or len(found[name]) != n:
-            shape = tuple(found[name].shape)
-            raise ValueError(f"measure must give numbers ({n},) or features ({n}, F) of {name}, got shape {shape}.")
+        if not isinstance(value := found[name], Tensor) or value.ndim not in (1, 2) or len(value) != n:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise ValueError(f"measure must give numbers ({n},) or features ({n}, F) of {name}, got {got}.")
     return {name: found[name].reshape(n, -1) for name in names}
 
 

@@ -10,7 +10,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lightning_gans import checks
+
 Network = TypeVar("Network", bound=nn.Module)
+Function = TypeVar("Function")
 
 
 @contextmanager
@@ -31,6 +34,19 @@ def copied(network: Network) -> Network:
     kept = [value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     known: dict[int, Any] = {id(value): value.detach().clone() for value in kept if not value.is_leaf}
     return copy.deepcopy(network, known)
+
+
+def frozen_copy(**functions: Function) -> dict[str, Function]:
+    """A frozen copy in evaluation mode of what is a network, by its name; a function is kept as it is.
+
+    A module holds it in this mapping, so that it is no submodule.
+
+    Raises:
+        TypeError: for what is neither.
+    """
+    checks.functions(**functions)
+    nets = {name: f for name, f in functions.items() if isinstance(f, nn.Module)}
+    return functions | {name: copied(net).eval().requires_grad_(False) for name, net in nets.items()}
 
 
 def alike(network: nn.Module, other: nn.Module) -> bool:

@@ -40,6 +40,7 @@ class Reward(Regularizer):
     def __init__(self, reward: nn.Module, anchor: nn.Module, weight: float = 1.0, beta: float = 1.0) -> None:
         super().__init__(weight)
         checks.not_negative(beta=beta)
+        checks.networks(reward=reward, anchor=anchor)
         self.reward, self.anchor = (copied(net).requires_grad_(False) for net in (reward, anchor))
         self.beta = beta
 

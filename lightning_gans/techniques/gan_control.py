@@ -22,7 +22,7 @@ from lightning_gans.functional.control import (
     share_parts,
 )
 from lightning_gans.functional.latent import from_w, in_w, to_w
-from lightning_gans.functional.modes import beside, copied, evaluating
+from lightning_gans.functional.modes import beside, evaluating, frozen_copy
 from lightning_gans.functional.ranks import gather_rows, rank_and_world
 from lightning_gans.networks.control import AttributeEncoders
 from lightning_gans.networks.style import std_groups
@@ -125,8 +125,7 @@ class GANControl(StyleGAN2):
         super().__init__(generator, discriminator, latent_dim, style_mixing=style_mixing, **kwargs)
         self.groups, self.attributes, self.control_weight, self.pairs = dict(groups), names, control_weight, pairs
         self.tau_same, self.tau_different, self.ramp = tau_same, tau_different, ramp
-        frozen = copied(measure).eval().requires_grad_(False) if isinstance(measure, nn.Module) else measure
-        self._measure: dict[str, Measure] = {"measure": frozen}  # a dict, so that it is no submodule
+        self._measure: dict[str, Measure] = frozen_copy(measure=measure)
         self._encoders: dict[str, AttributeEncoders] = {}
         columns = [names.index(name) if name in names else -1 for name, size in groups.items() for _ in range(size)]
         self.register_buffer("columns_of", torch.tensor(columns), persistent=False)

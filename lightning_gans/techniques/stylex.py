@@ -16,7 +16,7 @@ from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import as_logits
 from lightning_gans.functional.latent import from_w, to_w
-from lightning_gans.functional.modes import beside, copied, evaluating
+from lightning_gans.functional.modes import beside, evaluating, frozen_copy
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import gather_rows, mean_over_ranks
 from lightning_gans.regularizers.path_length import by_styles
@@ -107,6 +107,7 @@ class StylEx(StyleGAN2):
         checks.only("style_mixing", style_mixing, 0.0, "of StylEx, whose codes are of one sample")
         if by_styles(generator) and getattr(generator, "passed", 0) != num_classes:
             raise ValueError(f"generator must have passed={num_classes}, got {getattr(generator, 'passed', 0)}.")
+        checks.networks(encoder=encoder)
         self.declare(False, **weights)
         super().__init__(generator, discriminator, latent_dim, style_mixing=style_mixing, **kwargs)
         checks.only("g_batch_factor", self.g_batch_factor, 1, "of StylEx, which goes by pairs")
@@ -114,8 +115,7 @@ class StylEx(StyleGAN2):
         checks.only("accumulate_g", self.players["g"].accumulate, 1, why)
         self.encoder, self.classes, self.weights, self.conditional = encoder, num_classes, weights, False
         self.players["g"].networks = ("generator", "encoder")
-        frozen = copied(classifier).eval().requires_grad_(False) if isinstance(classifier, nn.Module) else classifier
-        self._classifier = {"classifier": frozen}  # a dict, so that it is no submodule
+        self._classifier = frozen_copy(classifier=classifier)
         self.register_buffer("seen", torch.full((_SEEN, num_classes), 1 / num_classes))
 
     @property
