@@ -655,8 +655,9 @@ BAD: list[tuple[Any, str]] = [
     (lambda: RejectionSampler(wide, exact, seed=-1), "seed must be an integer >= 0, got -1"),
     (lambda: Thresholding(wide, exact, keep=0), r"keep must be in \(0, 1\], got 0"),
     (lambda: MetropolisHastings(wide, exact, steps=0), "steps must be an integer >= 1, got 0"),
-    (lambda: MetropolisHastings(wide, exact, real=torch.zeros(0, 1)), "real must hold at least one sample"),
-    (lambda: MetropolisHastings(wide, exact, real_labels=torch.zeros(2)), "real_labels must be one per real sample"),
+    (lambda: MetropolisHastings(wide, exact, real=torch.zeros(0, 1)), "real must be at least 1 finite floating-point"),
+    (lambda: MetropolisHastings(wide, exact, real_labels=torch.zeros(2)), "real must be given with real_labels"),
+    (lambda: MetropolisHastings(wide, exact, real=torch.zeros(5, 2)).sample(1), "real must be samples of shape"),
     (lambda: LatentLangevin(wide, exact), "module must have a generator for LatentLangevin, got function"),
     (lambda: LatentLangevin(latent(), exact, step_size=0), "step_size must be a finite number > 0, got 0"),
     (lambda: Truncation(latent(), threshold=-1), "threshold must be a finite number > 0, got -1"),
@@ -671,13 +672,16 @@ BAD: list[tuple[Any, str]] = [
     (lambda: keep_training(make("gan"), torch.zeros(20, 2), part="tail"), "part must be one of network, head"),  # type: ignore[arg-type]
     (lambda: keep_training(make("gan"), torch.zeros(20, 2), held_out=1), r"held_out must be in \(0, 1\), got 1"),
     (lambda: keep_training(make("gan"), torch.zeros(20, 2).byte()), "real must be at least 10 finite floating-point"),
+    (lambda: keep_training(make("gan"), [torch.zeros(20, 2)]), "real must be a tensor of samples"),  # type: ignore[arg-type]
+    (lambda: keep_training(make("gan"), torch.zeros(20, 3)), r"real must be samples of shape \(2,\) each"),
+    (lambda: calibrate(make("gan"), torch.zeros(20, 3)), r"real must be samples of shape \(2,\) each, .* got \(3,\)"),
     (lambda: GenerativeMetrics(batch_size=50, num_fake=60, sampler=RejectionSampler), "batch_size must be at least"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("call", "message"), BAD)
 def test_bad_input(call: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         call()
 
 

@@ -84,7 +84,8 @@ def calibrate(
         seed: of G's samples and of the halves.
 
     Raises:
-        ValueError: for settings out of range, and too few samples.
+        TypeError: for real samples that are no tensor.
+        ValueError: for settings out of range, too few samples, and such as the generator does not make.
 
     >>> from types import SimpleNamespace
     >>> module = SimpleNamespace(sample=lambda n, labels, generator: torch.randn(n, 1, generator=generator))
@@ -103,6 +104,7 @@ def calibrate(
             rows = order[start : start + BLOCK].to(real.device)
             given = None if labels is None else labels[rows.to(labels.device)].clone()
             fake = module.sample(len(rows), for_generator(module, given), stream(seed, 1 + start))
+            check_alike(real, fake)
             for found, x in zip(scores, (real[rows].to(fake.device), fake)):
                 found.append(call_ratio(raw, x, given))
         on_real, on_fake = (torch.cat(found) for found in scores)
@@ -170,10 +172,19 @@ def _pooled(on_real: Tensor, on_fake: Tensor) -> tuple[Any, Any, Any]:
 
 def check_real(real: Tensor, labels: Tensor | None, least: int) -> None:
     """ValueError unless there are enough real samples, all finite, and a label for each if there are any."""
+    if not isinstance(real, Tensor):
+        raise TypeError(f"real must be a tensor of samples (M, ...), got a {type(real).__name__}.")
     if len(real) < least or not real.is_floating_point() or not bool(real.isfinite().all()):
         raise ValueError(f"real must be at least {least} finite floating-point samples, got {len(real)} {real.dtype}.")
     if labels is not None and labels.shape != real.shape[:1]:
         raise ValueError(f"labels must have shape ({len(real)},), one per real sample, got {tuple(labels.shape)}.")
+
+
+def check_alike(real: Tensor, fake: Tensor) -> None:
+    """ValueError for real samples of another shape than the generator's."""
+    if real.shape[1:] != fake.shape[1:]:
+        wanted, got = (tuple(x.shape[1:]) for x in (fake, real))
+        raise ValueError(f"real must be samples of shape {wanted} each, as the generator makes them, got {got}.")
 
 
 def for_generator(module: Any, labels: Tensor | None) -> Tensor | None:

@@ -8,7 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from lightning_gans import checks
-from lightning_gans.samplers.base import LogRatio, Sampler
+from lightning_gans.samplers.base import LogRatio, Sampler, stream
+from lightning_gans.samplers.calibration import check_alike, check_real
 
 
 class Chains:
@@ -114,10 +115,10 @@ class MetropolisHastings(Sampler):
         steps: int = 640,
     ) -> None:
         checks.at_least_one(steps=steps)
-        if real is not None and len(real) == 0:
-            raise ValueError("real must hold at least one sample, got none.")
-        if real_labels is not None and (real is None or len(real_labels) != len(real)):
-            raise ValueError("real_labels must be one per real sample, got another number.")
+        if real is not None:
+            check_real(real, real_labels, 1)
+        elif real_labels is not None:
+            raise ValueError("real must be given with real_labels, got None.")
         super().__init__(module, log_ratio)
         self.real, self.real_labels, self.steps = real, real_labels, steps
         self.starts: Tensor | None = None
@@ -125,6 +126,7 @@ class MetropolisHastings(Sampler):
     def prepare(self) -> None:
         """The log ratios of the real samples."""
         if self.real is not None and self.starts is None:
+            check_alike(self.real, self.propose(1, stream(0, 0))[0])
             parts = self.real.split(1000)
             labels = [None] * len(parts) if self.real_labels is None else self.real_labels.split(1000)
             self.starts = torch.cat([self.logits(x, y) for x, y in zip(parts, labels)])

@@ -17,7 +17,7 @@ from lightning_gans import checks
 from lightning_gans.functional.conditional import score, takes_labels
 from lightning_gans.functional.modes import copied, evaluating
 from lightning_gans.samplers.base import BLOCK, check_seed, discriminator_of, stream
-from lightning_gans.samplers.calibration import check_real, for_generator, logistic_fit
+from lightning_gans.samplers.calibration import check_alike, check_real, for_generator, logistic_fit
 
 Part = Literal["network", "head"]
 Fakes = Callable[[int, Generator, Tensor | None], Tensor]
@@ -148,7 +148,8 @@ def keep_training(
         progress: show a bar.
 
     Raises:
-        ValueError: for settings out of range, too few samples.
+        TypeError: for real samples that are no tensor.
+        ValueError: for settings out of range, too few samples, and such as the generator does not make.
 
     >>> from types import SimpleNamespace
     >>> module = SimpleNamespace(discriminator=nn.Linear(1, 1))
@@ -201,6 +202,7 @@ def train(
             given = None if labels is None else labels[which.to(labels.device)].clone()
             with torch.no_grad():
                 fake = fakes(len(which), generator, given)
+            check_alike(real, fake)
             return real[which.to(real.device)].to(fake.device), fake, None if given is None else given.to(fake.device)
 
         aside = [rows(which) for which in order[:other].split(BLOCK)]
