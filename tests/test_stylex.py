@@ -122,6 +122,10 @@ def test_everything_trains_and_a_resumed_run_is_the_same(tmp_path: Path) -> None
     assert torch.equal(whole.sample(5, seed=1), whole.decode(z))
     codes = whole.encode(plain(shape=SIDE).dataset[:4]).detach()  # type: ignore[index]
     assert AttFind(whole, rule, space="w", codes=codes).effects.shape == (4, 2, 8, 3)
+    with pytest.raises(ValueError, match=r"codes must be w of shape \(4, 8\), got \(4, 3, 8, 8\)"):
+        AttFind(whole, rule, codes=plain(shape=SIDE).dataset[:4])  # type: ignore[index]
+    with pytest.raises(TypeError, match="x must be a floating-point tensor of samples"):
+        whole.encode(torch.zeros(4, *SIDE, dtype=torch.uint8))
 
 
 def test_the_generator_keeps_what_the_classifier_looks_at() -> None:

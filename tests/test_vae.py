@@ -144,6 +144,18 @@ def test_a_bound_takes_samples() -> None:
         make("vae").log_density_bound(torch.zeros(3, 2), samples=0)
 
 
+@pytest.mark.parametrize("call", [lambda x: make("vae").log_density_bound(x), lambda x: make("exemplar_vae").vary(x)])
+def test_pixels_that_are_no_samples_are_refused(call: Any) -> None:
+    with pytest.raises(TypeError, match=r"x must be a floating-point tensor of samples .*, got torch\.uint8"):
+        call(torch.zeros(3, 2, dtype=torch.uint8))
+
+
+def test_noise_of_another_length_is_refused() -> None:
+    module = VAE(nn.Identity(), nn.Linear(4, 2), 4)
+    with pytest.raises(ValueError, match=r"z must have shape \(3, 4\), got \(3, 5\)"):
+        module.decode(torch.zeros(3, 5))
+
+
 # ---------------------------------------------------------------------- the nearest exemplars
 def test_fewer_exemplars_bound_the_prior_from_below() -> None:
     """The nearest k with the number of all as divisor: less than all, more with larger k, all of it at the end."""

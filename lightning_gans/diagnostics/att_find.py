@@ -219,7 +219,11 @@ class AttFind:
         require_one_call(module, self)
         self.z, self.labels = module.latents(n, seed=seed)
         with evaluating(self.network):
-            s = self.z if self.space == "z" else to_w(self.network, self.z, self.labels) if codes is None else codes
+            s = self.z if self.space == "z" else to_w(self.network, self.z, self.labels)
+            if codes is not None:
+                if codes.shape != s.shape:
+                    raise ValueError(f"codes must be w of shape {tuple(s.shape)}, got {tuple(codes.shape)}.")
+                s = codes
             self._images: list[Tensor] = []  # the styles of images, which stay
             if self.space == "styles":
                 styles, layers = self.network.styles(self.network.spread(s)), len(self.network.layers)

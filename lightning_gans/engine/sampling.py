@@ -237,7 +237,12 @@ class Sampling(pl.LightningModule):
         A network of text has a method ``generate`` from noise to tokens, beside what it is trained by. Its noise has
         32 bits or more, whatever the network's type (`noise_dtype`).
         """
-        return self._by_network(z, labels)
+        try:
+            return self._by_network(z, labels)
+        except RuntimeError as error:
+            if z.shape[1:] == self.noise_shape:
+                raise
+            raise ValueError(f"z must have shape {(len(z), *self.noise_shape)}, got {tuple(z.shape)}.") from error
 
     def _by_network(self, z: Tensor, labels: Tensor | None, **options: Any) -> Tensor:
         with evaluating(network := self.network):

@@ -18,6 +18,14 @@ def full_precision(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def floating(x: Tensor) -> Tensor:
+    """`x`; a TypeError unless it is a tensor of floating-point numbers, as samples are in training."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        raise TypeError(f"x must be a floating-point tensor of samples as in training, got {got}.")
+    return x
+
+
 @contextmanager
 def exact_products() -> Iterator[None]:
     """Products of float32 matrices in float32, where fewer bits are allowed (TF32).

@@ -14,7 +14,7 @@ from lightning_gans import checks
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.conditional import without_labels
 from lightning_gans.functional.modes import evaluating
-from lightning_gans.functional.numerics import full_precision
+from lightning_gans.functional.numerics import floating, full_precision
 from lightning_gans.functional.ranks import gather_rows, rank_and_world
 from lightning_gans.functional.variational import mixture_log_density, normal_log_density
 from lightning_gans.nonadversarial.vae import VAE
@@ -190,7 +190,7 @@ class ExemplarVAE(VAE):
             generator: source of the noise (CPU); the global one if not given.
         """
         with evaluating(self.encoder):
-            mean = self.encoder(x)[0]
+            mean = self.encoder(floating(x))[0]
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
         return self.decode(mean + (self.log_variances["prior"] / 2).exp() * noise)
 

@@ -15,6 +15,7 @@ from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory
 from lightning_gans.functional.conditional import conditional_call
 from lightning_gans.functional.modes import evaluating
+from lightning_gans.functional.numerics import floating
 from lightning_gans.functional.variational import importance_bound, normal_log_density, standard_normal_kl
 from lightning_gans.nonadversarial.codes import check_codes
 
@@ -127,7 +128,7 @@ class VAE(GenerativeModule):
         network = self.network if self.made_by == "decoder" else self.decoder
         with evaluating(encoder := self.averaged("encoder")), evaluating(network):
             decode = lambda z: conditional_call(network, z, labels)  # noqa: E731
-            return importance_bound(x, encoder(x), decode, prior, spread, samples)
+            return importance_bound(x, encoder(floating(x)), decode, prior, spread, samples)
 
     def check_first_batch(self, batch: Batch) -> None:
         """Raise one sentence for networks that do not fit the data, or each other."""

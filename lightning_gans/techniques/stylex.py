@@ -17,7 +17,7 @@ from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import as_logits
 from lightning_gans.functional.latent import from_w, to_w
 from lightning_gans.functional.modes import beside, evaluating, frozen_copy
-from lightning_gans.functional.numerics import full_precision
+from lightning_gans.functional.numerics import floating, full_precision
 from lightning_gans.functional.ranks import gather_rows, mean_over_ranks
 from lightning_gans.regularizers.path_length import by_styles
 from lightning_gans.techniques.style_gan2 import StyleGAN2
@@ -166,7 +166,7 @@ class StylEx(StyleGAN2):
     def encode(self, x: Tensor) -> Tensor:
         """w (N, w_dim) of samples: their codes, by the averaged encoder if there is one, and what C says of them."""
         with evaluating(encoder := self.averaged("encoder")):
-            return torch.cat([encoder(x), self.log_probabilities(x).exp().to(x)], 1)
+            return torch.cat([encoder(floating(x)), self.log_probabilities(x).exp().to(x)], 1)
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """Of StyleGAN2, and what a reconstruction has to keep."""
