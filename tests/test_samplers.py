@@ -639,6 +639,21 @@ def test_one_sampler_proposes_for_another() -> None:
         sampler.sample(2, torch.tensor([0, 1]), progress=False)
 
 
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        partial(RejectionSampler, burn_in=500),
+        partial(RejectionSampler, burn_in=500, gamma=None),
+        partial(RejectionSampler, burn_in=500, gamma=None, running=True),
+        partial(Thresholding, burn_in=500, keep=0.9),
+        partial(MetropolisHastings, steps=40),
+    ],
+)
+def test_minus_infinity_is_never_kept(sampler: Any) -> None:
+    never = lambda x: torch.where(x[:, 0] > 0, exact(x), -torch.inf)  # noqa: E731
+    assert bool((sampler(wide, never).sample(200, progress=False) > 0).all())
+
+
 def test_a_bar_tells_the_acceptance(capsys: pytest.CaptureFixture[str]) -> None:
     RejectionSampler(wide, constant, burn_in=1).sample(200)
     shown = capsys.readouterr().err
@@ -649,6 +664,8 @@ def test_a_bar_tells_the_acceptance(capsys: pytest.CaptureFixture[str]) -> None:
 
 BAD: list[tuple[Any, str]] = [
     (lambda: RejectionSampler(wide), "log_ratio must be given for function"),
+    (lambda: RejectionSampler(wide, 3), "log_ratio must be a network or a function, got 3"),  # type: ignore[arg-type]
+    (lambda: calibrate(make("gan"), torch.zeros(9, 2), log_ratio=3), "log_ratio must be a network or a function"),  # type: ignore[arg-type]
     (lambda: RejectionSampler(wide, exact, gamma=math.nan), "gamma must be a finite number or None, got nan"),
     (lambda: RejectionSampler(wide, exact, percentile=120), r"percentile must be 0 or in .*, got 120"),
     (lambda: RejectionSampler(wide, exact, burn_in=0), "burn_in must be an integer >= 1, got 0"),
@@ -666,7 +683,10 @@ BAD: list[tuple[Any, str]] = [
     (lambda: RejectionSampler(wide, exact).sample(9, start=50), "start must be a multiple of 100"),
     (lambda: RejectionSampler(wide, exact).sample(2, torch.zeros(3)), r"labels must have shape \(2,\)"),
     (lambda: RejectionSampler(make("gan")).sample(2, torch.zeros(2).long()), "labels were given, but the generator"),
-    (lambda: RejectionSampler(wide, lambda x: x[:, 0] / 0).sample(1), "log_ratio must give finite numbers"),
+    (lambda: RejectionSampler(wide, lambda x: x[:, 0] / 0).sample(1), "finite numbers or -inf, got NaN or infinity.$"),
+    (lambda: LatentLangevin(latent(log_ratio=lambda x: x[:, 0] / 0)).sample(1), "the networks have diverged"),
+    (lambda: LatentLangevin(latent(), lambda x: x[:, 0] - math.inf).sample(1), "finite numbers, got NaN or infinity.$"),
+    (lambda: RejectionSampler(wide, lambda x: x[:, 0] - math.inf, burn_in=9).prepare(), "above -inf .* for all 9"),
     (lambda: calibrate(make("gan"), torch.zeros(3, 2)), "real must be at least 4 finite floating-point samples, got 3"),
     (lambda: calibrate(make("gan"), torch.zeros(9, 2), method="beta"), "method must be one of isotonic, logistic"),  # type: ignore[arg-type]
     (lambda: keep_training(make("gan"), torch.zeros(20, 2), part="tail"), "part must be one of network, head"),  # type: ignore[arg-type]

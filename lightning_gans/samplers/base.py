@@ -73,7 +73,8 @@ class Sampler(ABC):
         module: a trained module (``sample``, ``generator``, ``discriminator``, ``latent_dim``), whose EMA generator is
             taken if there is one; for samplers that only choose also a function ``(n, generator) -> (n, ...)``.
         log_ratio: maps samples [, labels] to log p_data / p_generated, (N,); None takes ``module.log_ratio``. Where
-            there is none (a critic without a calibrated score), `calibrate` or `keep_training` make one.
+            there is none (a critic without a calibrated score), `calibrate` or `keep_training` make one. Samplers that
+            only choose take -inf for what is never to be kept.
 
     Raises:
         ValueError: if there is no log ratio.
@@ -91,7 +92,8 @@ class Sampler(ABC):
     def __init__(self, module: Any, log_ratio: LogRatio | None = None) -> None:
         if getattr(module, "vocabulary_size", None) is not None:
             raise ValueError(f"module must make images or points for {type(self).__name__}, got one that makes text.")
-        self.module, self.log_ratio = module, log_ratio or ratio_of(module)
+        self.module, self.log_ratio = module, ratio_of(module) if log_ratio is None else log_ratio
+        checks.functions(log_ratio=self.log_ratio)
         self.report = Report()
 
     @property
@@ -166,8 +168,16 @@ class Sampler(ABC):
         return labels
 
     def logits(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """The log ratios of samples, (N,) in float64."""
-        return finite(call_ratio(self.log_ratio, x, labels))
+        """The log ratios of samples, (N,) in float64; -inf stands for never."""
+        return self.checked(call_ratio(self.log_ratio, x, labels), never=True)
+
+    def checked(self, ratios: Tensor, never: bool = False) -> Tensor:
+        """``ratios`` in float64; a ValueError for NaN and infinity, of which -inf may stand for never."""
+        if bool(ratios.isfinite().all()) or (never and bool((ratios < torch.inf).all())):
+            return ratios.double()
+        learned = isinstance(f := self.log_ratio, nn.Module) or f == getattr(self.module, "log_ratio", None)
+        allowed, cause = " or -inf" if never else "", ": the networks have diverged" if learned else ""
+        raise ValueError(f"log_ratio must give finite numbers{allowed}, got NaN or infinity{cause}.")
 
 
 class LatentSampler(Sampler):
@@ -219,7 +229,7 @@ class LatentSampler(Sampler):
             at = at.detach().requires_grad_()
             values = of(at)
             gradient = torch.autograd.grad(values.sum(), at)[0]
-        return finite(values.detach()), gradient
+        return self.checked(values.detach()), gradient
 
     def ratio_of_latent(self, labels: Tensor | None) -> Callable[[Tensor], Tensor]:
         """The function l(G(z)) of z, differentiable."""
@@ -256,13 +266,6 @@ def discriminator_of(module: Any) -> Any:
     if not callable(found):
         raise ValueError(f"module must have a discriminator, got {type(module).__name__}, which has none.")
     return found
-
-
-def finite(values: Tensor) -> Tensor:
-    """``values`` in float64; a ValueError for NaN and infinity."""
-    if not bool(values.isfinite().all()):
-        raise ValueError("log_ratio must give finite numbers, got NaN or infinity: the networks have diverged.")
-    return values.double()
 
 
 def stream(seed: int, start: int) -> Generator:

@@ -97,6 +97,7 @@ def calibrate(
     check_real(real, labels, 4)
     check_seed(seed=seed)
     raw = score_of(module, log_ratio)
+    checks.functions(log_ratio=raw)
     order = torch.randperm(len(real), generator=stream(seed, 0))
     scores: list[list[Tensor]] = [[], []]
     with torch.inference_mode(False), torch.no_grad():

@@ -113,8 +113,11 @@ class RejectionSampler(Sampler):
         for start in range(0, self.burn_in, BLOCK):  # streams that no seed of samples has
             proposals = self.propose(min(BLOCK, self.burn_in - start), stream(-1 - self.seed, start))
             logits.append(self.logits(*proposals))
-        self.fix(torch.cat(logits))
-        self.expected = float(self.probability(torch.cat(logits)).mean())
+        every = torch.cat(logits)
+        if not bool(every.isfinite().any()):
+            raise ValueError(f"log_ratio must be above -inf for a proposal, got -inf for all {self.burn_in}.")
+        self.fix(every[every.isfinite()])
+        self.expected = float(self.probability(every).mean())
         self.report.burn_in += self.burn_in
 
     def fix(self, logits: Tensor) -> None:
@@ -131,9 +134,9 @@ class RejectionSampler(Sampler):
         """With which proposals of these logits (N,) are kept, (N,)."""
         assert self.maximum is not None
         self.exceeded += int((logits > self.maximum).sum())
-        if self.running:
-            self.maximum = torch.maximum(self.maximum, logits.max())
-            self.shift = self.percentile_of(logits) if self.gamma is None else self.gamma
+        if self.running and len(possible := logits[logits.isfinite()]):
+            self.maximum = torch.maximum(self.maximum, possible.max())
+            self.shift = self.percentile_of(possible) if self.gamma is None else self.gamma
         return acceptance_logit(logits, self.maximum, self.shift, self.epsilon).sigmoid()
 
     def draw(self, n: int, generator: Generator, labels: Tensor | None = None) -> Tensor:
