@@ -27,6 +27,7 @@ from lightning_gans import (
     VAE,
     WGAN,
     WGANGP,
+    ExemplarVAE,
     GANModule,
     LeakGAN,
     RobustWGAN,
@@ -466,7 +467,6 @@ class Index(Both):
             "generator must be a network, got the class ToyGenerator",
         ),
         (lambda: WGANGP(generator(), ToyDiscriminator, 3), "discriminator must be a network, got the class ToyDis"),
-        (lambda: VAE(nn.Linear, generator(), 3), "encoder must be a network, got the class Linear"),
         (lambda: make("gan", regularizers=R1()), r"regularizers must be a list, got R1: give \[R1\(\.\.\.\)\]"),
         (lambda: make("gan", regularizers=None), r"regularizers must be a list, got NoneType\.$"),
         (lambda: make("gan", regularizers=[R1]), r"regularizers must be objects, got the class R1: give R1\("),
@@ -498,6 +498,8 @@ def test_classes_and_objects_in_each_others_place(make_it: Callable[[], Any], se
         ("classifier", lambda net: PRCGAN(generator(), discriminator(), 3, classifier=net, ct_weight=0)),
         ("weight_network", lambda net: RobustWGAN(generator(), discriminator(), 3, weight_network=net)),
         ("denoiser", lambda net: DDPM(net, (2,))),
+        ("encoder", lambda net: VAE(net, generator(), 3)),
+        ("decoder", lambda net: ExemplarVAE(generator(), net, 3)),
     ],
 )
 def test_no_network_in_the_place_of_one(argument: str, make_it: Callable[[Any], Any]) -> None:

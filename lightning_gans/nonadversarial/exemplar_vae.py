@@ -90,8 +90,8 @@ class ExemplarVAE(VAE):
         checks.at_least(2, **({} if exemplars is None else {"exemplars": exemplars}))
         checks.at_least_one(**({} if neighbours is None else {"neighbours": neighbours}))
         checks.only("cuda_graphs", bool(neighbours and kwargs.get("cuda_graphs")), False, "with neighbours")
-        without_labels(encoder=encoder, decoder=decoder)
         super().__init__(encoder, decoder, latent_dim, **kwargs)
+        without_labels(encoder=encoder, decoder=decoder)
         self.exemplars, self.neighbours, self._made = exemplars, neighbours, list[tuple[Tensor, Tensor]]()
         self.means_of = self.together_of = -1  # the update that the means are of; ... of the last ones by all ranks
         self.register_buffer("means", torch.empty(0, latent_dim))

@@ -85,6 +85,7 @@ class VAE(GenerativeModule):
         accumulate_vae: int = 1,
         **kwargs: Any,
     ) -> None:
+        checks.networks(encoder=encoder, decoder=decoder)
         checks.at_least_one(latent_dim=latent_dim)
         checks.at_least(0, warm_up=warm_up)
         checks.positive(**({} if sigma is None else {"sigma": sigma}))
