@@ -98,8 +98,9 @@ class StyleGAN2(GAN):
         checks.at_least_one(r1_every=r1_every, path_length_every=path_length_every)
         checks.share(style_mixing=style_mixing)
         checks.networks(generator=generator, discriminator=discriminator)
-        if style_mixing or path_length_weight:
-            require_styles(generator, "StyleGAN2 with style_mixing or path_length_weight")
+        styled = {"style_mixing": style_mixing, "path_length_weight": path_length_weight}
+        if asked := [f"{name}={value:g}" for name, value in styled.items() if value]:
+            require_styles(generator, f"{type(self).__name__} with {' and '.join(asked)}")
         lazy: list[Regularizer] = []
         if r1_gamma:
             lazy.append(R1(r1_gamma, r1_every))
