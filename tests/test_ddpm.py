@@ -567,4 +567,4 @@ def test_its_life_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Monk
         )
     with pytest.raises(SystemExit):
         main([*short, "--dry_run"])
-    assert "DDPM, 1 denoiser update per cycle" in capsys.readouterr().out
+    assert "DDPM, 1 update per cycle" in capsys.readouterr().out

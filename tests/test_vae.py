@@ -297,4 +297,5 @@ def test_its_life_from_the_command_line(tmp_path: Path, monkeypatch: pytest.Monk
     capsys.readouterr()
     with pytest.raises(SystemExit):
         main([*short, "--dry_run", "--trainer.max_steps=6"])
-    assert "VAE, 1 encoder and decoder and log_variances update per cycle" in capsys.readouterr().out
+    assert "VAE, 1 update per cycle" in (told := capsys.readouterr().out) and "Length         6 updates" in told
+    assert "Decoder " in told and "Log_variances" not in told

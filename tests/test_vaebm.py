@@ -343,6 +343,6 @@ def test_a_dry_run_times_both_of_its_parts(
     with pytest.raises(SystemExit):
         main(["fit", "--config", str(RECIPE), "--dry_run", "--model.vae_steps=5", "--trainer.max_steps=7"])
     told = capsys.readouterr().out
-    assert "VAEBM, 5 encoder and decoder and log_variances updates, then energy updates" in told
-    assert "5 encoder and decoder and log_variances updates and 2 energy updates, about" in told
+    assert "VAEBM, 5 encoder and decoder updates, then energy updates" in told
+    assert "5 encoder and decoder updates and 2 energy updates, about" in told
     assert seen == 4 * ["vae"] + 4 * ["energy"] and re.search(r"Cycle +[\d.]+ ms and [\d.]+ ms measured", told)

@@ -96,7 +96,7 @@ def plan(
         for name, n in phases.items():
             parts.append((name, left if n is None else min(n, left)))
             left -= parts[-1][1]
-        told = " and ".join(counted(n, f"{_player(model, name)} update") for name, n in parts if n)
+        told = " and ".join(counted(n, f"{_whose(model, name)}update") for name, n in parts if n)
         total = f"{told}, about {duration(sum(seconds[name] * n for name, n in parts))}"
     if torch.cuda.is_available() and trial.device.type == "cuda":
         memory = f"{torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB peak on the GPU"
@@ -143,7 +143,7 @@ def opening(trainer: Any, model: GenerativeModule, run_dir: Path) -> str:
     told = type(data).__name__
     with suppress(NotImplementedError):  # of a user's own
         told = data.describe()
-    length = counted(trainer.max_steps, f"{_player(model, model.counted)} update")
+    length = counted(trainer.max_steps, f"{_whose(model, model.counted)}update")
     if trainer.max_steps < 0:
         length = counted(epochs, "epoch") if (epochs := trainer.max_epochs or -1) > 0 else "until it is stopped"
     for limit in (c for c in trainer.callbacks if isinstance(c, callbacks.Timer)):
@@ -169,23 +169,29 @@ def _phases(model: GenerativeModule) -> dict[str, int | None]:
 def _technique(model: GenerativeModule) -> str:
     if len(phases := _phases(model)) > 1:
         parts = [
-            f"{_player(model, name)} updates" if n is None else counted(n, f"{_player(model, name)} update")
+            f"{_whose(model, name)}updates" if n is None else counted(n, f"{_whose(model, name)}update")
             for name, n in phases.items()
         ]
         return f"Technique      {type(model).__name__}, {', then '.join(parts)}"
     times = {name: getattr(model, f"{name}_steps", 1) for name in model.players}
-    turns = [counted(n, f"{_player(model, name)} update") for name, n in times.items()]
+    turns = [counted(n, f"{_whose(model, name)}update") for name, n in times.items()]
     return f"Technique      {type(model).__name__}, {', '.join(turns)} per cycle"
 
 
-def _player(model: GenerativeModule, name: str) -> str:
-    return " and ".join(model.players[name].networks)
+def _whose(model: GenerativeModule, name: str) -> str:
+    """A player by its networks, unless it is the only one."""
+    return f"{' and '.join(_nets(model, name))} " if len(model.players) > 1 else ""
+
+
+def _nets(model: GenerativeModule, player: str) -> dict[str, nn.Module]:
+    """Networks of a player by name: what only holds parameters is none."""
+    nets = zip(model.players[player].networks, model.networks(player))
+    return {name: net for name, net in nets if not isinstance(net, (nn.ParameterDict, nn.ParameterList))}
 
 
 def _networks(model: GenerativeModule) -> list[str]:
     """Class and size of each."""
-    names = [name for player in reversed(model.players.values()) for name in player.networks]
-    nets: dict[str, nn.Module] = {name: getattr(model, name) for name in names}
+    nets = {name: net for player in reversed(model.players) for name, net in _nets(model, player).items()}
     return [
         f"{name.capitalize():<14} {type(net).__name__}, {sum(p.numel() for p in net.parameters()):,} parameters"
         for name, net in nets.items()
