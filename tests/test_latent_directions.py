@@ -508,6 +508,9 @@ def test_by_the_command_line(capsys: pytest.CaptureFixture[str], monkeypatch: py
     gan = GAN.load_from_checkpoint(run / "checkpoints" / "last.ckpt")
     again = LatentDirections.load_from_checkpoint(run / "directions" / "last.ckpt", module=gan)
     assert again.matrix.shape == (2, 3) and again.place == 2
+    with pytest.raises(SystemExit):
+        main(["directions", "--help"])
+    assert "Updates, 20000 if not given." in capsys.readouterr().out
     for wrong, sentence in (
         ("--num_directions=0", "error: num_directions must be an integer >= 1, got 0."),
         ("--ckpt_path=runs/b", "error: There is no checkpoint at runs/b."),

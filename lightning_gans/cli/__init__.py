@@ -131,7 +131,7 @@ def boost(args: list[str]) -> None:
     parser.add_argument("--name", required=True, help="Folder in OUT; that of round k is NAME/round-k.")
     parser.add_argument("--first", help="Configuration of the first round, or a run or checkpoint in place of it.")
     parser.add_argument("--weights", choices=BOOSTS, default="star", help="How AdaGAN weighs the data.")
-    parser.add_argument("--out", default="runs")
+    parser.add_argument("--out", default="runs", help="Where NAME lies, %(default)s if not given.")
     own, rest = parser.parse_known_args(args)
     if own.rounds < 1:
         raise SystemExit(f"error: rounds must be an integer >= 1, got {own.rounds}.")
