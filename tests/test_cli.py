@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import time
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from PIL import Image
 from torch import nn
 
 from lightning_gans import GAN, WGANGP, GANModule, __version__, checks
-from lightning_gans.cli import GANCLI, main, shortcuts
+from lightning_gans.cli import GANCLI, OTHERS, main, shortcuts
 from lightning_gans.cli import plan as planning
 from lightning_gans.cli.commands import loaded
 from lightning_gans.cli.gan_cli import command, go_fast
@@ -249,6 +250,15 @@ def test_only_the_parser_that_is_asked_for_is_built(
         assert len(built) == parsers
     said = capsys.readouterr().out.rpartition("usage: ")[2]  # of the last one, in our words, which end
     assert "Score a run or a checkpoint.\n" in said and "any technique on any" in said and "Lightning T" not in said
+
+
+def test_warnings_of_other_commands_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a run; Python's way of showing them is left as it was."""
+    before, shown = warnings.formatwarning, list[str]()
+    warn = lambda _: shown.append(warnings.formatwarning("two\nwords", UserWarning, "a.py", 1))  # noqa: E731
+    monkeypatch.setitem(OTHERS, "recipes", warn)
+    main(["recipes"])
+    assert shown == ["warning: two words\n"] and warnings.formatwarning is before
 
 
 def test_the_usage_of_other_commands_names_the_program(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from lightning_gans.cli.configuration import built, fit_networks_to_data
 from lightning_gans.cli.mistakes import sentence_of, silence, told
 from lightning_gans.cli.parsing import Parser, prepared, spread
 from lightning_gans.compat.lightning import pl
-from lightning_gans.compat.shell import usage
+from lightning_gans.compat.shell import from_here, usage
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.datamodules.text import TextDataModule, lines_of
 from lightning_gans.diagnostics.att_find import AttFind
@@ -148,7 +148,7 @@ def sweep(args: list[str]) -> None:
     rows = [",".join(names), *(",".join(f"{point[name]:.8g}" for name in names) for point in found["curve"])]
     write_text(out, "\n".join(rows) + "\n")
     write_text(out.with_suffix(".json"), json.dumps(found, indent=2) + "\n")
-    print(f"Sweep        {out}")
+    print(f"Sweep        {from_here(out)}")
 
 
 def classify(args: list[str]) -> None:
@@ -256,7 +256,7 @@ def directions(args: list[str]) -> None:
         raise SystemExit(f"error: {sentence}") from error
     chance = 1 / found.num_directions
     print(f"RCA          {seen['directions/rca']:.3f} (chance {chance:.3f})")
-    print(f"Shift error  {seen['directions/shift_error']:.3f}\nCharts       {folder}")
+    print(f"Shift error  {seen['directions/shift_error']:.3f}\nCharts       {from_here(folder)}")
 
 
 def guide(args: list[str]) -> None:
@@ -282,7 +282,7 @@ def guide(args: list[str]) -> None:
     for row in rows:
         print(f"scale {row['scale']:<6g} fid/lenet {row['fid/lenet']:<9.4g} right class {row['right_class']:<7.3f} "
               f"{row['network_calls']:g} network calls")  # fmt: skip
-    print(f"Guidance     {place}")
+    print(f"Guidance     {from_here(place)}")
 
 
 def explain(args: list[str]) -> None:
@@ -326,4 +326,4 @@ def explain(args: list[str]) -> None:
         lines.append(f"{i}.png: {found.name(picks[i].coordinate)}, probability {before:.2f} to {after:.2f}")
     text = "\n".join([found.table(picks), "", *lines, ""])
     write_text(folder / "table.md", text)
-    print(f"{text}\nExplained    {folder}")
+    print(f"{text}\nExplained    {from_here(folder)}")

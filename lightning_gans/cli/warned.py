@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,12 @@ class KeptWarnings(callbacks.Callback):
 
     def __enter__(self) -> KeptWarnings:
         """Listen."""
-        self._shown, self._format = warnings.showwarning, warnings.formatwarning
-        warnings.showwarning, warnings.formatwarning = self._show, _line  # type: ignore[assignment]
+        self._shown, warnings.showwarning = warnings.showwarning, self._show  # type: ignore[assignment]
         return self
 
     def __exit__(self, *_: Any) -> None:
         """Listen no more."""
-        warnings.showwarning, warnings.formatwarning = self._shown, self._format
+        warnings.showwarning = self._shown
         self._trainer = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -61,6 +61,16 @@ class KeptWarnings(callbacks.Callback):
         if self._writes and self.lines:
             with suppress(OSError):  # a full disk: no warning ends a training
                 write_text(self.path, "\n".join(self.lines) + "\n")
+
+
+@contextmanager
+def in_a_line() -> Iterator[None]:
+    """What is warned of is shown in one line each, without its place in our code."""
+    before, warnings.formatwarning = warnings.formatwarning, _line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _line(message: Any, *_: Any, **__: Any) -> str:
