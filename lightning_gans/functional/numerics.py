@@ -26,6 +26,16 @@ def floating(x: Tensor) -> Tensor:
     return x
 
 
+def has_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> bool:
+    """Whether what a function says of `x` has a gradient by it, as what is detached has not.
+
+    >>> has_gradient(torch.square, torch.ones(2)), has_gradient(torch.Tensor.detach, torch.ones(2))
+    (True, False)
+    """
+    with torch.enable_grad():
+        return function(x.detach().requires_grad_()).requires_grad
+
+
 @contextmanager
 def exact_products() -> Iterator[None]:
     """Products of float32 matrices in float32, where fewer bits are allowed (TF32).

@@ -17,7 +17,7 @@ from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import as_logits
 from lightning_gans.functional.latent import from_w, to_w
 from lightning_gans.functional.modes import beside, evaluating, frozen_copy
-from lightning_gans.functional.numerics import floating, full_precision
+from lightning_gans.functional.numerics import floating, full_precision, has_gradient
 from lightning_gans.functional.ranks import gather_rows, mean_over_ranks
 from lightning_gans.regularizers.path_length import by_styles
 from lightning_gans.techniques.style_gan2 import StyleGAN2
@@ -197,11 +197,9 @@ class StylEx(StyleGAN2):
         if codes.shape != (len(batch.real), self.latent_dim):
             wanted, got = (length - self.classes for length in (self.latent_dim, codes.shape[1]))
             raise ValueError(f"encoder must return codes (N, {wanted}), got (N, {got}).")
-        with torch.enable_grad():
-            x = batch.real.detach().requires_grad_()
-            for name, told in {"kl": self.log_probabilities, "features": self.features}.items():
-                if self.weights[name] and not told(x).requires_grad:
-                    raise ValueError(f"classifier must be differentiable in the samples for {name}_weight > 0.")
+        for name, told in {"kl": self.log_probabilities, "features": self.features}.items():
+            if self.weights[name] and not has_gradient(told, batch.real):
+                raise ValueError(f"classifier must be differentiable in the samples for {name}_weight > 0.")
 
     def latents(self, n: int, labels: Tensor | None = None, generator: Generator | None = None,
                 seed: int | None = None) -> tuple[Tensor, Tensor | None]:  # fmt: skip
