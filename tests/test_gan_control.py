@@ -514,7 +514,7 @@ def test_a_short_last_batch_is_refused(left: int) -> None:
 def test_a_generator_without_styles_is_refused_by_name() -> None:
     words = "^GANControl with path_length_weight=2 needs a generator by styles, .* got Linear, which has no map"
     with pytest.raises(ValueError, match=words):
-        GANControl(nn.Linear(6, 2), nn.Linear(2, 1), 6, measure=look, groups=GROUPS)
+        GANControl(nn.Linear(7, 2), nn.Linear(2, 1), 7, measure=look, groups=GROUPS)
 
 
 def test_a_measure_that_tells_nothing_is_refused() -> None:
