@@ -126,9 +126,10 @@ class ScoreCallback(Asks):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure at the end, unless that was just done; the weights may be the best."""
-        if not self._measured(pl_module.global_step):
-            self._publish(trainer, values := self._record(trainer, pl_module))
-            pl_module.run.monitors.save_last(trainer, values)
+        module: Any = pl_module
+        if not self._measured(module.global_step):
+            self._publish(trainer, values := self._record(trainer, module))
+            module.run.monitors.save_last(trainer, values)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fail before the first batch, if at all."""
