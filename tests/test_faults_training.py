@@ -216,11 +216,25 @@ def test_a_score_is_saved_once(top_k: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("last", "found"), [(3.0, "step=7"), (4.5, "step=4")])
 def test_the_last_weights_are_the_best_if_they_are(last: float, found: str, tmp_path: Path) -> None:
     """Of a fit that ends between two measurements, at none of the updates that are saved; whatever was best goes."""
-    best = callbacks.ModelCheckpoint(tmp_path, "{step}", "metrics/told", every_n_train_steps=4)
+
+    class Own(callbacks.ModelCheckpoint):
+        """It has a state of its own, which the last file is to have too."""
+
+        def state_dict(self) -> dict[str, Any]:
+            return {**super().state_dict(), "own": 1}
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            super().load_state_dict({k: v for k, v in state_dict.items() if k != "own"})
+            assert state_dict["own"] == 1
+
+    best = Own(None, "{step}", "metrics/told", every_n_train_steps=4, save_last=True)
     used = {"callbacks": [Scores(4, [4.0, last], False), best], "enable_checkpointing": True}
-    trainer(max_steps=7, **used).fit(make("gan"), plain(28, 4), plain(4))
-    assert [path.stem for path in tmp_path.glob("*.ckpt")] == [found] == [Path(best.best_model_path).stem]
-    assert float(best.best_model_score) == min(4.0, last)  # type: ignore[arg-type]
+    trainer(max_steps=7, default_root_dir=".", **used).fit(make("gan"), plain(28, 4), plain(4))
+    assert best.dirpath is not None
+    assert {path.stem for path in Path(best.dirpath).glob("*.ckpt")} == {found, "last"}
+    assert Path(best.best_model_path).stem == found and float(best.best_model_score or 0) == min(4.0, last)
+    kept = torch.load(Path(best.dirpath) / "last.ckpt", weights_only=True)["callbacks"]
+    assert Path(next(state for state in kept.values() if "own" in state)["best_model_path"]).stem == found
 
 
 def test_the_untrained_score_is_never_the_best(tmp_path: Path) -> None:

@@ -46,4 +46,18 @@ else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["callbacks", "loggers", "pl", "pl_cli", "plugins_io", "resolve", "strategies", "utilities"]
+def save_if_best(saving: Any, trainer: Any) -> None:
+    """Have a ``ModelCheckpoint`` compare what it monitors, where no hook of its own comes any more.
+
+    There is no public way; it is left alone where Lightning has these names no longer.
+    """
+    needed = ("_monitor_candidates", "_save_topk_checkpoint", "_save_last_checkpoint", "_last_global_step_saved")
+    if trainer.fast_dev_run or not all(hasattr(saving, name) for name in needed):
+        return
+    candidates = saving._monitor_candidates(trainer)
+    saving._save_topk_checkpoint(trainer, candidates)
+    if saving._last_global_step_saved == trainer.global_step:  # the last file tells which is the best
+        saving._save_last_checkpoint(trainer, candidates)
+
+
+__all__ = ["callbacks", "loggers", "pl", "pl_cli", "plugins_io", "resolve", "save_if_best", "strategies", "utilities"]

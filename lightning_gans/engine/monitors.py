@@ -7,7 +7,7 @@ from functools import partial, wraps
 from types import FunctionType
 from typing import Any
 
-from lightning_gans.compat.lightning import callbacks, utilities
+from lightning_gans.compat.lightning import callbacks, save_if_best, utilities
 from lightning_gans.engine.own_code import arguments_of
 
 
@@ -57,20 +57,7 @@ class Monitors:
         """Have scores of a fit's last weights, which no batch follows, compared with the best that are saved."""
         for saving in trainer.callbacks:
             if isinstance(saving, callbacks.ModelCheckpoint) and saving.monitor in measured and saving.save_top_k > 0:
-                again = callbacks.ModelCheckpoint(
-                    saving.dirpath,
-                    saving.filename,
-                    saving.monitor,
-                    save_top_k=saving.save_top_k,
-                    save_weights_only=saving.save_weights_only,
-                    mode=saving.mode,
-                    auto_insert_metric_name=saving.auto_insert_metric_name,
-                    every_n_train_steps=trainer.global_step,
-                    save_on_train_epoch_end=True,
-                )
-                again.load_state_dict(saving.state_dict())
-                _save(again, trainer, trainer.lightning_module, None, None, 0)
-                saving.load_state_dict(again.state_dict())
+                save_if_best(saving, trainer)
 
     def is_new(self, who: str, name: str, step: int) -> bool:
         """Whether a value has been measured, by now, since it was looked at last; it counts as looked at.
