@@ -654,6 +654,14 @@ def test_minus_infinity_is_never_kept(sampler: Any) -> None:
     assert bool((sampler(wide, never).sample(200, progress=False) > 0).all())
 
 
+@pytest.mark.parametrize("keep", [0.2, 0.45])
+def test_a_threshold_counts_what_is_never_kept(keep: float) -> None:
+    """The share is that of all proposals, half of which are refused from the beginning."""
+    half = Thresholding(wide, lambda x: torch.where(x[:, 0] > 0, x[:, 0], -torch.inf), keep=keep, burn_in=5000)
+    half.sample(1000, progress=False)
+    assert half.report.acceptance == pytest.approx(keep, abs=0.05)
+
+
 def test_a_bar_tells_the_acceptance(capsys: pytest.CaptureFixture[str]) -> None:
     RejectionSampler(wide, constant, burn_in=1).sample(200)
     shown = capsys.readouterr().err
@@ -672,8 +680,9 @@ BAD: list[tuple[Any, str]] = [
     (lambda: RejectionSampler(wide, exact, seed=-1), "seed must be an integer >= 0, got -1"),
     (lambda: Thresholding(wide, exact, keep=0), r"keep must be in \(0, 1\], got 0"),
     (lambda: MetropolisHastings(wide, exact, steps=0), "steps must be an integer >= 1, got 0"),
-    (lambda: MetropolisHastings(wide, exact, real=torch.zeros(0, 1)), "real must be at least 1 finite floating-point"),
-    (lambda: MetropolisHastings(wide, exact, real_labels=torch.zeros(2)), "real must be given with real_labels"),
+    (lambda: MetropolisHastings(wide, exact, real=torch.zeros(0, 1)), "real must hold at least one sample, got"),
+    (lambda: MetropolisHastings(wide, exact, real_labels=torch.zeros(2)), "real_labels must be one per real sample"),
+    (lambda: MetropolisHastings(wide, lambda x: x[:, 0] - math.inf).sample(1), "above -inf for one of 640 proposals"),
     (lambda: MetropolisHastings(wide, exact, real=torch.zeros(5, 2)).sample(1), "real must be samples of shape"),
     (lambda: LatentLangevin(wide, exact), "module must have a generator for LatentLangevin, got function"),
     (lambda: LatentLangevin(latent(), exact, step_size=0), "step_size must be a finite number > 0, got 0"),

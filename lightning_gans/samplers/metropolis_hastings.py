@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from lightning_gans import checks
 from lightning_gans.samplers.base import LogRatio, Sampler, stream
-from lightning_gans.samplers.calibration import check_alike, check_real
+from lightning_gans.samplers.calibration import check_alike
 
 
 class Chains:
@@ -115,10 +115,10 @@ class MetropolisHastings(Sampler):
         steps: int = 640,
     ) -> None:
         checks.at_least_one(steps=steps)
-        if real is not None:
-            check_real(real, real_labels, 1)
-        elif real_labels is not None:
-            raise ValueError("real must be given with real_labels, got None.")
+        if real is not None and len(real) == 0:
+            raise ValueError("real must hold at least one sample, got none.")
+        if real_labels is not None and (real is None or len(real_labels) != len(real)):
+            raise ValueError("real_labels must be one per real sample, got another number.")
         super().__init__(module, log_ratio)
         self.real, self.real_labels, self.steps = real, real_labels, steps
         self.starts: Tensor | None = None
@@ -145,6 +145,8 @@ class MetropolisHastings(Sampler):
             uniforms = torch.rand(n, generator=generator, dtype=torch.float64).to(logits.device)
             goes = chains.step(logits, uniforms).view(-1, *[1] * (proposal.dim() - 1))
             x = torch.where(goes, proposal, x) if k else proposal
+        if bool((chains.logits == -torch.inf).any()):
+            raise ValueError(f"log_ratio must be above -inf for one of {self.steps} proposals: take more steps.")
         self.report.proposals += n * self.steps
         self.report.accepted += int(chains.accepted.sum())
         return x

@@ -107,7 +107,7 @@ def _input_of_last_linear(network: nn.Module) -> Iterator[list[Tensor]]:
     seen: list[Tensor] = []
     linear = [m for m in network.modules() if "out_features" in vars(m)]  # torch's, and `networks.style`'s
     linear = [m for m in linear if m.out_features == 1] or linear
-    handles = [layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for layer in linear]
+    handles = [layer.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[:1])) for layer in linear]
     try:
         yield seen
     finally:

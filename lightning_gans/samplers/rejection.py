@@ -116,12 +116,13 @@ class RejectionSampler(Sampler):
         every = torch.cat(logits)
         if not bool(every.isfinite().any()):
             raise ValueError(f"log_ratio must be above -inf for a proposal, got -inf for all {self.burn_in}.")
-        self.fix(every[every.isfinite()])
+        self.fix(every)
         self.expected = float(self.probability(every).mean())
         self.report.burn_in += self.burn_in
 
     def fix(self, logits: Tensor) -> None:
         """Take l_M and gamma from these."""
+        logits = logits[logits.isfinite()]
         self.maximum = logits.max()
         self.shift = self.percentile_of(logits) if self.gamma is None else self.gamma
 
@@ -203,8 +204,10 @@ class Thresholding(RejectionSampler):
         self.keep = keep
 
     def fix(self, logits: Tensor) -> None:
-        """Take the threshold from these."""
-        self.maximum = torch.quantile(logits, 1 - self.keep)
+        """Take the threshold from these: what is never kept counts among the others."""
+        possible = logits.isfinite()
+        share = max(0.0, 1 - self.keep / float(possible.double().mean()))
+        self.maximum = torch.quantile(logits[possible], share)
 
     def probability(self, logits: Tensor) -> Tensor:
         """1 from the threshold on, 0 below."""

@@ -26,7 +26,7 @@ class Truncation(LatentSampler):
 
     Args:
         module: see `Sampler`.
-        threshold: t > 0; in w, psi in [0, 1].
+        threshold: t > 0, by default 1; in w, psi in [0, 1], by default 0.7.
         mode: redraw, rescale or w; None: w of a generator by styles, else redraw.
 
     Raises:
@@ -41,7 +41,7 @@ class Truncation(LatentSampler):
     name = "truncated"
 
     def __init__(
-        self, module: Any, *, threshold: float = 1.0, mode: Literal["redraw", "rescale", "w"] | None = None
+        self, module: Any, *, threshold: float | None = None, mode: Literal["redraw", "rescale", "w"] | None = None
     ) -> None:
         ratio: LogRatio = _constant
         super().__init__(module, ratio)
@@ -51,6 +51,8 @@ class Truncation(LatentSampler):
         if styled != (self.mode == "w"):
             kind = "w, or None, for a generator by" if styled else "redraw or rescale for a generator without"
             raise ValueError(f"mode must be {kind} styles, got {mode!r} with a {type(self.network).__name__}.")
+        if threshold is None:
+            threshold = 0.7 if styled else 1.0
         if self.mode != "w":
             checks.positive(threshold=threshold)
         elif not 0 <= threshold <= 1:
