@@ -527,6 +527,14 @@ def test_a_measure_without_a_gradient_is_refused() -> None:
     measure = lambda x: {**look(x), "light": torch.from_numpy(x.detach().numpy().mean((1, 2, 3)))}  # noqa: E731
     with pytest.raises(ValueError, match="measure must be differentiable in the samples, got light without a grad"):
         trainer(max_steps=1).fit(game(measure=measure), plain(shape=SIDE))
+    trainer(max_steps=1).fit(game(measure=measure, control_weight=0), plain(shape=SIDE))  # which nothing is learned by
+
+
+def test_a_measure_may_work_in_place() -> None:
+    data = plain(shape=SIDE)
+    before = [x.clone() for x in data.dataset]  # type: ignore[attr-defined]
+    trainer(max_steps=1).fit(game(measure=lambda x: look(x.mul_(0.5))), data)
+    assert all(torch.equal(x, was) for x, was in zip(data.dataset, before))  # type: ignore[arg-type]
 
 
 def test_samples_in_half_are_measured_in_full() -> None:

@@ -426,6 +426,7 @@ def test_the_baseline_of_one_text_leaves_nothing_of_its_reward() -> None:
     trainer(max_steps=1).fit(game()[0], datamodule=alone)
     with pytest.raises(ValueError, match="baseline must be 'none' with a batch of one text, of which it would leave"):
         trainer(max_steps=1).fit(game(baseline="batch")[0], datamodule=alone)
+    trainer(max_steps=1).fit(game(baseline="batch", g_batch_factor=4)[0], datamodule=alone)
 
 
 def test_a_penalty_without_slopes_is_taken_of_tokens() -> None:

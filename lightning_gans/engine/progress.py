@@ -28,7 +28,7 @@ class Progress:
         made: tensors that the last steps made, such as ``fake``.
         batches: the last batch of each player.
         measured: what a technique measures once on the data is of those that it trains on now. It says so itself, and
-            measures anew where this is False: in a new run, and where one goes on with other data.
+            measures anew where this is False: in a new run, and where one goes on with data of another name.
     """
 
     done: dict[str, int] = field(default_factory=dict)
@@ -57,9 +57,9 @@ class Progress:
         self.kept.clear()
 
     def take_means(self, noted: Sequence[dict[str, Tensor]]) -> None:
-        """Of what several batches have noted, given the values before the first and behind each."""
+        """Of what several batches have noted, of truths their share; given: before the first and behind each."""
         for name in noted[-1]:
-            parts = [now[name] for old, now in pairwise(noted) if now.get(name) is not old.get(name)]
+            parts = [now[name] * 1.0 for old, now in pairwise(noted) if now.get(name) is not old.get(name)]
             if parts:
                 self.values[name] = reduce(torch.add, parts) / len(parts)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_gans.functional.numerics import full_precision
+from lightning_gans.functional.numerics import full_precision, probe
 from lightning_gans.functional.ranks import gather_rows, rank_and_world
 
 Measure = Callable[[Tensor], Mapping[str, Tensor]]
@@ -124,12 +124,12 @@ def measured(measure: Measure, samples: Tensor, names: Collection[str]) -> dict[
     return {name: found[name].reshape(n, -1) for name in names}
 
 
-def check_measure(measure: Measure, samples: Tensor, names: Collection[str]) -> None:
-    """As :func:`measured`; ValueError also for what has no gradient, or is the same of all and has no deviation."""
+def check_measure(measure: Measure, samples: Tensor, names: Collection[str], learned: bool = True) -> None:
+    """As :func:`measured`; ValueError also for what is the same of all, or, if it is learned by, has no gradient."""
     with torch.enable_grad():
-        found = measured(measure, samples.detach().requires_grad_(), names)
+        found = measured(measure, probe(samples), names)
     for name, features in found.items():
-        if not features.requires_grad:
+        if learned and not features.requires_grad:
             raise ValueError(f"measure must be differentiable in the samples, got {name} without a gradient.")
         if len(features) > 1 and not bool((features != features[:1]).any()):
             raise ValueError(f"measure must tell samples apart, got the same {name} of all in the first batch.")

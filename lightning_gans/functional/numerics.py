@@ -26,6 +26,11 @@ def floating(x: Tensor) -> Tensor:
     return x
 
 
+def probe(x: Tensor) -> Tensor:
+    """A copy of `x` that has a gradient, and may be written to."""
+    return x.detach().clone().requires_grad_().clone()
+
+
 def has_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> bool:
     """Whether what a function says of `x` has a gradient by it, as what is detached has not.
 
@@ -33,7 +38,7 @@ def has_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> bool:
     (True, False)
     """
     with torch.enable_grad():
-        return function(x.detach().requires_grad_()).requires_grad
+        return function(probe(x)).requires_grad
 
 
 @contextmanager

@@ -100,9 +100,9 @@ class ExemplarVAE(VAE):
     # ------------------------------------------------------------------ training
     def cycle(self) -> None:
         """One update, behind which the codes that were made in it are kept, to find neighbours by."""
-        if self.neighbours is not None and not (self.progress.measured and self.progress.updates["vae"]):
-            with torch.no_grad():
-                self.codes, self.progress.measured = self._all(self._together), True
+        known = self.progress.measured and self.progress.updates["vae"] and len(self.codes) == self.run.num_items
+        if self.neighbours is not None and not known:
+            self.codes, self.progress.measured = torch.no_grad()(self._all)(self._together), True
         super().cycle()
         for index, codes in self._made:
             self.codes[index] = codes

@@ -70,7 +70,7 @@ class PathLength(Regularizer):
 
 
 def _images(generator: Any, ws: Tensor, noise: list[Tensor]) -> Tensor:
-    return generator.synthesis(ws, noise)
+    return generator.synthesis(ws, noise=noise)
 
 
 def by_styles(generator: nn.Module) -> bool:

@@ -175,7 +175,7 @@ class GANControl(StyleGAN2):
         self._encoders.clear()  # the generator will be another
         n = self.g_batch_factor * len(batch.real)
         check_pairs(n, self.pairs * len(self.attributes), std_groups(self.discriminator))
-        check_measure(self.measure, batch.real, self.attributes)
+        check_measure(self.measure, batch.real, self.attributes, self.control_weight > 0)
 
     def sample(self, n: int, labels: Tensor | None = None, generator: Generator | None = None, seed: int | None = None,
                temperature: float | None = None, attributes: Mapping[str, Any] | None = None) -> Tensor:  # fmt: skip

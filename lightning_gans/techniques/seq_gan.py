@@ -172,7 +172,7 @@ class SeqGAN(GAN):
     def check_first_batch(self, batch: Batch) -> None:
         """Also that no regularizer asks for slopes at tokens, and that the baseline leaves a reward."""
         super().check_first_batch(batch)
-        check_batch(len(batch.real), self.baseline)
+        check_batch(self.g_batch_factor * len(batch.real), self.baseline)
         slopes = [r.name for r in self.regularizers if r.per_sample and not r.of_tokens and r.player == "d"]
         if slopes and not batch.real.is_floating_point():
             raise ValueError(f"real samples must be one-hot (one_hot=True) for the penalty {slopes[0]!r}, got tokens.")

@@ -86,6 +86,7 @@ def export(module: Any, path: str | Path) -> Path:
     for parameter in net.parameters():  # a .pt2 stores those in channels_last only with a warning
         parameter.data = parameter.data.contiguous()
     source, dtype = torch.Generator().manual_seed(0), next(net.parameters(), torch.empty(0)).dtype
+    dtype = getattr(module, "noise_dtype", dtype)
 
     def inputs(n: int) -> tuple[Tensor, ...]:
         z = torch.randn(n, module.latent_dim, generator=source, dtype=dtype)
