@@ -145,7 +145,7 @@ class MetropolisHastings(Sampler):
             uniforms = torch.rand(n, generator=generator, dtype=torch.float64).to(logits.device)
             goes = chains.step(logits, uniforms).view(-1, *[1] * (proposal.dim() - 1))
             x = torch.where(goes, proposal, x) if k else proposal
-        if bool((chains.logits == -torch.inf).any()):
+        if chains.logits is not None and bool((chains.logits == -torch.inf).any()):
             raise ValueError(f"log_ratio must be above -inf for one of {self.steps} proposals: take more steps.")
         self.report.proposals += n * self.steps
         self.report.accepted += int(chains.accepted.sum())
