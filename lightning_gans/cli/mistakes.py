@@ -13,8 +13,9 @@ from lightning_gans import checks
 from lightning_gans.compat.lightning import utilities
 from lightning_gans.engine import contract, first_batch, own_code, player
 from lightning_gans.engine.logbook import NonFiniteError
-from lightning_gans.functional import columns, text
+from lightning_gans.functional import columns, control, numerics, text
 from lightning_gans.networks import leak_gan
+from lightning_gans.samplers import calibration
 
 _LIGHTNINGS = tuple(  # what it asks of options that we hand on to it
     f"{home}.{part}"
@@ -29,7 +30,7 @@ _LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "light
             "pytorch_lightning.callbacks.early_stopping", "lightning.pytorch.callbacks.early_stopping")  # fmt: skip
 
 # Where a TypeError is meant, and no fault of ours.
-_ASK = (checks, contract, first_batch, own_code, player, columns, text, leak_gan)
+_ASK = (checks, contract, first_batch, own_code, player, columns, control, numerics, text, leak_gan, calibration)
 ASK_FOR_TYPES = tuple(part.__name__ for part in _ASK)
 
 

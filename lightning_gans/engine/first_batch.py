@@ -145,7 +145,7 @@ def tried(name: str, network: nn.Module, what: str, x: Tensor, labels: Tensor | 
             raise
         own = next((p.dtype for p in network.parameters()), x.dtype) if isinstance(network, nn.Module) else x.dtype
         if own != x.dtype and "dtype" in str(error):
-            hint = f" of {x.dtype}, while its parameters are {own}: cast to that type"
+            hint = f" of {x.dtype}, while its parameters are {own}: have the data in that type, or cast in the network"
         elif LONELY in str(error) or not re.search(r"shape|size|dimension|channel|match", str(error)):
             hint = ""
         told = str(error).rstrip(".")
