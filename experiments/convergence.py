@@ -191,7 +191,7 @@ def write_page(lines: list[Line], arguments: Any) -> None:
         tables.append(f"| {t} | {' | '.join(cells)} |")
     tables += ["", f"## Samples, seed {arguments.seeds[0]}", ""]
     for t in ranks:
-        tables += [f"{t}: ![samples of {t}]({pictures(arguments).name}/{t}.png)", ""]
+        tables += [f"{t}: ![samples of {t}]({pictures(arguments).name}/{t}-{arguments.seeds[0]}.png)", ""]
     own = {key: " and ".join(t for t in TECHNIQUES if key in TECHNIQUES[t]) for key in ("norm", "dropout", "decay")}
     protocol = [
         f"{missing} of {len(arguments.only) * len(arguments.seeds)} games are missing",
@@ -247,7 +247,7 @@ def main() -> None:
         })  # fmt: skip
         if seed == arguments.seeds[0]:
             samples = grid_image(torch.tensor(result["sample"][:20]).nan_to_num(), 20, cell=40)
-            save_image_atomic(samples, pictures(arguments) / f"{technique}.png")
+            save_image_atomic(samples, pictures(arguments) / f"{technique}-{seed}.png")
         write_text(kept, "".join(json.dumps(line) + "\n" for line in lines))
         shutil.rmtree(folder, ignore_errors=True)
         write_page(lines, arguments)
