@@ -609,7 +609,7 @@ def test_convergence_plays_what_is_missing_and_ranks_it(tmp_path: Path, monkeypa
     assert {line["updates"] for line in lines if line["seed"] == convergence.CHOOSING} == {100}
     text = out.read_text()
     assert all(row in text for row in ("| 1. dcgan | 12 ± 1 |", "| 1. sn_gan | 12.5 ± 1 |", "| 3. wgan | 52 ± 1 |"))
-    assert "0 of 9 games are missing" in text and (tmp_path / "page" / "dcgan.png").exists()
+    assert "0 of 9 games are missing" in text and (tmp_path / "page" / "dcgan-1.png").exists()
     convergence.main()
     assert len(played) == 18
     for flag, was, got in (("--minutes", "15.0", "5.0"), ("--batch_size", "32", "64")):
