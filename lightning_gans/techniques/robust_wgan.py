@@ -126,8 +126,8 @@ class RobustWGAN(SampleWeighted, WGANGP):
         if "w" in self.players:
             with torch.no_grad():
                 weights = self.weigh(batch)
-            smallest = -max_over_ranks(-weights.min())
-            self.note(w_divergence=robust.divergence(weights, batch.weights), w_smallest=smallest)
+            self.note(w_divergence=robust.divergence(weights, batch.weights))
+            self.tell(lambda: {"w_smallest": -max_over_ranks(-weights.min())})
             batch = replace(batch, weights=weights if batch.weights is None else batch.weights * weights)
         return super().discriminator_terms(batch, fake)
 
