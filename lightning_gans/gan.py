@@ -61,7 +61,8 @@ class GANModule(GenerativeModule):
         clip_grad_d: the same for the discriminator.
         double_backward: see `GenerativeModule`.
         cuda_graphs: see `GenerativeModule`.
-        accumulate_g: noise batches whose mean gradient makes one generator update.
+        accumulate_g: noise batches whose mean gradient makes one generator update. Real samples in a generator's loss
+            (a relativistic one, say) are those of D's last batch, the same for each.
         accumulate_d: data batches whose mean gradient makes one discriminator update.
         sam_g: rho of sharpness-aware minimisation (``optim.sam``) by the generator, >= 0: its gradient is taken at that
             distance from its weights, and costs twice as much. None: off.
