@@ -591,6 +591,17 @@ def test_what_is_noted_has_names_of_its_own() -> None:
         trainer(max_steps=1).fit(module, plain())
 
 
+def test_what_is_noted_is_one_number() -> None:
+    """A plain one, or a tensor of one."""
+    module, value = own(Odd), [0.5]
+    module.made = lambda terms, fake: (module.note(g_other=value[0]), terms)[1]
+    trainer(max_steps=1).fit(module, plain())
+    assert module.values["g/other"] == 0.5
+    value[0] = torch.zeros(3)
+    with pytest.raises(ValueError, match=r"^g/other must be noted as one number, got a tensor of shape \(3,\)\.$"):
+        trainer(max_steps=1).fit(module, plain())
+
+
 class Hooked(pl.LightningDataModule):
     """Data whose hooks say that they were called."""
 

@@ -114,8 +114,15 @@ def step_schedulers(
 
 
 def means(values: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
-    """The values as numbers, averaged over ranks, with one wait for the device."""
+    """The values as numbers, averaged over ranks, with one wait for the device.
+
+    Raises:
+        ValueError: for a value that is not one number.
+    """
     if not values:
         return {}
+    for name, value in values.items():
+        if value.numel() != 1:
+            raise ValueError(f"{name} must be noted as one number, got a tensor of shape {tuple(value.shape)}.")
     now = torch.stack([value.to(device, torch.float32).reshape(()) for value in values.values()])
     return dict(zip(values, distributed.average([now])[0].tolist()))

@@ -142,10 +142,10 @@ class GenerativeModule(Sampling):
         cycles = (self.global_step - self.progress.done[self.counted]) // getattr(self, "g_steps", 1)
         return cycles % self.players[player].every == 0
 
-    def note(self, **values: Tensor) -> None:
-        """Have diagnostics logged beside the terms; ``d_name`` becomes ``d/name``, ``g_name`` ``g/name``."""
+    def note(self, **values: Tensor | float) -> None:
+        """Have numbers logged beside the terms; ``d_name`` becomes ``d/name``, ``g_name`` ``g/name``."""
         for key, value in values.items():
-            self.values[key.replace("_", "/", 1)] = value.detach()
+            self.values[key.replace("_", "/", 1)] = torch.as_tensor(value).detach()
 
     def tell(self, diagnostics: Callable[[], Mapping[str, Tensor]]) -> None:
         """As :meth:`note`, for what takes time: it is computed only in updates whose values are logged or compared."""
