@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -32,8 +33,9 @@ GFLOP, TFLOPS = 1546, 400  # of an update at width 128, by docs/results/speed.md
 # ---------------------------------------------------------------------- environment and extractor
 def environment(setting: Setting, send: Send) -> Row:
     """Card, versions, the way of the data to the device, and the rate of large matrix products."""
-    row: Row = {"commit": commit(), "python": platform.python_version(), "torch": torch.__version__,
-                "lightning": pl.__version__, "images": len(setting.images), "source": setting.source}  # fmt: skip
+    row: Row = {"commit": commit(), "date": str(date.today()), "python": platform.python_version(),
+                "torch": torch.__version__, "lightning": pl.__version__, "images": len(setting.images),
+                "source": setting.source}  # fmt: skip
     if setting.device == "cuda":
         card = torch.cuda.get_device_properties(0)
         row |= {"memory_gib": card.total_memory / 2**30, "processors": card.multi_processor_count,

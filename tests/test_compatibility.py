@@ -166,7 +166,7 @@ Written by `python tests/test_compatibility.py`, which tries every technique wit
 
 > {example(found, "more than once")}
 
-**refused**: `UnrolledGAN` takes no regularizer, `SRNGAN` no discriminator that is normalised otherwise, and `StylEx` has verdicts in the place of labels:
+**refused**: `UnrolledGAN` takes no regularizer, `SRNGAN` no discriminator that is normalised otherwise, `StylEx` has verdicts in the place of labels, and `StyleTransfer` a discriminator without labels:
 
 > {example(found, "unroll_steps").partition(", got")[0]} ...
 >
