@@ -145,7 +145,8 @@ class GenerativeModule(Sampling):
     def note(self, **values: Tensor | float) -> None:
         """Have numbers logged beside the terms; ``d_name`` becomes ``d/name``, ``g_name`` ``g/name``."""
         for key, value in values.items():
-            self.values[key.replace("_", "/", 1)] = torch.as_tensor(value).detach()
+            number = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
+            self.values[key.replace("_", "/", 1)] = number
 
     def tell(self, diagnostics: Callable[[], Mapping[str, Tensor]]) -> None:
         """As :meth:`note`, for what takes time: it is computed only in updates whose values are logged or compared."""
