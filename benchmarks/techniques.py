@@ -60,8 +60,8 @@ TOYS: dict[str, tuple[dict[str, Any], int]] = {
     "ada_gan": (LOGISTIC, 3000),
     "r3_gan": ({**LOGISTIC, "betas": (0.0, 0.9), "gamma": 0.05}, 2000),
 }
-# Techniques without a loop beside them: they are StyleGAN2 with further networks, or text by networks of their own.
-NO_LOOP = ("gan_control", "stylex", "rel_gan", "seq_gan", "leak_gan", "style_transfer")
+# Techniques without a loop beside them, here, in `benchmarks.images` or in `benchmarks.sequences`.
+NO_LOOP = ("gan_control", "stylex", "leak_gan", "style_transfer")
 PENALISED = {"wgan_gp", "ct_gan", "wgan_alp", "prc_gan", "robust_wgan", "r3_gan"}
 
 

@@ -1,4 +1,4 @@
-"""The loops that `benchmarks.images` compares minimise what the techniques do: gradients in float64."""
+"""The loops beside which techniques are measured minimise what these do: gradients in float64."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks import images, skilled, techniques
+from benchmarks import images, sequences, skilled, techniques
 from lightning_gans import TECHNIQUES
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.consistency import consistency_term
+from lightning_gans.functional.text import draw_tokens, gumbel, to_tokens
+from lightning_gans.networks import language
 
 N = 4
 ROWS = {name: row for name, row in images.ROWS.items() if name != "wgan_gp_128"}  # the same as wgan_gp
@@ -61,7 +63,7 @@ def share_iteration(ours: nn.Module, theirs: nn.Module) -> None:
 
 
 def gradient(loss: Tensor, net: nn.Module) -> Tensor:
-    wanted = list(net.parameters())
+    wanted = [p for p in net.parameters() if p.requires_grad]
     found = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
     return torch.cat([g.flatten() for g in found])
 
@@ -134,6 +136,77 @@ def test_a_loops_step_reads_gradients_as_weights_lie_in_memory() -> None:
     assert all(torch.allclose(a, b) for a, b in zip(*found))
 
 
+# ---------------------------------------------------------------------- texts
+def text_sides(name: str) -> tuple[Any, Any, Batch]:
+    """As `sides`; the batch is what the module is given, and its noise the module's."""
+    row = dataclasses.replace(sequences.ROWS[name], batch=N)
+    setting, loop = row.setting(), row.loop()
+    torch.manual_seed(0)
+    setting = dataclasses.replace(setting, data=setting.data.double() if row.one_hot else setting.data)
+    loop.begin(setting)
+    torch.manual_seed(0)
+    generator, critic, *_ = setting.networks()
+    module = TECHNIQUES[row.technique](generator, critic, row.latent_dim, **row.options)
+    for net in (module, loop.critic, loop.net):
+        for part in net.modules():
+            if isinstance(part, nn.Dropout):
+                part.p = 0.0
+    for net in (generator, critic, loop.net, loop.critic):
+        for key, parameter in net.named_parameters():
+            if key.endswith("bias") and parameter.requires_grad:
+                nn.init.constant_(parameter, 0.1)
+    return loop, module, Batch(setting.data[:N], None, None, torch.randn(N, row.latent_dim))
+
+
+def written(name: str, loop: Any, module: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Fakes of the module and of the loop, by the same noise."""
+    noise = gumbel(batch.z).view(N, *sequences.SHAPE) if "rel" in name else torch.special.ndtr(batch.z)
+    return module.make_fake(batch), loop.generator(noise)
+
+
+@pytest.mark.parametrize("name", sequences.ROWS)
+def test_critics_of_texts_minimise_the_same(name: str) -> None:
+    loop, module, batch = text_sides(name)
+    with torch.no_grad():
+        ours, theirs = written(name, loop, module, batch)
+    assert torch.allclose(ours, theirs)
+    terms = sum(module.discriminator_terms(batch, ours).values())
+    found = loop.d_loss(loop.critic, to_tokens(batch.real), theirs)
+    assert_same(gradient(terms, module.discriminator), gradient(found, loop.critic))
+
+
+@pytest.mark.parametrize("name", ["rel_gan", "rel_gan_lstm"])
+def test_generators_of_relaxed_texts_minimise_the_same(name: str) -> None:
+    loop, module, batch = text_sides(name)
+    ours, theirs = written(name, loop, module, batch)
+    terms = sum(module.generator_terms(batch, ours).values())
+    found = loop.g_loss(loop.critic, theirs, to_tokens(batch.real))
+    assert_same(gradient(terms, module.generator), gradient(found, loop.net))
+
+
+def test_rewards_and_the_policy_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rollouts that take the likeliest token."""
+    loop, module, batch = text_sides("seq_gan")
+    loop.rollouts = module.rollouts = 2
+    for net in (loop.delayed, module.delayed):
+        nn.init.normal_(net.out.weight, generator=torch.Generator().manual_seed(1))
+    tokens = written("seq_gan", loop, module, batch)[0]
+    monkeypatch.setattr(language, "draw_tokens", lambda logits, *_: logits.argmax(-1))
+    monkeypatch.setattr(sequences, "drawn", lambda logits, _: logits.argmax(-1))
+    rewards = module.rewards(tokens, batch)
+    assert float(rewards.std(0).min()) > 0
+    assert torch.allclose(rewards, loop.rewards(tokens))
+    ours = sum(module.generator_terms(batch, tokens).values())
+    assert_same(gradient(ours, module.generator), gradient(loop.policy(tokens, rewards), loop.net))
+
+
+def test_loops_draw_tokens_by_their_law() -> None:
+    logits, u = torch.randn(500, 7), torch.rand(500)
+    assert torch.equal(sequences.drawn(logits, u), draw_tokens(logits, torch.special.ndtri(u)))
+
+
 def test_each_technique_has_a_row_or_is_named_as_without() -> None:
-    assert {*techniques.TOYS, *techniques.NO_LOOP, "trans_gan", "style_gan2"} == {*TECHNIQUES}
+    texts = {row.technique for row in sequences.ROWS.values()}
+    assert {*techniques.TOYS, *techniques.NO_LOOP, *texts, "trans_gan", "style_gan2"} == {*TECHNIQUES}
+    assert not texts & {*techniques.NO_LOOP}
     assert {"trans_gan", "style_gan2"} <= {*images.ROWS}
