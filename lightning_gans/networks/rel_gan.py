@@ -121,10 +121,12 @@ class _Gumbel(Annealed, Recurrent):
         made: list[Tensor] = []
         for g in noise.unbind(1):
             h, state = self.step(token, state)
-            noisy = self.out(h) / temperature + g
+            logits = self.out(h)
+            noisy = (logits if temperature == 1 else logits / temperature) + g
             token = noisy.argmax(-1)
-            made.append(relax(noisy, self.beta) if relaxed else token)
-        return torch.stack(made, 1)
+            made.append(noisy if relaxed else token)
+        texts = torch.stack(made, 1)
+        return relax(texts, self.beta) if relaxed else texts
 
     def generate(self, z: Tensor, temperature: float = 1.0) -> Tensor:
         """Tokens (N, T) int64 of noise (N, T V), by p^(1 / temperature)."""
