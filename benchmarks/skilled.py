@@ -38,6 +38,7 @@ class Setting:
         options: of the technique, by the names of its constructor; the loop reads what it needs.
         batches: in place of the data, ready batches of a user's own loader.
         loop: in place of the technique's in ``loops``.
+        labels: (M,) of the data, or None.
     """
 
     networks: Networks
@@ -47,6 +48,7 @@ class Setting:
     options: dict[str, Any] = field(default_factory=dict)
     batches: Callable[[], Any] | None = None
     loop: Callable[[], Any] | None = None
+    labels: Tensor | None = None
 
 
 def fused(parameters: Any, lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:

@@ -61,7 +61,7 @@ TOYS: dict[str, tuple[dict[str, Any], int]] = {
     "r3_gan": ({**LOGISTIC, "betas": (0.0, 0.9), "gamma": 0.05}, 2000),
 }
 # Techniques without a loop beside them, here, in `benchmarks.images` or in `benchmarks.sequences`.
-NO_LOOP = ("gan_control", "stylex", "leak_gan", "style_transfer")
+NO_LOOP = ("gan_control", "stylex")
 PENALISED = {"wgan_gp", "ct_gan", "wgan_alp", "prc_gan", "robust_wgan", "r3_gan"}
 
 
@@ -104,11 +104,13 @@ def ours(name: str, setting: Setting, updates: int, tick: Tick) -> None:
     torch.manual_seed(0)
     generator, critic, *_ = setting.networks()
     options = dict(setting.options)
-    options |= {"classifier": setting.networks()[-1]} if name == "prc_gan" else {}
+    options |= {"classifier": setting.networks()[-1]} if name in ("prc_gan", "style_transfer") else {}
     options |= {"weight_network": setting.networks()[1]} if name == "robust_wgan" else {}
     options |= {"base": setting.networks()[0]} if name == "boosted" else {}
     with tempfile.TemporaryDirectory() as folder, quiet():
-        loader = MemoryLoader(setting.data, None, setting.batch) if setting.batches is None else setting.batches()
+        loader = (
+            MemoryLoader(setting.data, setting.labels, setting.batch) if setting.batches is None else setting.batches()
+        )
         tick(0)
         module = TECHNIQUES[name](generator, critic, setting.latent_dim, **options)
         trainer = pl.Trainer(max_steps=updates, max_epochs=-1, accelerator="cpu", logger=MetricsCSV(folder),

@@ -145,8 +145,9 @@ def text_sides(name: str) -> tuple[Any, Any, Batch]:
     setting = dataclasses.replace(setting, data=setting.data.double() if row.one_hot else setting.data)
     loop.begin(setting)
     torch.manual_seed(0)
-    generator, critic, *_ = setting.networks()
-    module = TECHNIQUES[row.technique](generator, critic, row.latent_dim, **row.options)
+    generator, critic, *others = setting.networks()
+    module = TECHNIQUES[row.technique](generator, critic, row.latent_dim, **row.options,
+                                       **({"classifier": others[0]} if others else {}))  # fmt: skip
     for net in (module, loop.critic, loop.net):
         for part in net.modules():
             if isinstance(part, nn.Dropout):
@@ -155,13 +156,19 @@ def text_sides(name: str) -> tuple[Any, Any, Batch]:
         for key, parameter in net.named_parameters():
             if key.endswith("bias") and parameter.requires_grad:
                 nn.init.constant_(parameter, 0.1)
-    return loop, module, Batch(setting.data[:N], None, None, torch.randn(N, row.latent_dim))
+    styles = None if setting.labels is None else setting.labels[:N]
+    return loop, module, Batch(setting.data[:N], styles, None, torch.randn(N, row.latent_dim))
 
 
 def written(name: str, loop: Any, module: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Fakes of the module and of the loop, by the same noise."""
-    noise = gumbel(batch.z).view(N, *sequences.SHAPE) if "rel" in name else torch.special.ndtr(batch.z)
-    return module.make_fake(batch), loop.generator(noise)
+    noise: Any = gumbel(batch.z).view(N, *sequences.SHAPE) if "rel" in name else torch.special.ndtr(batch.z)
+    return module.make_fake(batch), loop.generator(real(batch) if "style" in name else noise)
+
+
+def real(batch: Batch) -> Any:
+    """What the loop has of a batch."""
+    return to_tokens(batch.real) if batch.labels is None else (to_tokens(batch.real), batch.labels)
 
 
 @pytest.mark.parametrize("name", sequences.ROWS)
@@ -171,33 +178,36 @@ def test_critics_of_texts_minimise_the_same(name: str) -> None:
         ours, theirs = written(name, loop, module, batch)
     assert torch.allclose(ours, theirs)
     terms = sum(module.discriminator_terms(batch, ours).values())
-    found = loop.d_loss(loop.critic, to_tokens(batch.real), theirs)
+    found = loop.d_loss(loop.critic, real(batch), theirs)
     assert_same(gradient(terms, module.discriminator), gradient(found, loop.critic))
 
 
-@pytest.mark.parametrize("name", ["rel_gan", "rel_gan_lstm"])
+@pytest.mark.parametrize("name", ["rel_gan", "rel_gan_lstm", "style_transfer"])
 def test_generators_of_relaxed_texts_minimise_the_same(name: str) -> None:
     loop, module, batch = text_sides(name)
     ours, theirs = written(name, loop, module, batch)
     terms = sum(module.generator_terms(batch, ours).values())
-    found = loop.g_loss(loop.critic, theirs, to_tokens(batch.real))
+    found = loop.g_loss(loop.critic, theirs, real(batch))
     assert_same(gradient(terms, module.generator), gradient(found, loop.net))
 
 
-def test_rewards_and_the_policy_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["seq_gan", "leak_gan"])
+def test_rewards_and_the_policy_gradient(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of rollouts that take the likeliest token."""
-    loop, module, batch = text_sides("seq_gan")
+    loop, module, batch = text_sides(name)
     loop.rollouts = module.rollouts = 2
     for net in (loop.delayed, module.delayed):
         nn.init.normal_(net.out.weight, generator=torch.Generator().manual_seed(1))
-    tokens = written("seq_gan", loop, module, batch)[0]
+    tokens = written(name, loop, module, batch)[0]
     monkeypatch.setattr(language, "draw_tokens", lambda logits, *_: logits.argmax(-1))
     monkeypatch.setattr(sequences, "drawn", lambda logits, _: logits.argmax(-1))
+    module.delta = None  # of LeakGAN's ranks, which its loop takes in the loss
     rewards = module.rewards(tokens, batch)
     assert float(rewards.std(0).min()) > 0
     assert torch.allclose(rewards, loop.rewards(tokens))
+    module.delta = 12.0
     ours = sum(module.generator_terms(batch, tokens).values())
-    assert_same(gradient(ours, module.generator), gradient(loop.policy(tokens, rewards), loop.net))
+    assert_same(gradient(ours, module.generator), gradient(loop.policy(tokens, rewards, real(batch)), loop.net))
 
 
 def test_loops_draw_tokens_by_their_law() -> None:
