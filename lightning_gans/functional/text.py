@@ -235,20 +235,24 @@ def draw_tokens(logits: Tensor, z: Tensor, temperature: float = 1.0) -> Tensor:
     if size <= _BLOCK:
         return _invert(p, u)[0]
     blocks = F.pad(p, (0, -size % _BLOCK)).unflatten(1, (-1, _BLOCK))
-    block, u = _invert(blocks.sum(-1), u)
+    block, *found = _invert(blocks.sum(-1), u)
     inside = blocks.gather(1, block[:, None, None].expand(-1, 1, _BLOCK)).squeeze(1)
-    return block * _BLOCK + _invert(inside, u)[0]
+    return block * _BLOCK + _invert(inside, _share(block, *found))[0]
 
 
-def _invert(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of the weights (N, M) the share u (N,) of their sum falls on, and the share of that weight, in [0, 1)."""
+def _invert(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Which of the weights (N, M) the share u (N,) of their sum falls on, and what :func:`_share` needs."""
     parts = (weights.double() / weights.sum(-1, keepdim=True) * _PARTS).round_().long()
     sums = parts.cumsum(-1)
     exact = u * sums[:, -1]
     place = exact.long().minimum(sums[:, -1] - 1)
-    index = torch.searchsorted(sums, place[:, None], right=True)
-    weight, behind = (x.gather(1, index).squeeze(1) for x in (parts, sums))
-    return index.squeeze(1), ((exact - (behind - weight)) / weight).clamp(0, 1 - 2**-53)
+    return torch.searchsorted(sums, place[:, None], right=True).squeeze(1), parts, sums, exact
+
+
+def _share(index: Tensor, parts: Tensor, sums: Tensor, exact: Tensor) -> Tensor:
+    """The share of the weight that was found, in [0, 1)."""
+    weight, behind = (x.gather(1, index[:, None]).squeeze(1) for x in (parts, sums))
+    return ((exact - (behind - weight)) / weight).clamp(0, 1 - 2**-53)
 
 
 def gumbel(z: Tensor) -> Tensor:
