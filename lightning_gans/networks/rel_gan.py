@@ -291,7 +291,7 @@ class RelGANDiscriminator(nn.Module):
     def each(self, x: Tensor) -> Tensor:
         """Scores (N, R) of all representations of texts (N, T, V)."""
         parts = self.embedding(x).unflatten(2, (self.representations, -1)).permute(0, 2, 3, 1).flatten(0, 1)
-        features = torch.cat([F.relu(conv(parts)).amax(-1) for conv in self.convolutions], 1)
+        features = torch.cat([F.relu(conv(parts).amax(-1)) for conv in self.convolutions], 1)
         gate = self.gate(features).sigmoid()
         features = gate * F.relu(self.lifted(features)) + (1 - gate) * features
         return self.score(self.hidden(self.dropout(features))).view(len(x), self.representations)
