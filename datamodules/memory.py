@@ -115,14 +115,22 @@ class MemoryLoader:
         """Batches per epoch on each process."""
         return -(-self._num_rows() // (rank_and_world()[1] * self.batch_size))
 
+    @property
+    def mass(self) -> Tensor | None:
+        """(N,) what each item counts in an expectation over many batches; None: all alike."""
+        return self.weights
+
     def order(self, rows: int, generator: Generator) -> Tensor:
-        """The items of an epoch, (``rows`` or more,) int64 indices on the CPU, the same on all processes."""
-        return torch.randperm(len(self.data), generator=generator) if self.shuffle else torch.arange(len(self.data))
+        """The items of a shuffled epoch, (N or ``rows`` or more,) int64 indices on the CPU, the same on all processes.
+
+        A sampler overrides it; what is not shuffled does not ask it.
+        """
+        return torch.randperm(len(self.data), generator=generator)
 
     def __iter__(self) -> Iterator[Any]:
         cpu = Generator().manual_seed(draw_seed() if self.shuffle else 0)
         n, rows = len(self.data), self._num_rows()
-        order = self.order(rows, cpu)
+        order = self.order(rows, cpu) if self.shuffle else torch.arange(n)
         if rows > n:
             order = torch.cat([order, order.repeat(-(-rows // n) - 1)[: rows - n]])
         generator = Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=cpu)))

@@ -78,8 +78,14 @@ class ResampledLoader(MemoryLoader):
             loader.batch_size,
             transform=loader.transform,
             device=loader.device,
-            weights=loader.weights,
+            weights=loader.mass,
         )
+
+    @property
+    def mass(self) -> Tensor:
+        """How often each is drawn in an epoch, and what it weighs then."""
+        p = (self.probabilities / self.probabilities.mean()).to(self.device, torch.float32)
+        return p if self.weights is None else p * self.weights
 
     def order(self, rows: int, generator: Generator) -> Tensor:
         """Draws with replacement."""

@@ -281,10 +281,15 @@ class StratifiedLoader(MemoryLoader):
 
     def __init__(self, loader: MemoryLoader, tail: Any, share: float) -> None:
         self.tail, self.share = _mask(tail, loader.data, loader.labels, n=len(loader.data)).cpu(), share
-        self.given = loader.weights
+        self.given = loader.mass
         super().__init__(
             loader.data, loader.labels, loader.batch_size, transform=loader.transform, device=loader.device
         )
+
+    @property
+    def mass(self) -> Tensor | None:
+        """That of the plain data: what is drawn more often weighs less."""
+        return self.given
 
     def order(self, rows: int, generator: Generator) -> Tensor:
         """Each batch of all processes has its share of the tail, in random places."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from ranks import two_ranks
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gans.datamodules import FreshLoader, MemoryLoader, Ring, memory
+from lightning_gans.datamodules import FreshLoader, MemoryLoader, Ring, memory, tail, tail_loader
 from lightning_gans.datamodules.base import ToRange
+from lightning_gans.datamodules.resampled import ResampledLoader
+from lightning_gans.datamodules.tail import StratifiedLoader
 from lightning_gans.functional import draw
+from lightning_gans.stages.fits import _Again
 
 
 def images(n: int = 20) -> Tensor:
@@ -24,7 +28,7 @@ def images(n: int = 20) -> Tensor:
 
 def as_processes(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
     """Let loaders and draws believe that this is process ``rank`` of ``world``."""
-    for module in (memory, draw):
+    for module in (memory, tail, draw):
         monkeypatch.setattr(module, "rank_and_world", lambda: (rank, world))
 
 
@@ -127,6 +131,35 @@ def test_a_short_last_batch_is_filled_up_so_that_processes_agree(
     assert len({tuple(len(batch) for batch in part) for part in parts}) == 1
     rows = torch.stack([torch.cat(part) for part in parts], dim=1).flatten()
     assert rows.tolist() == [i % n for i in range(-(-n // world) * world)]
+
+
+def subclasses(of: type) -> set[type]:
+    return {of}.union(*map(subclasses, of.__subclasses__()))
+
+
+IN_ORDER: dict[type, Callable[[MemoryLoader], MemoryLoader]] = {
+    MemoryLoader: lambda loader: loader,
+    ResampledLoader: lambda loader: ResampledLoader(loader, torch.tensor([3.0, 0, 0, 0, 0, 0, 1])),
+    StratifiedLoader: lambda loader: tail_loader(loader, torch.arange(7) > 4),
+    _Again: lambda loader: _Again(loader.data, loader.labels, loader.batch_size),
+}
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_in_order_are_all_items_in_their_order(monkeypatch: pytest.MonkeyPatch, world: int) -> None:
+    """Of every loader of ours, however it deals its items out."""
+    ours = {cls for cls in subclasses(MemoryLoader) if cls.__module__.startswith("lightning_gans.")}
+    assert ours == IN_ORDER.keys()
+    for make in IN_ORDER.values():
+        rows = []
+        for rank in range(world):
+            as_processes(monkeypatch, rank, world)
+            loader = make(MemoryLoader(torch.arange(7), torch.arange(7), 2))
+            next(iter(loader))
+            known = torch.get_rng_state()
+            rows.append(torch.cat([batch[1] for batch in loader.in_order()]))
+            assert torch.equal(torch.get_rng_state(), known) and len(rows[-1]) == -(-7 // world) and loader.shuffle
+        assert torch.stack(rows, 1).flatten()[:7].tolist() == list(range(7)), type(loader)
 
 
 def work(rank: int, folder: Path) -> None:

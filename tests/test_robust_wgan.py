@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from lightning_gans import WGANGP, RobustWGAN
 from lightning_gans.compat.lightning import pl
-from lightning_gans.datamodules import MemoryLoader
+from lightning_gans.datamodules import MemoryLoader, tail_loader
+from lightning_gans.datamodules.resampled import ResampledLoader
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional import outlier_share, rho_for_share, robust, robust_weights
 from lightning_gans.functional.losses import LOSSES
@@ -327,6 +328,19 @@ def test_each_sample_gets_the_optimal_weight_for_its_score(weighted: bool) -> No
         rows = [int((data == x).all(1).nonzero()) for x in real]
         expected = torch.ones(4) if step < 3 else best[rows]  # the solution of step 2 is for the next batches
         torch.testing.assert_close(weights, expected if own is None else own[rows] * expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", ["resampled", "tails"])
+def test_samplers_leave_scores_with_their_samples_and_the_mean_with_the_data(sampler: str) -> None:
+    data, p = normal(42, 2, seed=9).float(), torch.linspace(0.5, 1.5, 42)
+    loader = ResampledLoader(MemoryLoader(data, None, 4), p)
+    if sampler == "tails":
+        loader = tail_loader(MemoryLoader(data, None, 4, weights=p), data[:, 0] > 1)
+    module = discrete(rho=0.2, lr_d=0.0, w_start=0)
+    trainer(max_steps=2).fit(module, loader)
+    with torch.no_grad():
+        best = robust_weights(module.discriminator(data), 0.2, p)
+    torch.testing.assert_close(module.sample_weights, best, rtol=0, atol=1e-5)
 
 
 def test_the_scores_are_averaged_over_the_updates_of_the_weights() -> None:

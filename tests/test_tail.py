@@ -29,6 +29,7 @@ from lightning_gans.datamodules import (
     memory,
     tail_loader,
 )
+from lightning_gans.datamodules.resampled import ResampledLoader
 from lightning_gans.functional import residual, stratum_weights, uniform_of
 
 N, TAIL = 1000, 30  # items, and how many of them are the tail
@@ -187,6 +188,16 @@ def test_labels_and_given_weights_stay_with_their_items() -> None:
         torch.testing.assert_close(weights, labels * torch.where(tail, 0.06, 1.94))
     for real, labels, _ in tail_loader(plain_loader(), DEFINITION):
         assert real[:, 0].tolist() == labels.tolist()
+
+
+def test_a_sampler_around_a_sampler_keeps_the_expectation_of_the_inner_one() -> None:
+    """With the tail in its own share each item comes once, so that its weight is its probability."""
+    data, p = torch.arange(40.0)[:, None], torch.linspace(0.5, 1.5, 40)
+    items, weights = epochs(tail_loader(ResampledLoader(MemoryLoader(data, None, 40), p), data[:, 0] >= 30, 0.25), 1)
+    torch.testing.assert_close(weights[0][items[0].argsort()], p)
+    drawn = tail_loader(MemoryLoader(data, None, 8), data[:, 0] >= 30, 0.5)
+    list(drawn)  # whose weights are those of an epoch now
+    assert ResampledLoader(drawn, torch.ones(40)).weights is None
 
 
 def test_a_block_without_a_tail_is_all_body() -> None:

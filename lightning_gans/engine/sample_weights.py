@@ -38,7 +38,7 @@ class SampleWeighted(GenerativeModule):
         """Score all training samples by a network in evaluation mode: m times the average so far + (1 - m) score.
 
         Returns:
-            the average (N,), which is the score at first, and the weights (N,) that the data came with, or None.
+            the average (N,), which is the score at first, and what each sample counts in the data (N,); None: alike.
         """
         loader: Any = self.trainer.train_dataloader
         rows = []
@@ -49,7 +49,7 @@ class SampleWeighted(GenerativeModule):
         found, known = full_precision(gather_rows(torch.cat(rows)))[: len(loader.data)], self.sample_scores
         average = found if known is None else momentum * known.to(found) + (1 - momentum) * found
         self.sample_scores = average
-        return average, loader.weights
+        return average, loader.mass
 
     def set_sample_weights(self, weights: Tensor) -> None:
         """Let the batches to come have these weights (N,), of mean one."""

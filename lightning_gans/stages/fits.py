@@ -108,8 +108,6 @@ class _Again(MemoryLoader):
         return n - n % self.batch_size if self.shuffle else super()._num_rows()
 
     def order(self, rows: int, generator: Generator) -> Tensor:
-        if not self.shuffle:  # of `in_order`
-            return super().order(rows, generator)
         return torch.randperm(self.times * len(self.data), generator=generator) % len(self.data)
 
 
