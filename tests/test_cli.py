@@ -12,6 +12,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -718,6 +719,14 @@ def test_unwritable_out(toy_run: Path, capsys: pytest.CaptureFixture[str], comma
     args = ["--ckpt_path=lone.ckpt"] if command == "predict" else []
     message = refused(capsys, command, "--out=file/runs", "--name=a", *args)
     assert "the run folder file/runs/a cannot be written" in message and "--out" in message
+
+
+def test_an_out_that_is_a_link_to_nowhere(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is not mounted, say: it was tried for ever."""
+    Path("runs").symlink_to("/nonexistent/runs")
+    monkeypatch.setattr("lightning_gans.runs.folder.unused", partial(next, iter([Path("runs/a")])))
+    assert "the run folder runs/a cannot be written (File exists)" in refused(capsys, "fit", "--name=a")
+    assert Path("runs").is_symlink()
 
 
 def test_predict_needs_a_number_of_samples(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,8 +35,10 @@ def unused(folder: Path) -> Path:
 def claim(folder: Path) -> Path:
     """Make the first unused folder. A sweep may start several runs within a second; one mkdir succeeds only once."""
     while True:
+        fresh = unused(folder)
+        fresh.parent.mkdir(parents=True, exist_ok=True)  # an error here, of a link to nowhere, is no race
         with suppress(FileExistsError):
-            (fresh := unused(folder)).mkdir(parents=True)
+            fresh.mkdir()
             return fresh
 
 
