@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from common import equal, make, plain, trainer
 
 from lightning_gans.cli.configuration import resolve
 from lightning_gans.runs.checkpoints import newest_checkpoint
-from lightning_gans.runs.folder import newest_run, run_of
+from lightning_gans.runs.folder import finished, newest_run, run_of
 from lightning_gans.runs.load import load
 
 NAMES = ["checkpoints/last.ckpt", "checkpoints/last-v1.ckpt", "hpc_ckpt_1.ckpt", "hpc_ckpt_12.ckpt"]
@@ -56,6 +58,27 @@ def test_whoever_takes_a_folder_finds_it(tmp_path: Path) -> None:
     assert equal(load(tmp_path, **nets).state_dict(), module.state_dict())
     args = resolve(["fit", f"--ckpt_path={tmp_path}"], None, {"fit"})
     assert args == ["fit", "--config", str(tmp_path / "config.yaml"), f"--ckpt_path={tmp_path / 'hpc_ckpt_1.ckpt'}"]
+
+
+@pytest.mark.parametrize(
+    ("most", "made", "whether"),
+    [
+        ({"max_steps": 4, "max_epochs": -1}, {"global_step": 3, "epoch": 9}, False),
+        ({"max_steps": 4, "max_epochs": -1}, {"global_step": 4, "epoch": 0}, True),
+        ({"max_steps": -1, "max_epochs": 5}, {"global_step": 3, "epoch": 0}, False),
+        ({"max_steps": 9, "max_epochs": 5}, {"global_step": 3, "epoch": 5}, True),
+        ({"max_steps": -1, "max_epochs": None}, {"global_step": 3, "epoch": 5}, False),
+        ({"max_steps": 4}, {}, False),
+    ],
+)
+def test_a_run_is_finished_by_updates_or_epochs(
+    tmp_path: Path, most: dict[str, Any], made: dict[str, int], whether: bool
+) -> None:
+    """Where there is no limit of one of them it is not reached."""
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"trainer": most}))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2", **made}, tmp_path / NAMES[0])
+    assert finished(tmp_path) is whether
 
 
 def test_none(tmp_path: Path) -> None:

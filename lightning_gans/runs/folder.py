@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -57,6 +58,11 @@ def newest_run(folder: Path, k: int) -> Path | None:
 
 
 def finished(run: Path) -> bool:
-    """Whether a run has made the updates that its newest configuration asks for."""
-    trainer = yaml.safe_load(configs(run)[-1].read_text())["trainer"]
-    return read_checkpoint(newest_checkpoint(run))["global_step"] >= trainer["max_steps"]
+    """Whether a run has made the updates, or epochs, that its newest configuration asks for."""
+    return reached(yaml.safe_load(configs(run)[-1].read_text())["trainer"], read_checkpoint(newest_checkpoint(run)))
+
+
+def reached(trainer: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is of as many updates, or epochs, as options of a trainer allow; None or -1: of any."""
+    made = {"max_steps": checkpoint.get("global_step", 0), "max_epochs": checkpoint.get("epoch", 0)}
+    return any(0 <= (-1 if (most := trainer.get(name)) is None else most) <= n for name, n in made.items())
