@@ -326,13 +326,13 @@ def test_copies_of_configurations() -> None:
 
 def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli("fit", "--dry_run", "--name=a", config=IMAGES)
+        cli("fit", "--dry_run", "--name=a", "--trainer.max_epochs=3", config=IMAGES)
     plan = capsys.readouterr().out
     assert caught.value.code == 0
     assert {p.name for p in Path().iterdir()} == {"default.yaml"}  # nothing was written
     for words in ("WGANGP, 5 discriminator update", "1,500 training images", "shape (1, 8, 8)", "DCGANGenerator",
                   "gradient_penalty", "8 real samples", ", 40 samples\n", "2 generator updates", "MiB",
-                  "runs/a"):  # fmt: skip
+                  ", or 3 epochs\n", "runs/a"):  # fmt: skip
         assert words in plan, words
     assert all(re.search(rf"^{net} .*[\d,]+ parameters", plan, re.MULTILINE) for net in ("Generator", "Discriminator"))
 
@@ -446,10 +446,10 @@ def test_what_to_type_next(
     monkeypatch.setattr("importlib.util.find_spec", lambda n, *args: None if n == "plotly" else find(n, *args))
     with pytest.raises(ImportError, match=r": /elsewhere/bin/python3 -m pip install plotly$"):
         checks.installed("plotly")
-    cli("fit", "--name=mine", "--trainer.max_steps=1")
+    cli("fit", "--name=mine", "--trainer.max_steps=1", "--trainer.max_epochs=2")
     out = capsys.readouterr().out
     assert re.search(rf"Next +{words} predict .+  # samples\n$", out)
-    assert "Length         1 generator update\n" in out and "Trained      1 update in " in out
+    assert "Length         1 generator update, or 2 epochs\n" in out and "Trained      1 update in " in out
 
 
 def test_one_second_is_no_seconds() -> None:

@@ -102,21 +102,22 @@ def test_the_pace_of_a_short_run_and_behind_its_last_row(tmp_path: Path) -> None
 
 
 def test_runs_that_ended_early_are_told(tmp_path: Path) -> None:
-    def saved(name: str, updates: int, warned: str = "") -> Path:
+    def saved(name: str, updates: int, warned: str = "", epochs: int = 0) -> Path:
         folder = written(tmp_path / name, [30.0, 9.0])
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        config["trainer"] = {"max_steps": 3000}
+        config["trainer"] = {"max_steps": 3000, "max_epochs": 2}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         (folder / "checkpoints").mkdir(exist_ok=True)
-        torch.save({"global_step": updates, "state_dict": {}, "pytorch-lightning_version": "2.6.6"},
+        torch.save({"global_step": updates, "epoch": epochs, "state_dict": {}, "pytorch-lightning_version": "2.6.6"},
                    folder / "checkpoints" / "last.ckpt")  # fmt: skip
         (folder / "warnings.txt").write_text(warned)
         return folder
 
     line = "update 2005: ended by NonFiniteError: d\n"  # behind the last row and checkpoint
     runs = [saved("whole", 3000), saved("stopped", 1810), saved("nan", 2000, line), saved("resumed", 3000, line)]
+    runs.append(saved("two_epochs", 1500, epochs=2))
     told = compare(runs)
-    assert [row[3] for row in told.tables["Runs"][1]] == ["3,000", "1,810 of 3,000", "2,000 of 3,000", "3,000"]
+    assert [row[3] for row in told.tables["Runs"][1]] == ["3,000", "1,810 of 3,000", "2,000 of 3,000", "3,000", "1,500"]
     early = [note for note in told.notes if "ended" in note or "so far" in note]
     assert early == [
         "stopped: so far 1,810 of 3,000 updates.",

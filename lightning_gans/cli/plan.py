@@ -98,6 +98,8 @@ def plan(
             left -= parts[-1][1]
         told = " and ".join(counted(n, f"{_whose(model, name)}update") for name, n in parts if n)
         total = f"{told}, about {duration(sum(seconds[name] * n for name, n in parts))}"
+    if (epochs := options["trainer"].get("max_epochs") or -1) > 0:
+        total = f"{total}, or {counted(epochs, 'epoch')}" if updates > 0 else counted(epochs, "epoch")
     if torch.cuda.is_available() and trial.device.type == "cuda":
         memory = f"{torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB peak on the GPU"
     else:
@@ -143,9 +145,8 @@ def opening(trainer: Any, model: GenerativeModule, run_dir: Path) -> str:
     told = type(data).__name__
     with suppress(NotImplementedError):  # of a user's own
         told = data.describe()
-    length = counted(trainer.max_steps, f"{_whose(model, model.counted)}update")
-    if trainer.max_steps < 0:
-        length = counted(epochs, "epoch") if (epochs := trainer.max_epochs or -1) > 0 else "until it is stopped"
+    limits = [(trainer.max_steps, f"{_whose(model, model.counted)}update"), (trainer.max_epochs or -1, "epoch")]
+    length = ", or ".join(counted(n, what) for n, what in limits if n > 0) or "until it is stopped"
     for limit in (c for c in trainer.callbacks if isinstance(c, callbacks.Timer)):
         length += f", at most {duration(limit.time_remaining() or 0.0)}"
     of_which = f", of which {done:,} {'is' if done == 1 else 'are'} done" if done else ""

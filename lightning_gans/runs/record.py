@@ -17,7 +17,7 @@ import yaml
 
 from lightning_gans.runs.card import NEITHER, goodness
 from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
-from lightning_gans.runs.folder import configs
+from lightning_gans.runs.folder import configs, reached
 
 SECONDS = "time/seconds"
 # What may differ between two runs on the same data: how it is fetched and dealt out.
@@ -67,9 +67,11 @@ class Record:
 
     @property
     def missing(self) -> int:
-        """Updates that were asked for and are not made yet; 0 where no checkpoint tells."""
-        asked = (self.config.get("trainer") or {}).get("max_steps") or -1
-        return max(0, asked - self.updates) if "global_step" in self.checkpoint else 0
+        """Updates that were asked for and are not made yet; 0 where no checkpoint tells, or epochs have ended it."""
+        trainer = self.config.get("trainer") or {}
+        if "global_step" not in self.checkpoint or reached(trainer, self.checkpoint):
+            return 0
+        return max(0, (trainer.get("max_steps") or -1) - self.updates)
 
     @property
     def done(self) -> str:
