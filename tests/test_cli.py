@@ -507,6 +507,16 @@ def test_resume_uses_the_newest_configuration(own_run: Path) -> None:
     assert [row["step"] for row in rows(own_run)] == list("12345")
 
 
+def test_the_configuration_of_a_resumed_run_begins_another(own_run: Path) -> None:
+    """It names no checkpoint: it trained on in the folder that it lies in."""
+    cli("fit", "--ckpt_path", str(own_run), "--trainer.max_steps=5")
+    before = {name: (own_run / name).read_bytes() for name in files(own_run)}
+    cli("fit", f"--config={own_run}/config-2.yaml", "--name=another", "--out=runs")
+    assert {name: (own_run / name).read_bytes() for name in files(own_run)} == before
+    a, b = (torch.load(f"runs/{name}/checkpoints/last.ckpt", weights_only=True) for name in ("mine", "another"))
+    assert equal(a["state_dict"], b["state_dict"]) and b["global_step"] == 5
+
+
 def test_resume_obeys_what_is_asked(own_run: Path) -> None:
     """Lightning 2.6 lets the checkpoint's hyperparameters win over the command line."""
     cli("fit", "--ckpt_path", str(own_run), "--trainer.max_steps=5", "--model.gp_weight=3")

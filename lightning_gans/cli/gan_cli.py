@@ -211,7 +211,8 @@ class GANCLI(pl_cli.LightningCLI):
 
     def before_fit(self) -> None:
         """Print the plan if that is all that was asked for; else say where the run goes."""
-        self._place_loggers(None)  # not in config.yaml, which another run may start from
+        self.options["ckpt_path"] = None
+        self._place_loggers(None)  # neither is in config.yaml, which another run may start from
         if self.options["dry_run"]:
             told = plan(self.model, self.datamodule, self.options, self.run_dir, self.trainer.callbacks)
             if self.trainer.is_global_zero:  # by torchrun there are others by now
