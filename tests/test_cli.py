@@ -517,6 +517,16 @@ def test_the_configuration_of_a_resumed_run_begins_another(own_run: Path) -> Non
     assert equal(a["state_dict"], b["state_dict"]) and b["global_step"] == 5
 
 
+def test_a_classifier_that_a_checkpoint_holds_is_not_warned_of(
+    own_run: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(WGANGP, "classifier_weights", None, raising=False)
+    for where, whether in (("--name=a", True), (f"--ckpt_path={own_run}", False)):
+        recwarn.clear()
+        cli("fit", where)
+        assert any("The classifier stays as it was drawn" in str(w.message) for w in recwarn) is whether
+
+
 def test_resume_obeys_what_is_asked(own_run: Path) -> None:
     """Lightning 2.6 lets the checkpoint's hyperparameters win over the command line."""
     cli("fit", "--ckpt_path", str(own_run), "--trainer.max_steps=5", "--model.gp_weight=3")

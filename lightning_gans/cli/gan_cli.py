@@ -211,14 +211,14 @@ class GANCLI(pl_cli.LightningCLI):
 
     def before_fit(self) -> None:
         """Print the plan if that is all that was asked for; else say where the run goes."""
-        self.options["ckpt_path"] = None
+        resumed, self.options["ckpt_path"] = self.options["ckpt_path"] is not None, None
         self._place_loggers(None)  # neither is in config.yaml, which another run may start from
         if self.options["dry_run"]:
             told = plan(self.model, self.datamodule, self.options, self.run_dir, self.trainer.callbacks)
             if self.trainer.is_global_zero:  # by torchrun there are others by now
                 print(told)
             raise SystemExit(0)
-        if getattr(self.model, "classifier_weights", "") is None and self.trainer.ckpt_path is None:
+        if getattr(self.model, "classifier_weights", "") is None and not resumed:
             utilities.rank_zero_warn(
                 "The classifier stays as it was drawn: give --model.classifier_weights a file of `classify`."
             )
