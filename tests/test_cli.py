@@ -749,6 +749,26 @@ def test_an_out_that_is_a_link_to_nowhere(capsys: pytest.CaptureFixture[str], mo
     assert Path("runs").is_symlink()
 
 
+@pytest.mark.parametrize(
+    ("asked", "option", "of"),
+    [
+        ("predict", "--dry_run", "fit"),
+        ("test", "--dry_run", "fit"),
+        ("predict", "--grid.columns=3", "fit"),
+        ("test", "--samples=9", "predict"),
+        ("fit", "--npz", "predict"),
+        ("fit", "--temperature=0.5", "predict"),
+    ],
+)
+def test_options_of_another_command_are_not_ignored(
+    own_run: Path, capsys: pytest.CaptureFixture[str], asked: str, option: str, of: str
+) -> None:
+    before = files(own_run)
+    name = option.partition("=")[0]
+    words = f"error: {name} must be left out with {asked}: it is an option of {of}."
+    assert refused(capsys, asked, f"--ckpt_path={own_run}", option) == words and files(own_run) == before
+
+
 def test_predict_needs_a_number_of_samples(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files(own_run)
     assert "samples must be an integer >= 1, got 0" in refused(

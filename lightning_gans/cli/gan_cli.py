@@ -26,7 +26,7 @@ from lightning_gans.cli.configuration import fit_networks_to_data
 from lightning_gans.cli.interruption import Interruption, handlers_kept, remember_job, requeued
 from lightning_gans.cli.last_values import LastValues
 from lightning_gans.cli.mistakes import is_quiet
-from lightning_gans.cli.parsing import RUN, Parser, given_values
+from lightning_gans.cli.parsing import RUN, Parser, given_values, typed_options
 from lightning_gans.cli.plan import Opening, counted, duration, plan
 from lightning_gans.cli.warned import KeptWarnings
 from lightning_gans.compat.lightning import callbacks, loggers, pl_cli, utilities
@@ -43,6 +43,9 @@ from lightning_gans.tools.write import SampleWriter
 _BEST = "best-{step:06d}"
 _OF_LOGGERS = {"CometLogger": "comet_ml", "MLFlowLogger": "mlflow", "NeptuneLogger": "neptune",
                "TensorBoardLogger": "tensorboard", "WandbLogger": "wandb"}  # fmt: skip
+# The command that an option, or a group of them, is of, and others take no account of.
+_OF = {"dry_run": "fit", "fast": "fit", "checkpoint": "fit", "grid": "fit", "samples": "predict", "npz": "predict",
+       "attributes": "predict", "temperature": "predict"}  # fmt: skip
 _FOLDER = "_LIGHTNING_GANS_FOLDER"  # environment variable that tells other ranks the run's folder
 
 
@@ -98,14 +101,14 @@ class GANCLI(pl_cli.LightningCLI):
         """Add the run folder, ``--dry_run``, and the callbacks that every run has."""
         parser.add_argument("--out", default="runs", help="Folder that holds the runs.")
         parser.add_argument("--name", default=None, help="Folder of this run in OUT; by default <data>-<model>/<date>.")
-        parser.add_argument("--dry_run", action="store_true", help="Print the resolved plan and stop.")
+        parser.add_argument("--dry_run", action="store_true", help="fit: print the resolved plan and stop.")
         parser.epilog = "--verbose shows all that Lightning says, too."
         parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of torch; null: its choice.")
         parser.add_argument(
             "--fast", type=bool, default=False, help="fit on a GPU: TF32, cudnn.benchmark, CUDA graphs."
         )
-        parser.add_argument("--samples", type=int, default=64, help="How many samples predict writes.")
-        parser.add_argument("--npz", action="store_true", help="predict writes one array in place of many files.")
+        parser.add_argument("--samples", type=int, default=64, help="predict: how many samples it writes.")
+        parser.add_argument("--npz", action="store_true", help="predict: one array in place of many files.")
         parser.add_argument(
             "--attributes",
             type=dict | None,
@@ -126,7 +129,10 @@ class GANCLI(pl_cli.LightningCLI):
         return self.config[self.subcommand]
 
     def before_instantiate_classes(self) -> None:
-        """Choose the run's folder."""
+        """Refuse what would be ignored, and choose the run's folder."""
+        for option in typed_options(self.command) if isinstance(self.command, list) else ():  # a file is of any command
+            if (of := _OF.get(option.partition(".")[0], self.subcommand)) != self.subcommand:
+                raise SystemExit(f"error: --{option} must be left out with {self.subcommand}: it is an option of {of}.")
         self.config = self.asked
         self.run_dir = self._run_folder()
         self.options["trainer"]["default_root_dir"] = str(self.run_dir)

@@ -162,6 +162,15 @@ def prepared(args: list[str]) -> list[str]:
     return result
 
 
+def typed_options(args: list[str]) -> list[str]:
+    """Names of what was typed, without what stands in files.
+
+    >>> typed_options(["fit", "--config=a.yaml", "--model.lr_g", "0.1", "--dry_run"])
+    ['config', 'model.lr_g', 'dry_run']
+    """
+    return [option[2:] for option, *_ in _options(args) if option.startswith("--")]
+
+
 def given_values(args: list[str]) -> dict[tuple[str, ...], Any]:
     """What a user has given of the model and the data, by path.
 
