@@ -217,7 +217,7 @@ class GANCLI(pl_cli.LightningCLI):
 
     def before_fit(self) -> None:
         """Print the plan if that is all that was asked for; else say where the run goes."""
-        resumed, self.options["ckpt_path"] = self.options["ckpt_path"] is not None, None
+        resumed, self.options["ckpt_path"] = self.options.get("ckpt_path") is not None, None
         self._place_loggers(None)  # neither is in config.yaml, which another run may start from
         if self.options["dry_run"]:
             told = plan(self.model, self.datamodule, self.options, self.run_dir, self.trainer.callbacks)
