@@ -205,6 +205,7 @@ def test_labels_that_the_data_do_not_tell_of_are_refused_if_typed_and_told_if_in
         (["--model.d_steps=x"], ["--model.d_steps must be int, got x"], None),
         (["--data=Rng"], ["--data must be the name of a class, got Rng"], "Ring"),
         (["--trainr.max_steps=3"], ["trainr"], "trainer"),
+        (["--dry_r"], ["unrecognized arguments: --dry_r"], "dry_run"),  # was taken for it, by the parser alone
         ([f"--data={__name__}.Points", "--data.max_step=x"], ["--data.max_step must be int, got x"], None),  # its own
     ],
 )

@@ -75,7 +75,7 @@ class GANCLI(pl_cli.LightningCLI):
     def init_parser(self, **kwargs: Any) -> Any:
         """A parser with helpful errors. (The argument ``parser_class`` is younger than Lightning 2.4.)"""
         parser = super().init_parser(**kwargs)
-        parser.__class__ = Parser
+        parser.__class__, parser.allow_abbrev = Parser, False  # what was typed is looked at by its whole name
         return parser
 
     @staticmethod
