@@ -769,6 +769,13 @@ def test_options_of_another_command_are_not_ignored(
     assert refused(capsys, asked, f"--ckpt_path={own_run}", option) == words and files(own_run) == before
 
 
+@pytest.mark.parametrize("option", ["--checkpoint.dirpath", "--trainer.default_root_dir"])
+def test_another_place_of_a_run_is_not_ignored(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    """In the configuration of a run they are those of its folder, and another run has its own."""
+    words = f"error: {option} must be left out: --out and --name say where a run lies."
+    assert refused(capsys, "fit", "--name=a", option, "elsewhere") == words and not Path("runs").exists()
+
+
 def test_predict_needs_a_number_of_samples(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files(own_run)
     assert "samples must be an integer >= 1, got 0" in refused(

@@ -133,6 +133,8 @@ class GANCLI(pl_cli.LightningCLI):
         for option in typed_options(self.command) if isinstance(self.command, list) else ():  # a file is of any command
             if (of := _OF.get(option.partition(".")[0], self.subcommand)) != self.subcommand:
                 raise SystemExit(f"error: --{option} must be left out with {self.subcommand}: it is an option of {of}.")
+            if option in ("checkpoint.dirpath", "trainer.default_root_dir"):
+                raise SystemExit(f"error: --{option} must be left out: --out and --name say where a run lies.")
         self.config = self.asked
         self.run_dir = self._run_folder()
         self.options["trainer"]["default_root_dir"] = str(self.run_dir)
