@@ -146,6 +146,13 @@ def test_what_is_no_mixture_is_refused_before_anything_is_trained(technique: str
     assert caught.value.code == f"error: {told}" and not Path("runs").exists()
 
 
+def test_the_help_says_what_is_of_which_round(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["boost", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--first FIRST Configuration of the first round, to which no other option applies; or a run" in said
+
+
 def test_mistakes_of_later_rounds_are_told_before_the_first() -> None:
     Path("first.yaml").write_text(yaml.safe_dump(CONFIG))
     for args in (["--model.p=many", "--config=first.yaml"], ["--trainer.max_steps=3"]):

@@ -130,7 +130,8 @@ def boost(args: list[str]) -> None:
     )
     parser.add_argument("--rounds", type=int, default=2, help="How many, the first one included.")
     parser.add_argument("--name", required=True, help="Folder in OUT; that of round k is NAME/round-k.")
-    parser.add_argument("--first", help="Configuration of the first round, or a run or checkpoint in place of it.")
+    first = "Configuration of the first round, to which no other option applies; or a run or checkpoint in its place."
+    parser.add_argument("--first", help=first)
     parser.add_argument("--weights", choices=BOOSTS, default="star", help="How AdaGAN weighs the data.")
     parser.add_argument("--out", default="runs", help="Where NAME lies, %(default)s if not given.")
     own, rest = parser.parse_known_args(args)
