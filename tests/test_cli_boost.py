@@ -146,6 +146,13 @@ def test_what_is_no_mixture_is_refused_before_anything_is_trained(technique: str
     assert caught.value.code == f"error: {told}" and not Path("runs").exists()
 
 
+def test_weights_are_of_adagan() -> None:
+    with pytest.raises(SystemExit) as caught:
+        boost("--weights=star")
+    assert caught.value.code == "error: --weights must be left out with BoostedGAN: only AdaGAN weighs the data."
+    assert not Path("runs").exists()
+
+
 def test_the_help_says_what_is_of_which_round(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["boost", "--help"])

@@ -132,7 +132,7 @@ def boost(args: list[str]) -> None:
     parser.add_argument("--name", required=True, help="Folder in OUT; that of round k is NAME/round-k.")
     first = "Configuration of the first round, to which no other option applies; or a run or checkpoint in its place."
     parser.add_argument("--first", help=first)
-    parser.add_argument("--weights", choices=BOOSTS, default="star", help="How AdaGAN weighs the data.")
+    parser.add_argument("--weights", choices=BOOSTS, help="How AdaGAN weighs the data, star if not given.")
     parser.add_argument("--out", default="runs", help="Where NAME lies, %(default)s if not given.")
     own, rest = parser.parse_known_args(args)
     if own.rounds < 1:
@@ -145,6 +145,9 @@ def boost(args: list[str]) -> None:
         except (FileNotFoundError, ValueError) as error:
             raise SystemExit(f"error: --first: {error}") from error
     config = mixture_configuration(rest) if own.rounds > 1 else {}
+    if own.weights and config and not _weighs(config["model"]):
+        short = config["model"]["class_path"].rpartition(".")[2]
+        raise SystemExit(f"error: --weights must be left out with {short}: only AdaGAN weighs the data.")
     folder = Path(own.out, own.name)
     with ExitStack() as held:
         if getattr(utilities.rank_zero_only, "rank", 0) == 0:  # the others are started by it, with the same command
@@ -159,7 +162,10 @@ def boost(args: list[str]) -> None:
                 seeded = k == 0 or any(a.startswith("--seed_everything") for a in rest)
                 more = [] if seeded else [f"--seed_everything={k}"]
                 if base is not None:
-                    more += [f"--model.base={base}", *reweighted(config, base, folder / f"weights-{k}", own.weights, k)]
+                    more += [
+                        f"--model.base={base}",
+                        *reweighted(config, base, folder / f"weights-{k}", own.weights or "star", k),
+                    ]
                 main(["fit", *options, *more, f"--out={folder}", f"--name=round-{k}"])
             elif finished(run):
                 say(f"Round {k} is finished, as {run}/config.yaml says: other options have no effect on it.")
@@ -202,7 +208,7 @@ def mixture_configuration(args: list[str]) -> dict[str, Any]:
 def reweighted(config: Mapping[str, Any], base: Path, folder: Path, weights: str, seed: int) -> list[str]:
     """What tells ``fit`` the data of AdaGAN's next round, after ``base``; nothing for other techniques."""
     model, data = config["model"], config["data"]
-    if not model["class_path"].endswith(".AdaGAN"):
+    if not _weighs(model):
         return []
     if getattr(utilities.rank_zero_only, "rank", 0) == 0:  # others of the round before go on, or will be started
         with apart():
@@ -216,6 +222,10 @@ def reweighted(config: Mapping[str, Any], base: Path, folder: Path, weights: str
         time.sleep(0.5)
     drawn = {"class_path": "Resampled", "init_args": {"data": data, "probabilities": str(folder / "weights.pt")}}
     return ["--data", json.dumps(drawn)]
+
+
+def _weighs(model: Mapping[str, Any]) -> bool:
+    return bool(model["class_path"].endswith(".AdaGAN"))
 
 
 def _weigh(model: Any, data: Any, base: Path, folder: Path, weights: str, seed: int) -> None:
