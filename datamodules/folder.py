@@ -105,7 +105,8 @@ class Images(ImageDataModule):
             checks.interval("scale", scale)
         self.path = Path(path).expanduser()
         self.fit, self.mode, self.test_share, self.given_scale, self.damaged = fit, mode, test_share, scale, damaged
-        self.name = self.path.stem
+        place = Path(os.path.abspath(self.path))  # the current folder has a name too
+        self.name = place.name if place.is_dir() else place.stem
         self.shape = (CHANNELS[mode], *self.size)
         self.files, self.others = list_files(self.path)
         self.left_out: list[str] = []  # which images are, by why, and what else has no images

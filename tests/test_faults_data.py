@@ -39,6 +39,20 @@ def read(path: Path, **options: Any) -> tuple[Images, torch.Tensor]:
 
 
 # ------------------------------------------------------------------------------------------------- folders
+def test_a_folder_has_its_whole_name_and_an_archive_none_of_its_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "photos.v2"
+    save(folder / "a.png")
+    save(folder / "more" / "a.png")
+    with zipfile.ZipFile(tmp_path / "set.v2.zip", "w") as archive:
+        archive.write(folder / "a.png", "a.png")
+    monkeypatch.chdir(folder)
+    for path in (".", "more/..", folder):
+        assert Images(str(path)).name == "photos.v2"
+    assert Images("../set.v2.zip").name == "set.v2"
+
+
 def test_train_and_test_folders_are_splits_and_their_subfolders_classes(tmp_path: Path) -> None:
     for part, number in (("Train", 3), ("test", 2), ("val", 1)):
         for kind in ("cat", "dog"):
