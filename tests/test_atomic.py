@@ -169,16 +169,18 @@ def test_leftovers_of_killed_processes_are_swept(tmp_path: Path) -> None:
     """Whatever ``replacing`` was writing, in any folder of the run, also by version 0.1; nothing else."""
     left: list[Path] = []
     (tmp_path / "checkpoints").mkdir()
-    for name in ("config.yaml", "checkpoints/last.ckpt"):
+    for name, ending in (("config.yaml", ""), ("checkpoints/last.ckpt", ""), ("g.pt2", ".pt2")):
         try:
-            with replacing(tmp_path / name) as temporary:
+            with replacing(tmp_path / name, ending) as temporary:
+                assert not ending or temporary.suffix == ending
                 left.append(temporary)
                 raise KeyboardInterrupt
         except KeyboardInterrupt:
             temporary.write_text("half")
     left.append(tmp_path / "checkpoints" / ".last.ckpt.4711.tmp")
     left[-1].touch()
-    kept = [tmp_path / name for name in (".lock", ".gitignore", "a.tmp", ".a.b.tmp", "checkpoints/last.ckpt")]
+    kept = [tmp_path / name for name in (".lock", ".gitignore", "a.tmp", ".a.b.tmp", "checkpoints/last.ckpt",
+                                         ".notes.20240101.txt", ".a.0a1b2c3d.tmp~")]  # fmt: skip
     for path in kept:
         path.touch()
     sweep(tmp_path)

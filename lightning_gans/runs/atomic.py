@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8}\.\w+|\d+\.tmp)")  # the second by version 0.1
+_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8}\.tmp(\.\w+)?|\d+\.tmp)")  # the second by version 0.1
 
 
 class NoSpaceError(OSError):
@@ -21,7 +21,7 @@ class NoSpaceError(OSError):
 
 
 @contextmanager
-def replacing(path: str | Path, ending: str = ".tmp") -> Iterator[Path]:
+def replacing(path: str | Path, ending: str = "") -> Iterator[Path]:
     """A temporary name in the same folder, which is made; what was written there becomes ``path`` at the end.
 
     A reader, a killed process and a power cut meet the old file or the new one, never half. After an error the old
@@ -29,14 +29,14 @@ def replacing(path: str | Path, ending: str = ".tmp") -> Iterator[Path]:
 
     Args:
         path: the file.
-        ending: of the temporary name, so that no pattern like ``*.ckpt`` finds it.
+        ending: of the temporary name, behind ``.tmp``, where a writer wants to see one.
 
     Raises:
         NoSpaceError: the disk is full, or a quota reached.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{ending}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp{ending}")
     try:
         yield temporary
         with temporary.open("r+b") as file:
