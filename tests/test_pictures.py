@@ -222,6 +222,10 @@ def test_bounds_hold_the_data_and_nearly_all_samples() -> None:
     nan = torch.full((5, 1), math.nan)
     assert toy_pictures.common_bounds(nan, torch.tensor([[0.0], [10.0]])) == pytest.approx((-1, 11))
     assert toy_pictures.common_bounds(nan, None) == pytest.approx((-1.2, 1.2))
+    plane = torch.tensor([[0.0, 4.0], [math.nan, 1.0], [2.0, math.inf], [-math.inf, 3.0]])
+    assert toy_pictures._bounds(plane) == pytest.approx((-1, 5))
+    for fake in (plane, torch.full((5, 2), math.nan)):  # of a model that has diverged, without data beside it
+        assert toy_pictures.toy_picture(fake, None).size == toy_pictures.toy_picture(plane, plane).size
     low, high = toy_pictures.common_bounds(torch.ones(5, 1), torch.ones(5, 1))
     assert low < 0.9 and high > 1.1
 

@@ -41,7 +41,9 @@ def toy_picture(
 
 
 def _bounds(points: Tensor, margin: float = 0.25) -> tuple[float, float]:
-    """A range that holds the points and some room around, the same in every picture of a run."""
+    """A range around the finite points, the same in every picture of a run; around -1 and 1 if there are none."""
+    points = points[points.isfinite()]
+    points = points if len(points) else torch.tensor([-1.0, 1.0])
     low, high = float(points.min()), float(points.max())
     room = max(margin * (high - low), 0.5 if high - low < 1e-3 else 0.0)
     return low - room, high + room
@@ -101,12 +103,11 @@ def contour_picture(
 
 
 def common_bounds(fake: Tensor, real: Tensor | None) -> tuple[float, float]:
-    """:func:`_bounds` of the data and 98% of the samples, which are finite; those of -1 and 1 if none is."""
+    """:func:`_bounds` of the data and 98% of the samples that are finite."""
     found = [x[x.isfinite()].double().cpu() for x in (fake, real) if x is not None]
     if len(found[0]):
         found[0] = found[0].quantile(torch.tensor([0.01, 0.99], dtype=torch.double))  # the axis is not a few samples'
-    points = torch.cat(found)
-    return _bounds(points if len(points) else torch.tensor([-1.0, 1.0]), 0.1)
+    return _bounds(torch.cat(found), 0.1)
 
 
 def _close_up(real: Tensor | None, limits: tuple[float, float]) -> tuple[float, float] | None:
