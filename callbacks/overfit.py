@@ -179,7 +179,7 @@ def _collect(loader: Iterable[Any], n: int, names: Names | None) -> Samples:
 def _score(module: Critic, x: Tensor, labels: Tensor | None, chunk: int = 256) -> Tensor:
     like = next(module.discriminator.parameters())
     parts = [
-        scores(module, part.to(like), None if labels is None else labels[i * chunk : (i + 1) * chunk].to(like.device))
+        scores(module, part.to(like), None if labels is None else labels[i * chunk : (i + 1) * chunk])
         for i, part in enumerate(x.split(chunk))
     ]
     return torch.cat(parts).float()

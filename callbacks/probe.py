@@ -58,8 +58,8 @@ def stepping(module: Played) -> str:
 
 
 def scores(module: Critic, x: Tensor, labels: Tensor | None = None) -> Tensor:
-    """The discriminator's scores (N,) of ``x`` (N, ...) with ``labels`` (N,), if it takes them."""
-    return module.score(x, Batch(x, labels, None, x))
+    """The discriminator's scores (N,) of ``x`` (N, ...) with ``labels`` (N,), from any device, if it takes them."""
+    return module.score(x, Batch(x, None if labels is None else labels.to(x.device), None, x))
 
 
 class EveryNSteps(Asks):

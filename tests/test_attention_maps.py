@@ -13,7 +13,7 @@ from test_callbacks import equal, state
 
 from lightning_gans import TransGAN
 from lightning_gans.callbacks import EMA, AttentionMaps
-from lightning_gans.callbacks.attention_maps import by_distance
+from lightning_gans.callbacks.attention_maps import attention, by_distance
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Digits
 from lightning_gans.networks import TransGANDiscriminator, TransGANGenerator
@@ -63,6 +63,21 @@ def test_it_sees_the_mask_and_leaves_training_as_it_is(tmp_path: Path) -> None:
     assert all(math.isclose(sum(share), 1, rel_tol=1e-5) for share in last.values())
     assert sum(last[2][:2]) == pytest.approx(1) and sum(last[4][:2]) < 0.6  # the mask holds until the second update
     assert {"step_000000.png", "step_000004.png", "latest.png"} <= {p.name for p in (tmp_path / "attention").iterdir()}
+
+
+def test_labels_are_where_the_samples_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model on a GPU, for which the meta device stands here."""
+    module, seen = game(), []
+    made = module.sample
+    monkeypatch.setattr(module, "sample", lambda *given, **by_name: made(*given, **by_name).to("meta"))
+
+    def scored(x: torch.Tensor, batch: Any) -> torch.Tensor:
+        seen.append((x.device.type, batch.labels.device.type))
+        return torch.zeros(len(x))
+
+    monkeypatch.setattr(module, "score", scored)
+    attention(module, 3)
+    assert seen == [("meta", "meta")]
 
 
 def test_it_refuses_a_model_without_attention(tmp_path: Path) -> None:
