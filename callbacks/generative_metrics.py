@@ -131,6 +131,7 @@ class GenerativeMetrics(ScoreCallback):
         if isinstance(extractor, nn.Module):
             extractor = as_extractor(extractor)
         self.extractor = extractor  # a callback's attribute: never in the module's state_dict() or parameters()
+        self._extractor: FeatureExtractor | None = None  # on the device, of the data at hand
         self._scores: GenerativeScores | None = None
         self._reference: Tensor | None = None
         self._law = "none"  # of the labels of the fakes
@@ -150,6 +151,8 @@ class GenerativeMetrics(ScoreCallback):
     def check(self, trainer: pl.Trainer, pl_module: Samples) -> None:
         """The reference must be images and large enough, and a classifier needs labels."""
         self._scores = self._reference = self._collected = None  # another trainer, other data
+        if self.extractor != "inception":
+            self._extractor = None
         images, labels = self._data(trainer)
         if images.dtype != torch.uint8 or images.dim() != 4:
             raise ValueError(
@@ -201,15 +204,16 @@ class GenerativeMetrics(ScoreCallback):
     def _ready_extractor(self, trainer: pl.Trainer, pl_module: Samples) -> FeatureExtractor:
         """The extractor on the module's device; rank 0 trains or downloads, the others take the same weights."""
         with torch.inference_mode(False):  # trainer.test is in inference mode, where nothing can be trained
-            if isinstance(self.extractor, str):
+            if isinstance(self.extractor, str) and self._extractor is None:
                 built = self._build(trainer, self.extractor, pl_module.device) if trainer.is_global_zero else None
                 trainer.strategy.barrier()
-                self.extractor = built or self._build(trainer, self.extractor, pl_module.device)
+                self._extractor = built or self._build(trainer, self.extractor, pl_module.device)
                 if trainer.world_size > 1:
-                    state = {name: value.cpu() for name, value in self.extractor.state_dict().items()}
-                    self.extractor.load_state_dict(trainer.strategy.broadcast(state))
-            assert isinstance(self.extractor, FeatureExtractor)
-            return self.extractor.to(pl_module.device)
+                    state = {name: value.cpu() for name, value in self._extractor.state_dict().items()}
+                    self._extractor.load_state_dict(trainer.strategy.broadcast(state))
+            extractor = self._extractor or self.extractor
+            assert isinstance(extractor, FeatureExtractor)
+            return extractor.to(pl_module.device)
 
     def _build(self, trainer: pl.Trainer, name: str, device: torch.device) -> FeatureExtractor:
         if name == "inception":

@@ -125,6 +125,13 @@ class GradientNorms(WholeCycles, Draws):
         if self.per_layer:
             super().setup(trainer, pl_module, stage)
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget what is not of this training."""
+        super().on_train_start(trainer, pl_module)
+        self.history = [known for known in self.history if known[0] <= pl_module.global_step]
+        if not self.history:
+            self.apart, self.logs, self.titles = 0, 0, {}
+
     def begin(self, trainer: pl.Trainer, module: Any) -> None:
         """Forget the norms of an earlier cycle."""
         self.held, self.counted = {}, {}

@@ -84,6 +84,7 @@ class ModeCoverage(ScoreCallback):
 
     def check(self, trainer: pl.Trainer, pl_module: Samples) -> None:
         """Something must be known of the data."""
+        self._classifier = None  # another trainer, other data
         data = getattr(trainer, "datamodule", None)
         line = hasattr(data, "sample_exact") and getattr(data, "shape", None) == (1,)
         if not (line or getattr(data, "modes", None) is not None or _stacked(data)):

@@ -113,7 +113,9 @@ class NonFiniteGuard(Asks):
         self.lowered = state_dict["lowered"]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Check the folder."""
+        """Check the folder; a new fit begins with its own learning rates (a checkpoint is read after this)."""
+        if stage == "fit":
+            self.lowered, self.gone_back = 1.0, 0
         self.folder = run_dir(trainer, self.dirpath)
         require_writable(self, self.folder)
 

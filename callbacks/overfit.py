@@ -89,11 +89,14 @@ class OverfitAlarm(EveryNSteps):
         _held_out_loader(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Collect the samples to compare."""
+        """Collect the samples to compare; a new training is warned of anew."""
         super().on_train_start(trainer, pl_module)
+        if pl_module.global_step == 0:
+            self.checks_above, self.warned = 0, False
         if pl_module.global_step == 0 or not self.start:
             self.start = [p.detach().clone() for p in _weights(pl_module)]
         datamodule: Any = getattr(trainer, "datamodule", None)
+        self.train = None
         with untouched(pl_module):
             self.held_out = _collect(_held_out_loader(trainer), self.num_samples, getattr(pl_module, "columns", None))
             if getattr(datamodule, "vocabulary", None) is not None:  # whose items are tokens

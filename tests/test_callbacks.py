@@ -761,6 +761,13 @@ def test_norms_of_a_cycle_of_several_generator_updates(tmp_path: Path) -> None:
     assert sorted(record.of("grad/d")) == sorted(record.of("grad/g")) == [6, 10]
 
 
+def test_norms_of_another_training_are_forgotten(tmp_path: Path) -> None:
+    norms = GradientNorms(every_n_steps=2, inputs=False, dirpath=str(tmp_path))
+    for steps in (200, 6):
+        trainer(max_steps=steps, callbacks=[norms]).fit(make("gan"), batches(400))
+    assert [step for step, _ in norms.history] == [2, 4, 6] and (norms.logs, norms.apart) == (3, 0)
+
+
 def test_layers_are_in_order_and_named_without_parametrizations() -> None:
     net = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(2, 3)), nn.ReLU(), nn.Linear(3, 1))
     net(torch.randn(4, 2)).sum().backward()
@@ -839,6 +846,29 @@ def test_alarm_logs_and_warns_once() -> None:
     assert float(fit.callback_metrics["d/overfit_gap"]) == pytest.approx(0.5)
     share = float((module.last_fake[:, 0] <= 0).float().mean())
     assert record.of("d/accuracy_fake")[5] == pytest.approx(share)
+
+
+def test_alarm_warns_in_each_training() -> None:
+    train = torch.rand(32, 2) + 0.1
+    alarm = OverfitAlarm(every_n_steps=1, threshold=0.0, patience=2)
+    for _ in range(2):
+        module = TECHNIQUES["gan"](ToyGenerator(shape=(2,), latent_dim=2, width=8), KnowsByHeart(), 2, lr_d=1e-6)
+        with pytest.warns(UserWarning, match="OverfitAlarm: after 2 generator updates"):
+            trainer(max_steps=3, callbacks=[alarm]).fit(module, datamodule=Data(train, -train))
+
+
+def test_alarm_wants_its_checks_in_a_row() -> None:
+    """Gaps of 1, 1, 0, 1, 1, 1 with a patience of 3."""
+    module = TECHNIQUES["gan"](ToyGenerator(shape=(2,), latent_dim=2, width=8), KnowsByHeart(), 2, lr_d=1e-6)
+    train = torch.rand(32, 2) + 0.1
+    alarm = OverfitAlarm(every_n_steps=1, threshold=0.0, patience=3)
+
+    class Change(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+            alarm.held_out = (train if trainer.global_step == 2 else -train, None)
+
+    with pytest.warns(UserWarning, match="OverfitAlarm: after 6 generator updates"):
+        trainer(max_steps=7, callbacks=[Change(), alarm]).fit(module, datamodule=Data(train, -train))
 
 
 def test_early_stopping_can_watch_the_gap() -> None:

@@ -23,7 +23,7 @@ from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.datamodules.digits import Digits
 from lightning_gans.datamodules.toy1d import PointMass, RareTail1D
 from lightning_gans.datamodules.toy2d import Ring, SwissRoll
-from lightning_gans.metrics import InceptionExtractor, content_hash, extractors, to_uint8, wasserstein1
+from lightning_gans.metrics import InceptionExtractor, ModuleExtractor, content_hash, extractors, to_uint8, wasserstein1
 from lightning_gans.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
@@ -276,6 +276,21 @@ def test_trainer_test_scores(tmp_path: Path) -> None:
         module, Digits(batch_size=8), verbose=False
     )
     assert results == pytest.approx({"metrics/fid/lenet": last["metrics/fid/lenet"]}, rel=1e-6)
+
+
+def test_a_classifier_is_of_the_data_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of those of an earlier fit."""
+    built: list[Any] = []
+
+    def build(self: Any, trainer: Any, name: str, device: Any) -> ModuleExtractor:
+        built.append(trainer.datamodule)
+        return ModuleExtractor(nn.Flatten(), name)
+
+    monkeypatch.setattr(GenerativeMetrics, "_build", build)
+    metrics, data = flat(extractor="lenet"), [Digits(batch_size=8) for _ in range(2)]
+    for some in data:
+        fit(make_images("wgan"), metrics, data=some, max_steps=1)
+    assert built == data
 
 
 # ---------------------------------------------------------------------- invisible to training

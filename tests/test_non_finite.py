@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,19 @@ def test_rollbacks_that_leave_no_learning_rate_stop(tmp_path: Path) -> None:
         pytest.raises(NonFiniteError, match=r"multiplied the learning rates by 0\.0025 alr"),
     ):
         fit(make("wgan_gp"), loader(10, 15, 20), guard, default_root_dir=tmp_path)
+
+
+def test_a_guard_begins_anew_with_another_training(tmp_path: Path) -> None:
+    """The rates of the second model were not lowered; those of a training that goes on were."""
+    guard = NonFiniteGuard("rollback", lr_factor=0.05, keep_every_n_steps=1)
+    for data, times in ((loader(5, 10), 2), (loader(5), 1), (loader(), 0)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            t = fit(make("wgan_gp"), data, guard, steps=4, default_root_dir=tmp_path)
+        assert (guard.gone_back, guard.lowered) == (times, pytest.approx(0.05**times))
+        t.save_checkpoint(tmp_path / f"{times}.ckpt")
+    trainer(max_steps=5, callbacks=[guard]).fit(make("wgan_gp"), loader(), ckpt_path=tmp_path / "1.ckpt")
+    assert (guard.gone_back, guard.lowered) == (0, 0.05)
 
 
 def test_stop_names_the_term_and_keeps_the_weights_and_the_batch(tmp_path: Path) -> None:
