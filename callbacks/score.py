@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,17 @@ def labels_as_in(known: Tensor | None, n: int, num_classes: int | None, seed: in
     if known is None or len(known) == 0 or int(known.max()) >= num_classes:
         return torch.randint(num_classes, (n,), generator=own), "uniform"
     return known.cpu()[torch.randint(len(known), (n,), generator=own)], "frequencies of the data"
+
+
+def names_of(metric: str, names: Iterable[str]) -> list[str]:
+    """The full names of a score: itself, or ``metrics/`` and it, or else those of which it is a part.
+
+    >>> names_of("bleu", ["metrics/bleu", "metrics/copy/bleu"]), names_of("fid", ["metrics/fid/lenet", "metrics/modes"])
+    (['metrics/bleu'], ['metrics/fid/lenet'])
+    """
+    known = list(names)
+    whole = [name for name in (metric, f"metrics/{metric}") if name in known]
+    return whole[:1] or [name for name in known if metric in name.split("/")]
 
 
 class ScoreCallback(Asks):
@@ -76,11 +88,13 @@ class ScoreCallback(Asks):
     def best(self, metric: str) -> dict[str, float]:
         """The entry of ``history`` with the best value of ``metric`` (full name, or a part of it such as ``fid``).
 
+        Of parts ``metrics/<metric>`` itself comes first: ``harmonic`` is not ``metrics/copy/harmonic``.
+
         That of update 0, before any training, counts only where there is no other. Of a score of which no value is
         better than another (``mean``, ``sharpness``), it is the last.
         """
         names = {name for entry in self.history for name in entry if name != "step"}
-        matching = [name for name in names if name == metric or metric in name.split("/")]
+        matching = names_of(metric, names)
         if len(matching) != 1:
             raise ValueError(
                 f"metric must be one of {', '.join(sorted(names)) or '(none measured yet)'}, got {metric!r}."
@@ -121,8 +135,10 @@ class ScoreCallback(Asks):
         """Measure where the number of generator updates is a multiple of ``every_n_steps``."""
         step = pl_module.global_step
         if step and step % self.every_n_steps == 0 and not self._measured(step):
-            for name, value in self._record(trainer, pl_module).items():
-                pl_module.log(name, value, logger=False, prog_bar=self._shown(name), batch_size=1)
+            values = self._record(trainer, pl_module)
+            shown = self.shown(values)
+            for name, value in values.items():
+                pl_module.log(name, value, logger=False, prog_bar=name in shown, batch_size=1)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure at the end, unless that was just done; the weights may be the best."""
@@ -147,8 +163,10 @@ class ScoreCallback(Asks):
         """Nothing was measured yet, so that the names of the scores are not known."""
         return not self.history
 
-    def _shown(self, name: str) -> bool:
-        return any(part in self.in_progress_bar for part in name.split("/"))
+    def shown(self, names: Iterable[str]) -> list[str]:
+        """Those of the scores that the progress bar and the terminal tell."""
+        known = list(names)
+        return [name for metric in self.in_progress_bar for name in names_of(metric, known)]
 
     def _measured(self, step: int) -> bool:
         return bool(self.history) and self.history[-1]["step"] == step
@@ -174,7 +192,7 @@ class ScoreCallback(Asks):
     def _publish(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
         """Make values visible where Lightning allows no ``log`` (start and end of training)."""
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
-        trainer.progress_bar_metrics.update({name: value for name, value in values.items() if self._shown(name)})
+        trainer.progress_bar_metrics.update({name: values[name] for name in self.shown(values)})
 
     def _write(self, trainer: pl.Trainer, stage: str, entries: list[dict[str, float]]) -> None:
         """Add the last line; the first time in a fit write all lines anew, so that a resumed run repeats none."""

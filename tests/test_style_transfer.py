@@ -369,6 +369,20 @@ def test_transfer_metrics_refuse_what_has_no_styles() -> None:
 
 
 # ---------------------------------------------------------------------- scores
+def test_a_score_is_not_that_of_copying() -> None:
+    """`best` and the progress bar tell the score by its name, beside which the copy's stands."""
+    scores = TransferScores(StyledText(items=100))
+    callback = TransferMetrics()
+    for step, made in ((0, scores.inputs), (5, scores.data.transferred(scores.inputs, scores.wanted))):
+        found = scores(made) | {f"copy/{name}": value for name, value in scores.copy.items()}
+        callback.history.append({"step": step, **{f"metrics/{name}": value for name, value in found.items()}})
+    for name in ("accuracy", "bleu", "harmonic", "copies", "right", "copy/harmonic"):
+        assert callback.best(name)["step"] == 5
+    assert callback.shown(callback.history[0]) == ["metrics/harmonic"]
+    with pytest.raises(ValueError, match="metric must be one of metrics/accuracy, "):
+        callback.best("copy")
+
+
 def test_the_judge_is_naive_bayes() -> None:
     """Counted by hand: 1-grams aab | ab, 2-grams aa, ab | ab (twice, in two texts) and b-pad, which is left out."""
     tokens, styles = torch.tensor([[1, 1, 2], [1, 2, 0], [1, 2, 0]]), torch.tensor([0, 1, 1])

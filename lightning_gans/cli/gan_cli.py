@@ -347,7 +347,7 @@ class GANCLI(pl_cli.LightningCLI):
         for callback in self.trainer.callbacks:
             if isinstance(callback, ScoreCallback) and callback.history:
                 first, latest = callback.history[0], callback.history[-1]
-                for name in (n for n in latest if n in first and set(n.split("/")) & set(callback.in_progress_bar)):
+                for name in callback.shown(n for n in latest if n in first):
                     scores = {
                         "at step": first,
                         "best of training, at step": callback.best(name),
