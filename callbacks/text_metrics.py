@@ -48,7 +48,7 @@ class TextMetrics(ScoreCallback):
     """
 
     needs = Text
-    higher_is_better = ("bleu-2", "bleu-3", "bleu-4", "bleu-5", "distinct-1", "distinct-2")
+    higher_is_better = ("bleu", "distinct")  # of whatever n
     in_progress_bar = ("js-2", "nll_gen")
     label = "text"
 

@@ -36,6 +36,7 @@ from lightning_gans.functional import text
 from lightning_gans.metrics import Bleu, bleu, copied, distinct, jensen_shannon, ngram_js, ngram_js_to_law, self_bleu
 from lightning_gans.metrics.text import TextScores, held_out_nll, ngrams, scores_of
 from lightning_gans.networks import LanguageModel
+from lightning_gans.runs.record import read_record
 from lightning_gans.samplers import LatentLangevin
 from lightning_gans.tools.text import landmarks, score_text, temperature_sweep
 
@@ -479,6 +480,18 @@ def test_a_sweep_sets_its_data_up() -> None:
     assert about.items() < score_text(["abcdefab", "defabcde"], data, ["distinct"])["protocol"].items()
     model.start_ema()
     assert temperature_sweep(model, data, [1.0], 4, ["distinct"])["protocol"]["weights"] == "ema"
+
+
+def test_more_bleu_is_better_of_any_length(tmp_path: Path) -> None:
+    callback = TextMetrics(metrics=["bleu", "self_bleu"], bleu_n=(2, 6))
+    callback.history = [
+        {"step": step, "metrics/bleu-2": bleu, "metrics/bleu-6": bleu, "metrics/self_bleu-6": bleu}
+        for step, bleu in ((5, 0.1), (10, 0.9))
+    ]
+    assert [callback.best(name)["step"] for name in ("bleu-2", "bleu-6", "self_bleu-6")] == [10, 10, 5]
+    (tmp_path / "metrics.csv").write_text("step,metrics/bleu-6,metrics/self_bleu-6\n5,0.1,0.1\n10,0.9,0.9\n")
+    record = read_record(tmp_path)
+    assert record.best("metrics/bleu-6") == (0.9, 10) and record.best("metrics/self_bleu-6") == (0.1, 5)
 
 
 def test_scores_tell_their_names() -> None:

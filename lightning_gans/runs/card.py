@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -77,10 +78,15 @@ def goodness(name: str, higher: Iterable[str]) -> Callable[[float], float]:
         name: of the score, in full.
         higher: parts of names of scores of which more is better.
 
+        Of n-grams "bleu" stands for "bleu-2", "bleu-3" and so on.
+
     >>> max([-0.5, 0.1, 0.4], key=goodness("metrics/uniformity_gap/lenet", ()))
     0.1
+    >>> [max([0.1, 0.4], key=goodness(name, ("bleu",))) for name in ("metrics/bleu-6", "metrics/self_bleu-6")]
+    [0.4, 0.1]
     """
     parts = set(name.split("/"))
+    parts |= {re.sub(r"-\d+$", "", part) for part in parts}
     if parts & SIGNED:
         return lambda value: -abs(value)
     return (lambda value: value) if parts & set(higher) else (lambda value: -value)

@@ -23,9 +23,8 @@ SECONDS = "time/seconds"
 # What may differ between two runs on the same data: how it is fetched and dealt out.
 _DEALING = {"batch_size", "batches_per_epoch", "root", "download", "workers", "flip", "dequantize", "one_hot"}
 # Parts of scores' names of which more is better, where no checkpoint tells (`ScoreCallback.higher_is_better`).
-HIGHER_IS_BETTER = frozenset(("is", "precision", "recall", "density", "coverage", "modes", "high_quality", "bleu-2",
-                              "bleu-3", "bleu-4", "bleu-5", "distinct-1", "distinct-2", "accuracy", "bleu",
-                              "harmonic", "right"))  # fmt: skip
+HIGHER_IS_BETTER = frozenset(("is", "precision", "recall", "density", "coverage", "modes", "high_quality", "bleu",
+                              "distinct", "accuracy", "harmonic", "right"))  # fmt: skip
 
 
 @dataclass(frozen=True)
