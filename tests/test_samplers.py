@@ -746,6 +746,22 @@ def test_scores_before_and_after_in_one_table(tmp_path: Path) -> None:
     assert len(expected) == 250 and other.protocol["sampler"]["proposals"] == told["proposals"]
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        partial(LatentOptimisation, steps=1), partial(CollaborativeSampler, steps=2), partial(LatentLangevin, steps=5),
+        partial(MetropolisHastings, steps=7), partial(RejectionSampler, burn_in=100), Truncation,
+    ],
+)  # fmt: skip
+def test_network_calls_are_those_that_were_made(build: Any) -> None:
+    module, rows = latent(), []
+    module.generator.register_forward_hook(lambda *_: rows.append(len(_[1][0])))
+    module.sample = lambda n, labels, generator: module.generator(torch.randn(n, 1, generator=generator))
+    sampler = build(module) if build is Truncation else build(module, lambda x: 0.1 * x[:, 0])
+    sampler.sample(200, progress=False)
+    assert sampler.network_calls == (sum(rows) - sampler.report.burn_in) / 200
+
+
 def test_labels_of_scored_samples_are_drawn_as_in_the_data() -> None:
     module, seen = conditional(), []
 

@@ -88,6 +88,7 @@ class Sampler(ABC):
     """
 
     name = "sampler"
+    other_calls = 0  # of the network, for a sample, beside one for each proposal
 
     def __init__(self, module: Any, log_ratio: LogRatio | None = None) -> None:
         if getattr(module, "vocabulary_size", None) is not None:
@@ -98,8 +99,8 @@ class Sampler(ABC):
 
     @property
     def network_calls(self) -> float:
-        """Calls of the module's network that a sample took so far, those of the log ratio left out."""
-        return self.report.cost * getattr(self.module, "network_calls", 1)
+        """Calls of the module's network that a sample took so far, those of the log ratio and the burn-in left out."""
+        return (self.report.cost + self.other_calls) * getattr(self.module, "network_calls", 1)
 
     @abstractmethod
     def draw(self, n: int, generator: Generator, labels: Tensor | None = None) -> Tensor:

@@ -56,6 +56,7 @@ class CollaborativeSampler(LatentSampler):
     """
 
     name = "collaborative"
+    other_calls = 2  # of z, and of where h ends
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class LatentLangevin(LatentSampler):
     """
 
     name = "ddls"
+    other_calls = 2  # of where the chain starts, and of where it ends
 
     def __init__(
         self,

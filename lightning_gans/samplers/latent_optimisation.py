@@ -35,6 +35,7 @@ class LatentOptimisation(LatentSampler):
     """
 
     name = "latent"
+    other_calls = 1  # of where z ends
 
     def __init__(
         self, module: Any, log_ratio: LogRatio | None = None, *, steps: int = 1, step_size: float = 0.1
