@@ -184,9 +184,9 @@ class GenerativeMetrics(ScoreCallback):
         self._finite.clear()
         fake, logits = self._extract(trainer, extractor, self.num_fake, self._fake_images(trainer, pl_module))
         self.protocol = self._describe(pl_module, extractor)
-        self.protocol["network_calls"] = (self._sampler or pl_module).network_calls
+        self.protocol["network_calls"] = pl_module.network_calls
         if self._sampler is not None:
-            self.protocol["sampler"] = {"name": self._sampler.name, **self._sampler.report.as_dict()}
+            self.protocol |= self._sampler.protocol
             self._sampler = None
         finite = not self._finite or bool(torch.stack(self._finite).all())  # the one wait for all of them
         if trainer.strategy.reduce_boolean_decision(finite):

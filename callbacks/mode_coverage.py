@@ -109,8 +109,7 @@ class ModeCoverage(ScoreCallback):
             return self._values(data, samples, own, pl_module.device)
         sampler = self.sampler(pl_module)
         samples = list(sampler.sample(self.num_samples, labels, self.seed, progress=False).split(_BLOCK))
-        self.protocol["network_calls"] = sampler.network_calls
-        self.protocol["sampler"] = {"name": sampler.name, **sampler.report.as_dict()}
+        self.protocol |= sampler.protocol
         values = self._values(data, samples, own, pl_module.device)
         return {f"{name}/{name_of(self.sampler)}": value for name, value in values.items()}
 

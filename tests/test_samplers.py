@@ -27,6 +27,7 @@ from lightning_gans.networks import (
     ToyDiscriminator,
     ToyGenerator,
 )
+from lightning_gans.runs.record import Record
 from lightning_gans.samplers import (
     CollaborativeSampler,
     LatentLangevin,
@@ -45,6 +46,7 @@ from lightning_gans.samplers import (
 )
 from lightning_gans.samplers.base import stream
 from lightning_gans.samplers.calibration import Calibrated
+from lightning_gans.tools.compare import Entry, _notes
 from lightning_gans.wrappers import AdaptiveAugment
 
 SCALE = 1.5  # p_g = N(0, 1.5^2), p_d = N(0, 1): the ratio is at most 1.5, at 0
@@ -735,15 +737,29 @@ def test_scores_before_and_after_in_one_table(tmp_path: Path) -> None:
     (found,) = runner.test(module, Digits(batch_size=8), verbose=False)
     assert found.keys() == {"metrics/fid/flatten", "metrics/fid/flatten/drs"}
     assert found["metrics/fid/flatten"] != found["metrics/fid/flatten/drs"]
-    told = after.protocol["sampler"]
-    assert told["name"] == "drs" and told["samples"] == 250 and 0 < told["acceptance"] < 1
+    options = {"gamma": None, "percentile": 80, "epsilon": 1e-14, "burn_in": 200, "running": False, "seed": 0}
+    assert after.protocol["sampler"] == {"name": "drs", **options}
+    told = after.protocol["sampler_report"]
+    assert told["samples"] == 250 and 0 < told["acceptance"] < 1
     assert "sampler" not in before.protocol and before.state_key != after.state_key
     assert {p.name for p in tmp_path.glob("*.jsonl")} == {"test-scores-flatten.jsonl", "test-scores-flatten-drs.jsonl"}
     expected = DRS(module).sample(250, progress=False)
     other = flat(sampler=lambda _: DRS(module), batch_size=200)
     (again,) = pl.Trainer(**(QUIET | {"callbacks": [other]})).test(module, Digits(batch_size=8), verbose=False)
     assert again == {"metrics/fid/flatten/sampler": pytest.approx(found["metrics/fid/flatten/drs"], rel=1e-6)}
-    assert len(expected) == 250 and other.protocol["sampler"]["proposals"] == told["proposals"]
+    assert len(expected) == 250 and other.protocol["sampler_report"]["proposals"] == told["proposals"]
+
+
+def test_runs_by_one_sampler_are_measured_alike() -> None:
+    """Whatever it found, and however long it took; by another step size they are not."""
+    entries = []
+    for size, seconds in ((0.01, 1.0), (0.01, 2.0), (0.02, 1.0)):
+        sampler = LatentLangevin(latent(), lambda x: 0.1 * x[:, 0], steps=2, step_size=size)
+        sampler.sample(5, seed=int(seconds), progress=False)
+        sampler.report.seconds = seconds
+        entries.append(Entry(str(size), [Record(Path(), {}, protocols={"coverage-ddls": sampler.protocol})]))
+    notes = [[note for note in _notes(some, []) if "alike" in note] for some in (entries[:2], entries[1:])]
+    assert notes == [[], ["Scores of coverage-ddls were not measured alike (sampler): compare them with care."]]
 
 
 @pytest.mark.parametrize(
@@ -798,7 +814,7 @@ def _rank(rank: int, folder: Path) -> None:
     metrics = flat(sampler=DRS)
     runner = pl.Trainer(**(QUIET | {"devices": 2, "strategy": "gan_ddp", "callbacks": [metrics]}))
     (found,) = runner.test(digits(), Digits(batch_size=8), verbose=False)
-    torch.save((found, metrics.protocol["sampler"]["samples"]), folder / f"rank{rank}.pt")
+    torch.save((found, metrics.protocol["sampler_report"]["samples"]), folder / f"rank{rank}.pt")
 
 
 def test_two_ranks_score_as_one_process(tmp_path: Path) -> None:

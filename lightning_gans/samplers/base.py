@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -101,6 +102,17 @@ class Sampler(ABC):
     def network_calls(self) -> float:
         """Calls of the module's network that a sample took so far, those of the log ratio and the burn-in left out."""
         return (self.report.cost + self.other_calls) * getattr(self.module, "network_calls", 1)
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What scores of its samples tell: its name and options, and what it did here (this process's share)."""
+        options = {name: getattr(self, name, self) for name in inspect.signature(type(self)).parameters}
+        plain = {name: value for name, value in options.items() if isinstance(value, int | float | str | None)}
+        return {
+            "network_calls": self.network_calls,
+            "sampler": {"name": self.name, **plain},
+            "sampler_report": self.report.as_dict(),
+        }
 
     @abstractmethod
     def draw(self, n: int, generator: Generator, labels: Tensor | None = None) -> Tensor:

@@ -164,10 +164,16 @@ def _require_same_data(entries: Sequence[Entry]) -> None:
             )
 
 
+def _asked(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """A protocol without what a sampler found: how often it accepted, and so how many calls it took, and its time."""
+    found = {"sampler_report", "network_calls"} if "sampler" in protocol else set()
+    return {name: value for name, value in protocol.items() if name not in found}
+
+
 def _notes(entries: Sequence[Entry], scores: Sequence[str]) -> Iterator[str]:
     records = [record for entry in entries for record in entry.records]
     for label in dict.fromkeys(label for r in records for label in r.protocols):
-        protocols = [record.protocols[label] for record in records if label in record.protocols]
+        protocols = [_asked(record.protocols[label]) for record in records if label in record.protocols]
         keys = {k for p in protocols for k in p if any(k in q and p[k] != q[k] for q in protocols)}
         if keys:
             yield f"Scores of {label} were not measured alike ({', '.join(sorted(keys))}): compare them with care."
