@@ -129,7 +129,7 @@ def classifier_accuracy(
     """Of a LeNet trained on images in [-1, 1], with half of each batch of 64 from ``more``, if there is any."""
     own = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         net: nn.Module = networks.LeNet(tuple(images.shape[1:]), 10)
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
     for _ in range(steps):

@@ -8,6 +8,7 @@ import stat
 import time
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ from lightning_gans.metrics import (
     weights_hash,
 )
 from lightning_gans.metrics.generative import FrechetInceptionDistance, inception_scores
+from lightning_gans.samplers import keep_training
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -221,6 +223,19 @@ def test_scores_are_repeatable_and_leave_the_global_generator_alone() -> None:
     assert scores(fake, logits) == first
     names = ["fid", "is", "is_std", "kid", "kid_std", "precision", "recall", "density", "coverage"]
     assert list(first) == scores.names == names
+
+
+def test_the_generators_of_gpus_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By all that seeds the CPU's for a while."""
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    GenerativeScores(normal(50, 3), metrics=["fid"])(normal(50, 3))
+    images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    ClassifierExtractor(images, torch.tensor([0, 1, 0, 1]), cache_dir=str(tmp_path), epochs=1)
+    net = nn.Linear(2, 1)
+    module = SimpleNamespace(discriminator=net, sample=lambda n, labels, generator: torch.randn(n, 2))
+    keep_training(module, normal(20, 2).float(), steps=1, progress=False)
+    assert seeds == []
 
 
 def test_scores_refuse_what_they_cannot_use() -> None:

@@ -69,11 +69,10 @@ def check_images(images: Tensor) -> None:
 
 
 @contextmanager
-def _own_random_state(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators for a while; leave them as they were found."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+def _own_random_state(seed: int) -> Iterator[None]:
+    """Seed torch's global CPU generator for a while; leave it as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         yield
 
 
@@ -143,7 +142,7 @@ class InceptionExtractor(FeatureExtractor):
         try:
             if path is not None:
                 torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would unpickle anything
-            with _own_random_state(0, torch.device("cpu")):  # building the network draws initial weights
+            with _own_random_state(0):  # building the network draws initial weights
                 self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], path)
         except OSError as error:
             raise ValueError(
@@ -273,7 +272,7 @@ class ClassifierExtractor(FeatureExtractor):
         self.path = Path(cache_dir or cache_folder()) / "classifiers" / f"{architecture}-{key}.pt"
         device = torch.device(device)
         # one process trains, and the others take what it has made
-        with locked(self.path.with_suffix(".lock")), _own_random_state(0, device):
+        with locked(self.path.with_suffix(".lock")), _own_random_state(0):
             network = CLASSIFIERS[architecture](shape=tuple(images.shape[1:]), num_classes=num_classes)
             self.network = network.to(device=device, dtype=torch.float32)
             if not self._load():

@@ -327,7 +327,7 @@ class GenerativeScores:
         scores: dict[str, float] = {}
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore", UserWarning)  # torchmetrics announces that it stores features
-            torch.manual_seed(self.seed)
+            torch.default_generator.manual_seed(self.seed)  # torch.manual_seed would seed GPUs for good
             for metric in self.metrics:
                 scores |= getattr(self, f"_compute_{metric}")(fake.double(), logits)
         return scores
