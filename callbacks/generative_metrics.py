@@ -24,6 +24,7 @@ from lightning_gans.metrics import (
     FeatureExtractor,
     GenerativeScores,
     InceptionExtractor,
+    ModuleExtractor,
     as_extractor,
     content_hash,
     to_uint8,
@@ -172,6 +173,10 @@ class GenerativeMetrics(ScoreCallback):
                 f"extractor={self.extractor!r} is trained on the data set's labels, but there are none: "
                 "take 'inception' or give a module."
             )
+        if isinstance(self.extractor, FeatureExtractor) and "is" in self.metrics and not self._logits(images[:1]):
+            raise ValueError(
+                f"metrics must be without 'is' for the extractor {self.extractor.name!r}, which has no class logits."
+            )
 
     def measure(self, trainer: pl.Trainer, pl_module: Samples) -> dict[str, float]:
         """Make the fakes, extract, score."""
@@ -201,6 +206,15 @@ class GenerativeMetrics(ScoreCallback):
         return {f"metrics/{name}/{suffix}": value for name, value in scores.items()}
 
     # ------------------------------------------------------------------ extractor
+    def _logits(self, image: Tensor) -> bool:
+        """Whether a given extractor has them; a module tells by one image."""
+        extractor = self.extractor
+        if not isinstance(extractor, ModuleExtractor):
+            return bool(getattr(extractor, "has_logits", False))
+        like = next(extractor.parameters(), image)
+        with torch.no_grad():
+            return extractor(image.to(like.device))[1] is not None
+
     def _ready_extractor(self, trainer: pl.Trainer, pl_module: Samples) -> FeatureExtractor:
         """The extractor on the module's device; rank 0 trains or downloads, the others take the same weights."""
         with torch.inference_mode(False):  # trainer.test is in inference mode, where nothing can be trained

@@ -23,7 +23,15 @@ from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.datamodules.digits import Digits
 from lightning_gans.datamodules.toy1d import PointMass, RareTail1D
 from lightning_gans.datamodules.toy2d import Ring, SwissRoll
-from lightning_gans.metrics import InceptionExtractor, ModuleExtractor, content_hash, extractors, to_uint8, wasserstein1
+from lightning_gans.metrics import (
+    FeatureExtractor,
+    InceptionExtractor,
+    ModuleExtractor,
+    content_hash,
+    extractors,
+    to_uint8,
+    wasserstein1,
+)
 from lightning_gans.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
@@ -474,6 +482,13 @@ def test_bad_settings(options: dict[str, Any], message: str) -> None:
         flat(**options)
 
 
+class Pixels(FeatureExtractor):
+    name = "pixels"
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        return images.flatten(1).float(), None
+
+
 def test_bad_data() -> None:
     images = [torch.rand(4, 1, 8, 8) for _ in range(4)]
     with pytest.raises(ValueError, match="num_real must be at most 1500, the size of the reference, got 1501"):
@@ -482,6 +497,13 @@ def test_bad_data() -> None:
         fit(make_images("wgan"), flat(metrics=("prdc",), num_fake=5), max_steps=1)
     with pytest.raises(ValueError, match="'lenet' is trained on the data set's labels, but there are none"):
         fit(make_images("wgan"), flat(extractor="lenet"), data=images, max_steps=1)
+    for extractor in (nn.Flatten(), Pixels()):  # before the first update, not at the first measurement
+        module = make_images("wgan")
+        with pytest.raises(
+            ValueError, match=r"must be without 'is' for the extractor '\w+', which has no class logits"
+        ):
+            fit(module, flat(extractor=extractor, metrics=("fid", "is"), at_start=False), max_steps=3)
+        assert module.global_step == 0
     with pytest.raises(ValueError, match="for toy data use ModeCoverage"):
         fit(make("wgan"), flat(), data=Ring(batch_size=8), max_steps=1)
     with pytest.raises(ValueError, match="for toy data use ModeCoverage"):
