@@ -73,6 +73,7 @@ class ScoreCallback(Asks):
         self.history: list[dict[str, float]] = []
         self.protocol: dict[str, Any] = {}
         self._file: Path | None = None  # that has the lines of this fit
+        self._loaded: int | None = None  # update of the weights that were loaded since the last fit
 
     # ------------------------------------------------------------------ what a subclass defines
     @property
@@ -117,13 +118,19 @@ class ScoreCallback(Asks):
         self.protocol = dict(state_dict.get("protocol", {}))
 
     # ------------------------------------------------------------------ hooks
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep which update it is of, which ``trainer.test`` does not restore."""
+        self._loaded = checkpoint.get("global_step")
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure at step 0; after a resume, publish what was measured last."""
         with rng.untouched():
             self.check(trainer, require(pl_module, self.needs, self))
         step = pl_module.global_step
         self.history = [entry for entry in self.history if entry["step"] <= step] if step else []
-        self._file = None
+        self._file = self._loaded = None
         if step == 0 and self.at_start:
             self._record(trainer, pl_module)
         if self.history:
@@ -156,7 +163,8 @@ class ScoreCallback(Asks):
         """Measure once; the values are among those that ``trainer.test`` prints and returns."""
         values = self._measure(trainer, pl_module)
         pl_module.log_dict(values, batch_size=1, sync_dist=trainer.world_size > 1)  # equal: else there is a warning
-        self._write(trainer, "test", [{"step": pl_module.global_step, **values}])
+        step = pl_module.global_step if self._loaded is None else self._loaded
+        self._write(trainer, "test", [{"step": step, **values}])
 
     @property
     def awaited(self) -> bool:

@@ -301,6 +301,21 @@ def test_a_classifier_is_of_the_data_at_hand(monkeypatch: pytest.MonkeyPatch) ->
     assert built == data
 
 
+def test_scores_of_a_checkpoint_are_of_its_update(tmp_path: Path) -> None:
+    coverage, again = ModeCoverage(num_samples=50, at_start=False), ModeCoverage(num_samples=50)
+    trainer = fit(make("wgan"), coverage, data=Ring(batch_size=8), max_steps=3, default_root_dir=tmp_path)
+    trainer.save_checkpoint(path := tmp_path / "3.ckpt")
+    fresh = pl.Trainer(**QUIET, callbacks=[again], default_root_dir=tmp_path)
+
+    def told(tester: pl.Trainer, ckpt_path: Path | None = None) -> int:
+        tester.test(make("wgan"), Ring(batch_size=8), ckpt_path=ckpt_path, verbose=False)
+        return json.loads((tmp_path / "test-scores-coverage.jsonl").read_text())["step"]
+
+    assert told(fresh) == 0 and told(fresh, path) == 3
+    longer = fit(make("wgan"), again, data=Ring(batch_size=8), max_steps=5, default_root_dir=tmp_path)
+    assert told(longer) == 5 and told(longer, path) == 3
+
+
 # ---------------------------------------------------------------------- invisible to training
 @pytest.mark.parametrize("own_data", [True, False])
 def test_training_is_the_same_with_and_without(own_data: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
