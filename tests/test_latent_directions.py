@@ -364,6 +364,20 @@ def test_reconstructors(shape: tuple[int, ...], body: Body | None) -> None:
     assert all(g.abs().sum() > 0 for g in gradients)
 
 
+def test_a_reconstructors_frozen_part_stays_in_evaluation_mode() -> None:
+    class Body(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).eval()
+
+        def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            h = self.body(torch.cat([x, y], 1))
+            return h[:, :2], h[:, 2]
+
+    part = LatentDirections(ToyGenerator(latent_dim=2, width=8), reconstructor=Body(), latent_dim=2).reconstructor
+    assert part.training and not any(m.training for m in part.body.modules())
+
+
 def test_a_reconstructor_of_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="body must be one of lenet, resnet, mlp, got 'vgg'"):
         Reconstructor((1, 8, 8), 3, "vgg")  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from lightning_gans.compat.lightning import pl
 from lightning_gans.functional import draw
 from lightning_gans.functional.conditional import conditional_call, takes_labels
 from lightning_gans.functional.latent import from_w, in_w, to_w
-from lightning_gans.functional.modes import copied
+from lightning_gans.functional.modes import copied, evaluating
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.metrics.extractors import weights_hash
 from lightning_gans.networks.reconstructors import Reconstructor
@@ -361,10 +361,9 @@ def _probe(generator: nn.Module, latent_dim: int, num_classes: int | None, like:
 
 @torch.no_grad()
 def _check_reconstructor(network: nn.Module, shape: tuple[int, ...], k: int, dtype: torch.dtype) -> None:
-    samples = torch.zeros(2, *shape, dtype=dtype)
-    was = network.training
-    logits, shift = network.eval()(samples, samples)
-    network.train(was)
+    samples = torch.zeros(2, *shape, dtype=dtype, device=next(network.parameters(), torch.empty(0)).device)
+    with evaluating(network):  # parts may be kept in evaluation mode
+        logits, shift = network(samples, samples)
     if logits.shape != (2, k) or shift.shape != (2,):
         raise ValueError(
             f"reconstructor must return logits (N, {k}) and shifts (N,), got {tuple(logits.shape)} and "
