@@ -29,6 +29,7 @@ from lightning_gans.metrics import (
     density_coverage,
     extractors,
     frechet_distance,
+    kde_coverage,
     knn_radii,
     mode_coverage,
     precision_recall,
@@ -288,8 +289,23 @@ def test_class_coverage_and_reverse_kl() -> None:
     assert class_coverage(labels, 1000).modes == 3
     assert class_coverage(labels, 1000, min_samples=2).modes == 1
     assert class_coverage(labels[:1], 1000).reverse_kl == pytest.approx(math.log(1000), rel=1e-9)
+    with pytest.raises(ValueError, match="labels must hold at least one, got none"):
+        class_coverage(labels[:0], 1000)
     assert reverse_kl(torch.tensor([5, 5])) == pytest.approx(0, abs=1e-12)
     assert math.isinf(reverse_kl(torch.tensor([5, 5]), torch.tensor([1.0, 0.0])))
+
+
+def test_kde_coverage_where_most_fakes_coincide() -> None:
+    """And wherever tensors are that are made without a device."""
+    real, good = normal(200, 2), normal(900, 2, seed=1)
+    whole = kde_coverage(real, good)
+    assert whole > 0.9
+    for place in (0.0, 3.3):
+        fake = torch.where((torch.arange(900) / 900 < 0.78)[torch.randperm(900)][:, None], place, good)
+        assert kde_coverage(real, fake) > 0.5
+    assert kde_coverage(real, torch.zeros(9, 2)) == 0
+    with torch.device("meta"):
+        assert kde_coverage(real, good) == whole
 
 
 def test_wasserstein1() -> None:

@@ -72,6 +72,8 @@ def class_coverage(labels: Tensor, num_modes: int, min_samples: int = 1, weights
     >>> coverage.modes, round(coverage.reverse_kl, 4)  # log 2
     (2, 0.6931)
     """
+    if len(labels) == 0:
+        raise ValueError("labels must hold at least one, got none.")
     counts = torch.bincount(labels, minlength=num_modes)
     return Coverage(int((counts >= min_samples).sum()), 1.0, reverse_kl(counts, weights))
 
@@ -140,7 +142,11 @@ def kde_coverage(real: Tensor, fake: Tensor, level: float = 0.95) -> float:
     real, fake = real.double().flatten(1), fake.double().flatten(1)
     centres, rest = fake.split([len(fake) - max(1, len(fake) // 3), max(1, len(fake) // 3)])
     to_rest, to_real = torch.cdist(rest, centres), torch.cdist(real, centres)
-    widths = to_rest.median() * 2.0 ** torch.arange(-7, 7)
+    typical, least = to_rest.median(), 1e-7 * to_rest.max()  # which rounding makes of nothing
+    if typical <= least:  # most pairs coincide: the others tell a width
+        apart = to_rest[to_rest > least]
+        typical = apart.median() if len(apart) else torch.ones_like(typical)
+    widths = typical * 2.0 ** torch.arange(-7, 7, device=fake.device)
     dimension = fake.shape[1]
     log_density = [torch.logsumexp(-(to_rest / w).square() / 2, 1) - dimension * w.log() for w in widths]
     best = int(torch.stack([values.mean() for values in log_density]).nan_to_num(-torch.inf).argmax())
