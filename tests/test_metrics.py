@@ -201,6 +201,15 @@ def test_inception_score_of_sure_and_unsure_classes() -> None:
     assert scores(features, torch.ones(40, 4))["is"] == pytest.approx(1, rel=1e-9)
 
 
+def test_inception_score_of_classes_that_never_are() -> None:
+    """A class of probability 0 in all rows, by underflow or by a mask, adds nothing; nor does one of some rows."""
+    sure = torch.tensor([[0.0, -2000.0, -2000.0], [-2000.0, 0.0, -2000.0]], dtype=torch.float64)
+    masked = torch.tensor([[0.0, 0.0, -math.inf], [0.0, -math.inf, -math.inf]], dtype=torch.float64)
+    assert float(inception_scores(sure, 1)) == pytest.approx(2)
+    gap = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25) + math.log(1 / 0.75)
+    assert float(inception_scores(masked, 1)) == pytest.approx(math.exp(gap / 2))
+
+
 def test_kid_equals_its_definition() -> None:
     """Unbiased squared MMD with the kernel (x.y / F + 1)^3, on one subset of all samples."""
     x, y = normal(20, 6), normal(20, 6, seed=1) + 0.3

@@ -263,7 +263,9 @@ def inception_scores(logits: Tensor, splits: int) -> Tensor:
     scores = []
     for part in logits.tensor_split(ends[:-1]):
         p, log_p = part.softmax(1), part.log_softmax(1)
-        scores.append((p * (log_p - p.mean(0, keepdim=True).log())).sum(1).mean().exp())
+        mean = p.mean(0, keepdim=True)
+        terms = torch.where((p > 0) & (mean > 0), p * (log_p - mean.log()), 0.0)  # p log p is 0 at 0
+        scores.append(terms.sum(1).mean().exp())
     return torch.stack(scores)
 
 
