@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import Draws, WholeCycles, log_histogram, log_metrics, scores, stepping
+from lightning_gans.callbacks.probe import Draws, WholeCycles, histogram, log_histogram, log_metrics, scores, stepping
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.contract import Critic, Played, has
@@ -44,8 +44,8 @@ def layer_histograms(net: nn.Module, bins: int = 64) -> dict[str, tuple[Tensor, 
         if len(elements):
             low, high = elements.aminmax()
             high = torch.where(high > low, high, low + 1e-12 + low.abs() * 1e-6)  # all are equal
-            counts = torch.histc(elements, bins, float(low), float(high))
-            found[layer] = counts.cpu(), torch.linspace(float(low), float(high), bins + 1, dtype=torch.float64)
+            counts = histogram(elements, bins, float(low), float(high))
+            found[layer] = counts, torch.linspace(float(low), float(high), bins + 1, dtype=torch.float64)
     return found
 
 

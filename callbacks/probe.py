@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -21,6 +22,8 @@ from lightning_gans.engine.contract import Critic, Played, require
 from lightning_gans.engine.loggers import attempt
 from lightning_gans.functional.modes import evaluating
 from lightning_gans.visualization.images import save_image_atomic
+
+_COUNTED = 2**24  # values at once
 
 
 class Asks(pl.Callback):
@@ -197,6 +200,11 @@ def log_image(trainer: pl.Trainer, key: str, image: Image.Image, step: int) -> N
 
 def _draw(logger: Any, key: str, image: Image.Image, step: int) -> None:
     logger.experiment.add_image(key, np.asarray(image), step, dataformats="HWC")
+
+
+def histogram(values: Tensor, bins: int, low: float, high: float) -> Tensor:
+    """Counts (bins,) of values (N,) between two ends, on the CPU: in parts, since torch counts to 2^24 in float32."""
+    return torch.stack([torch.histc(part, bins, low, high).double().cpu() for part in values.split(_COUNTED)]).sum(0)
 
 
 def log_histogram(trainer: pl.Trainer, key: str, counts: Tensor, edges: Tensor, step: int) -> None:

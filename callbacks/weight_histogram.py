@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_gans.callbacks.probe import Draws, EveryNSteps, log_metrics
+from lightning_gans.callbacks.probe import Draws, EveryNSteps, histogram, log_metrics
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.contract import Critic
 from lightning_gans.visualization.images import FAKE_COLOUR, INK, REAL_COLOUR, figure_image, new_figure
@@ -57,7 +57,7 @@ def histogram_picture(weights: Tensor, c: float | None, step: int, bins: int = 8
     """Histogram of the weights, as per cent of all per bin; dashed lines mark -c and c."""
     bound = float(weights.abs().max()) if c is None else 1.05 * c
     bound = bound if 0 < bound < float("inf") else 1.0  # a dead or diverged network still gets a picture
-    counts = torch.histc(weights.cpu(), bins, -bound, bound)
+    counts = histogram(weights.cpu(), bins, -bound, bound)
     edges = torch.linspace(-bound, bound, bins + 1)
     figure = new_figure(6.0, 3.8)
     axes = figure.subplots()

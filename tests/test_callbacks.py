@@ -36,7 +36,7 @@ from lightning_gans.callbacks import (
 )
 from lightning_gans.callbacks.gradient_norms import layer_norms, layer_picture, mean_input_gradient
 from lightning_gans.callbacks.overfit import accuracies
-from lightning_gans.callbacks.probe import require_writable, untouched
+from lightning_gans.callbacks.probe import histogram, require_writable, untouched
 from lightning_gans.callbacks.wandb_setup import git_commit
 from lightning_gans.callbacks.weight_histogram import histogram_picture, share_at
 from lightning_gans.compat.lightning import callbacks as pl_callbacks
@@ -781,6 +781,14 @@ def test_layer_picture_survives_divergence() -> None:
 
 
 # ---------------------------------------------------------------------- weight histogram
+def test_many_weights_are_counted_one_by_one() -> None:
+    """float32 has no 2^24 + 1."""
+    found = histogram(torch.zeros(()).expand(2**24 + 3), 3, -1.0, 1.0)
+    assert found.tolist() == [0, 2**24 + 3, 0]
+    values = torch.randn(100)
+    assert histogram(values, 5, -2.0, 2.0).tolist() == torch.histc(values, 5, -2.0, 2.0).tolist()
+
+
 def test_share_at_c_counts_both_ends() -> None:
     weights = torch.tensor([-0.01, 0.01, 0.0099995, 0.0099, -0.0099, 0.0, 0.005, -0.005])
     assert float(share_at(weights, 0.01)) == pytest.approx(3 / 8)
