@@ -55,6 +55,15 @@ def test_modes_are_counted_without_labels(modes: int) -> None:
 
 
 # ---------------------------------------------------------------------- ReLIC
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_modes_do_not_depend_on_the_unit_of_features(scale: float) -> None:
+    """Nor the line between prototypes, of which modes of 10, 20 and 30 make three even ones."""
+    real = torch.tensor([0.0] * 10 + [5.0] * 20 + [7.0] * 30)[:, None]
+    line = torch.linspace(-1, 8, 91)[:, None]
+    found, same = prototype_counts(line, real, 3), prototype_counts(scale * line, scale * real, 3)
+    assert same.found == found.found and torch.equal(same.shares, found.shares)
+
+
 def test_relic_by_hand_and_without_a_gradient_in_its_reference() -> None:
     class Two(nn.Module):
         """The second half of a batch is seen otherwise."""

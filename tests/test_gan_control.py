@@ -12,7 +12,7 @@ from common import equal, make, plain, state, trainer
 from ranks import two_ranks
 from torch import Tensor, nn
 
-from lightning_gans import GANControl, GANModule, StyleGAN2, load
+from lightning_gans import GAN, GANControl, GANModule, StyleGAN2, load
 from lightning_gans.cli import main
 from lightning_gans.cli.attributes import AskedAttributes
 from lightning_gans.compat.lightning import pl
@@ -246,6 +246,19 @@ def test_the_contrast_gives_control_and_the_second_stage_what_is_asked_for(tmp_p
     )
     trainer(max_steps=1).fit(module, plane())  # another generator needs others
     assert "control" not in module.sampling_state()
+
+
+def test_what_never_changes_is_nearer_by_chance() -> None:
+    """Its pairs are all as far apart, which counts one half."""
+    generator = nn.Linear(2, 2, bias=False)
+    nn.init.eye_(generator.weight)
+    model = GAN(generator, ToyDiscriminator(width=8), latent_dim=2)
+
+    def measure(x: Tensor) -> dict[str, Tensor]:
+        return {"place": x[:, 0], "nothing": 0 * x[:, 0]}
+
+    table = control_table(model, measure, {"place": 1, "nothing": 1}, n=50)
+    assert table.auc[1].tolist() == [0.5, 0.5] and table.auc[0, 0] == 1
 
 
 def test_the_second_stage_minimises_the_mean_absolute_error() -> None:

@@ -166,6 +166,15 @@ def test_a_discriminator_with_the_term_looks_at_labels() -> None:
     assert told.of("d/label_share")[60] < 0.01
 
 
+def test_a_swap_is_of_the_rows_that_get_another_label() -> None:
+    """Of a score that is the label, 0 or 1, all of these move by 1: 1 / sqrt(p (1 - p)) in its deviations."""
+    net = Linear()
+    net.b.data = torch.tensor([0.0, 1.0, 0.0]).double()
+    x, labels = torch.zeros(20, 2).double(), (torch.arange(20) < 4).long()
+    found = label_use(SimpleNamespace(discriminator=net), x, labels)
+    assert found.swap == pytest.approx(1 / (0.2 * 0.8) ** 0.5, rel=1e-12)
+
+
 def test_a_logit_is_known_by_its_model() -> None:
     net = Linear()
     laws = [label_use(SimpleNamespace(discriminator=net, log_ratio=ratio), X, LABELS) for ratio in (net, None)]

@@ -115,6 +115,13 @@ def test_distances_of_classes() -> None:
     torch.testing.assert_close(found, torch.tensor([[0.0, exact], [exact, 0.0]]).double(), rtol=1e-5, atol=1e-5)
 
 
+def test_a_covariance_of_few_items_has_a_ridge() -> None:
+    """Two items along one axis, two along the other: variances 2 and 0, and 1e-6 of their mean on both."""
+    x, y = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]).double(), torch.tensor([0, 0, 1, 1])
+    exact = 2 * ((2 + 1e-6) ** 0.5 - 1e-6**0.5) ** 2
+    assert float(class_distances(x, y, x, y, 2)[0, 1]) == pytest.approx(exact, rel=1e-9)
+
+
 def test_a_shift_counts_twice_and_names_do_not_count() -> None:
     x, y = doubles(60, 3), torch.arange(60) % 3
     x = x + 4 * y[:, None]

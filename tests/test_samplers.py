@@ -313,6 +313,13 @@ def test_isotonic_calibration_of_any_rising_function() -> None:
     assert not made(x).requires_grad and math.isfinite(float(made(torch.full((1, 1), 50.0).double())))
 
 
+def test_both_sides_count_the_same_whatever_their_numbers() -> None:
+    """Of 2 real scores one is 0, of 4 generated ones three: 1/4 to 3/8 there, and 1/4 to 1/8 at 1."""
+    on_real, on_fake = torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.0, 0.0, 1.0])
+    calibrated = Calibrated(lambda x: x, "isotonic", on_real, on_fake)
+    assert calibrated(torch.tensor([0.0, 1.0])).tolist() == pytest.approx([math.log(2 / 3), math.log(2)])
+
+
 def test_isotonic_ends_are_told_as_far_as_they_are_known() -> None:
     """The seven highest scores are of real samples, the three lowest of generated ones: 8/9 and 1/5, not 1 and 0."""
     real, fake = torch.tensor([1.0, 3.0, *range(10, 17)]), torch.tensor([-3.0, -2.0, -1.0, 2.0, *[4.0] * 5])
