@@ -165,7 +165,9 @@ class GradientNorms(WholeCycles, Draws):
         for name, (counts, edges) in self.counted.items():
             log_histogram(trainer, name, counts, edges, step)
         if self.inputs and has(module, Critic) and module.last_batch is not None and module.last_fake is not None:
-            values |= self.input_norms(module, module.last_batch, module.last_fake, step)
+            norms = self.input_norms(module, module.last_batch, module.last_fake, step)
+            means = trainer.strategy.reduce(torch.stack(list(norms.values())), reduce_op="mean")  # each has its rows
+            values |= dict(zip(norms, means))
         if not values:
             return
         numbers = dict(zip(values, torch.stack(list(values.values())).tolist()))

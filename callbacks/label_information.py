@@ -19,8 +19,9 @@ class LabelInformation(EveryNSteps):
 
     ``d/label_information`` and ``d/sample_information`` (functional Fisher information, arXiv:2010.10802) of the last
     batch's real samples, ``d/label_share``, the first over the sum of both, and ``d/label_swap``: how far another label
-    moves the score, in standard deviations of the scores. A label that is ignored has 0 in all but the second: then the
-    generator is not taught classes, and ``regularizers.InformationTerm`` is for that.
+    moves the score, in standard deviations of the scores; on several ranks each is the mean of theirs. A label that is
+    ignored has 0 in all but the second: then the generator is not taught classes, and ``regularizers.InformationTerm``
+    is for that.
 
     Args:
         every_n_steps: generator updates between looks.

@@ -27,9 +27,14 @@ def accuracies(train: Tensor, held_out: Tensor, fake: Tensor, threshold: float |
         fake: (K,) scores of generated samples.
         threshold: None means midway between the mean scores of ``train`` and ``fake``.
     """
-    limit = (train.mean() + fake.mean()) / 2 if threshold is None else threshold
+    limit = midway(train, fake) if threshold is None else threshold
     right = (train > limit, held_out > limit, fake < limit)
     return torch.stack([answers.float().mean() for answers in right])
+
+
+def midway(train: Tensor, fake: Tensor) -> Tensor:
+    """Between the mean scores of training samples and of fakes."""
+    return (train.mean() + fake.mean()) / 2
 
 
 class OverfitAlarm(EveryNSteps):
@@ -116,7 +121,10 @@ class OverfitAlarm(EveryNSteps):
             return
         train = self.train or (last.real, last.labels)
         trained, held_out = _score(module, *train), _score(module, *self.held_out)
-        shares = accuracies(trained, held_out, _score(module, fake, last.labels), self.threshold)
+        faked, threshold = _score(module, fake, last.labels), self.threshold
+        if threshold is None:  # of the fakes of all ranks
+            threshold = float(trainer.strategy.reduce(midway(trained, faked), reduce_op="mean"))
+        shares = accuracies(trained, held_out, faked, threshold)
         on_train, on_held_out, on_fake = trainer.strategy.reduce(shares, reduce_op="mean").tolist()
         gap = on_train - on_held_out
         values = {

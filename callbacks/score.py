@@ -15,7 +15,7 @@ from lightning_gans import checks
 from lightning_gans.callbacks.probe import Asks
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, rng
-from lightning_gans.engine.contract import Samples, require
+from lightning_gans.engine.contract import Critic, Samples, has, require
 from lightning_gans.runs.atomic import write_text
 from lightning_gans.runs.card import best_entry
 
@@ -190,7 +190,8 @@ class ScoreCallback(Asks):
         return values
 
     def _measure(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, float]:
-        for net in filter(None, (pl_module.trained_network, pl_module.ema)):
+        chooses = pl_module.discriminator if getattr(self, "sampler", None) and has(pl_module, Critic) else None
+        for net in filter(None, (pl_module.trained_network, pl_module.ema, chooses)):
             distributed.broadcast_buffers(net)  # ranks share the work, so they must sample from one network
         with rng.untouched(), torch.no_grad():
             rng.seed(self.seed)

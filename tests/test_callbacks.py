@@ -879,6 +879,22 @@ def test_alarm_wants_its_checks_in_a_row() -> None:
         trainer(max_steps=7, callbacks=[Change(), alarm]).fit(module, datamodule=Data(train, -train))
 
 
+def test_ranks_look_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threshold is midway of all ranks' scores, and norms by D's input are of all their rows."""
+    record, train = Record(), torch.rand(32, 2) + 0.1
+    module = TECHNIQUES["gan"](ToyGenerator(shape=(2,), latent_dim=2, width=8), KnowsByHeart(), 2, lr_d=1e-6)
+    alarm, norms = OverfitAlarm(every_n_steps=1), GradientNorms(every_n_steps=1, per_layer=False)
+    fit = trainer(max_steps=1, logger=record, callbacks=[alarm, norms])
+
+    def reduce(value: Tensor, reduce_op: str = "mean", **_: Any) -> Tensor:  # as if others had 100 more
+        return value + 100 if value.numel() in (1, 3) and reduce_op == "mean" else value
+
+    monkeypatch.setattr(type(fit.strategy), "reduce", lambda self, value, *_, **options: reduce(value, **options))
+    fit.fit(module, datamodule=Data(train, -train))
+    assert record.of("d/accuracy_train")[1] == 100 and record.of("d/accuracy_fake")[1] == 101  # none is above 100
+    assert all(100 <= record.of(f"grad/input/{where}")[1] < 101 for where in ("real", "fake", "interpolated"))
+
+
 def test_early_stopping_can_watch_the_gap() -> None:
     train = torch.rand(32, 2) + 0.1
     module = TECHNIQUES["gan"](ToyGenerator(shape=(2,), latent_dim=2, width=8), KnowsByHeart(), 2, lr_d=1e-6)

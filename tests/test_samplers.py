@@ -20,6 +20,7 @@ from lightning_gans import CTGAN, GAN, PRCGAN, SNGAN, WGANGP, AdaGAN, PrimalDual
 from lightning_gans.callbacks import GenerativeMetrics, ModeCoverage
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import Digits, Gaussian1D, Ring
+from lightning_gans.engine import distributed
 from lightning_gans.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
@@ -815,6 +816,16 @@ def test_coverage_of_better_samples() -> None:
     (found,) = trainer(callbacks=[on_line]).test(line, Gaussian1D(batch_size=8), verbose=False)
     x = DRS(line).sample(300, progress=False)
     assert found["metrics/mean/drs"] == pytest.approx(float(x.mean()), rel=1e-5)
+
+
+def test_ranks_choose_by_one_discriminator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose running averages differ by rank; of scores without a sampler it has no part."""
+    module, shared = make("gan"), []
+    monkeypatch.setattr(distributed, "broadcast_buffers", shared.append)
+    for sampler in (None, partial(Thresholding, keep=0.5, burn_in=200)):
+        coverage = ModeCoverage(num_samples=100, sampler=sampler)
+        trainer(callbacks=[coverage]).test(module, Ring(batch_size=8), verbose=False)
+    assert shared == [module.generator, module.generator, module.discriminator]
 
 
 def _rank(rank: int, folder: Path) -> None:
