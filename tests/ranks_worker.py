@@ -108,6 +108,34 @@ def train(module: GANModule, data: Any, steps: int, strategy: str = "gan_ddp", *
     return module
 
 
+class _Settling(torch.optim.lr_scheduler.ReduceLROnPlateau):
+    """Lowers the rate after each value that is not the least so far."""
+
+    def __init__(self, optimizer: Any) -> None:
+        super().__init__(optimizer, patience=0, factor=0.5, threshold=0.0)
+        self.seen: list[float] = []
+
+    def step(self, metrics: Any, epoch: Any = None) -> None:
+        self.seen.append(float(metrics))
+        super().step(metrics)
+
+
+def settle(batch_size: int, strategy: str = "gan_ddp") -> list[float]:
+    """What the schedulers of both players saw, by their losses and by a score of a user's, and the rates behind it."""
+
+    class Scores(callbacks.Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            trainer.lr_scheduler_configs[0].scheduler.monitor = "own"
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            trainer.callback_metrics["own"] = pl_module.last_batch.real.mean()  # this rank's
+
+    module = make("gan", scheduler_d=_Settling, scheduler_g=_Settling, **SGD).double()
+    train(module, loader(batch_size), 2 * STEPS, strategy, callbacks=[Scores()])
+    found = [config.scheduler for config in module.trainer.lr_scheduler_configs]
+    return [number for one in found for number in (*one.seen, one.optimizer.param_groups[0]["lr"])]
+
+
 def count_bytes(module: GANModule, data: Any, steps: int) -> int:
     counted, plain = [0], dist.all_reduce
 
@@ -159,6 +187,7 @@ def main(rank: int, folder: Path) -> None:
     found["bytes"] = count_bytes(make("wgan_gp"), plain(), 8) - count_bytes(module, plain(), 4)
     expected = [sum(4 * p.numel() for p in net.parameters()) for net in (module.discriminator, module.generator)]
     found["gradient_bytes"] = 4 * (module.d_steps * expected[0] + expected[1])
+    found["settled"] = distributed.gather_objects(settle(4))
     found["resume"] = resume(folder / "gan_ddp", "gan_ddp")
     seen = train(make("gan"), noisy_loader(64, 4, 0), 1).last_batch
     assert seen is not None

@@ -23,12 +23,14 @@ from ranks_worker import (
     loader,
     main,
     permutes,
+    settle,
     train,
     weighs_samples,
     with_batch_norm,
 )
 
 from lightning_gans import GANModule
+from lightning_gans.compat.lightning import callbacks
 from lightning_gans.engine.distributed import GANDDPStrategy, _deaf
 
 ROOT = Path(__file__).parents[1]
@@ -106,6 +108,13 @@ def test_lightnings_own_strategies_train_the_same(found: dict[str, Any], strateg
     assert largest_difference(one, found[strategy]) < 1e-10
 
 
+def test_schedulers_see_the_means_of_all_ranks(found: dict[str, Any]) -> None:
+    one = settle(8, "auto")
+    assert len(one) == 4 * STEPS + 1  # of the score each value but the first, which is not there yet
+    for rank in found["settled"]:
+        assert rank == pytest.approx(one, rel=1e-9)
+
+
 def test_bytes_reduced_are_the_gradients_of_the_network_that_steps(found: dict[str, Any]) -> None:
     assert found["bytes"] == found["gradient_bytes"]
 
@@ -132,6 +141,16 @@ def test_random_numbers_go_on_where_ranks_meet(monkeypatch: pytest.MonkeyPatch) 
     torch.manual_seed(0)
     GANDDPStrategy().setup_distributed()
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_what_is_compared_is_reduced_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process goes through a set of names in an order of its own, and Lightning reduces one after the other."""
+    names, seen, log = ("g/loss", "d/loss", "d/adversarial", "g/adversarial"), [], GANModule.log_dict
+    logged = lambda self, values, **options: (seen.append([*values]), log(self, values, **options))[1]  # noqa: E731
+    monkeypatch.setattr(GANModule, "log_dict", logged)
+    stopping = [callbacks.EarlyStopping(name, patience=9) for name in names]
+    train(make("gan"), loader(8, torch.float32), 1, "auto", callbacks=stopping)
+    assert seen == [sorted(names)]
 
 
 def test_other_ranks_do_not_hear_the_terminal() -> None:

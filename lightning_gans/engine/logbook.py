@@ -94,7 +94,8 @@ def step_schedulers(
     """One step of each scheduler that is due at the end of an update ("step") or of an epoch ("epoch").
 
     One that waits for a plateau sees its monitor, each measurement once, or else the loss of its player,
-    ``lr/<player>``. Those whose names are among ``waiting`` stay where they are.
+    ``lr/<player>``: the mean over ranks, so that all of them go on with the same rate. Those whose names are among
+    ``waiting`` stay where they are.
     """
     for i, config in enumerate(trainer.lr_scheduler_configs):
         done = trainer.global_step if interval == "step" else trainer.current_epoch + 1
@@ -106,11 +107,20 @@ def step_schedulers(
         name = getattr(config.scheduler, "monitor", None) or f"{str(config.name).rpartition('/')[2]}/loss"
         if name in trainer.callback_metrics and name not in values:
             if run.monitors.is_new(f"scheduler {i}", name, trainer.global_step):
-                config.scheduler.step(float(trainer.callback_metrics[name]))
+                config.scheduler.step(float(of_all_ranks(trainer.callback_metrics[name], trainer)))
         elif name in values or getattr(config.scheduler, "monitor", None) is None:
             name = name if name in values else f"{counted}/loss"
-            if name in values and (value := run.late.read(name, values[name])) is not None:
+            if name not in values:
+                continue
+            if (value := run.late.read(name, of_all_ranks(values[name], trainer))) is not None:
                 config.scheduler.step(value)
+
+
+def of_all_ranks(value: Tensor, trainer: Any) -> Tensor:
+    """The mean of a value over ranks, for what must be decided alike on all of them. A collective."""
+    if distributed.world_size() == 1:
+        return value
+    return distributed.average([value.to(trainer.strategy.root_device) * 1.0])[0]  # it may be an integer
 
 
 def means(values: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:

@@ -211,7 +211,7 @@ class GenerativeModule(Sampling):
         if trainer.global_step % (trainer.log_every_n_steps or LOOK_EVERY) == 0:
             self._publish(logbook.means(self.values, self.device), trainer)
         if names := self.run.monitors.names & self.values.keys():
-            monitored: dict[str, Any] = {name: self.values[name] for name in names}
+            monitored: dict[str, Any] = {name: self.values[name] for name in sorted(names)}  # alike on all ranks
             self.log_dict(monitored, logger=False, batch_size=1, sync_dist=self.run.world > 1)
 
     def step_schedulers(self, interval: str) -> None:
