@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from common import OTHERS, PENALISED, VARIANTS, build, equal, make, noisy_loader, plain, state, trainer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lightning_gans import GANModule
 from lightning_gans.compat.lightning import callbacks, pl
@@ -136,6 +137,11 @@ def settle(batch_size: int, strategy: str = "gan_ddp") -> list[float]:
     return [number for one in found for number in (*one.seen, one.optimizer.param_groups[0]["lr"])]
 
 
+def predict(data: Any, strategy: str = "gan_ddp") -> Any:
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    return trainer(devices=world, strategy=strategy).predict(make("gan"), data)
+
+
 def count_bytes(module: GANModule, data: Any, steps: int) -> int:
     counted, plain = [0], dist.all_reduce
 
@@ -188,6 +194,8 @@ def main(rank: int, folder: Path) -> None:
     expected = [sum(4 * p.numel() for p in net.parameters()) for net in (module.discriminator, module.generator)]
     found["gradient_bytes"] = 4 * (module.d_steps * expected[0] + expected[1])
     found["settled"] = distributed.gather_objects(settle(4))
+    found["predicted"] = distributed.gather_objects(predict(DataLoader(torch.arange(12), 3)))
+    found["numbers predicted"] = distributed.gather_objects(predict([3, 2]))
     found["resume"] = resume(folder / "gan_ddp", "gan_ddp")
     seen = train(make("gan"), noisy_loader(64, 4, 0), 1).last_batch
     assert seen is not None

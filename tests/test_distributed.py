@@ -23,11 +23,13 @@ from ranks_worker import (
     loader,
     main,
     permutes,
+    predict,
     settle,
     train,
     weighs_samples,
     with_batch_norm,
 )
+from torch.utils.data import DataLoader
 
 from lightning_gans import GANModule
 from lightning_gans.compat.lightning import callbacks
@@ -113,6 +115,16 @@ def test_schedulers_see_the_means_of_all_ranks(found: dict[str, Any]) -> None:
     assert len(one) == 4 * STEPS + 1  # of the score each value but the first, which is not there yet
     for rank in found["settled"]:
         assert rank == pytest.approx(one, rel=1e-9)
+
+
+def test_ranks_predict_together_what_one_process_does(found: dict[str, Any]) -> None:
+    one, (rank0, rank1) = predict(DataLoader(torch.arange(12), 3), "auto"), found["predicted"]
+    assert len(torch.cat(one).unique(dim=0)) == 12
+    for got, expected in zip((rank0[0], rank1[0], rank0[1], rank1[1]), one, strict=True):
+        assert torch.equal(got, expected)
+    one = predict([3, 2], "auto")  # the command line's own: rank 0 writes all of it
+    for rank in found["numbers predicted"]:
+        assert all(torch.equal(got, expected) for got, expected in zip(rank, one, strict=True))
 
 
 def test_bytes_reduced_are_the_gradients_of_the_network_that_steps(found: dict[str, Any]) -> None:

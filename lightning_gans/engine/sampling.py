@@ -16,6 +16,7 @@ from lightning_gans.engine.first_batch import sample_labels
 from lightning_gans.functional.columns import columns
 from lightning_gans.functional.conditional import conditional_call, needs_labels, takes_labels
 from lightning_gans.functional.modes import alike, averaging, copied, evaluating, rounded
+from lightning_gans.functional.ranks import rank_and_world
 from lightning_gans.functional.text import Vocabulary
 
 _LOG = [*signature(pl.LightningModule.log).parameters][2:]  # what `log` takes behind a name, in order
@@ -281,13 +282,24 @@ class Sampling(pl.LightningModule):
             return self._by_network(*noise, temperature=temperature)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """As many samples as ``batch`` says or holds; batch ``i`` of a loader always gets the same noise."""
+        """As many samples as ``batch`` says or holds; batch ``i`` of a loader always gets the same noise.
+
+        On W ranks batch i of rank r is batch i W + r of one process; of a list of numbers each rank has all.
+        """
         n = batch if isinstance(batch, int) else len(columns(batch, getattr(self, "columns", None))[0])
+        rank, world = rank_and_world()
+        if world > 1 and not _numbers(self.trainer.predict_dataloaders):
+            batch_idx = batch_idx * world + rank
         noise = torch.Generator().manual_seed(batch_idx + 1_000_003 * dataloader_idx)
         return self.sample(n, generator=noise, **self.sample_options)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Nothing to do per batch: scores are computed by callbacks (``GenerativeMetrics``)."""
+
+
+def _numbers(loaders: Any) -> bool:
+    """Whether a list of numbers of samples is in the place of a loader: no rank has a part of its own of that."""
+    return isinstance(loaders, (list, tuple)) and isinstance(loaders[0], int)
 
 
 def save_within(module: Any, state: dict[str, Any], prefix: str, _: Any) -> None:
