@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from lightning_gans import GANModule
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.memory import MemoryLoader
-from lightning_gans.engine import distributed
+from lightning_gans.engine import distributed, logbook
 from lightning_gans.functional import draw, mean_over_ranks
 
 
@@ -202,6 +202,14 @@ def main(rank: int, folder: Path) -> None:
     rows = [torch.empty_like(seen.real) for _ in range(2)]
     dist.all_gather(rows, seen.real)
     found["orders_differ"] = not torch.equal(*rows)
+    one, two = torch.tensor(1.0), torch.tensor(100)
+    own = {"g/one": one, "g/hundred": two}
+    found["means"] = logbook.means(dict(sorted(own.items(), reverse=rank == 1)), one.device)
+    for name, others in {"one more": {"g/extra": one} if rank else {}, "another": {f"g/class{rank}": one}}.items():
+        try:
+            logbook.means(own | others, one.device)
+        except ValueError as error:
+            found[name] = str(error)
     module = make("gan")
     found["no_drift"] = distributed.drifted(module)
     if rank == 1:

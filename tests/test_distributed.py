@@ -139,6 +139,13 @@ def test_ranks_see_different_data(found: dict[str, Any]) -> None:
     assert found["orders_differ"] is True
 
 
+def test_values_are_averaged_by_name(found: dict[str, Any]) -> None:
+    """In whatever order each rank has noted them; one that another rank has not is told on all of them."""
+    assert found["means"] == {"g/one": 1.0, "g/hundred": 100.0}
+    assert "on all ranks when they are logged, got g/extra on rank 1 alone: note" in found["one more"]
+    assert "got g/class0 on rank 0 alone, g/class1 on rank 1 alone: note" in found["another"]
+
+
 def test_drift_is_named(found: dict[str, Any]) -> None:
     assert found["no_drift"] is None
     assert found["drift"].startswith("discriminator.")

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 
 from lightning_gans.compat.lightning import strategies
 from lightning_gans.engine import rng
-from lightning_gans.functional.ranks import rank_and_world
+from lightning_gans.functional.ranks import max_over_ranks, rank_and_world
 
 
 def rank() -> int:
@@ -43,17 +45,38 @@ def average(tensors: Sequence[Tensor]) -> list[Tensor]:
     for dtype in dict.fromkeys(t.dtype for t in tensors):
         index = [i for i, t in enumerate(tensors) if t.dtype == dtype]
         flat = torch.cat([tensors[i].reshape(-1) for i in index])
-        try:
+        with _in_contact():
             dist.all_reduce(flat)
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"Rank {rank()} of {world_size()} lost contact with another rank, which has probably died: see its "
-                "output for the cause. Checkpoints are whole; resume from the last one."
-            ) from error
         flat /= world_size()
         for i, part in zip(index, flat.split([tensors[i].numel() for i in index])):
             result[i] = part.view_as(tensors[i])
     return result
+
+
+@contextmanager
+def _in_contact() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"Rank {rank()} of {world_size()} lost contact with another rank, which has probably died: see its "
+            "output for the cause. Checkpoints are whole; resume from the last one."
+        ) from error
+
+
+def where_differ(words: Iterable[str], device: torch.device) -> dict[str, list[int]]:
+    """Of each word that only some ranks have: which. A collective, in one small reduction where all have the same."""
+    words = sorted(words)
+    if world_size() == 1:
+        return {}
+    mark = zlib.crc32("\n".join(words).encode())
+    with _in_contact():
+        most, least = max_over_ranks(torch.tensor([mark, -mark], device=device)).tolist()
+    if most == -least:
+        return {}
+    every: list[Any] = gather_objects(words)
+    found = {word: [r for r, known in enumerate(every) if word in known] for word in sorted({*chain(*every)})}
+    return {word: ranks for word, ranks in found.items() if len(ranks) < world_size()}
 
 
 def gather_objects(value: object) -> list[object]:

@@ -124,15 +124,23 @@ def of_all_ranks(value: Tensor, trainer: Any) -> Tensor:
 
 
 def means(values: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
-    """The values as numbers, averaged over ranks, with one wait for the device.
+    """The values as numbers, averaged over ranks, with one wait for the device (on several ranks two).
 
     Raises:
-        ValueError: for a value that is not one number.
+        ValueError: for a value that is not one number, and for one that other ranks do not have.
     """
+    if differ := distributed.where_differ(values, device):
+        told = [f"{name} on rank {' and '.join(map(str, ranks))} alone" for name, ranks in differ.items()]
+        raise ValueError(
+            f"Values must have the same names on all ranks when they are logged, got {', '.join(told)}: note each of "
+            "them on every rank, whatever is in its batch."
+        )
     if not values:
         return {}
     for name, value in values.items():
         if value.numel() != 1:
             raise ValueError(f"{name} must be noted as one number, got a tensor of shape {tuple(value.shape)}.")
-    now = torch.stack([value.to(device, torch.float32).reshape(()) for value in values.values()])
-    return dict(zip(values, distributed.average([now])[0].tolist()))
+    names = sorted(values)  # ranks may have noted them in different order
+    now = torch.stack([values[name].to(device, torch.float32).reshape(()) for name in names])
+    found = dict(zip(names, distributed.average([now])[0].tolist()))
+    return {name: found[name] for name in values}
