@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import OTHERS, VARIANTS, make, state
+from common import OTHERS, VARIANTS, make, state, trainer
 from ranks import two_ranks
 from ranks_worker import (
     IN_FLOAT32,
@@ -33,6 +33,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gans import GANModule
 from lightning_gans.compat.lightning import callbacks
+from lightning_gans.engine.connection import Connection
 from lightning_gans.engine.distributed import GANDDPStrategy, _deaf
 
 ROOT = Path(__file__).parents[1]
@@ -170,6 +171,23 @@ def test_what_is_compared_is_reduced_in_one_order(monkeypatch: pytest.MonkeyPatc
     stopping = [callbacks.EarlyStopping(name, patience=9) for name in names]
     train(make("gan"), loader(8, torch.float32), 1, "auto", callbacks=stopping)
     assert seen == [sorted(names)]
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_a_process_that_was_started_for_a_fit_hands_back_the_average(started: bool) -> None:
+    """``ddp_notebook`` and its like give the main process a state dict, and no more."""
+    launcher = type("_MultiProcessingLauncher", (), {})() if started else None
+    module, main_process = make("gan"), make("gan")
+    module.label_counts = torch.tensor([3, 1])
+    next(module.start_ema().parameters()).data += 1
+    fitted: Any = trainer()
+    fitted.strategy._launcher = launcher
+    Connection().teardown(fitted, module, "fit")
+    assert not main_process.load_state_dict(module.state_dict(), strict=False).unexpected_keys
+    if started:
+        assert torch.equal(main_process.sample(3, seed=0), module.sample(3, seed=0))
+        assert torch.equal(main_process.label_counts, module.label_counts)
+    assert (main_process.ema is not None) == started and not main_process.hands_back
 
 
 def test_other_ranks_do_not_hear_the_terminal() -> None:

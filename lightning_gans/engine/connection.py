@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.engine import logbook, resume
+from lightning_gans.engine.distributed import by_script
 from lightning_gans.engine.first_batch import check_loader, check_symbols, leave_symbols, take_symbols
 from lightning_gans.engine.loggers import let_fail
 from lightning_gans.engine.monitors import follow, keep_monitors
@@ -280,6 +281,7 @@ class Connection(callbacks.Callback):
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """The trainer is done with the module."""
         speak(trainer)
+        pl_module.hands_back = stage == "fit" and not by_script(trainer.strategy.launcher)  # and ends
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out; of lost weights there is no checkpoint."""

@@ -137,14 +137,14 @@ class GANDDPStrategy(strategies.DDPStrategy):
 
     def setup_distributed(self) -> None:
         """Meet the other ranks; Lightning would begin the random numbers anew, behind the networks' weights."""
-        with rng.untouched() if _by_script(self.launcher) else nullcontext():  # forked ones have none of their own
+        with rng.untouched() if by_script(self.launcher) else nullcontext():  # forked ones have none of their own
             super().setup_distributed()
 
     @property
     def launcher(self) -> Any:
         """What starts the other ranks."""
         found = super().launcher
-        if found is not None and _by_script(found) and "launch" not in vars(found):
+        if found is not None and by_script(found) and "launch" not in vars(found):
             vars(found)["launch"] = partial(_deaf, found.launch)
         return found
 
@@ -154,7 +154,7 @@ class GANDDPStrategy(strategies.DDPStrategy):
         broadcast_module(self.model)
 
 
-def _by_script(launcher: Any) -> bool:
+def by_script(launcher: Any) -> bool:
     """Whether all ranks run the same script, started by Lightning or from outside: not forked, not spawned."""
     return launcher is None or type(launcher).__name__ == "_SubprocessScriptLauncher"
 

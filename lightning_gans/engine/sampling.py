@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.compat.lightning import pl
+from lightning_gans.engine.averages import key_of, load_within, save_within
 from lightning_gans.engine.first_batch import sample_labels
 from lightning_gans.functional.columns import columns
 from lightning_gans.functional.conditional import conditional_call, needs_labels, takes_labels
@@ -35,6 +36,7 @@ class Sampling(pl.LightningModule):
             with ``reference``, a ``MemoryLoader``); None otherwise. Part of the checkpoint.
         vocabulary: of a model of text, the symbols of its tokens, if the training data tell; part of the checkpoint.
         ema_by_hand: the average was begun by a call of ``start_ema``, and goes on by hand; not that of a callback.
+        hands_back: this is the copy of a process that was started for one fit, which hands back the weights alone.
     """
 
     latent_dim: int
@@ -43,7 +45,7 @@ class Sampling(pl.LightningModule):
     normal_noise = True
     label_counts: Tensor | None = None
     vocabulary: Vocabulary | None = None
-    ema_by_hand = False
+    ema_by_hand = hands_back = False
     _decided: tuple[str, ...] = ()  # hyper-parameters that its class decides, and is not given
     loads = 0  # how often `load_sampling_state` was called
 
@@ -216,7 +218,7 @@ class Sampling(pl.LightningModule):
 
     def sampling_state(self) -> dict[str, Any]:
         """What a checkpoint holds of it beside the weights."""
-        averaged: dict[str, Any] = {_key(name): mean.state_dict() for name, mean in self._slot.items()}
+        averaged: dict[str, Any] = {key_of(name): mean.state_dict() for name, mean in self._slot.items()}
         averaged |= {} if self.vocabulary is None else {"vocabulary": self.vocabulary.as_dict()}
         return averaged if self.label_counts is None else averaged | {"label_counts": self.label_counts}
 
@@ -229,7 +231,7 @@ class Sampling(pl.LightningModule):
         if "ema" in checkpoint:
             self._begin_ema()
             for name, mean in self._slot.items():
-                mean.load_state_dict(checkpoint.get(_key(name)) or self._trained(name).state_dict())
+                mean.load_state_dict(checkpoint.get(key_of(name)) or self._trained(name).state_dict())
 
     @torch.no_grad()
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -300,24 +302,3 @@ class Sampling(pl.LightningModule):
 def _numbers(loaders: Any) -> bool:
     """Whether a list of numbers of samples is in the place of a loader: no rank has a part of its own of that."""
     return isinstance(loaders, (list, tuple)) and isinstance(loaders[0], int)
-
-
-def save_within(module: Any, state: dict[str, Any], prefix: str, _: Any) -> None:
-    """Put averages into the state of another module that has this one: its checkpoint has no other place for them."""
-    if prefix:
-        for name, (mean, _) in module.averages.items():
-            state |= {f"{prefix}{_key(name)}.{key}": value for key, value in mean.state_dict().items()}
-
-
-def load_within(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Take them back."""
-    for name in ("ema", *module.averaged_with):
-        own = f"{prefix}{_key(name)}."
-        if found := {key[len(own) :]: state.pop(key) for key in [*state] if key.startswith(own)}:
-            module._begin_ema()
-            module.averages[name][0].load_state_dict(found)
-
-
-def _key(name: str) -> str:
-    """Of an averaged network in a checkpoint."""
-    return name if name == "ema" else f"ema_{name}"
