@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ from torch.utils.data import DataLoader
 
 from lightning_gans import GANModule
 from lightning_gans.compat.lightning import callbacks
+from lightning_gans.engine import distributed
 from lightning_gans.engine.connection import Connection
 from lightning_gans.engine.distributed import GANDDPStrategy, _deaf
+from lightning_gans.engine.first_batch import warn_of_same
 
 ROOT = Path(__file__).parents[1]
 
@@ -171,6 +174,18 @@ def test_what_is_compared_is_reduced_in_one_order(monkeypatch: pytest.MonkeyPatc
     stopping = [callbacks.EarlyStopping(name, patience=9) for name in names]
     train(make("gan"), loader(8, torch.float32), 1, "auto", callbacks=stopping)
     assert seen == [sorted(names)]
+
+
+def test_a_stream_that_is_not_shared_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, match = torch.randn(4, 2, dtype=torch.bfloat16), "2 of the 2 ranks have the same first batch"
+    told = pytest.warns(UserWarning, match=match)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    for of_another, expected in ((lambda mark: mark, told), (lambda mark: mark + 1, nullcontext())):
+        monkeypatch.setattr(distributed, "gather_objects", lambda mark, other=of_another: [mark, other(mark)])
+        with expected:
+            warn_of_same(x)
+    monkeypatch.setattr(distributed, "gather_objects", lambda mark: [mark, mark])
+    warn_of_same(x[:1].expand(4, 2))  # data of one point
 
 
 @pytest.mark.parametrize("started", [True, False])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import warnings
+import zlib
 from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_gans.compat.lightning import utilities
+from lightning_gans.engine import distributed
 from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.frozen import frozen
 from lightning_gans.functional.columns import Names
@@ -105,6 +108,18 @@ def check_data(batch: Batch, networks: Mapping[str, nn.Module], symbols: int | N
             )
     if batch.labels is not None:
         check_labels(batch.labels, n, conditional)
+
+
+def warn_of_same(real: Tensor) -> None:
+    """Warn if several ranks have the same first batch, unless all of its samples are the same. A collective."""
+    if (world := distributed.world_size()) == 1:
+        return
+    found = distributed.gather_objects(zlib.crc32(real.detach().cpu().contiguous().view(torch.uint8).numpy()))
+    if len({*found}) < world and bool((real != real[:1]).any()):
+        utilities.rank_zero_warn(
+            f"{world - len({*found}) + 1} of the {world} ranks have the same first batch: a stream (IterableDataset) "
+            "and a loader of one's own are not shared out by Lightning; let each rank yield a part of its own."
+        )
 
 
 def check_weights(weights: Tensor, n: int) -> None:

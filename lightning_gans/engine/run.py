@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, logbook
 from lightning_gans.engine.batch import Batch
-from lightning_gans.engine.first_batch import check_company, check_labels, check_weights, lonely
+from lightning_gans.engine.first_batch import check_company, check_labels, check_weights, lonely, warn_of_same
 from lightning_gans.engine.graphs import StepGraphs
 from lightning_gans.engine.monitors import Monitors
 from lightning_gans.engine.player import Player, needs_closure
@@ -170,6 +170,7 @@ class Run:
         """Remember of the first batch what later ones are looked at for."""
         self.looked, self.labelled = True, {name: net for name, net in networks.items() if takes_labels(net)}
         self.needs_two = check_company(networks.items(), batch, self.trainer)
+        warn_of_same(batch.real)
 
     def check_later(self, parts: Sequence[Any], n: int) -> None:
         """Labels and weights of a batch behind the first, where looking costs no wait: as they come, on the CPU."""
