@@ -174,8 +174,20 @@ class Draws(pl.Callback):
 
 
 def run_dir(trainer: pl.Trainer, dirpath: str | Path | None = None) -> Path:
-    """The run's folder: ``dirpath``, or the logger's, or ``default_root_dir``. Call it on all ranks."""
-    return Path(dirpath or trainer.log_dir or trainer.default_root_dir)
+    """The run's folder: ``dirpath``, or the logger's, or ``default_root_dir``. Call it on all ranks.
+
+    A logger with one folder for all runs (W&B's) has one in it for each, where Lightning puts checkpoints too, unless
+    that is the trainer's ``default_root_dir``, as on the command line, and not merely the current folder.
+    """
+    if dirpath:
+        return Path(dirpath)
+    folder, first = Path(trainer.log_dir or trainer.default_root_dir), next(iter(trainer.loggers), None)
+    if first is None or first.save_dir is None or isinstance(first, (loggers.TensorBoardLogger, loggers.CSVLogger)):
+        return folder
+    if Path.cwd() != folder.absolute() == Path(trainer.default_root_dir).absolute():
+        return folder
+    name, version = trainer.strategy.broadcast((first.name, first.version))  # which rank 0 alone may know
+    return folder / str(name) / (version if isinstance(version, str) else f"version_{version}")
 
 
 def require_writable(owner: object, folder: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import Asks
+from lightning_gans.callbacks.probe import Asks, run_dir
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, rng
 from lightning_gans.engine.contract import Critic, Samples, has, require
@@ -205,10 +205,10 @@ class ScoreCallback(Asks):
 
     def _write(self, trainer: pl.Trainer, stage: str, entries: list[dict[str, float]]) -> None:
         """Add the last line; the first time in a fit write all lines anew, so that a resumed run repeats none."""
-        folder = trainer.log_dir or trainer.default_root_dir  # on all ranks: log_dir is a collective
+        folder = run_dir(trainer)  # on all ranks: it is a collective
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
-        path = Path(folder) / f"{'' if stage == 'fit' else stage + '-'}scores-{self.label}.jsonl"
+        path = folder / f"{'' if stage == 'fit' else stage + '-'}scores-{self.label}.jsonl"
         own, self._file = self._file, None
         if path == own and path.is_file() and self._added(path, self._as_line(entries[-1])):
             self._file = own  # a long run measures often, and would write ever more

@@ -27,6 +27,7 @@ from lightning_gans.callbacks import (
     EMA,
     GANProgressBar,
     GradientNorms,
+    ModeCoverage,
     OverfitAlarm,
     SampleGrid,
     WandbSetup,
@@ -36,11 +37,12 @@ from lightning_gans.callbacks import (
 )
 from lightning_gans.callbacks.gradient_norms import layer_norms, layer_picture, mean_input_gradient
 from lightning_gans.callbacks.overfit import accuracies
-from lightning_gans.callbacks.probe import histogram, require_writable, untouched
+from lightning_gans.callbacks.probe import histogram, require_writable, run_dir, untouched
 from lightning_gans.callbacks.wandb_setup import git_commit
 from lightning_gans.callbacks.weight_histogram import histogram_picture, share_at
 from lightning_gans.compat.lightning import callbacks as pl_callbacks
 from lightning_gans.compat.lightning import loggers, pl
+from lightning_gans.datamodules import Ring
 from lightning_gans.diagnostics import LatentDirections
 from lightning_gans.functional.latent import nearest, slerp
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
@@ -1119,6 +1121,37 @@ def read_wandb(path: Path) -> list[Any]:
             records.append(record)
             parts = b""
     return records
+
+
+class OneFolder(loggers.Logger):
+    """Has one folder for all runs, as W&B's."""
+
+    name, save_dir = "project", None
+
+    def __init__(self, save_dir: Path, version: str | int) -> None:
+        super().__init__()
+        self.save_dir, self.found = str(save_dir), version
+
+    @property
+    def version(self) -> Any:
+        return self.found
+
+    def log_metrics(self, *_: Any, **__: Any) -> None: ...
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None: ...
+
+
+def test_runs_of_a_logger_with_one_folder_keep_apart(tmp_path: Path) -> None:
+    """Where Lightning keeps their checkpoints; not on the command line, which gives each run a folder."""
+    for version, where in {"a": "project/a", "b": "project/b", 3: "project/version_3"}.items():
+        modes = ModeCoverage(every_n_steps=1, num_samples=10, at_start=False)
+        fit = trainer(max_steps=1, logger=OneFolder(tmp_path / "all", version), callbacks=[modes])
+        fit.fit(make("gan"), datamodule=Ring(batch_size=4))
+        assert run_dir(fit) == tmp_path / "all" / where
+        assert (run_dir(fit) / "scores-coverage.jsonl").exists()
+    assert not [*(tmp_path / "all").glob("*.jsonl")]
+    own = trainer(logger=OneFolder(tmp_path / "run", "c"), default_root_dir=tmp_path / "run")
+    assert run_dir(own) == tmp_path / "run"
 
 
 def test_an_offline_wandb_run_reads_back(tmp_path: Path, wandb: Any) -> None:

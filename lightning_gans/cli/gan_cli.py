@@ -20,6 +20,7 @@ import yaml
 
 import lightning_gans.callbacks as gan_callbacks
 from lightning_gans import checks
+from lightning_gans.callbacks.probe import run_dir
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.cli.attributes import AskedAttributes
 from lightning_gans.cli.configuration import fit_networks_to_data
@@ -268,7 +269,7 @@ class GANCLI(pl_cli.LightningCLI):
 
     def after_test(self) -> None:
         """Say what the scores are, and where they lie."""
-        folder = from_here(self.trainer.log_dir or self.trainer.default_root_dir)  # a collective
+        folder = from_here(run_dir(self.trainer))  # a collective
         if not self.trainer.is_global_zero:
             return
         scores = {name.removeprefix("metrics/"): float(v) for name, v in self.trainer.callback_metrics.items()}
