@@ -6,6 +6,7 @@ import inspect
 import json
 import pkgutil
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,28 @@ def fit_networks_to_data(options: Any, given: Mapping[tuple[str, ...], Any] | No
             elif has != value and (name in bound or path[1] == "generator"):
                 of = f", {value}" * (value is not None)
                 raise ValueError(f"--{'.'.join((*path, name))} must be {what}{of}, got {has}.")
+
+
+def require_annotations(model: Any) -> None:
+    """ValueError for a class of the user's that is to get a network, and does not say so: it would get its name."""
+    cls = pkgutil.resolve_name(model["class_path"]) if model else object
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if parameter.annotation is parameter.empty and _names_network(cls, name, model["init_args"].get(name)):
+            raise ValueError(
+                f"{cls.__name__}.__init__ must annotate {name} (def __init__(self, {name}: nn.Module, ...)), or the "
+                "command line does not know that it is to build a network, got no annotation."
+            )
+
+
+def _names_network(cls: type, name: str, value: Any) -> bool:
+    if not isinstance(value, str):  # else with arguments of its own
+        return type(value).__name__ == "NestedArg" or (hasattr(value, "keys") and "class_path" in value)
+    theirs = [vars(base)["__init__"].__annotations__ for base in cls.__mro__[1:-1] if "__init__" in vars(base)]
+    if any("Module" in str(annotations.get(name)) for annotations in theirs):
+        return True
+    with suppress(Exception):  # any word may be none
+        return hasattr(pkgutil.resolve_name(value), "load_state_dict")
+    return False
 
 
 def _listed(value: Any) -> Any:

@@ -23,7 +23,7 @@ from lightning_gans import checks
 from lightning_gans.callbacks.probe import run_dir
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.cli.attributes import AskedAttributes
-from lightning_gans.cli.configuration import fit_networks_to_data
+from lightning_gans.cli.configuration import fit_networks_to_data, require_annotations
 from lightning_gans.cli.interruption import Interruption, handlers_kept, remember_job, requeued
 from lightning_gans.cli.last_values import LastValues
 from lightning_gans.cli.mistakes import is_quiet
@@ -95,6 +95,7 @@ class GANCLI(pl_cli.LightningCLI):
         if seed not in (None, True, False):  # older Lightnings take another one in silence
             checks.at_least(0, seed_everything=seed)
         told = given_values(self.command) if isinstance(self.command, list) else {}
+        require_annotations(self.config[self.config["subcommand"]].get("model"))
         fit_networks_to_data(self.config[self.config["subcommand"]], told)
         self.asked = self.config.clone()
 

@@ -11,7 +11,17 @@ from torch.utils.data import DataLoader
 class EncodedGAN(GAN):
     """E minimises |E(G(z)) - z|^2, one step in each cycle, from which G learns nothing."""
 
-    def __init__(self, generator, discriminator, latent_dim, *, encoder, lr_e=2e-4, clip_grad_e=None, **kwargs):
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        latent_dim: int,
+        *,
+        encoder: nn.Module,
+        lr_e: float = 2e-4,
+        clip_grad_e: float | None = None,
+        **kwargs,
+    ):
         super().__init__(generator, discriminator, latent_dim, **kwargs)
         self.encoder = encoder
         self.play(Player("e", ("encoder",), lr_e, clip=clip_grad_e))
