@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import Draws, WholeCycles, histogram, log_histogram, log_metrics, scores, stepping
+from lightning_gans.callbacks.probe import Draws, WholeCycles, histogram, log_histograms, log_metrics, scores, stepping
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.contract import Critic, Played, has
@@ -162,8 +162,7 @@ class GradientNorms(WholeCycles, Draws):
             values[f"grad/{player}"] = torch.stack(list(layers.values())).norm()
             if self.per_layer:
                 values |= {f"grad/{player}/{layer}": norm for layer, norm in layers.items()}
-        for name, (counts, edges) in self.counted.items():
-            log_histogram(trainer, name, counts, edges, step)
+        log_histograms(trainer, self.counted, step)
         if self.inputs and has(module, Critic) and module.last_batch is not None and module.last_fake is not None:
             norms = self.input_norms(module, module.last_batch, module.last_fake, step)
             means = trainer.strategy.reduce(torch.stack(list(norms.values())), reduce_op="mean")  # each has its rows

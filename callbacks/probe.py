@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -177,14 +177,14 @@ def run_dir(trainer: pl.Trainer, dirpath: str | Path | None = None) -> Path:
     """The run's folder: ``dirpath``, or the logger's, or ``default_root_dir``. Call it on all ranks.
 
     A logger with one folder for all runs (W&B's) has one in it for each, where Lightning puts checkpoints too, unless
-    that is the trainer's ``default_root_dir``, as on the command line, and not merely the current folder.
+    it and the trainer (``default_root_dir``) were given the same one, as on the command line.
     """
     if dirpath:
         return Path(dirpath)
     folder, first = Path(trainer.log_dir or trainer.default_root_dir), next(iter(trainer.loggers), None)
     if first is None or first.save_dir is None or isinstance(first, (loggers.TensorBoardLogger, loggers.CSVLogger)):
         return folder
-    if Path.cwd() != folder.absolute() == Path(trainer.default_root_dir).absolute():
+    if str(first.save_dir) == str(trainer.default_root_dir):  # the current folder is "." here, and a whole path there
         return folder
     name, version = trainer.strategy.broadcast((first.name, first.version))  # which rank 0 alone may know
     return folder / str(name) / (version if isinstance(version, str) else f"version_{version}")
@@ -219,23 +219,25 @@ def histogram(values: Tensor, bins: int, low: float, high: float) -> Tensor:
     return torch.stack([torch.histc(part, bins, low, high).double().cpu() for part in values.split(_COUNTED)]).sum(0)
 
 
-def log_histogram(trainer: pl.Trainer, key: str, counts: Tensor, edges: Tensor, step: int) -> None:
+def log_histograms(trainer: pl.Trainer, found: Mapping[str, tuple[Tensor, Tensor]], step: int) -> None:
     """Hand counts (bins,) between edges (bins + 1,) to every logger that shows histograms (W&B, TensorBoard)."""
-    for logger in trainer.loggers if trainer.is_global_zero else ():
+    for logger in trainer.loggers if found and trainer.is_global_zero else ():
         if isinstance(logger, (loggers.WandbLogger, loggers.TensorBoardLogger)):
-            attempt(logger, partial(_count, logger, key, counts, edges, step))
+            attempt(logger, partial(_count, logger, found, step))
 
 
-def _count(logger: Any, key: str, counts: Tensor, edges: Tensor, step: int) -> None:
-    if isinstance(logger, loggers.WandbLogger):
+def _count(logger: Any, found: Mapping[str, tuple[Tensor, Tensor]], step: int) -> None:
+    if isinstance(logger, loggers.WandbLogger):  # all in one row of its history
         from wandb import Histogram
 
-        logger.log_metrics({key: Histogram(np_histogram=(counts.numpy(), edges.numpy()))}, step=step)  # type: ignore[dict-item]
+        drawn: Any = {key: Histogram(np_histogram=(n.numpy(), edges.numpy())) for key, (n, edges) in found.items()}
+        logger.log_metrics(drawn, step=step)
         return
-    middle, n = (edges[1:] + edges[:-1]) / 2, counts.sum()
-    logger.experiment.add_histogram_raw(
-        key, float(edges[0]), float(edges[-1]), int(n), float((counts * middle).sum()),
-        float((counts * middle.square()).sum()), edges[1:].tolist(), counts.tolist(), step)  # fmt: skip
+    for key, (counts, edges) in found.items():
+        middle, n = (edges[1:] + edges[:-1]) / 2, counts.sum()
+        logger.experiment.add_histogram_raw(
+            key, float(edges[0]), float(edges[-1]), int(n), float((counts * middle).sum()),
+            float((counts * middle.square()).sum()), edges[1:].tolist(), counts.tolist(), step)  # fmt: skip
 
 
 def log_metrics(trainer: pl.Trainer, values: dict[str, float], step: int) -> None:

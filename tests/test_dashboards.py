@@ -150,6 +150,7 @@ def test_both_dashboards_have_the_same_groups(board: Board, tmp_path: Path, monk
     assert set(tags["scalars"]) - {"epoch", "hp_metric"} == theirs.keys() - histograms - {"epoch"}
     assert {name.split("/")[0] for name in theirs} == {"d", "g", "grad", "lr", "metrics", "time"}
     assert set(tags["histograms"]) == histograms and {name.split("/")[1] for name in histograms} == {"d", "g"}
+    assert [len(histograms & row.keys()) for row in board.rows if histograms & row.keys()] == [len(histograms)] * 2
     (one, *_) = sorted(histograms)
     kept = events.Histograms(one)[-1].histogram_value
     assert kept.num == sum(theirs[one].histogram) and np.isclose(kept.max, theirs[one].bins[-1])
@@ -175,3 +176,6 @@ def test_the_whole_configuration_is_told(board: Board, monkeypatch: pytest.Monke
     told = Board.made[-1].config["config"]
     assert told == yaml.safe_load(Path("runs/a/config.yaml").read_text()) and told["seed_everything"] == 7
     assert told["model"]["init_args"]["latent_dim"] == 2 and told["data"]["init_args"]["batch_size"] == 16
+    made = len(Board.made)
+    main(["predict", "--ckpt_path=runs/a", "--samples=1"])  # logs nothing, and begins no run of a dashboard's
+    assert len(Board.made) == made

@@ -16,9 +16,12 @@ from torch import nn
 
 from lightning_gans.cli import main, parsing
 from lightning_gans.cli.configuration import fit_networks_to_data
+from lightning_gans.cli.gan_cli import GANCLI
 from lightning_gans.cli.mistakes import told
 from lightning_gans.cli.parsing import given_values, innermost, prepared
+from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import GANDataModule
+from lightning_gans.engine.logbook import NonFiniteError
 
 NETS = {
     "generator": {"class_path": "ToyGenerator", "init_args": {"width": 8, "num_classes": 3}},
@@ -283,6 +286,18 @@ def test_a_network_without_an_annotation_is_told(
     monkeypatch.syspath_prepend(Path.cwd())
     line = refused(capsys, "--model=unannotated.Mine", "--data=Ring", "--model.latent_dim=3", *args)[-1]
     assert f".__init__ must annotate {name} (def __init__(self, {name}: nn.Module, ...))" in line
+
+
+@pytest.mark.parametrize(("rank", "told"), [(0, "error: d/loss must be finite."), (1, 1)])
+def test_what_all_ranks_have_seen_one_of_them_tells(monkeypatch: pytest.MonkeyPatch, rank: int, told: Any) -> None:
+    def found(*_: Any, **__: Any) -> None:
+        raise NonFiniteError("d/loss must be finite.")
+
+    monkeypatch.setattr(GANCLI, "__init__", found)
+    monkeypatch.setattr(pl.utilities.rank_zero_only, "rank", rank)
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config=ring.yaml"])
+    assert ended.value.code == told
 
 
 class Linear(nn.Linear):

@@ -37,6 +37,7 @@ from lightning_gans.cli.warned import in_a_line
 from lightning_gans.compat.lightning import pl, utilities
 from lightning_gans.compat.shell import usage
 from lightning_gans.datamodules.base import GANDataModule
+from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.functional.boosting import BOOSTS
 from lightning_gans.functional.ranks import apart, rank_and_world
@@ -115,6 +116,8 @@ def _train(args: list[str], default_config: Path | None, from_shell: bool) -> Pa
         if (sentence := sentence_of(error)) is None:
             raise
         rank = getattr(pl.utilities.rank_zero_only, "rank", 0)  # of another process, which may be the only one it hit
+        if rank and isinstance(error, NonFiniteError):  # which all have seen
+            raise SystemExit(1) from error
         raise SystemExit(f"error{f' on rank {rank}' if rank else ''}: {sentence}{unasked(sentence, args)}") from error
     return None if from_shell else cli.run_dir  # a shell would take it for an exit status
 

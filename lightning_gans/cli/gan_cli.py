@@ -150,6 +150,8 @@ class GANCLI(pl_cli.LightningCLI):
         agents = os.environ.get("WANDB_RUN_ID")  # an agent of a sweep names the run, whatever is asked of W&B
         self.wandb_id = known.read_text().strip() if known.is_file() else agents or uuid.uuid4().hex[:8]
         self.wandb_id = (os.environ.get("WANDB_SWEEP_ID") and agents) or self.wandb_id
+        if self.subcommand == "predict":  # which logs nothing, and would open a run of W&B's for that
+            self.options["trainer"]["logger"] = False
         self._place_loggers(self.wandb_id)
 
     def _place_loggers(self, run: str | None) -> None:
