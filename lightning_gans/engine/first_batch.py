@@ -114,7 +114,7 @@ def warn_of_same(real: Tensor) -> None:
     """Warn if several ranks have the same first batch, unless all of its samples are the same. A collective."""
     if (world := distributed.world_size()) == 1:
         return
-    found = distributed.gather_objects(zlib.crc32(real.detach().cpu().contiguous().view(torch.uint8).numpy()))
+    found = distributed.gather_objects(zlib.crc32(real.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()))
     if len({*found}) < world and bool((real != real[:1]).any()):
         utilities.rank_zero_warn(
             f"{world - len({*found}) + 1} of the {world} ranks have the same first batch: a stream (IterableDataset) "
