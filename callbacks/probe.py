@@ -184,7 +184,7 @@ def run_dir(trainer: pl.Trainer, dirpath: str | Path | None = None) -> Path:
     folder, first = Path(trainer.log_dir or trainer.default_root_dir), next(iter(trainer.loggers), None)
     if first is None or first.save_dir is None or isinstance(first, (loggers.TensorBoardLogger, loggers.CSVLogger)):
         return folder
-    if str(first.save_dir) == str(trainer.default_root_dir):  # the current folder is "." here, and a whole path there
+    if os.path.normpath(first.save_dir) == str(trainer.default_root_dir):  # "." is a whole path there, and not the same
         return folder
     name, version = trainer.strategy.broadcast((first.name, first.version))  # which rank 0 alone may know
     return folder / str(name) / (version if isinstance(version, str) else f"version_{version}")
@@ -216,7 +216,7 @@ def _draw(logger: Any, key: str, image: Image.Image, step: int) -> None:
 
 def histogram(values: Tensor, bins: int, low: float, high: float) -> Tensor:
     """Counts (bins,) of values (N,) between two ends, on the CPU: in parts, since torch counts to 2^24 in float32."""
-    return torch.stack([torch.histc(part, bins, low, high).double().cpu() for part in values.split(_COUNTED)]).sum(0)
+    return torch.stack([torch.histc(part, bins, low, high).cpu().double() for part in values.split(_COUNTED)]).sum(0)
 
 
 def log_histograms(trainer: pl.Trainer, found: Mapping[str, tuple[Tensor, Tensor]], step: int) -> None:

@@ -73,7 +73,7 @@ class ScoreCallback(Asks):
         self.history: list[dict[str, float]] = []
         self.protocol: dict[str, Any] = {}
         self._file: Path | None = None  # that has the lines of this fit
-        self._loaded: int | None = None  # update of the weights that were loaded since the last fit
+        self._loaded: dict[int, Any] = {}  # of the model, by its id, that was loaded since the last fit, the update
 
     # ------------------------------------------------------------------ what a subclass defines
     @property
@@ -122,7 +122,7 @@ class ScoreCallback(Asks):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Keep which update it is of, which ``trainer.test`` does not restore."""
-        self._loaded = checkpoint.get("global_step")
+        self._loaded = {id(pl_module): checkpoint.get("global_step")}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure at step 0; after a resume, publish what was measured last."""
@@ -130,7 +130,7 @@ class ScoreCallback(Asks):
             self.check(trainer, require(pl_module, self.needs, self))
         step = pl_module.global_step
         self.history = [entry for entry in self.history if entry["step"] <= step] if step else []
-        self._file = self._loaded = None
+        self._file, self._loaded = None, {}
         if step == 0 and self.at_start:
             self._record(trainer, pl_module)
         if self.history:
@@ -163,7 +163,7 @@ class ScoreCallback(Asks):
         """Measure once; the values are among those that ``trainer.test`` prints and returns."""
         values = self._measure(trainer, pl_module)
         pl_module.log_dict(values, batch_size=1, sync_dist=trainer.world_size > 1)  # equal: else there is a warning
-        step = pl_module.global_step if self._loaded is None else self._loaded
+        step = self._loaded.get(id(pl_module), pl_module.global_step)
         self._write(trainer, "test", [{"step": step, **values}])
 
     @property

@@ -268,21 +268,17 @@ def test_a_bare_name_is_not_taken_from_torchvision(capsys: pytest.CaptureFixture
         (["--model.generator=ToyGenerator", "--model.discriminator=ToyDiscriminator"], "generator"),
         (["--model.generator=torch.nn.Identity", "--model.generator.num_classes", "5"], "generator"),
         (["--config", "mine.yaml"], "generator"),
-        (["--model.class_path=unannotated.Encoded", "--config", "nets.yaml", "--model.encoder=torch.nn.Identity"],
-         "encoder"),
     ],
-)  # fmt: skip
+)
 def test_a_network_without_an_annotation_is_told(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, args: list[str], name: str
 ) -> None:
     Path("unannotated.py").write_text(
         "from lightning_gans import GAN\nclass Mine(GAN):\n    def __init__(self, generator, discriminator, latent_dim,"
         " **kwargs):\n        super().__init__(generator, discriminator, latent_dim, **kwargs)\n"
-        "class Encoded(GAN):\n    def __init__(self, *args, encoder, loss='hinge', **kwargs):\n"
-        "        super().__init__(*args, **kwargs)\n"
     )
-    Path("nets.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"latent_dim": 3, **NETS}}}))
-    Path("mine.yaml").write_text(Path("nets.yaml").read_text().replace("Toy", "lightning_gans.networks.Toy"))
+    nets = yaml.safe_dump({"model": {"init_args": {"latent_dim": 3, **NETS}}})
+    Path("mine.yaml").write_text(nets.replace("Toy", "lightning_gans.networks.Toy"))
     monkeypatch.syspath_prepend(Path.cwd())
     line = refused(capsys, "--model=unannotated.Mine", "--data=Ring", "--model.latent_dim=3", *args)[-1]
     assert f".__init__ must annotate {name} (def __init__(self, {name}: nn.Module, ...))" in line

@@ -6,7 +6,6 @@ import inspect
 import json
 import pkgutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,7 @@ def fit_networks_to_data(options: Any, given: Mapping[tuple[str, ...], Any] | No
         ValueError: the user gave a shape, a number of classes or a length of the generator's z that cannot be meant.
     """
     model, data = options.get("model"), options.get("data")
-    if not model or not data:
+    if not model or not data or "init_args" not in model:
         return
     source, told = built(data.as_dict()), dict(given or {})
     if hasattr(generator := model["init_args"].get("generator"), "class_path") and "latent_dim" in model["init_args"]:
@@ -137,8 +136,9 @@ def fit_networks_to_data(options: Any, given: Mapping[tuple[str, ...], Any] | No
 def require_annotations(model: Any) -> None:
     """ValueError for a class of the user's that is to get a network, and does not say so: it would get its name."""
     cls = pkgutil.resolve_name(model["class_path"]) if model else object
+    given = (model or {}).get("init_args") or {}
     for name, parameter in inspect.signature(cls).parameters.items():
-        if parameter.annotation is parameter.empty and _names_network(cls, name, model["init_args"].get(name)):
+        if parameter.annotation is parameter.empty and _names_network(cls, name, given.get(name)):
             raise ValueError(
                 f"{cls.__name__}.__init__ must annotate {name} (def __init__(self, {name}: nn.Module, ...)), or the "
                 "command line does not know that it is to build a network, got no annotation."
@@ -149,11 +149,7 @@ def _names_network(cls: type, name: str, value: Any) -> bool:
     if not isinstance(value, str):  # else with arguments of its own
         return type(value).__name__ == "NestedArg" or (hasattr(value, "keys") and "class_path" in value)
     theirs = [vars(base)["__init__"].__annotations__ for base in cls.__mro__[1:-1] if "__init__" in vars(base)]
-    if any("Module" in str(annotations.get(name)) for annotations in theirs):
-        return True
-    with suppress(Exception):  # any word may be none
-        return hasattr(pkgutil.resolve_name(value), "load_state_dict")
-    return False
+    return any("Module" in str(annotations.get(name)) for annotations in theirs)
 
 
 def _listed(value: Any) -> Any:

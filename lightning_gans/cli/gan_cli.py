@@ -132,7 +132,7 @@ class GANCLI(pl_cli.LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Refuse what would be ignored, and choose the run's folder."""
-        for option in typed_options(self.command) if isinstance(self.command, list) else ():  # a file is of any command
+        for option in self._typed():  # a file is of any command
             if (of := _OF.get(option.partition(".")[0], self.subcommand)) != self.subcommand:
                 raise SystemExit(f"error: --{option} must be left out with {self.subcommand}: it is an option of {of}.")
             if option in ("checkpoint.dirpath", "trainer.default_root_dir"):
@@ -150,9 +150,13 @@ class GANCLI(pl_cli.LightningCLI):
         agents = os.environ.get("WANDB_RUN_ID")  # an agent of a sweep names the run, whatever is asked of W&B
         self.wandb_id = known.read_text().strip() if known.is_file() else agents or uuid.uuid4().hex[:8]
         self.wandb_id = (os.environ.get("WANDB_SWEEP_ID") and agents) or self.wandb_id
-        if self.subcommand == "predict":  # which logs nothing, and would open a run of W&B's for that
+        if self.subcommand == "predict" and not any(o.startswith("trainer.logger") for o in self._typed()):
+            # it logs nothing, and would open a run of W&B's for that
             self.options["trainer"]["logger"] = False
         self._place_loggers(self.wandb_id)
+
+    def _typed(self) -> list[str]:
+        return typed_options(self.command) if isinstance(self.command, list) else []
 
     def _place_loggers(self, run: str | None) -> None:
         """Tell loggers the run's folder, and W&B its run; None: as ``config.yaml`` says it, for any run."""

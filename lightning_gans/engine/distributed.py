@@ -84,7 +84,8 @@ def gather_objects(value: object) -> list[object]:
     if world_size() == 1:
         return [value]
     values: list[object] = [None] * world_size()
-    dist.all_gather_object(values, value)
+    with _in_contact():
+        dist.all_gather_object(values, value)
     return values
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
@@ -115,9 +116,10 @@ def warn_of_same(real: Tensor) -> None:
     if (world := distributed.world_size()) == 1:
         return
     found = distributed.gather_objects(zlib.crc32(real.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()))
-    if len({*found}) < world and bool((real != real[:1]).any()):
+    same = max(Counter(found).values())
+    if same > 1 and bool((real != real[:1]).any()):
         utilities.rank_zero_warn(
-            f"{world - len({*found}) + 1} of the {world} ranks have the same first batch: a stream (IterableDataset) "
+            f"{same} of the {world} ranks have the same first batch: a stream (IterableDataset) "
             "and a loader of one's own are not shared out by Lightning; let each rank yield a part of its own."
         )
 

@@ -76,9 +76,7 @@ def goodness(name: str, higher: Iterable[str]) -> Callable[[float], float]:
 
     Args:
         name: of the score, in full.
-        higher: parts of names of scores of which more is better.
-
-        Of n-grams "bleu" stands for "bleu-2", "bleu-3" and so on.
+        higher: parts of names of scores of which more is better; "bleu" stands for "bleu-2", "bleu-3" and so on.
 
     >>> max([-0.5, 0.1, 0.4], key=goodness("metrics/uniformity_gap/lenet", ()))
     0.1
