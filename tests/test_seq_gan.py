@@ -33,6 +33,7 @@ from lightning_gans.networks import (
     SeqGANDiscriminator,
     ToyDiscriminator,
     ToyGenerator,
+    language,
 )
 from lightning_gans.regularizers import R1, ConsistencyTerm
 
@@ -146,13 +147,27 @@ def test_rollouts_keep_the_prefix_and_go_on_as_if_it_were_read_anew(which: int) 
         assert len(few) == 2 and torch.equal(few[0], texts[1]) and torch.equal(few[1], texts[3])
 
 
-def test_a_prefix_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """T steps behind the prefixes, and one for each token that is written but the last."""
-    net, steps = policies()[0], []
-    step = net.step
-    monkeypatch.setattr(net, "step", lambda *arguments: (steps.append(1), step(*arguments))[1])
-    list(net.rollouts(torch.randint(7, (3, 5)), torch.randn(3, 2, 4, 5)))
-    assert len(steps) == 5 + (3 + 2 + 1)
+def test_all_rollouts_go_on_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T steps, of the texts and what has parted from them; logits of no more rows at once than the cache holds."""
+    net, rows = policies()[0], []
+    step, tokens, z = net.step, torch.randint(7, (3, 5)), torch.randn(3, 2, 4, 5)
+    with torch.no_grad():
+        texts = net.rollouts(tokens, z)
+        monkeypatch.setattr(net, "step", lambda token, state: (rows.append(len(token)), step(token, state))[1])
+        monkeypatch.setattr(language, "CACHED", 7 * 4)
+        assert torch.equal(net.rollouts(tokens, z), texts)
+    assert rows == [3, 3, 9, 15, 21]
+
+
+def test_an_lstms_steps_are_those_of_torchs_module() -> None:
+    lstm, x = nn.LSTM(3, 4, batch_first=True).double(), torch.randn(300, 5, 3, dtype=torch.float64)
+    for n in (2, 300):
+        state, made = None, []
+        for part in x[:n].unbind(1):
+            h, state = language.lstm_step(lstm, part, state)
+            made.append(h)
+        whole, (h, c) = lstm(x[:n])
+        assert all(torch.allclose(a, b) for a, b in zip((torch.stack(made, 1), *state), (whole, h[0], c[0])))
 
 
 def test_a_reward_that_the_first_token_decides_is_the_same_at_all_places() -> None:

@@ -19,7 +19,7 @@ from lightning_gans.functional.numerics import full_precision
 
 _PARTS = 2**40  # a probability is a whole number of these
 _BLOCK = 128  # probabilities that are summed at once
-_CACHED = 2**19  # logits, in 2 MiB, whose softmax and sums stay in a core's cache
+CACHED = 2**19  # logits, in 2 MiB, whose softmax and sums stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def draw_tokens(logits: Tensor, z: Tensor, temperature: float = 1.0) -> Tensor:
     [0, 1, 1]
     """
     size = logits.shape[1]
-    if logits.device.type == "cpu" and len(logits) > (rows := max(1, _CACHED // size)):
+    if logits.device.type == "cpu" and len(logits) > (rows := max(1, CACHED // size)):
         parts = zip(logits.split(rows), z.split(rows))
         return torch.cat([draw_tokens(part, noise, temperature) for part, noise in parts])
     logits = logits if logits.dtype == torch.float64 else logits.float()

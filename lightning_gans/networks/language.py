@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.functional.text import check_temperature, draw_tokens, token_nll
+from lightning_gans.functional.text import CACHED, check_temperature, draw_tokens, token_nll
 
 
 class Recurrent(nn.Module):
     """Base: logits of each token from those before it, token 0 before the first; subclasses define ``begin``, ``step``.
 
-    A subclass has ``embedding``, tokens to vectors, and ``out``, from what ``step`` gives to logits.
+    A subclass has ``embedding``, tokens to vectors, and ``out``, from what ``step`` gives to logits. Its state is
+    tensors whose first axis is the texts', in tuples or lists; all else in it is the same for all texts.
 
     Args:
         shape: (T, V), length and number of symbols.
@@ -50,20 +51,26 @@ class Recurrent(nn.Module):
             made.append(h)
         return self.out(torch.stack(made, 1))
 
+    def chosen(self, h: Tensor, z: Tensor, temperature: float = 1.0) -> Tensor:
+        """Tokens (N,) that follow on what ``step`` gave, by noise (N,); never more logits than a cache holds."""
+        many = max(1, (CACHED if h.device.type == "cpu" else 128 * CACHED) // self.vocabulary_size)
+        made = [draw_tokens(self.out(part), own, temperature) for part, own in zip(h.split(many), z.split(many))]
+        return made[0] if len(made) == 1 else torch.cat(made)
+
     def written(self, h: Tensor, state: Any, z: Tensor, temperature: float = 1.0) -> Tensor:
         """Tokens (N, M) that follow on what ``step`` gave, one for each number of noise z (N, M), M >= 1."""
-        made = [draw_tokens(self.out(h), z[:, 0], temperature)]
+        made = [self.chosen(h, z[:, 0], temperature)]
         for noise in z[:, 1:].unbind(1):
             h, state = self.step(made[-1], state)
-            made.append(draw_tokens(self.out(h), noise, temperature))
+            made.append(self.chosen(h, noise, temperature))
         return torch.stack(made, 1)
 
-    def rollouts(self, tokens: Tensor, z: Tensor, every: int = 1) -> Iterator[Tensor]:
+    def rollouts(self, tokens: Tensor, z: Tensor, every: int = 1) -> Tensor:
         """Texts that begin with the first token, then the first two, ..., and go on as this network writes.
 
         With ``every`` above 1 they begin with as many tokens, twice as many, ..., fewer than T.
 
-        The state behind what is kept is computed once for all.
+        All are written together, whatever they begin with; what is kept of a text is read once for all.
 
         Args:
             tokens: texts (N, T).
@@ -71,20 +78,44 @@ class Recurrent(nn.Module):
                 u behind the first t tokens it is z[:, :, t // every - 1, u].
             every: tokens from one beginning to the next.
 
-        Yields:
-            K times texts (N R, T), the R of a row one after the other.
+        Returns:
+            Texts (K, N R, T), the R of a row one after the other.
         """
-        rows, noise = tokens.repeat_interleave(z.shape[1], 0), z.flatten(0, 1)
-        state = self.begin(len(rows))
-        for t, token in enumerate(before(rows).unbind(1)):
-            h, state = self.step(token, state)
-            if t and t % every == 0:
-                yield torch.cat([rows[:, :t], self.written(h, state, noise[:, t // every - 1, t:])], 1)
+        (n, r, many, _), state = z.shape, self.begin(len(tokens))
+        noise = z.permute(2, 0, 1, 3).flatten(1, 2)
+        texts, read = tokens.repeat_interleave(r, 0).repeat(many, 1, 1), torch.zeros_like(tokens[:, 0])
+        for t, token in enumerate(tokens.unbind(1)):
+            h, state = self.step(read, state)
+            if t and t % every == 0:  # behind all others lie the texts as they are, of which a beginning parts
+                h, state = _rows((h, state), lambda x: torch.cat([x[:-n], x[-n:].repeat_interleave(r, 0), x[-n:]]))
+            k, read = t // every, token
+            if k:
+                new = self.chosen(h[:-n], noise[:k, :, t].flatten())
+                texts[:k, :, t], read = new.view(k, -1), torch.cat([new, token])
+        return texts
 
     def nll(self, tokens: Tensor, temperature: float = 1.0) -> Tensor:
         """-log p of each token given those before it, (N, T) nats, by p^(1 / temperature)."""
         check_temperature(temperature)
         return token_nll(self.logits(tokens), tokens, temperature)
+
+
+def _rows(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A state whose tensors are changed."""
+    if isinstance(state, (tuple, list)):
+        return type(state)([_rows(part, change) for part in state])
+    return change(state) if isinstance(state, Tensor) else state
+
+
+def lstm_step(lstm: nn.LSTM, x: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What an LSTM gives for inputs (N, E), and its next state, of rows; None is the first."""
+    if len(x) < 256:  # torch's module is made for long ones
+        state = state or (x.new_zeros(len(x), lstm.hidden_size),) * 2
+        weights = (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
+        state = torch.lstm_cell(x, state, *weights)
+        return state[0], state
+    h, after = lstm(x[:, None], state and tuple(part[None] for part in state))
+    return h[:, 0], tuple(part[0] for part in after)
 
 
 def text_shape(shape: Sequence[int]) -> tuple[int, int]:
@@ -143,8 +174,7 @@ class LanguageModel(Recurrent):
 
     def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One of the LSTM."""
-        h, state = self.lstm(self.embedding(token)[:, None], state)
-        return h[:, 0], state
+        return lstm_step(self.lstm, self.embedding(token), state)
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Of each token given those before it, (N, T, V) for tokens (N, T), all at once."""

@@ -12,7 +12,7 @@ from lightning_gans import checks
 from lightning_gans.functional.goals import goal_cosines, goal_sums
 from lightning_gans.functional.modes import copied, evaluating
 from lightning_gans.functional.text import token_nll
-from lightning_gans.networks.language import LanguageModel, before
+from lightning_gans.networks.language import LanguageModel, before, lstm_step
 
 
 class LeakGANGenerator(LanguageModel):
@@ -102,10 +102,10 @@ class LeakGANGenerator(LanguageModel):
         written = token.new_full((len(token), self.length), -1) if written is None else written.clone()
         if t:  # the first token, 0, is none of the text
             written[:, t - 1] = token
-        aimed, manager = self.manager(self.read(written)[:, None], manager)
-        goals = [*goals, F.normalize(self.aim(aimed[:, 0]), dim=-1)][-self.horizon :]
-        h, worker = self.lstm(self.embedding(token)[:, None], worker)
-        return self._turned(h[:, 0], sum(goals)), (t + 1, written, manager, worker, goals)
+        aimed, manager = lstm_step(self.manager, self.read(written), manager)
+        goals = [*goals, F.normalize(self.aim(aimed), dim=-1)][-self.horizon :]
+        h, worker = lstm_step(self.lstm, self.embedding(token), worker)
+        return self._turned(h, sum(goals)), (t + 1, written, manager, worker, goals)
 
     def told(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """-log p (N, T) of tokens, in nats, and what :meth:`plan` gives."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any, Literal, cast
 
 import torch
@@ -143,7 +142,7 @@ class SeqGAN(GAN):
         like: Any = {"generator": batch.generator, "device": tokens.device, "dtype": batch.z.dtype}
         z, policy = draw.normal(n, self.rollouts, places, length, **like), cast(Recurrent, self.delayed)
         with evaluating(policy), evaluating(self.discriminator):
-            texts = chain(policy.rollouts(tokens, z, self.every), [tokens])
+            texts = [*policy.rollouts(tokens, z, self.every), tokens]
             reward = torch.stack([self.probability(x, batch).view(n, -1).mean(1) for x in texts], 1)
         self.note(g_reward=reward.mean())
         return self.given(reward, batch)
