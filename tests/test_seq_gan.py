@@ -75,6 +75,17 @@ class Told(nn.Module):
         return self.function(x if x.dtype == torch.int64 else x.argmax(-1)) + 0 * self.score.weight.sum()
 
 
+class Featured(nn.Module):
+    """What has features, but not those of SeqGAN's discriminator token by token."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def features(self, x: Tensor) -> Any:
+        return self.net.features(x)  # type: ignore[operator]
+
+
 # ---------------------------------------------------------------------- the policy gradient
 def test_the_policy_gradient_by_enumeration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two symbols, two places: of the four texts, weighted by their probabilities, it is that of the mean reward."""
@@ -123,10 +134,13 @@ def policies() -> list[Any]:
     torch.manual_seed(0)
     shape = (5, 7)
     own = [LanguageModel(shape, 3, 4), LSTMGenerator(shape, 3, 4), RelationalGenerator(shape, 3, 2, 1, 4)]
-    return [*own, LeakGANGenerator(critic(shape), shape, 3, 4, 3, horizon=2)]
+    return [
+        *own,
+        *(LeakGANGenerator(net, shape, 3, 4, 3, horizon=2) for net in (critic(shape), Featured(critic(shape)))),
+    ]
 
 
-@pytest.mark.parametrize("which", [0, 1, 2, 3])
+@pytest.mark.parametrize("which", [0, 1, 2, 3, 4])
 def test_rollouts_keep_the_prefix_and_go_on_as_if_it_were_read_anew(which: int) -> None:
     net = loud(policies()[which])
     tokens, z = torch.randint(7, (3, 5)), torch.randn(3, 2, 4, 5, dtype=torch.float64)
@@ -309,6 +323,19 @@ def test_the_discriminator_is_the_published_formula() -> None:
         assert torch.allclose(net(x), wanted, atol=1e-12)
     assert [conv.kernel_size for conv in SeqGANDiscriminator((8, 3)).convolutions] == [(k,) for k in range(1, 9)]
     assert 0.95 < float(SeqGANDiscriminator((8, 50)).embedding.weight.abs().max()) <= 1
+
+
+def test_features_of_what_is_read_token_by_token() -> None:
+    """Those of the beginning, with nothing behind it; the state that came stays."""
+    torch.manual_seed(0)
+    net: Any = loud(critic((6, 5), kernels=(1, 2, 4, 6)))
+    tokens, state = torch.randint(5, (3, 6)), None
+    for t, token in enumerate(tokens.unbind(1)):
+        written = torch.where(torch.arange(6) <= t, tokens, -1)
+        found = [net.read_on(token, t, state) for _ in range(2)]
+        assert torch.allclose(found[0][0], net.features(written), atol=1e-13)
+        assert torch.equal(found[0][0], found[1][0])
+        state = found[0][1]
 
 
 def test_initial_weights_have_the_spread_of_the_code_and_of_glorots_rule() -> None:

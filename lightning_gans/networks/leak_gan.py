@@ -29,7 +29,8 @@ class LeakGANGenerator(LanguageModel):
     by :meth:`losses` and `LeakGAN` alone. Noise is as of a `LanguageModel`.
 
     Args:
-        discriminator: with ``features(x)`` (N, F) of tokens (N, T) int64, of which some are -1.
+        discriminator: with ``features(x)`` (N, F) of tokens (N, T) int64, of which some are -1; where it has
+            ``read_on`` (see `SeqGANDiscriminator`), a text that is being written is not read anew for each token.
         shape: (T, V), length and number of symbols.
         embedding: width of E.
         hidden: width of both LSTMs.
@@ -98,14 +99,23 @@ class LeakGANGenerator(LanguageModel):
 
     def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One of both LSTMs, after another look at what is written."""
-        t, written, manager, worker, goals = state or (0, None, None, None, [])
-        written = token.new_full((len(token), self.length), -1) if written is None else written.clone()
-        if t:  # the first token, 0, is none of the text
-            written[:, t - 1] = token
-        aimed, manager = lstm_step(self.manager, self.read(written), manager)
+        t, seen, manager, worker, goals = state or (0, None, None, None, [])
+        features, seen = self.seen(token, t, seen)
+        aimed, manager = lstm_step(self.manager, features, manager)
         goals = [*goals, F.normalize(self.aim(aimed), dim=-1)][-self.horizon :]
         h, worker = lstm_step(self.lstm, self.embedding(token), worker)
-        return self._turned(h, sum(goals)), (t + 1, written, manager, worker, goals)
+        return self._turned(h, sum(goals)), (t + 1, seen, manager, worker, goals)
+
+    @torch.no_grad()
+    def seen(self, token: Tensor, t: int, seen: Any) -> tuple[Tensor, Any]:
+        """The leaked features of t tokens, the last of which is ``token``, and what the next look begins with."""
+        if t == 0 or not hasattr(self.leaked, "read_on"):  # the first token, 0, is none of the text
+            written = token.new_full((len(token), self.length), -1) if seen is None else seen.clone()
+            if t:
+                written[:, t - 1] = token
+            return self.read(written), None if hasattr(self.leaked, "read_on") else written
+        with evaluating(self.leaked):
+            return cast(Any, self.leaked).read_on(token, t - 1, seen)
 
     def told(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """-log p (N, T) of tokens, in nats, and what :meth:`plan` gives."""

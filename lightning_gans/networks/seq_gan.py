@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +68,7 @@ class SeqGANDiscriminator(nn.Module):
         sizes = [(k, n) for k, n in zip(kernels, many) if k <= shape[0]]
         if not sizes:
             raise ValueError(f"kernels must hold one of at most {shape[0]}, the length of a text, got {(*kernels,)}.")
-        self.vocabulary_size = shape[1]
+        self.length, self.vocabulary_size = shape
         self.embedding = nn.Embedding(shape[1], embedding)
         self.convolutions = nn.ModuleList([nn.Conv1d(embedding, n, k) for k, n in sizes])
         size = sum(n for _, n in sizes)
@@ -86,9 +88,31 @@ class SeqGANDiscriminator(nn.Module):
             embedded = x @ self.embedding.weight
         else:
             embedded = self.embedding(x.clamp(min=0)) * (x >= 0)[..., None]
-        features = torch.cat([F.relu(conv(embedded.transpose(1, 2)).amax(-1)) for conv in self.convolutions], 1)
+        return self._highway([conv(embedded.transpose(1, 2)).amax(-1) for conv in self.convolutions])
+
+    def _highway(self, maxima: Sequence[Tensor]) -> Tensor:
+        features = F.relu(torch.cat(list(maxima), 1))
         gate = self.gate(features).sigmoid()
         return gate * F.relu(self.lifted(features)) + (1 - gate) * features
+
+    def read_on(self, token: Tensor, t: int, state: Any = None) -> tuple[Tensor, Any]:
+        """:meth:`features` (N, F) of texts whose last token, at place t, is ``token`` (N,), and the next state.
+
+        The state behind the tokens before, None at t = 0, is of each convolution the k windows that were read into
+        last, and the largest of those that are complete: so a token costs k products, whatever was read before.
+        """
+        x, maxima, after = self.embedding(token), [], []
+        for i, conv in enumerate(self.convolutions):
+            weight, bias, last = conv.weight.flip(2).permute(2, 0, 1), conv.bias, self.length - conv.kernel_size[0]
+            nothing = bias.new_full((len(token), len(weight), len(bias)), -math.inf)
+            opened, done = (nothing, nothing[:, 0]) if state is None else state[i]
+            new = bias.expand_as(nothing)[:, :1] if t <= last else nothing[:, :1]
+            opened = torch.cat([opened[:, 1:], new], 1) + F.linear(x, weight.flatten(0, 1)).view_as(nothing)
+            done = torch.maximum(done, opened[:, 0])
+            most = torch.maximum(done, opened.amax(1))
+            maxima.append(torch.maximum(most, bias) if t < last else most)
+            after.append((opened, done))
+        return self._highway(maxima), after
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N,)."""
