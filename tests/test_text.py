@@ -67,7 +67,7 @@ def test_many_rows_are_drawn_in_parts_that_a_cache_holds(monkeypatch: pytest.Mon
         drawn = text.draw_tokens(logits, z, temperature)
         assert len(seen) == 3 and sum(seen) == logits.numel() and max(seen) <= 2**19
         with monkeypatch.context() as whole:
-            whole.setattr(text, "_CACHED", logits.numel())
+            whole.setattr(text, "CACHED", logits.numel())
             assert torch.equal(drawn, text.draw_tokens(logits, z, temperature)) and seen.pop() == logits.numel()
         seen.clear()
 

@@ -114,10 +114,13 @@ class _Gumbel(Annealed, Recurrent):
         length, size = text_shape(shape)
         return length * size
 
-    def drawn(self, z: Tensor, temperature: float = 1.0, relaxed: bool = False) -> Tensor:
-        """Tokens (N, T), or relaxed ones (N, T, V), of noise (N, T V)."""
-        noise = gumbel(z.view(len(z), self.length, self.vocabulary_size))
-        token, state = z.new_zeros(len(z), dtype=torch.int64), self.begin(len(z))
+    def noise(self, z: Tensor) -> Tensor:
+        """Gumbel's (N, T, V) of normal noise (N, T V)."""
+        return gumbel(z.view(len(z), self.length, self.vocabulary_size))
+
+    def drawn(self, noise: Tensor, temperature: float = 1.0, relaxed: bool = False) -> Tensor:
+        """Tokens (N, T), or relaxed ones (N, T, V), by Gumbel noise (N, T, V)."""
+        token, state = noise.new_zeros(len(noise), dtype=torch.int64), self.begin(len(noise))
         made: list[Tensor] = []
         for g in noise.unbind(1):
             h, state = self.step(token, state)
@@ -131,11 +134,11 @@ class _Gumbel(Annealed, Recurrent):
     def generate(self, z: Tensor, temperature: float = 1.0) -> Tensor:
         """Tokens (N, T) int64 of noise (N, T V), by p^(1 / temperature)."""
         check_temperature(temperature)
-        return self.drawn(z, temperature)
+        return self.drawn(self.noise(z), temperature)
 
     def forward(self, z: Tensor) -> Tensor:
         """Relaxed one-hot vectors (N, T, V) of noise (N, T V)."""
-        return self.drawn(z, relaxed=True).to(self.out.weight)
+        return self.drawn(self.noise(z), relaxed=True).to(self.out.weight)
 
 
 class RelationalGenerator(_Gumbel):
@@ -229,6 +232,14 @@ class LSTMGenerator(_Gumbel, LanguageModel):
     ) -> None:
         super().__init__(shape, embedding, hidden)
         self.anneal(beta, schedule, schedule_steps)
+
+    def drawn(self, noise: Tensor, temperature: float = 1.0, relaxed: bool = False) -> Tensor:
+        """The same; with a gradient tokens first, through which none goes, then the logits of all places at once."""
+        if not (relaxed and torch.is_grad_enabled()):
+            return super().drawn(noise, temperature, relaxed)
+        with torch.no_grad():
+            tokens = super().drawn(noise)
+        return relax(self.logits(tokens) + noise, self.beta)
 
 
 class RelGANDiscriminator(nn.Module):
