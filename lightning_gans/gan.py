@@ -126,7 +126,7 @@ class GANModule(GenerativeModule):
         warn_of_sigmoid(discriminator)
         self.play(d, g)
         self._joint = False  # score real and fake samples in one pass
-        self._pair: list[Tensor] = []  # while that is under way: the two, then their scores
+        self._pair: list[Any] = []  # while that is under way: the two, then their scores
 
     # ------------------------------------------------------------------ what a technique defines
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
@@ -171,15 +171,17 @@ class GANModule(GenerativeModule):
         """Scores (N,) of ``x`` by the discriminator, with the batch's labels if it takes them; in float32 or better.
 
         In a discriminator step the real and the fake samples are scored in one pass, by the first of the two calls,
-        where that makes no difference: without buffers, and if it made none on the first batch of the run. (On a CPU
-        small batches only: large ones are faster apart.)
+        where that makes no difference: without buffers, and if it made none on the first batch of the run, to dropout
+        neither. Each gets its scores once; who asks again is given a new pass. (On a CPU small batches only: large
+        ones are faster apart.)
         """
         pair, labels = self._pair, batch.labels
         if pair and torch.is_grad_enabled() and (x is pair[0] or x is pair[1]):
             if len(pair) == 2:
                 labels = None if labels is None else torch.cat([labels, labels])
                 pair += score(self.discriminator, torch.cat(pair), labels).chunk(2)
-            scores = pair[2] if x is pair[0] else pair[3]
+            which = 0 if x is pair[0] else 1
+            scores, pair[which] = pair[2 + which], None
         else:
             scores = score(self.discriminator, x, labels)
         return scores.float() if scores.element_size() < 4 else scores
@@ -288,8 +290,7 @@ class GANModule(GenerativeModule):
             fake = self._checked_fake(batch)
             self._check_scores(batch)
             warn_of_range(self.generator, fake, batch.real)
-            small = self.device.type != "cpu" or batch.real.numel() < _LARGE
-            small = small and not any(True for _ in self.discriminator.buffers())
+            small = (self.device.type != "cpu" or batch.real.numel() < _LARGE) and not [*self.discriminator.buffers()]
             self._joint = small and scored_alone(self.discriminator, batch.real, fake, batch.labels)
 
     def _checked_fake(self, batch: Batch) -> Tensor:

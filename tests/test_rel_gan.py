@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,20 @@ def game(technique: type = RelGAN, seed: int = 0, **options: Any) -> tuple[Any, 
         options["classifier"] = RelGANDiscriminator(data.shape, **SMALL)
     critic = RelGANDiscriminator(data.shape, **SMALL)
     return technique(generator, critic, generator.latent_dim, **options), data
+
+
+def test_pairs_are_of_one_pass_by_the_dropout_of_two() -> None:
+    module, data = game()
+    trainer(max_steps=1).fit(module, datamodule=data)
+    assert module._joint
+    module.double()
+    found, batch = [], module.last_batch
+    real, fake = batch.real.double(), module.last_fake.double()
+    for module._joint in (True, False):
+        torch.manual_seed(0)
+        loss = module.discriminator_terms(replace(batch, real=real), fake)["adversarial"]
+        found.append([loss, *torch.autograd.grad(loss, list(module.discriminator.parameters()))])
+    assert all(torch.allclose(a, b, atol=1e-13) for a, b in zip(*found))
 
 
 def test_the_generator_steps_first_and_beta_goes_by_its_updates(tmp_path: Path) -> None:

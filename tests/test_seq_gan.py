@@ -357,6 +357,43 @@ def test_some_features_are_dropped_in_training_alone() -> None:
     assert torch.equal(net.eval()(tokens), net(tokens))
 
 
+class Twice(nn.Module):
+    """Drops before and behind: two passes draw in another order than one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.score = critic(dropout=0.5), nn.Linear(1, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.score(nn.functional.dropout(self.net(x), 0.5)[:, None])[:, 0]
+
+
+def test_real_and_fake_are_scored_in_one_pass_by_the_dropout_of_two() -> None:
+    found = []
+    for apart in (False, True):
+        torch.manual_seed(0)
+        module, data = game(discriminator=critic(dropout=0.5), lr_d=0.1)
+        if apart:
+            module.score = lambda x, batch, net=module.discriminator: net(x)
+        torch.manual_seed(4)
+        trainer(max_steps=2).fit(module.double(), datamodule=data)
+        found.append(torch.cat([p.flatten() for p in module.parameters()]))
+        assert module._joint and found[-1].dtype == torch.float64
+    assert torch.allclose(*found, atol=1e-7)  # Adam amplifies rounding where a gradient is zero
+    module, data = game(discriminator=Twice())
+    trainer(max_steps=1).fit(module, datamodule=data)
+    assert not module._joint
+
+
+def test_who_asks_for_scores_again_gets_others() -> None:
+    """By dropout, as without the joint pass."""
+    module, _ = game(discriminator=critic(dropout=0.5))
+    real, fake = torch.randint(6, (2, 8, 4)).unbind(0)
+    module._pair[:] = real, fake
+    first, again = (module.score(real, batch(real)) for _ in range(2))
+    assert len(first) == len(again) == len(module.score(fake, batch(real))) == 8 and not torch.equal(first, again)
+
+
 def test_the_last_layer_is_kept_small() -> None:
     module, _ = game()
     tokens = torch.randint(6, (8, 4))

@@ -6,7 +6,7 @@ import re
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -237,17 +237,25 @@ def sample_labels(labels: Tensor | None, n: int, num_classes: int | None, known:
 def scored_alone(discriminator: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None) -> bool:
     """Whether real and fake samples get the same scores in one batch as in two (not with minibatch statistics).
 
-    A head that begins at zero does not tell: where all scores are equal, a copy with other weights is asked. Dropout
-    may be alike by chance, but not four times.
+    Dropout must draw the same numbers too, whatever the seed: as it does on a CPU, in a network that has it once. A
+    head that begins at zero does not tell: where all scores are equal, a copy with other weights is asked.
     """
     if real.dtype != fake.dtype:
         return False
     net, own = discriminator, torch.Generator().manual_seed(0)
-    twice = None if labels is None else torch.cat([labels, labels])
+    one = [(torch.cat([real, fake]), None if labels is None else torch.cat([labels, labels]))]
+
+    def scores(seed: int, parts: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
+        torch.manual_seed(seed)
+        return torch.cat([score(net, x, y) for x, y in parts])
+
     with torch.no_grad(), no_autocast(fake.device.type):
         for again in (True, False):
-            apart = torch.cat([score(net, x, labels) for x in (real, fake) * 4]).view(4, -1)
-            joint, spread = score(net, torch.cat([real, fake]), twice), apart.max() - apart.min()
+            apart, joint = (
+                torch.stack([scores(seed, parts) for seed in range(4)])
+                for parts in ([(real, labels), (fake, labels)], one)
+            )
+            spread = apart.max() - apart.min()
             if spread != 0 or not again:
                 break
             for p in (net := copied(net)).parameters():

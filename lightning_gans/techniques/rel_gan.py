@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from lightning_gans.engine.batch import Batch, Terms
@@ -93,7 +95,11 @@ class RelGAN(GAN):
 
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """-E log s(f_r(x) - f_r(y)), over pairs and representations."""
-        on_real, on_fake = self.each(batch.real, batch), self.each(fake, batch)
+        if self._joint:  # one pass for two
+            labels = None if batch.labels is None else torch.cat([batch.labels, batch.labels])
+            on_real, on_fake = self.each(torch.cat([batch.real, fake]), replace(batch, labels=labels)).chunk(2)
+        else:
+            on_real, on_fake = self.each(batch.real, batch), self.each(fake, batch)
         self.note(**self.told(on_real, on_fake))
         return {"adversarial": self.loss.discriminator(on_real, on_fake, real_weight=batch.weights)}
 
