@@ -111,7 +111,7 @@ def lstm_step(lstm: nn.LSTM, x: Tensor, state: tuple[Tensor, ...] | None) -> tup
     """What an LSTM gives for inputs (N, E), and its next state, of rows; None is the first."""
     if len(x) < 256:  # torch's module is made for long ones
         state = state or (x.new_zeros(len(x), lstm.hidden_size),) * 2
-        weights = (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
+        weights: Any = (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
         state = torch.lstm_cell(x, state, *weights)
         return state[0], state
     h, after = lstm(x[:, None], state and tuple(part[None] for part in state))

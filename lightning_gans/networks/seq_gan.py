@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -101,8 +101,8 @@ class SeqGANDiscriminator(nn.Module):
         The state behind the tokens before, None at t = 0, is of each convolution the k windows that were read into
         last, and the largest of those that are complete: so a token costs k products, whatever was read before.
         """
-        x, maxima, after = self.embedding(token), [], []
-        for i, conv in enumerate(self.convolutions):
+        x, convolutions, maxima, after = self.embedding(token), cast(Any, self.convolutions), [], []
+        for i, conv in enumerate(convolutions):
             weight, bias, last = conv.weight.flip(2).permute(2, 0, 1), conv.bias, self.length - conv.kernel_size[0]
             nothing = bias.new_full((len(token), len(weight), len(bias)), -math.inf)
             opened, done = (nothing, nothing[:, 0]) if state is None else state[i]
