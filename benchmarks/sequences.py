@@ -9,10 +9,10 @@ Clock, protocol and columns are those of `benchmarks.techniques`. Texts of 16 ch
 the loops keep tokens, and have the library's networks for their weights alone. What they do otherwise:
 
 * a token is drawn by a uniform number and the sums of a softmax, Gumbel noise is of one exponential number;
-* tokens are written without gradient, what each adds to an LSTM's gates from a table; their logits are of one pass of
-  `nn.LSTM` afterwards, since no gradient goes through a token;
-* all rollouts of a text go on together, whatever they begin with, and rewards are of convolutions by tables too;
-* convolutions of RelGAN's few channels are matrix products, real and fake texts are in one pass of D.
+* what a token adds to an LSTM's gates is in a table;
+* rewards and what LeakGAN reads are of convolutions by tables, its written and real texts in one pass of G;
+* convolutions of RelGAN's few channels are matrix products, its real texts are tokens, also where ours are one-hot;
+* style transfer encodes a sentence once for both texts made of it.
 """
 
 from __future__ import annotations
