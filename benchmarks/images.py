@@ -14,9 +14,6 @@ from the same pass. ResNet rows: critic batches of 64, random images of 32 x 32 
 
 from __future__ import annotations
 
-import argparse
-import logging
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,8 +25,7 @@ from torch.nn import functional as F
 
 from benchmarks.skilled import PRC, Loop, Setting, non_saturating_g, pairs_g, penalised, penalty, wasserstein_g
 from benchmarks.speed import unfolded
-from benchmarks.techniques import compare
-from lightning_gans.compat.lightning import pl
+from benchmarks.techniques import measure
 from lightning_gans.networks import (
     CharCritic,
     CharGenerator,
@@ -308,24 +304,5 @@ ROWS = {
 }  # fmt: skip
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="Images and sequences beside a skilled engineer's loop, in CPU time.")
-    parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--updates", type=float, default=1.0, help="times the updates of a round")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    logging.getLogger(pl.__name__).setLevel(logging.ERROR)
-    print("| game | rounds x updates | skilled, ms per update | ours, ms | ratio, whole | ratio, steady | at most |")
-    print("|---" * 7 + "|")
-    for name in options.only:
-        row = ROWS[name]
-        updates = max(2 * row.options.get("g_steps", 1), int(row.updates * options.updates))
-        found = compare(row.technique, row.setting(), options.rounds, updates, row.target)
-        print(f"| {row.title} " + found.removeprefix(f"| {row.technique} "), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    measure(ROWS, "Images and sequences beside a skilled engineer's loop, in CPU time.")

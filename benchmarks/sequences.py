@@ -17,10 +17,7 @@ the loops keep tokens, and have the library's networks for their weights alone. 
 
 from __future__ import annotations
 
-import argparse
 import copy
-import logging
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -32,8 +29,7 @@ from torch.nn import functional as F
 
 from benchmarks.images import Clipped
 from benchmarks.skilled import Loop, Setting, step
-from benchmarks.techniques import compare
-from lightning_gans.compat.lightning import pl
+from benchmarks.techniques import measure
 from lightning_gans.functional.goals import goal_cosines, goal_sums, intrinsic_rewards
 from lightning_gans.functional.policy import rank_rescaled
 from lightning_gans.networks import (
@@ -456,6 +452,7 @@ class Row:
         one_hot: ours has one-hot data.
         styles: they have one of two, at random.
         batch: texts of an update.
+        target: of the ratio; there is none.
     """
 
     title: str
@@ -468,6 +465,7 @@ class Row:
     one_hot: bool = False
     styles: bool = False
     batch: int = 32
+    target: None = None
 
     def setting(self) -> Setting:
         """The game with its data."""
@@ -521,23 +519,5 @@ ROWS = {
 }  # fmt: skip
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="Texts beside a skilled engineer's loop, in CPU time.")
-    parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--updates", type=float, default=1.0, help="times the updates of a round")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    logging.getLogger(pl.__name__).setLevel(logging.ERROR)
-    print("| game | rounds x updates | skilled, ms per update | ours, ms | ratio, whole | ratio, steady | at most |")
-    print("|---" * 7 + "|")
-    for name in options.only:
-        row = ROWS[name]
-        found = compare(row.technique, row.setting(), options.rounds, max(2, int(row.updates * options.updates)), None)
-        print(f"| {row.title} " + found.removeprefix(f"| {row.technique} "), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    measure(ROWS, "Texts beside a skilled engineer's loop, in CPU time.")

@@ -24,7 +24,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -155,6 +155,25 @@ def compare(name: str, setting: Setting, rounds: int, updates: int, target: floa
     ms = [f"{1000 * statistics.median(t[0] for t in seen[side]):.3f}" for side in SIDES]
     aim = "" if target is None else f"{target:.2f}"
     return f"| {name} | {rounds} x {updates} | {ms[0]} | {ms[1]} | {spread(whole)} | {spread(steady)} | {aim} |"
+
+
+def measure(rows: Mapping[str, Any], description: str) -> None:
+    """The command line of rows that have a title, a technique, a setting and a length each: measure and print."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--only", nargs="+", choices=list(rows), default=list(rows))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--updates", type=float, default=1.0, help="times the updates of a round")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.getLogger(pl.__name__).setLevel(logging.ERROR)
+    print("| game | rounds x updates | skilled, ms per update | ours, ms | ratio, whole | ratio, steady | at most |")
+    print("|---" * 7 + "|")
+    for name in options.only:
+        row = rows[name]
+        updates = max(2 * row.options.get("g_steps", 1), int(row.updates * options.updates))
+        found = compare(row.technique, row.setting(), options.rounds, updates, row.target)
+        print(f"| {row.title} " + found.removeprefix(f"| {row.technique} "), flush=True)
 
 
 def main() -> None:

@@ -1150,8 +1150,8 @@ def test_runs_of_a_logger_with_one_folder_keep_apart(tmp_path: Path) -> None:
         assert run_dir(fit) == tmp_path / "all" / where
         assert (run_dir(fit) / "scores-coverage.jsonl").exists()
     assert not [*(tmp_path / "all").glob("*.jsonl")]
-    own = trainer(logger=OneFolder(tmp_path / "run", "c"), default_root_dir=tmp_path / "run")
-    assert run_dir(own) == tmp_path / "run"
+    for typed in (tmp_path / "run", f"{tmp_path}/run/"):
+        assert run_dir(trainer(logger=OneFolder(typed, "c"), default_root_dir=typed)) == tmp_path / "run"
 
 
 def test_an_offline_wandb_run_reads_back(tmp_path: Path, wandb: Any) -> None:

@@ -186,6 +186,21 @@ def test_a_stream_that_is_not_shared_out_is_told(monkeypatch: pytest.MonkeyPatch
             warn_of_same(x)
     monkeypatch.setattr(distributed, "gather_objects", lambda mark: [mark, mark])
     warn_of_same(x[:1].expand(4, 2))  # data of one point
+    monkeypatch.setattr(distributed, "world_size", lambda: 4)
+    monkeypatch.setattr(distributed, "gather_objects", lambda _: [1, 1, 2, 2])
+    with pytest.warns(UserWarning, match="2 of the 4 ranks"):
+        warn_of_same(x)
+
+
+def test_a_rank_that_is_left_alone_with_objects_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: Any) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", closed)
+    with pytest.raises(RuntimeError, match=r"^Rank 1 of 2 lost contact"):
+        distributed.gather_objects(3)
 
 
 @pytest.mark.parametrize("started", [True, False])

@@ -15,7 +15,7 @@ import yaml
 from torch import nn
 
 from lightning_gans.cli import main, parsing
-from lightning_gans.cli.configuration import fit_networks_to_data
+from lightning_gans.cli.configuration import fit_networks_to_data, require_annotations
 from lightning_gans.cli.gan_cli import GANCLI
 from lightning_gans.cli.mistakes import told
 from lightning_gans.cli.parsing import given_values, innermost, prepared
@@ -282,6 +282,15 @@ def test_a_network_without_an_annotation_is_told(
     monkeypatch.syspath_prepend(Path.cwd())
     line = refused(capsys, "--model=unannotated.Mine", "--data=Ring", "--model.latent_dim=3", *args)[-1]
     assert f".__init__ must annotate {name} (def __init__(self, {name}: nn.Module, ...))" in line
+
+
+def test_a_word_without_an_annotation_is_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was imported, to see if it is a network."""
+    Path("worded.py").write_text("class Worded:\n    def __init__(self, mode='loud'): ...\n")
+    Path("loud.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.syspath_prepend(Path.cwd())
+    require_annotations({"class_path": "worded.Worded", "init_args": {"mode": "loud"}})
+    require_annotations({"class_path": "worded.Worded"})  # as jsonargparse has a class without arguments
 
 
 @pytest.mark.parametrize(("rank", "told"), [(0, "error: d/loss must be finite."), (1, 1)])
