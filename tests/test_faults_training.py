@@ -72,6 +72,14 @@ def test_a_fit_without_an_update_says_so(options: dict[str, Any], why: str) -> N
         trainer(**options).fit(make("wgan_gp", d_steps=5), plain(12, 4))
 
 
+def test_a_run_that_has_had_its_epochs_says_so(tmp_path: Path) -> None:
+    first = trainer(max_epochs=2)
+    first.fit(make("gan"), plain(12, 4))
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    with pytest.warns(UserWarning, match=r"no update of 'g': max_epochs=2, and 2 are done\."):
+        trainer(max_epochs=2).fit(make("gan"), plain(12, 4), ckpt_path=tmp_path / "last.ckpt")
+
+
 # ---------------------------------------------------------------------- validation
 @pytest.mark.parametrize(
     ("interval", "options", "expected"),

@@ -38,6 +38,7 @@ RULES: dict[str, set[str]] = {
     "functional": set(),
     "networks": set(),
     "networks.text": {"functional.text"},
+    "networks.style": {"functional.numerics"},  # whose running means keep their bits
     "networks.random_features": {"functional.numerics"},  # where Python may ask a tensor
     "networks.rel_gan": {"functional.text", "functional.numerics"},  # what stays in full precision
     "networks.leak_gan": {f"functional.{name}" for name in ("text", "goals", "modes")},  # what it reads, and aims at

@@ -474,6 +474,29 @@ def test_the_probability_follows_the_signs_of_the_last_updates() -> None:
     assert float(official.p) == pytest.approx(0.000512)
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_running_means_keep_their_bits(precision: Any) -> None:
+    """In 16 bits p would stay at .5 plus a step of a thousandth, and a mean of w where a five-hundredth leaves it."""
+    torch.manual_seed(0)
+    with trainer(precision=precision).init_module():
+        net = AdaptiveAugment(nn.Flatten(), target=0.6, speed=80_000, interval=1)
+    net.half().bfloat16()
+    for update in range(1, 11):
+        net.see(torch.tensor(1.0), 8, update)
+    assert net.p.item() == pytest.approx(0.001, rel=1e-5)
+
+    module = game(path_length_every=1)
+    trainer(max_steps=2, precision=precision, callbacks=[EMA(0.9)]).fit(module.float(), plain(shape=SIDE))
+    g = module.generator
+    for running in (g.w_mean, g.path_length, module.ema.w_mean):
+        assert running.dtype == torch.float32 and 0 < running.norm() < torch.inf
+    g.w_mean.fill_(1)
+    g.follow(torch.full((5,), 1.1, dtype=g.constant.dtype))
+    assert g.w_mean[0].item() == pytest.approx(1.0005, rel=1e-5)
+    assert Truncation(module).sample(2, seed=0, progress=False).isfinite().all()
+    assert module.double().generator.w_mean.dtype == torch.float64
+
+
 def test_adaptive_augmentation_trains_and_is_in_the_checkpoint(tmp_path: Path) -> None:
     def module() -> StyleGAN2:
         torch.manual_seed(2)

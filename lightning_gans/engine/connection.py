@@ -276,7 +276,7 @@ class Connection(callbacks.Callback):
         if trainer.num_training_batches == 0 and trainer.limit_train_batches != 0:
             raise ValueError(NO_BATCH)
         if sum(pl_module.progress.updates.values()) == pl_module.run.began:
-            tell_no_update(trainer, pl_module.counted, batches_of_cycle(pl_module))
+            tell_no_update(trainer, pl_module.counted, batches_of_cycle(pl_module), pl_module.run.began)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """The trainer is done with the module."""

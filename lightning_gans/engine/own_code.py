@@ -157,12 +157,17 @@ def tell_idle(awaited: Sequence[str], updates: Mapping[str, int]) -> None:
         )
 
 
-def tell_no_update(trainer: Any, counted: str, needed: int) -> None:
-    """Warn that a fit has ended without an update, which would take ``needed`` batches, and say why."""
+def tell_no_update(trainer: Any, counted: str, needed: int, before: int) -> None:
+    """Warn that a fit has ended without an update, which would take ``needed`` batches, and say why.
+
+    There were so many updates ``before`` it, of the checkpoint that it went on from.
+    """
     if 0 <= trainer.max_steps <= trainer.global_step:
         why = f"max_steps={trainer.max_steps}, and {trainer.global_step} are done"
     elif trainer.limit_train_batches == 0:
         why = f"limit_train_batches={trainer.limit_train_batches}"
+    elif before and 0 <= (trainer.max_epochs or -1) <= trainer.current_epoch:
+        why = f"max_epochs={trainer.max_epochs}, and {trainer.current_epoch} are done"
     else:
         batches, epochs = trainer.num_training_batches, trainer.max_epochs
         why = f"{batches} batches an epoch, while one update takes {needed} (d_steps), and {epochs} epochs"

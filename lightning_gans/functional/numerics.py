@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 LOOKED_AT = {"cpu"}  # where Python may ask for a value: elsewhere it would wait, or be part of a graph's recording
 
@@ -16,6 +16,27 @@ LOOKED_AT = {"cpu"}  # where Python may ask for a value: elsewhere it would wait
 def full_precision(x: Tensor) -> Tensor:
     """`x` in float32, or in float64 if it came so."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class RunningMeans(nn.Module):
+    """A network some of whose buffers stay in float32 or better, whatever its precision becomes.
+
+    In 16 bits a mean that moves by less than a 500th of itself, or a sum of small steps, stands still.
+
+    Attributes:
+        running: names of these buffers, which are made in float32.
+    """
+
+    running: ClassVar[tuple[str, ...]] = ()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RunningMeans:
+        before = {name: self._buffers[name] for name in self.running}
+        super()._apply(fn, recurse)
+        for name, value in before.items():
+            now = self._buffers[name]
+            if value is not None and now is not None and now.element_size() < 4:
+                self._buffers[name] = value.to(now.device)
+        return self
 
 
 def floating(x: Tensor) -> Tensor:

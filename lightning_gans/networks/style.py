@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans import checks
+from lightning_gans.functional.numerics import RunningMeans
 from lightning_gans.networks.layers import append_one_hot, channels_last_, check_input, check_labels, image_shape
 
 _SIDES = "H = W, a power of two of at least 8"
@@ -235,7 +236,7 @@ class GroupedMapping(nn.Module):
         return torch.cat([*[part(x, labels) for part, x in zip(self.parts, own)], rest], 1)
 
 
-class StyleGenerator(nn.Module):
+class StyleGenerator(RunningMeans):
     """Noise to images by styles, each resolution adding to the image of the one before; no last tanh.
 
     ============================================= ====================
@@ -278,6 +279,7 @@ class StyleGenerator(nn.Module):
     groups: tuple[int, ...] | None
     w_mean: Tensor
     path_length: Tensor
+    running = ("w_mean", "path_length")
 
     def __init__(
         self,
@@ -320,8 +322,8 @@ class StyleGenerator(nn.Module):
             self.layers.append(StyleLayer(w_dim, width, width, 2**i))
             self.images.append(ToImage(w_dim, width, self.shape[0]))
         self.num_ws = len(self.layers) + 1
-        self.register_buffer("w_mean", torch.zeros(w_dim))
-        self.register_buffer("path_length", torch.zeros(()))
+        self.register_buffer("w_mean", torch.zeros(w_dim, dtype=torch.float32))
+        self.register_buffer("path_length", torch.zeros((), dtype=torch.float32))
         channels_last_(self)
 
     @property
@@ -353,7 +355,7 @@ class StyleGenerator(nn.Module):
 
     def truncate(self, w: Tensor, psi: float) -> Tensor:
         """w (..., w_dim), drawn towards the mean: w_mean + psi (w - w_mean)."""
-        return torch.lerp(self.w_mean, w, psi)
+        return torch.lerp(self.w_mean.to(w.dtype), w, psi)
 
     def synthesis(self, ws: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
         """Images of w for each layer (N, num_ws, w_dim); see :meth:`render`."""

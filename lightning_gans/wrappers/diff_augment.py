@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.functional.conditional import conditional_call, takes_labels
-from lightning_gans.functional.numerics import full_precision
+from lightning_gans.functional.numerics import RunningMeans, full_precision
 from lightning_gans.functional.ranks import mean_over_ranks, rank_and_world
 
 _HOLE = 1 / 2  # share of a side
@@ -95,7 +95,7 @@ class DiffAugment(nn.Module):
         return y
 
 
-class AdaptiveAugment(DiffAugment):
+class AdaptiveAugment(RunningMeans, DiffAugment):
     r"""D(T(x)) where each operation of T is done with probability p only, which follows how far D overfits (ADA).
 
     .. math:: p \leftarrow \min\Big(1, \max\Big(0, p + \frac{n}{s}\, \mathrm{sign}(r - t)\Big)\Big),
@@ -127,6 +127,7 @@ class AdaptiveAugment(DiffAugment):
 
     p: Tensor
     signs: Tensor
+    running = ("p", "signs")
 
     def __init__(
         self,
@@ -145,8 +146,8 @@ class AdaptiveAugment(DiffAugment):
         checks.at_least_one(interval=interval)
         checks.share(p=p)
         self.target, self.speed, self.interval = target, speed, interval
-        self.register_buffer("p", torch.tensor(float(p)))
-        self.register_buffer("signs", torch.tensor(0.0))
+        self.register_buffer("p", torch.tensor(float(p), dtype=torch.float32))
+        self.register_buffer("signs", torch.tensor(0.0, dtype=torch.float32))
 
     def augment(self, x: Tensor) -> Tensor:
         """T(x) of images (N, C, H, W), each operation on a share p of them."""
