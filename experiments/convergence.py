@@ -33,11 +33,15 @@ from lightning_gans.visualization.images import grid_image, save_image_atomic
 Line = dict[str, Any]
 # Of each technique the options of its paper, whether D has BatchNorm or dropout, and whether the rates fall to nothing.
 WASSERSTEIN: dict[str, Any] = {"betas": [0.5, 0.9]}
+PRC: dict[str, Any] = {"decay": True, "dropout": True, "slow": ["lr_g"]}  # what has a fifth of D's rate, as in its code
+CLIPPED: dict[str, Any] = PRC | {"classifier": True, "slow": ["lr_g", "lr_c"]}
 TECHNIQUES: dict[str, dict[str, Any]] = {
     "dcgan": {"norm": "batch"},
     "wgan_gp": {"options": WASSERSTEIN, "decay": True},
     "sn_gan": {"decay": True},
-    "prc_gan": {"decay": True, "dropout": True, "classifier": True},
+    "prc_gan": CLIPPED,
+    "prc_gan_reweight": PRC | {"technique": "prc_gan", "options": {"ratio_clip": None}},  # without clipping
+    "prc_gan_weighs": CLIPPED | {"technique": "experiments.late_clipping.Guarded", "options": {"through": False}},
     "r3_gan": {},
     "ct_gan": {"options": WASSERSTEIN, "decay": True, "dropout": True},
     "wgan": {"norm": "batch"},
@@ -47,7 +51,7 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "robust_wgan": {"options": WASSERSTEIN},
     "gan": {},
 }
-RATES = (2e-4, 6e-4, 2e-3)  # of D, and of G except for PRC-GAN, whose G and C have a fifth of it, as in its code
+RATES = (2e-4, 6e-4, 2e-3)  # of D, and of G except for PRC-GAN
 CHOOSING = 100  # the seed by which rates are chosen, which is not reported
 SAME = ("data", "width", "batch_size", "num_fake")  # arguments that games of one table share
 FIRST = 60  # updates by which the time of one is measured
@@ -56,13 +60,12 @@ FIRST = 60  # updates by which the time of one is measured
 def game(technique: str, rate: float, updates: int, seed: int, arguments: Any) -> playing.Game:
     """One game, whose ``seed`` is set."""
     own = TECHNIQUES[technique]
-    rates = {"lr_d": rate, "lr_g": rate / 5 if technique == "prc_gan" else rate}
-    rates |= {"lr_c": rate / 5} if technique == "prc_gan" else {}
+    rates = {"lr_d": rate, "lr_g": rate} | dict.fromkeys(own.get("slow", []), rate / 5)
     rates |= {"anneal_steps": max(1, 2 * updates // 3)} if technique == "r3_gan" else {}
     made = playing.image_game(
-        arguments.data, updates, arguments.width, own.get("norm", "none"), arguments.batch_size, technique=technique,
-        options=own.get("options", {}) | rates, decay=own.get("decay", False), seed=seed,
-        save_every=max(1, updates // 20),
+        arguments.data, updates, arguments.width, own.get("norm", "none"), arguments.batch_size, seed=seed,
+        technique=own.get("technique", technique), options=own.get("options", {}) | rates,
+        decay=own.get("decay", False), save_every=max(1, updates // 20),
     )  # fmt: skip
     made |= {"every": max(1, updates // 10), "log_every": max(1, updates // 50), "ema": 0.999}
     made["score"] |= {"metrics": ["fid", "kid", "prdc"], "num_fake": arguments.num_fake, "at_start": False}
