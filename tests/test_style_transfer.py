@@ -12,7 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from common import make, trainer
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from lightning_gans import StyleTransfer, load
 from lightning_gans.callbacks import TransferMetrics
@@ -135,6 +136,15 @@ def test_the_classifier_tells_without_dropout() -> None:
     fake = model.make_fake(x)
     first, again = (model.generator_terms(x, fake)["style"] for _ in range(2))
     assert torch.equal(first, again) and model.classifier.training
+
+
+def test_a_sentence_is_encoded_once_for_both_texts_made_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, read = module(), batch(), list[bool]()
+    encode = model.generator.encode
+    monkeypatch.setattr(model.generator, "encode", lambda text: (read.append(torch.is_grad_enabled()), encode(text))[1])
+    data = DataLoader(list(zip(x.real, cast(Tensor, x.labels))), 6)
+    trainer(max_steps=1, limit_train_batches=1).fit(model, data)
+    assert read.count(True) == 1 and not model.kept
 
 
 def test_vectors_are_dropped_in_training_alone() -> None:

@@ -24,7 +24,7 @@ class RunningMeans(nn.Module):
     In 16 bits a mean that moves by less than a 500th of itself, or a sum of small steps, stands still.
 
     Attributes:
-        running: names of these buffers, which are made in float32.
+        running: names of these buffers, which are made by :func:`full_precision`.
     """
 
     running: ClassVar[tuple[str, ...]] = ()

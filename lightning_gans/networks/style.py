@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.functional.numerics import RunningMeans
+from lightning_gans.functional.numerics import RunningMeans, full_precision
 from lightning_gans.networks.layers import append_one_hot, channels_last_, check_input, check_labels, image_shape
 
 _SIDES = "H = W, a power of two of at least 8"
@@ -322,8 +322,8 @@ class StyleGenerator(RunningMeans):
             self.layers.append(StyleLayer(w_dim, width, width, 2**i))
             self.images.append(ToImage(w_dim, width, self.shape[0]))
         self.num_ws = len(self.layers) + 1
-        self.register_buffer("w_mean", torch.zeros(w_dim, dtype=torch.float32))
-        self.register_buffer("path_length", torch.zeros((), dtype=torch.float32))
+        self.register_buffer("w_mean", full_precision(torch.zeros(w_dim)))
+        self.register_buffer("path_length", full_precision(torch.zeros(())))
         channels_last_(self)
 
     @property

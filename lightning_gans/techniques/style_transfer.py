@@ -127,7 +127,7 @@ class StyleTransfer(GAN):
 
     def make_fake(self, batch: Batch) -> Tensor:
         """The relaxed texts of real samples in the other style."""
-        code = cast(Any, self.generator).encode(batch.real)
+        self.kept["code"] = code = cast(Any, self.generator).encode(batch.real)  # in G's step for both of its texts
         return self(torch.cat([code, batch.z[:, code.shape[1] :]], 1), 1 - cast(Tensor, batch.labels))
 
     def fake_weights(self, on_real: Tensor, on_fake: Tensor) -> Tensor | None:
@@ -136,13 +136,13 @@ class StyleTransfer(GAN):
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """What a sentence is rewritten by; those of weight 0 are left out."""
-        own, y, found = cast(Any, self.generator), cast(Tensor, batch.labels), dict[str, Tensor]()
+        code, y, found = self.kept["code"], cast(Tensor, batch.labels), dict[str, Tensor]()
         with evaluating(self.classifier):
             told = full_precision(as_logits(self.classifier(fake), len(fake), 2))
         self.note(g_transferred=(told.argmax(1) != y).float().mean())
         each = 1.0 if batch.weights is None else batch.weights
         if self.weights["reconstruction"]:
-            logits = own.logits(batch.real, own.encode(batch.real), y)
+            logits = cast(Any, self.generator).logits(batch.real, code, y)
             found["reconstruction"] = (each * token_nll(logits, to_tokens(batch.real)).mean(1)).mean()
         if self.weights["style"]:
             found["style"] = (each * F.cross_entropy(told, 1 - y, reduction="none")).mean()

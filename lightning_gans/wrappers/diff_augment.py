@@ -146,8 +146,8 @@ class AdaptiveAugment(RunningMeans, DiffAugment):
         checks.at_least_one(interval=interval)
         checks.share(p=p)
         self.target, self.speed, self.interval = target, speed, interval
-        self.register_buffer("p", torch.tensor(float(p), dtype=torch.float32))
-        self.register_buffer("signs", torch.tensor(0.0, dtype=torch.float32))
+        self.register_buffer("p", full_precision(torch.tensor(float(p))))
+        self.register_buffer("signs", full_precision(torch.tensor(0.0)))
 
     def augment(self, x: Tensor) -> Tensor:
         """T(x) of images (N, C, H, W), each operation on a share p of them."""
