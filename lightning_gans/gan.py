@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -148,7 +148,7 @@ class GANModule(GenerativeModule):
 
     def make_fake(self, batch: Batch) -> Tensor:
         """The fakes of a step, of the batch's noise and labels; in D's step without gradient."""
-        return cast(Tensor, self(batch.z, batch.labels))
+        return self.generated(batch.z, batch.labels)
 
     def as_real(self, made: Tensor, batch: Batch) -> Tensor:
         """What the generator returns, in the form of real samples, if a technique's is another."""

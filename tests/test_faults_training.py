@@ -87,12 +87,12 @@ def test_a_run_that_has_had_its_epochs_says_so(tmp_path: Path) -> None:
         (0.25, {"d_steps": 5}, [3, 6, 9, 10, 13, 16, 19, 20]),  # four times an epoch
         (15, {"d_steps": 5}, [3, 6, 9, 10, 13, 16, 19, 20]),
         (0.5, {"d_steps": 2, "g_steps": 2}, [26, 49, 75, 99]),  # its last cycle ends in the next epoch
-        (0.75, {"d_steps": 2, "g_steps": 3}, [50, 100]),
+        (0.75, {"d_steps": 2, "g_steps": 3}, [57, 73, 130, 148]),
         (0.5, {}, [25, 50, 75, 100]),
         (30, {"d_steps": 5, "every": None}, [6, 10, 12, 18, 20]),
-        (1.0, {"g_steps": 2}, [50, 100]),  # an epoch has as many steps as batches, and ends in the middle of them
-        (0.5, {"d_steps": 2, "g_steps": 5}, [50, 100]),
-        (40, {"g_steps": 2, "every": None}, [80]),
+        (1.0, {"g_steps": 2}, [99, 199]),
+        (0.5, {"d_steps": 2, "g_steps": 5}, [65, 121, 186, 246]),
+        (40, {"g_steps": 2, "every": None}, [80, 99, 160, 199]),
     ],
 )
 def test_validation_intervals_count_batches(interval: Any, options: dict[str, Any], expected: list[int]) -> None:
@@ -118,7 +118,7 @@ def test_validation_intervals_count_batches(interval: Any, options: dict[str, An
         (16, {}, [*range(1, 17)], 16),
         (15, {"d_steps": 5}, [1, 2, 3], 15),
         (2, {"d_steps": 3}, [0, 1, 2, 2], 6),  # inside a cycle: a call without an update
-        (16, {"g_steps": 2}, [*range(1, 17)], 8),  # an epoch has as many steps as batches
+        (16, {"g_steps": 2}, [*range(1, 32)], 16),  # its last update begins the next epoch
     ],
 )
 def test_calls_of_a_callback_are_as_the_docs_say(
@@ -1024,3 +1024,34 @@ def test_a_batch_size_is_found_before_training() -> None:
     module, fitting = make("wgan_gp"), trainer(max_steps=3, callbacks=[finder])
     fitting.fit(module, datamodule=data)
     assert data.batch_size in (4, 8) and fitting.global_step == 3  # Lightning 2.4 tries once more
+
+
+# ---------------------------------------------------------------------- overrides that plain Lightning is used to
+def test_a_forward_of_the_users_is_not_what_is_trained() -> None:
+    """Samples are the network's alone, so what is trained is too, and it is said."""
+
+    class Shifted(GAN):
+        def forward(self, z: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return self.generator(z) + 5
+
+    shifted, ours = own(Shifted), own(GAN)
+    for module in (shifted, ours):
+        torch.manual_seed(3)
+        with warnings.catch_warnings(record=True) as record:
+            warnings.simplefilter("always")
+            trainer(max_steps=2).fit(module, plain(16, 4))
+        said = "Shifted.forward is called neither in training nor by Shifted.sample: its generator alone makes samples"
+        assert any(said in line for line in told(record)) == (module is shifted)
+    assert equal(state(shifted), state(ours))
+
+
+def test_callbacks_find_the_values_at_the_end() -> None:
+    class Looking(callbacks.Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 5:
+                assert trainer.logged_metrics["g/loss"] == trainer.callback_metrics["g/loss"] != 0
+
+    t = trainer(max_steps=7, log_every_n_steps=5, callbacks=[Looking()])
+    t.fit(module := make("gan"), plain(100, 4))
+    for values in (t.callback_metrics, t.logged_metrics):
+        assert values["g/loss"] == module.values["g/loss"] and values["d/loss"] == module.values["d/loss"]

@@ -251,6 +251,35 @@ class Through(GAN):
         """Without ``super()``."""
 
 
+class Widths(GAN):
+    """Keeps what it is given as plain Lightning has it, ahead of the library."""
+
+    def __init__(self, width: int = 8) -> None:
+        self.save_hyperparameters()
+        super().__init__(ToyGenerator((2,), 3, width, 1), ToyDiscriminator((2,), width, 1), 3)
+
+
+class Kept(GAN):
+    """The same behind it, networks and all."""
+
+    def __init__(self, generator: nn.Module, discriminator: nn.Module, width: int = 8) -> None:
+        super().__init__(generator, discriminator, 3)
+        self.save_hyperparameters()
+
+
+def test_hyperparameters_that_a_class_keeps_itself(tmp_path: Path) -> None:
+    """A live network among them, which Lightning only advises against, made checkpoints that nothing could read."""
+    nets = make("gan")
+    given: dict[str, Any] = {"generator": nets.generator, "discriminator": nets.discriminator}
+    cases: list[tuple[GAN, dict[str, Any]]] = [(Widths(6), {}), (Kept(**given, width=6), given)]
+    for i, (module, missing) in enumerate(cases):
+        trainer(max_steps=1).fit(module, plain(8, 4))
+        module.trainer.save_checkpoint(path := tmp_path / f"{i}.ckpt")
+        assert torch.load(path, weights_only=True)["hyper_parameters"]["width"] == 6
+        again = type(module).load_from_checkpoint(path, **missing)
+        assert equal(again.state_dict(), module.state_dict()) and again.hparams.width == 6
+
+
 def test_arguments_without_a_name() -> None:
     module, nets = Through(*networks(1).values(), 3, d_steps=2), networks(2)
     fitted = trainer(max_steps=1)

@@ -25,11 +25,16 @@ from lightning_gans.engine.own_code import (
     tell_untrained,
     tell_untrained_step,
 )
-from lightning_gans.engine.settings import Fresh, before_settings, differences
+from lightning_gans.engine.settings import Fresh, compare
 from lightning_gans.engine.shortcuts import clip, hush, restore_profiles, skip_profiles, speak
 from lightning_gans.engine.step import Step
 from lightning_gans.engine.stream import NO_BATCH
 from lightning_gans.engine.validation import batches_of_cycle, validate_by_batches
+
+
+def _validate_at_first(trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+    if batch_idx == 0:
+        validate_by_batches(trainer, module)
 
 
 def check_connected(trainer: Any, module: Any) -> None:
@@ -140,6 +145,8 @@ class Connection(callbacks.Callback):
         skip_profiles(trainer)
         if any(player.clip is not None for player in pl_module.players.values()):  # else there is no such hook
             vars(self)["on_before_optimizer_step"] = clip
+        if trainer.reload_dataloaders_every_n_epochs:  # of a resumed run's first epoch no start is told
+            vars(self)["on_train_batch_start"] = _validate_at_first
         pl_module.run.fresh = Fresh(trainer)
         if cycles := trainer.fast_dev_run or (type(trainer.overfit_batches) is int and trainer.overfit_batches):
             needed = int(cycles) * batches_of_cycle(pl_module)
@@ -169,7 +176,7 @@ class Connection(callbacks.Callback):
         if dropped := pl_module.ema is not None and not averaging:
             pl_module.drop_ema()
         if self.resumed is not None:
-            self._compare(trainer, pl_module, self.resumed)
+            compare(trainer, pl_module, self.resumed)
         elif dropped:
             pl.utilities.rank_zero_warn(
                 "The averaged weights of an earlier fit are dropped, since no EMA goes on with them: list one among "
@@ -180,27 +187,10 @@ class Connection(callbacks.Callback):
         tell_uncalled(trainer, pl_module)
         self.awaited = [] if trainer.global_step else [name for name in pl_module.players if pl_module.due(name)]
 
-    def _compare(self, trainer: Any, pl_module: Any, resumed: dict[str, Any]) -> None:
-        """Bring in, and tell, what is not as in the checkpoint that the run goes on from."""
-        owners = {id(p): n for n in pl_module.players for net in pl_module.networks(n) for p in net.parameters()}
-        names = [owners.get(id(o.param_groups[0]["params"][0]), str(i)) for i, o in enumerate(trainer.optimizers)]
-        fresh, options = pl_module.run.fresh, resumed["hyper_parameters"]
-        ours = pl_module.configure_optimizers.__qualname__.startswith("GenerativeModule.")
-        default = [name if ours and pl_module.players[name].optimizer is None else None for name in names]
-        was = resumed["settings"] or before_settings(fresh.settings, default, options)
-        told = [*differences(options, pl_module.hparams), *fresh.apply(was, names)]
-        if resumed["ema"] and pl_module.ema is None:
-            told.append("no averaged weights (the checkpoint has some, but no EMA goes on with them)")
-        elif pl_module.ema is not None and not resumed["ema"]:
-            told.append(f"averaged weights, from update {trainer.global_step} on (the checkpoint has none)")
-        if told:
-            pl.utilities.rank_zero_warn(f"The run goes on with other settings: {'; '.join(told)}.")
-
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Lightning is about to open the next epoch's iterator, perhaps of another loader."""
-        validate_by_batches(trainer, pl_module)
-        anew_every = trainer.reload_dataloaders_every_n_epochs
-        pl_module.run.stream.enter_loader_random_state(trainer.train_dataloader, anew_every)
+        stream, anew_every = pl_module.run.stream, trainer.reload_dataloaders_every_n_epochs
+        stream.enter_loader_random_state(trainer.train_dataloader, anew_every)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Say so if somebody's ``training_step`` has trained in place of ours."""
@@ -252,9 +242,9 @@ class Connection(callbacks.Callback):
         run.monitors.tell_unknown()
         run.monitors.end(trainer)
         if run.watching and sum(pl_module.progress.updates.values()) != run.began:
-            run.require_finite(logbook.means(pl_module.values, pl_module.device), trainer)
-            bad = [name for name, p in pl_module.named_parameters() if not bool(p.isfinite().all())]
-            if bad:
+            run.require_finite(last := logbook.means(pl_module.values, pl_module.device), trainer)
+            logbook.show(last, trainer)
+            if bad := [name for name, p in pl_module.named_parameters() if not bool(p.isfinite().all())]:
                 raise logbook.NonFiniteError(f"{bad[0]} must be finite, got a NaN or infinity in the last updates.")
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
@@ -295,7 +285,7 @@ class Connection(callbacks.Callback):
             pl_module.load_state(checkpoint)
             return
         options, engine = resume.options_of(checkpoint), checkpoint.get("engine", {})
-        resume.check_class(checkpoint, pl_module)
+        resume.look_at(checkpoint, pl_module, trainer)
         data, was = resume.data_name(trainer), checkpoint.get("data")
         if other := None not in (data, was) and data != was:
             pl.utilities.rank_zero_warn(f"The run goes on with other data, {data} (was {was}), from their beginning.")

@@ -123,6 +123,15 @@ def of_all_ranks(value: Tensor, trainer: Any) -> Tensor:
     return distributed.average([value.to(trainer.strategy.root_device) * 1.0])[0]  # it may be an integer
 
 
+def show(values: Mapping[str, float], trainer: Any) -> None:
+    """Let callbacks find the values where Lightning's own are.
+
+    Not by ``self.log``, after which Lightning goes through all values in every step.
+    """
+    for known in (trainer.callback_metrics, trainer.logged_metrics):
+        known.update({name: torch.tensor(value) for name, value in values.items()})
+
+
 def means(values: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
     """The values as numbers, averaged over ranks, with one wait for the device (on several ranks two).
 

@@ -228,8 +228,7 @@ class GenerativeModule(Sampling):
             return
         self.run.monitors.check(trainer, values, last=False)
         shown = {f"{name}/loss" for name in ("d", "g", *(self.players if len(self.players) < 3 else ()))}
-        # Not by self.log, after which Lightning goes through all values in every step.
-        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
+        logbook.show(values, trainer)
         trainer.progress_bar_metrics.update({name: value for name, value in values.items() if name in shown})
         for logger in trainer.loggers:  # directly: the x-axis is the number of updates
             logger.log_metrics({**values, "time/images_seen": float(self.images_seen)}, step=trainer.global_step)

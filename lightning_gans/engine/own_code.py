@@ -273,6 +273,12 @@ def tell_uncalled(trainer: Any, module: Any) -> None:
         pl.utilities.rank_zero_warn(
             f"These hooks are never called, since players step by the engine: {'; '.join(found)}."
         )
+    if not type(module).forward.__module__.startswith("lightning_gans."):
+        name = type(module).__name__
+        pl.utilities.rank_zero_warn(
+            f"{name}.forward is called neither in training nor by {name}.sample: its {module.made_by} alone makes "
+            "samples. What forward does beside belongs into that network."
+        )
 
 
 def _place(function: Any) -> tuple[str, str] | None:

@@ -65,6 +65,18 @@ def restore(state: Mapping[str, Any], progress: Progress, stream: DataStream, no
     progress.batches |= {name: Batch(**dict(zip(TENSORS, b)), generator=noise) for name, b in parts["batches"].items()}
 
 
+def look_at(checkpoint: Mapping[str, Any], module: Any, trainer: Any) -> None:
+    """Refuse what is no checkpoint of the module; let one that was written at the end of the data begin an epoch.
+
+    Lightning would count its steps on, which end an epoch and time validations, unless they are as many as batches.
+    """
+    check_class(checkpoint, module)
+    steps = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
+    within = steps.get("is_last_batch") and steps["total"]["completed"] < steps["total"]["processed"]
+    if within and hasattr(trainer.fit_loop.epoch_loop, "restarted_on_train_batch_end"):  # not of early versions
+        steps["current"]["completed"] = -1  # and one is added
+
+
 def check_class(checkpoint: Mapping[str, Any], module: Any) -> None:
     """ValueError unless a checkpoint is of the module's class, or of one that a class of the user's extends."""
     own, path = type(module), checkpoint.get("class_path") or checkpoint.get("hyper_parameters", {}).get("_class_path")
@@ -95,13 +107,14 @@ def keep_plain_hyperparameters(module: Any) -> None:
     From the CLI the nets arrive as class paths and are kept, so that ``load_from_checkpoint(path)`` rebuilds them.
     """
     module.save_hyperparameters(frame=outermost())  # what the CLI gives, and else nothing
-    every, again = (module.hparams, module.hparams) if module.hparams else arguments(module)
-    ignored = [name for name, value in every.items() if not is_plain(value)]
+    every, again = arguments(module)
+    known = dict(module.hparams)  # by a class of the user's, too, ahead of ours
+    ignored = [name for name, value in (every | known).items() if not is_plain(value)]
     for name in ignored:
         module.hparams.pop(name, None)
     module.save_hyperparameters(ignore=ignored)
     module.hparams.update(readable(dict(module.hparams)))
-    module._decided = tuple(name for name in module.hparams if name not in again)
+    module._decided = tuple(name for name in module.hparams if name not in again | known)
 
 
 def arguments(module: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -128,10 +141,15 @@ def arguments(module: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def set_apart(module: Any, checkpoint: dict[str, Any]) -> None:
-    """Leave to the constructor what a class of the user's decides itself: such are in the checkpoint to compare."""
-    if fixed := {name: module.hparams[name] for name in module._decided if name in module.hparams}:
-        options = checkpoint.get("hyper_parameters", {})
-        checkpoint |= {"fixed": fixed, "hyper_parameters": {k: v for k, v in options.items() if k not in fixed}}
+    """Leave to the constructor what a class of the user's decides itself: such are in the checkpoint to compare.
+
+    Live objects that it has kept by a ``save_hyperparameters`` of its own are left out, since no file with them loads.
+    """
+    fixed = {name: module.hparams[name] for name in module._decided if name in module.hparams}
+    checkpoint |= {"fixed": fixed} if fixed else {}
+    if "hyper_parameters" in checkpoint:
+        options = checkpoint["hyper_parameters"].items()
+        checkpoint["hyper_parameters"] = {k: v for k, v in options if k not in fixed and is_plain(v)}
 
 
 def options_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

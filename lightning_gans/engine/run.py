@@ -56,6 +56,8 @@ class Run:
         began: updates of all players before this fit.
         known: symbols of text that the module knew before it.
         started: the first update of this fit.
+        batches: in an epoch, as Lightning counts them.
+        most_steps: more than an epoch can have, where it is told to Lightning in the place of the batches.
         logs: whether people log values of single steps ("step"), or have logged what awaits the end of an epoch of
             training ("epoch") or of a validation ("validation").
     """
@@ -87,6 +89,7 @@ class Run:
         self.steps: dict[str, Step] = {}
         self.overridden_due = type(trainer.lightning_module).due.__module__ != "lightning_gans.engine.module"
         self.looked, self.watching, self.began, self.started = False, True, -1, -1
+        self.batches, self.most_steps = 0, -1
         self.labelled: dict[str, nn.Module] = {}
         self.needs_two: str | None = None
         self.fresh: Fresh | None = None

@@ -173,8 +173,13 @@ class Sampling(pl.LightningModule):
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """The network's output for noise ``z`` (N, *noise_shape), with labels if it takes them."""
+        return self.generated(z, labels)
+
+    def generated(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What a step is taken on, as :meth:`forward`, which people override."""
         network = getattr(self, self.made_by)
-        return network(z) if labels is None else conditional_call(network, z, labels)
+        made: Tensor = network(z) if labels is None else conditional_call(network, z, labels)
+        return made
 
     def latents(
         self,

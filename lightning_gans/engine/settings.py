@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lightning_gans.compat.lightning import utilities
+
 _HOW = {"params", "foreach", "fused", "capturable", "differentiable", "lr", "initial_lr"}  # changes no step, or is told
 _WHERE = {"base_lrs", "_last_lr", "last_epoch", "_step_count", "_get_lr_called_within_step", "verbose", "monitor"}
 
@@ -177,3 +179,20 @@ def before_settings(
             if "betas" in group:
                 group["betas"] = options.get("betas", group["betas"])
     return found
+
+
+def compare(trainer: Any, module: Any, resumed: Mapping[str, Any]) -> None:
+    """Bring in, and tell, what is not as in the checkpoint that the run goes on from."""
+    owners = {id(p): n for n in module.players for net in module.networks(n) for p in net.parameters()}
+    names = [owners.get(id(o.param_groups[0]["params"][0]), str(i)) for i, o in enumerate(trainer.optimizers)]
+    fresh, options = module.run.fresh, resumed["hyper_parameters"]
+    ours = module.configure_optimizers.__qualname__.startswith("GenerativeModule.")
+    default = [name if ours and module.players[name].optimizer is None else None for name in names]
+    was = resumed["settings"] or before_settings(fresh.settings, default, options)
+    told = [*differences(options, module.hparams), *fresh.apply(was, names)]
+    if resumed["ema"] and module.ema is None:
+        told.append("no averaged weights (the checkpoint has some, but no EMA goes on with them)")
+    elif module.ema is not None and not resumed["ema"]:
+        told.append(f"averaged weights, from update {trainer.global_step} on (the checkpoint has none)")
+    if told:
+        utilities.rank_zero_warn(f"The run goes on with other settings: {'; '.join(told)}.")

@@ -19,14 +19,18 @@ def batches_of_cycle(module: Any) -> int:
 def validate_by_batches(trainer: Any, module: Any) -> None:
     """Let ``val_check_interval`` be a share of an epoch, or a number of batches, rounded up to whole cycles.
 
-    Lightning sets what it goes by when it opens the loader, and compares it with its steps, of which an epoch has no
-    more than batches.
+    Lightning sets what it goes by when it opens the loader, and compares it with its steps. Where a cycle has several,
+    it would end an epoch after as many of them as there are batches; the data are to end it.
     """
-    size, updates = batches_of_cycle(module), getattr(module, "g_steps", 1)
+    size, updates, run = batches_of_cycle(module), getattr(module, "g_steps", 1), module.run
+    if trainer.num_training_batches != run.most_steps:  # Lightning has counted the batches, perhaps of another loader
+        run.batches = trainer.num_training_batches
+    if updates > 1 and 0 < run.batches < math.inf:
+        trainer.fit_loop.max_batches = run.most_steps = (run.batches // size + 3) * updates
     if size == updates == 1 or trainer.val_check_batch in (None, math.inf):  # as it comes; by the clock; at the end
         return
     interval: int | float = trainer.val_check_interval
-    batches = interval if isinstance(interval, int) else interval * trainer.num_training_batches
+    batches = interval if isinstance(interval, int) else interval * run.batches
     steps = max(1, math.ceil(round(batches / size, 6))) * updates
     across = trainer.check_val_every_n_epoch is None  # it is counted over epochs
     trainer.val_check_batch = steps if across else min(steps, trainer.num_training_batches)

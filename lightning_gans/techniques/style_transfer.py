@@ -128,7 +128,7 @@ class StyleTransfer(GAN):
     def make_fake(self, batch: Batch) -> Tensor:
         """The relaxed texts of real samples in the other style."""
         self.kept["code"] = code = cast(Any, self.generator).encode(batch.real)  # in G's step for both of its texts
-        return self(torch.cat([code, batch.z[:, code.shape[1] :]], 1), 1 - cast(Tensor, batch.labels))
+        return self.generated(torch.cat([code, batch.z[:, code.shape[1] :]], 1), 1 - cast(Tensor, batch.labels))
 
     def fake_weights(self, on_real: Tensor, on_fake: Tensor) -> Tensor | None:
         """W."""
