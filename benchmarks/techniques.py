@@ -60,8 +60,8 @@ TOYS: dict[str, tuple[dict[str, Any], int]] = {
     "ada_gan": (LOGISTIC, 3000),
     "r3_gan": ({**LOGISTIC, "betas": (0.0, 0.9), "gamma": 0.05}, 2000),
 }
-# Techniques without a loop beside them, here, in `benchmarks.images` or in `benchmarks.sequences`.
-NO_LOOP = ("gan_control", "stylex")
+# Networks behind generator and discriminator, by the names that the constructor has for them.
+FURTHER = {"prc_gan": ("classifier",), "style_transfer": ("classifier",), "stylex": ("encoder", "classifier")}
 PENALISED = {"wgan_gp", "ct_gan", "wgan_alp", "prc_gan", "robust_wgan", "r3_gan"}
 
 
@@ -103,8 +103,8 @@ def ours(name: str, setting: Setting, updates: int, tick: Tick) -> None:
     """The library, as a user has it."""
     torch.manual_seed(0)
     generator, critic, *_ = setting.networks()
-    options = dict(setting.options)
-    options |= {"classifier": setting.networks()[-1]} if name in ("prc_gan", "style_transfer") else {}
+    further = FURTHER.get(name, ())
+    options = dict(setting.options) | dict(zip(further, setting.networks()[-len(further) :]))
     options |= {"weight_network": setting.networks()[1]} if name == "robust_wgan" else {}
     options |= {"base": setting.networks()[0]} if name == "boosted" else {}
     with tempfile.TemporaryDirectory() as folder, quiet():

@@ -15,11 +15,14 @@ from benchmarks import images, sequences, skilled, techniques
 from lightning_gans import TECHNIQUES
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.consistency import consistency_term
+from lightning_gans.functional.control import share_parts
 from lightning_gans.functional.text import draw_tokens, gumbel, to_tokens
 from lightning_gans.networks import language
 
 N = 4
+SIZES = {"gan_control": 32}  # which has twelve pairs
 ROWS = {name: row for name, row in images.ROWS.items() if name != "wgan_gp_128"}  # the same as wgan_gp
+BY_STYLES = ("style_gan2", "gan_control", "stylex")
 
 
 @pytest.fixture(autouse=True)
@@ -31,13 +34,14 @@ def doubles() -> Iterator[None]:
 
 def sides(name: str) -> tuple[Any, Any, Batch]:
     """The loop, the module with the same weights, and a batch; dropout is off."""
-    row = dataclasses.replace(ROWS[name], batch=N)
+    n = SIZES.get(name, N)
+    row = dataclasses.replace(ROWS[name], batch=n)
     setting, loop = row.setting(), row.loop()
-    loop.begin(dataclasses.replace(setting, data=setting.data.double()))
+    loop.begin(dataclasses.replace(setting, data=setting.data[:64].double()))
     torch.manual_seed(0)
     generator, critic, *others = setting.networks()
-    module = TECHNIQUES[row.technique](generator, critic, row.latent_dim, **row.options,
-                                       **({"classifier": others[0]} if others else {}))  # fmt: skip
+    further = dict(zip(techniques.FURTHER.get(row.technique, ()), others))
+    module = TECHNIQUES[row.technique](generator, critic, row.latent_dim, **row.options, **further)
     for net in (critic, loop.critic):
         if hasattr(net, "dropout"):
             net.dropout = [0.0] * len(net.dropout)
@@ -47,7 +51,11 @@ def sides(name: str) -> tuple[Any, Any, Batch]:
         for key, parameter in net.named_parameters():
             if key.endswith("bias"):
                 nn.init.constant_(parameter, 0.1)  # they start at 0, where masks of images of one sign are all alike
-    return loop, module, Batch(setting.data[:N].double(), None, None, torch.randn(N, row.latent_dim))
+    batch = Batch(setting.data[:n].double(), None, None, torch.randn(n, row.latent_dim))
+    if name == "stylex":
+        loop.picked(torch.arange(n))
+        batch = module.told_by(batch)
+    return loop, module, batch
 
 
 def share_iteration(ours: nn.Module, theirs: nn.Module) -> None:
@@ -86,7 +94,7 @@ def test_the_critic_minimises_the_same(name: str) -> None:
     assert_same(ours, gradient(loop.d_loss(loop.critic, batch.real.clone(), fake), loop.critic))
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if name not in ("prc_gan", "style_gan2")])
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in ("prc_gan", *BY_STYLES)])
 def test_the_generator_minimises_the_same(name: str) -> None:
     loop, module, batch = sides(name)
     ours = sum(module.generator_terms(batch, module.generator(batch.z)).values())
@@ -101,6 +109,41 @@ def test_path_length() -> None:
     ours = gradient(term(module.generator, batch, batch.real), module.generator)
     torch.manual_seed(1)
     assert_same(ours, gradient(loop.path(batch.z[: N // 2], batch.real), loop.net))
+
+
+@pytest.mark.parametrize("name", BY_STYLES[1:])
+def test_generators_by_styles_minimise_the_same(name: str) -> None:
+    loop, module, batch = sides(name)
+    ours, theirs = [module.generator], [loop.net]
+    made = batch
+    if name == "stylex":
+        ours, theirs = [*ours, module.encoder], [*theirs, loop.encoder]
+    else:
+        made = dataclasses.replace(batch, z=share_parts(batch.z, module.columns_of, module.pairs))
+        loop.d_done = 1
+        loop.after_d(batch.real, batch.real)
+        module.variance.copy_(loop.variance)
+        loop.strength = float(module.strength.fill_(0.5))
+    torch.manual_seed(1)
+    fake = module.make_fake(made)
+    torch.manual_seed(1)
+    found = loop.generator(batch.z)
+    assert torch.allclose(fake, found)
+    terms = module.generator_terms(made, fake)
+    assert len(terms) == {"stylex": 5, "gan_control": 7}[name] and all(bool(term > 0) for term in terms.values())
+    grads = gradient(sum(terms.values()), nn.ModuleList(ours))  # type: ignore[arg-type]
+    assert_same(grads, gradient(loop.g_loss(loop.critic, found, batch.real), nn.ModuleList(theirs)))
+
+
+def test_deviations_are_those_of_the_first_real_samples() -> None:
+    loop, module, batch = sides("gan_control")
+    for updates in (1, 2):
+        module.progress.updates["d"] = loop.d_done = updates
+        module.progress.batches["d"] = batch
+        module.after_discriminator_step()
+        loop.after_d(batch.real, batch.real)
+        batch = dataclasses.replace(batch, real=batch.real.flip(3) * 0.9)
+    assert torch.allclose(module.variance, loop.variance)
 
 
 def test_consistency(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,8 +258,7 @@ def test_loops_draw_tokens_by_their_law() -> None:
     assert torch.equal(sequences.drawn(logits, u), draw_tokens(logits, torch.special.ndtri(u)))
 
 
-def test_each_technique_has_a_row_or_is_named_as_without() -> None:
+def test_each_technique_has_a_row() -> None:
     texts = {row.technique for row in sequences.ROWS.values()}
-    assert {*techniques.TOYS, *techniques.NO_LOOP, *texts, "trans_gan", "style_gan2"} == {*TECHNIQUES}
-    assert not texts & {*techniques.NO_LOOP}
-    assert {"trans_gan", "style_gan2"} <= {*images.ROWS}
+    pictures = {row.technique for row in images.ROWS.values()}
+    assert {*techniques.TOYS, *texts, *pictures} == {*TECHNIQUES}
