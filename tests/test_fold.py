@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch.nn.utils import parametrizations
 
 from lightning_gans import WGANGP
 from lightning_gans.functional import gradient_penalty
-from lightning_gans.networks import ResNetDiscriminator, ResNetGenerator
+from lightning_gans.networks import ResNetDiscriminator, ResNetGenerator, StyleDiscriminator
 from lightning_gans.networks.fold import DownConv2d, UpConv2d
 
 
@@ -150,3 +151,12 @@ def test_training_does_not_depend_on_the_memory_format() -> None:
         found.append(state(module))
     for a, b in zip(found[0].values(), found[1].values(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-7)  # Adam amplifies rounding where a gradient is zero
+
+
+@pytest.mark.parametrize("network", [ResNetDiscriminator, StyleDiscriminator])
+def test_kernels_of_one_pixel_are_in_channels_last_too(network: Any) -> None:
+    """`contiguous` leaves them as they are, and their convolutions then run as in the default format."""
+    net = network((3, 8, 8), 4)
+    asked = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    assert [p.stride() for p in net.parameters()] == [p.stride() for p in asked.parameters()]
+    assert any(p.stride()[2:] == (p.shape[1],) * 2 for p in net.parameters() if p.shape[2:] == (1, 1))

@@ -227,7 +227,7 @@ def channels_last_(network: nn.Module) -> None:
     """
     for parameter in network.parameters():
         if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)  # contiguous() leaves 1 x 1 as it is
 
 
 def glorot_(layer: Layer, gain: float = 1.0) -> Layer:
