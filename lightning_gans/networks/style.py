@@ -395,8 +395,9 @@ class MinibatchStd(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C + 1, H, W)."""
         size = next(g for g in range(min(self.group, len(x)), 0, -1) if len(x) % g == 0)
-        groups = x.unflatten(0, (size, -1))
-        std = (_full(groups).var(0, correction=0) + _EPS).sqrt().mean((1, 2, 3)).to(x.dtype)  # float16 has no 1e-8
+        groups = _full(x.unflatten(0, (size, -1)))  # float16 has no 1e-8
+        variance = (groups - groups.mean(0)).square().mean(0)  # `var` takes four times as long
+        std = (variance + _EPS).sqrt().mean((1, 2, 3)).to(x.dtype)
         return torch.cat([x, std.repeat(size)[:, None, None, None].expand(-1, 1, *x.shape[2:])], 1)
 
 
