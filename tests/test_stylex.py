@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from common import equal, make, plain, state, trainer
 from torch import Tensor, nn
 
-from lightning_gans import BoostedGAN, StylEx
+from lightning_gans import BoostedGAN, StyleGAN2, StylEx
 from lightning_gans.callbacks import EMA
 from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.diagnostics import AttFind, LatentDirections
@@ -102,6 +103,39 @@ def test_terms_by_closed_forms() -> None:
     q = torch.full((1, 2), 0.5).log()
     kl = nn.functional.kl_div(q, torch.tensor([[0.9, 0.1]]), reduction="batchmean")
     assert float(kl) == pytest.approx(0.9 * math.log(1.8) + 0.1 * math.log(0.2))
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_a_generator_step_reads_and_encodes_each_image_once(features: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C has told of real samples before D's step; its features are asked for where it has some."""
+    seen: dict[str, list[int]] = {"codes": [], "verdicts": [], "features": []}
+
+    class Told(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen["verdicts"].append(len(x))
+            return rule(x)
+
+    net = Told()
+    if features:
+        net.features = lambda x: (seen["features"].append(len(x)), x.flatten(1))[1]  # type: ignore[assignment]
+    module = game(classifier=net).double()
+    last, encoder = told(module), module.encoder.forward
+    monkeypatch.setattr(module.encoder, "forward", lambda x: (seen["codes"].append(len(x)), encoder(x))[1])
+    for values in seen.values():
+        values.clear()
+    fresh = normal(6, 8, seed=8)
+    monkeypatch.setattr(StyleGAN2, "generator_batch", lambda self, last: dataclasses.replace(last, z=fresh))
+    batch = module.generator_batch(last)
+    assert batch.labels is last.labels is not None and torch.equal(batch.z[:, 5:], last.labels)
+    assert torch.equal(batch.z[:, :5], fresh[:, :5])
+    terms = module.generator_terms(batch, fake := module.make_fake(batch))
+    assert seen == {"codes": [3, 3], "verdicts": [3] if features else [3, 3], "features": [3, 3] if features else []}
+    again = module.generator_terms(batch, fake)  # the codes are of the step alone
+    torch.testing.assert_close(again["style"], terms["style"])
+    assert seen["codes"] == [3, 3, 3, 3]
+    weights = [*module.encoder.parameters()]
+    grads = [torch.autograd.grad(t["style"], weights, retain_graph=True) for t in (terms, again)]
+    torch.testing.assert_close(*grads)
 
 
 def test_everything_trains_and_a_resumed_run_is_the_same(tmp_path: Path) -> None:
@@ -251,7 +285,7 @@ def test_ways_through_noise_of_another_law_are_straight(module: Any) -> None:
         ({"num_classes": 2}, "generator must have passed=2, got 3"),
         ({"style_mixing": 0.5}, "style_mixing must be 0.0 of StylEx, whose codes are of one sample, got 0.5"),
         ({"g_batch_factor": 2}, "g_batch_factor must be 1 of StylEx, which goes by pairs, got 2"),
-        ({"accumulate_g": 2}, "accumulate_g must be 1 of StylEx, whose reconstructions are of D's one batch, got 2"),
+        ({"accumulate_g": 2}, "accumulate_g must be 1 of StylEx, which reconstructs D's one batch, got 2"),
         ({"classifier": None}, "classifier must be a network or a function, got None"),
         ({"encoder": rule}, "encoder must be a network, got <function rule"),
     ],

@@ -111,11 +111,11 @@ class StylEx(StyleGAN2):
         self.declare(False, **weights)
         super().__init__(generator, discriminator, latent_dim, style_mixing=style_mixing, **kwargs)
         checks.only("g_batch_factor", self.g_batch_factor, 1, "of StylEx, which goes by pairs")
-        why = "of StylEx, whose reconstructions are of D's one batch"
-        checks.only("accumulate_g", self.players["g"].accumulate, 1, why)
+        checks.only("accumulate_g", self.players["g"].accumulate, 1, "of StylEx, which reconstructs D's one batch")
         self.encoder, self.classes, self.weights, self.conditional = encoder, num_classes, weights, False
         self.players["g"].networks = ("generator", "encoder")
-        self._classifier = frozen_copy(classifier=classifier)
+        # the codes go from a generator step's fakes to its terms
+        self._classifier, self._codes = frozen_copy(classifier=classifier), dict[Batch, Tensor]()
         self.register_buffer("seen", torch.full((_SEEN, num_classes), 1 / num_classes))
 
     @property
@@ -128,17 +128,18 @@ class StylEx(StyleGAN2):
         """log C(x), (N, K), of samples."""
         return as_logits(self.classifier(full_precision(x)), len(x), self.classes).log_softmax(1)
 
-    def features(self, x: Tensor) -> Tensor:
-        """The classifier's ``features`` of samples, or log C(x)."""
-        return getattr(self.classifier, "features", self.log_probabilities)(full_precision(x))
+    def features(self, x: Tensor, log_p: Tensor | None = None) -> Tensor:
+        """The classifier's ``features`` of samples, or log C(x), which is evaluated unless it is given."""
+        told = self.log_probabilities if log_p is None else lambda _: log_p
+        return getattr(self.classifier, "features", told)(full_precision(x))
 
-    def told_by(self, batch: Batch) -> Batch:
-        """The batch with probabilities (N, K) as labels, and in its noise."""
+    @torch.no_grad()
+    def told_by(self, batch: Batch, p: Tensor | None = None) -> Batch:
+        """The batch with probabilities (N, K), by default C's, as labels, and in its noise."""
         if len(batch.real) < 2:
             told = "a batch of 1 (drop_last=True leaves out a short last one)"
             raise ValueError(f"batch_size must be >= 2 for reconstructions and samples, got {told}.")
-        with torch.no_grad():
-            p = self.log_probabilities(batch.real).exp().to(batch.z)
+        p = self.log_probabilities(batch.real).exp().to(batch.z) if p is None else p
         return replace(batch, labels=p, z=torch.cat([batch.z[:, : -self.classes], p], 1))
 
     def take(self, n: int) -> list[Batch]:
@@ -146,15 +147,16 @@ class StylEx(StyleGAN2):
         return [self.told_by(batch) for batch in super().take(n)]
 
     def generator_batch(self, last: Batch) -> Batch:
-        """The real samples of D's batch, and fresh noise."""
-        return self.told_by(super().generator_batch(last))
+        """The real samples of D's batch, of which C has told, and fresh noise."""
+        return self.told_by(super().generator_batch(last), last.labels)
 
     def make_fake(self, batch: Batch) -> Tensor:
         """Reconstructions of the first half of the real samples, and samples of noise."""
         generator: Any = self.generator
         half, w = len(batch.real) // 2, to_w(self.generator, batch.z)
-        codes = torch.cat([self.encoder(batch.real[:half]), w[:half, -self.classes :]], 1)
-        w = torch.cat([codes, w[half:]])
+        codes = self.encoder(batch.real[:half])
+        self._codes = {batch: codes} if torch.is_grad_enabled() else {}
+        w = torch.cat([torch.cat([codes, w[:half, -self.classes :]], 1), w[half:]])
         if not by_styles(generator):
             return from_w(generator, w)
         if torch.is_grad_enabled():  # in its own step
@@ -170,14 +172,13 @@ class StylEx(StyleGAN2):
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """Of StyleGAN2, and what a reconstruction has to keep."""
-        half = len(batch.real) // 2
-        x, again, p = batch.real[:half], fake[:half], batch.z[:half, -self.classes :]
-        q = self.log_probabilities(again)
-        near = [F.normalize(self.features(images).reshape(half, -1), dim=1) for images in (x, again)]
+        x, again, p = (rows[: len(fake) // 2] for rows in (batch.real, fake, batch.z[:, -self.classes :]))
+        q, codes = self.log_probabilities(again), self._codes.pop(batch, None)
+        near = [F.normalize(f.reshape(len(x), -1), dim=1) for f in (self.features(x), self.features(again, q))]
         found = {
             "image": (x - again).abs().mean(),
             "features": (near[0] - near[1]).square().sum(1).mean(),
-            "style": (self.encoder(x) - self.encoder(again)).abs().mean(),
+            "style": ((self.encoder(x) if codes is None else codes) - self.encoder(again)).abs().mean(),
             "kl": F.kl_div(q, p, reduction="batchmean"),
         }
         own = {name: self.weights[name] * value for name, value in found.items() if self.weights[name]}
