@@ -157,4 +157,4 @@ def alike(images: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def _resized(images: Tensor, size: list[int]) -> Tensor:
     resized = F.interpolate(images.float(), size=size, mode="bilinear", antialias=True, align_corners=False)
-    return resized.round().clamp(0, 255).to(torch.uint8)
+    return resized.round().to(torch.uint8)

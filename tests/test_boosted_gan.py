@@ -86,6 +86,7 @@ def test_training_batches_are_dealt_out_exactly() -> None:
     assert weights[:10].tolist() == pytest.approx([0.8 / 0.25] * 10) and weights[10:].tolist() == pytest.approx(
         [0.2 / 0.75] * 30
     )
+    assert torch.equal(net(noise(40)), net(noise(40)))
     many = net(noise(40_000))[:10_000, 0]
     assert float((many == 0).double().mean()) == pytest.approx(0.8, abs=3 * 0.004)
 
@@ -108,6 +109,7 @@ def test_one_sample_is_no_batch_of_a_mixture() -> None:
     net = levels(0, 1)
     with pytest.raises(ValueError, match="at least 2 samples, one of each side, got 1"):
         net(noise(1))
+    assert levels(0, 1, share=0.0).importance(3).tolist() == [1, 1, 1]
     assert net.eval()(noise(1)).shape == (1, 1)
 
 
@@ -116,7 +118,10 @@ def test_frozen_components_keep_to_themselves() -> None:
     net = MixtureGenerator(base, nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)), 0.6)
     before = copy.deepcopy(net.components[0].state_dict())
     net.train()
-    net(noise(20)).sum().backward()
+    z = noise(20).requires_grad_()
+    net(z).sum().backward()
+    assert z.grad is not None and not z.grad[:10].any() and z.grad[10:].any()
+    assert not any(p.requires_grad for p in (net.logit, *net.components[0].parameters()))
     assert not net.components[0][1].training and net.components[1][1].training and base.training
     assert equal(before, net.components[0].state_dict())
     assert all(p.grad is None for p in net.components[0].parameters()) and base[0].weight.requires_grad

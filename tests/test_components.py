@@ -130,6 +130,7 @@ def test_a_pack_has_one_score_and_the_term_is_the_square_of_a_swap() -> None:
     scores = packed(x)
     torch.testing.assert_close(scores[:3], x[:3, 0] + 3 * x[3:, 0])
     assert torch.equal(scores[:3], scores[3:]) and packed(x[:5]).shape == (5,)
+    torch.testing.assert_close(packed(x[:5]), (x[:3, 0] + 3 * x[[3, 4, 0], 0]).repeat(2)[:5])  # filled by the first row
     batch: Any = SimpleNamespace(real=x, labels=None, generator=None)
     term = PermutationTerm()(packed, batch, x)
     assert term.item() == pytest.approx(float((2 * (x[3:, 0] - x[:3, 0])).square().mean()), rel=1e-12)

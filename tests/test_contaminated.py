@@ -56,9 +56,15 @@ def test_a_share_of_the_images_is_replaced() -> None:
     assert bool((levels == levels[:, :1]).all())  # grey
     red = 3 * levels[:, 0].float() - 90
     assert len({round(float(r)) for r in red}) > 40 and float(red.min()) > -2 and float(red.max()) < 201
-    assert set(labels[flags].tolist()) <= set(range(10)) and len(labels[flags].unique()) > 5
+    assert set(labels[flags].tolist()) == set(range(10))
     assert (data.shape, data.num_classes, data.value_range, data.batch_size) == ((1, 8, 8), 10, (0, 1), 32)
     assert data.name == "Digits+Colours" and "75 of 1,500 fixed training items are Colours" in data.describe()
+
+
+def test_no_outlier_is_planted_twice() -> None:
+    images, _, flags = Contaminated(Digits(), few := Colours(75), 0.05).mixed()
+    expected = alike(few.reference()[0], (1, 8, 8))
+    assert torch.equal(images[flags][:, 0, 0, 0].sort().values, expected[:, 0, 0, 0].sort().values)
 
 
 def test_everything_that_is_scored_against_is_clean() -> None:
@@ -70,12 +76,17 @@ def test_everything_that_is_scored_against_is_clean() -> None:
         torch.cat([x for x, _ in data.val_dataloader()]), torch.cat([x for x, _ in base.val_dataloader()])
     )
     assert not torch.equal(data.mixed()[0], base.reference()[0])
+    assert not torch.equal(data.mixed()[1], base.reference()[1])  # type: ignore[arg-type]
+    for now, ever in zip(base.reference(), Digits().reference()):
+        assert torch.equal(now, ever)  # type: ignore[arg-type]
 
 
 def test_the_fixed_loader_has_the_order_of_the_flags() -> None:
     data = Contaminated(Digits(value_range=(0, 1), flip=True), "noise", 0.1)
     seen = torch.cat([x for x, _ in data.fixed_loader("train")])
     assert torch.equal((seen * 255).round().to(torch.uint8), data.mixed()[0])
+    wide = next(iter(Contaminated(Digits(dequantize=True), "noise", 0.1).fixed_loader("train")))[0]
+    assert len(wide.unique()) > 1000  # with the noise that the base is to have
     mean = seen.mean((1, 2, 3))
     noisy = seen[data.is_outlier]
     assert len(seen) == 1500 and float(noisy.mean()) == pytest.approx(0.5, abs=0.01)
@@ -140,8 +151,8 @@ def test_noise_around_a_toy_is_uniform_in_the_doubled_box() -> None:
 def test_images_are_made_alike() -> None:
     grey = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 1, 6, 6) * 60
     assert torch.equal(alike(grey, (3, 12, 12)), (grey[..., :1, :1]).expand(4, 3, 12, 12))
-    colour = torch.tensor([10, 20, 60], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 5, 5)
-    assert torch.equal(alike(colour, (1, 5, 5)), torch.full((2, 1, 5, 5), 30, dtype=torch.uint8))
+    colour = torch.tensor([10, 20, 62], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 5, 5)
+    assert torch.equal(alike(colour, (1, 5, 5)), torch.full((2, 1, 5, 5), 31, dtype=torch.uint8))
     half = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
     half[..., 2:] = 200
     assert alike(half, (1, 2, 2))[0, 0, 0].float().diff() > 100
@@ -160,6 +171,7 @@ def test_parts_are_prepared_and_know_the_trainer() -> None:
     data = Contaminated(Digits(), outliers, 0.1)
     data.trainer = trainer()
     data.prepare_data()
+    Contaminated(Digits(), Colours(5), 0.1).setup("predict")  # which needs none: there are too few
     assert outliers.prepared == 1 and data.data.trainer is data.trainer is outliers.trainer
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from lightning_gans import CTGAN
 from lightning_gans.engine.batch import Batch
-from lightning_gans.functional.consistency import _twice
+from lightning_gans.functional.consistency import _twice, consistency_term, dropout_distance
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 from lightning_gans.regularizers import ConsistencyTerm
 
@@ -46,6 +46,20 @@ def test_expectation_of_a_linear_head_on_dropped_features() -> None:
         values = torch.stack([term(critic, at(part), part).detach() for part in samples.chunk(20)])
         error = values.std() / math.sqrt(20)
         assert abs(float(values.mean() - 2 * p / (1 - p) * expected)) < 4 * error
+
+
+def test_a_samples_two_answers_are_of_one_label_and_features_weigh_a_tenth() -> None:
+    class Labelled(Dropped):
+        def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+            return super().forward(x) if labels is None else super().forward(x) * 0 + labels
+
+    critic, x = Labelled(0.4).double(), X.expand(6, 3)
+    assert not dropout_distance(critic, x, torch.arange(6), feature_weight=0.0).any()
+    terms = []
+    for options in ({}, {"feature_weight": 0.1}, {"feature_weight": 1.0}):
+        torch.manual_seed(0)
+        terms.append(float(consistency_term(critic, x, **options)))
+    assert terms[0] == terms[1] < terms[2]
 
 
 def test_without_dropout_it_is_zero_and_says_so() -> None:
@@ -148,7 +162,7 @@ def test_a_critic_without_dropout_is_warned_of() -> None:
         trainer(max_steps=1).fit(module, DataLoader(torch.randn(40, 3), 4))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("where", ["in a row", "nested", "hooked", "without a linear layer"])
+@pytest.mark.parametrize("where", ["in a row", "nested", "hooked", "replaced", "without a linear layer"])
 def test_layers_in_a_row_need_no_hooks(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same answers, features and gradients whichever way the features are found."""
     layers: list[nn.Module] = [nn.Linear(3, 5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 1), nn.Flatten(0)]
@@ -158,6 +172,9 @@ def test_layers_in_a_row_need_no_hooks(where: str, monkeypatch: pytest.MonkeyPat
     seen: list[Any] = []
     if where == "hooked":
         critic.register_forward_hook(lambda *_: seen.append(1))
+    if where == "replaced":
+        plain = critic.forward
+        critic.forward = lambda x: seen.append(1) or plain(x)  # type: ignore[func-returns-value,method-assign]
     x = torch.randn(6, 1 if "without" in where else 3)
     critic, registered = critic.to(torch.float64), list[nn.Module]()
     register = nn.Module.register_forward_pre_hook
@@ -170,10 +187,12 @@ def test_layers_in_a_row_need_no_hooks(where: str, monkeypatch: pytest.MonkeyPat
         registered.clear()
         found.append(_twice(network, x.double(), None, True))
         if network is critic:
-            assert bool(registered) == (where in ("nested", "hooked"))
+            assert bool(registered) == (where in ("nested", "hooked", "replaced"))
     (scores, features), (others, expected) = found
     torch.testing.assert_close([*scores, *features], [*others, *expected], rtol=0, atol=0)
-    assert len(features) == (0 if "without" in where else 2) and len(seen) == (2 if where == "hooked" else 0)
+    assert len(features) == (0 if "without" in where else 2) and len(seen) == (
+        2 if where in ("hooked", "replaced") else 0
+    )
     assert not any(layer._forward_pre_hooks for layer in critic.modules())
 
 

@@ -43,6 +43,10 @@ def test_an_epoch_holds_each_item_once_with_its_label_and_weight() -> None:
     real, labels, weights = (torch.cat(column) for column in zip(*batches))
     assert real.flatten().tolist() == labels.tolist() == (2 * weights).tolist()
     assert labels.tolist() != list(range(20)) and sorted(labels.tolist()) == list(range(20))
+    plain = MemoryLoader(data, None, 6)
+    plain.with_index = True
+    real, labels, weights, index = next(iter(plain))
+    assert real.flatten().tolist() == index.tolist() and labels is None is weights
 
 
 @pytest.mark.parametrize(("labels", "weights"), [(False, False), (True, False), (False, True), (True, True)])
@@ -81,6 +85,9 @@ def test_an_epoch_takes_one_number_of_the_global_stream_at_its_first_batch() -> 
     replay = list(loader)
     assert all(torch.equal(a, b) for a, b in zip(first, replay, strict=True))
     assert not torch.equal(torch.stack(first), torch.stack(second))
+    zeros = torch.zeros(20, 1, 1, 1, dtype=torch.uint8)
+    noise = MemoryLoader(zeros, None, 4, transform=ToRange(0, 1, dequantize=True))
+    assert not torch.equal(torch.cat(list(noise)).sort(0).values, torch.cat(list(noise)).sort(0).values)
 
 
 def test_without_shuffling_every_pass_is_the_same_and_the_global_stream_is_left_alone() -> None:
@@ -182,7 +189,10 @@ def test_two_gloo_processes_interleave_to_the_batches_of_one(tmp_path: Path) -> 
     ("arguments", "message"),
     [
         ({"data": torch.empty(0, 2)}, "The data set is empty"),
-        ({"data": torch.tensor([[0.0], [float("nan")], [1.0]])}, "data must be finite, but 1 of its 3 items"),
+        (
+            {"data": torch.tensor([[0.0, 0.0], [float("nan")] * 2, [1.0, 1.0]])},
+            "data must be finite, but 1 of its 3 items",
+        ),
         ({"data": torch.tensor([1.0, float("inf")])}, "data must be finite, but 1 of its 2 items"),
         ({"batch_size": 21}, "batch_size 21 is larger than the data set of 20 items"),
         ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
@@ -267,6 +277,11 @@ def test_fresh_batches_are_drawn_in_blocks_shared_between_processes(monkeypatch:
         as_processes(monkeypatch, rank, 3)
         part = epoch(FreshLoader(draw_rows, 4, 5))
         assert all(torch.equal(a, b[rank::3]) for a, b in zip(part, whole, strict=True))
+
+
+def test_a_fresh_batch_may_be_larger_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FreshLoader, "block", 4)
+    assert [len(batch) for batch in FreshLoader(counter, 6, 3)] == [6, 6, 6]
 
 
 def test_fresh_loader_refuses_an_empty_epoch() -> None:

@@ -348,6 +348,10 @@ def test_networks_that_are_refused() -> None:
         with pytest.raises(ValueError, match=r"^network must be one without normalised weights, got one in layer '1'"):
             weight_norm(net)
         assert isinstance(net[0].weight, nn.Parameter)  # nothing was done before it was refused
+    outputs = nn.ConvTranspose2d(2, 3, 1)
+    with torch.no_grad():
+        outputs.weight[0] = 0  # of an input
+    assert torch.isfinite(weight_norm(outputs).weight).all()
     dead = nn.Linear(2, 3)
     with torch.no_grad():
         dead.weight[1] = 0

@@ -11,7 +11,12 @@ from ranks import two_ranks
 from torch import Tensor
 
 from lightning_gans.functional import LOSSES, interpolate, mean_over_ranks, normal, perturb, rank_and_world, uniform
+from lightning_gans.functional.consistency import relic_term
+from lightning_gans.functional.information import label_information
+from lightning_gans.functional.penalties import drift
+from lightning_gans.functional.robust import softplus_weights
 from lightning_gans.regularizers import DRAGAN, FiniteDifferencePenalty, GradientPenalty
+from lightning_gans.wrappers import AdaptiveAugment
 
 N = 12  # the whole batch
 
@@ -57,7 +62,38 @@ def everything(rank: int, world: int) -> dict[str, Tensor]:
     loss.backward()
     assert critic.weight.grad is not None
     rows["mean"] = mean_over_ranks(torch.stack([loss.detach(), *critic.weight.grad]))
+
+    for name, term in terms(real, fake, torch.arange(N)[rank::world] % 3, draws).items():
+        (gradient,) = torch.autograd.grad(term, WEIGHT)
+        rows[f"mean {name}"] = mean_over_ranks(torch.stack([term.detach(), *gradient.flatten()]))
+    net = AdaptiveAugment(torch.nn.Identity(), "color", p=0.5, target=0.1, speed=100, interval=1)
+    net.see(torch.tensor((-1.0, 0.9)[rank] if world == 2 else -0.05), n, updates=1)  # 0.9 alone would be above target
+    rows["mean augment"] = net.p
     return rows
+
+
+WEIGHT = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.5, 0.2]], dtype=torch.float64, requires_grad=True)
+
+
+def terms(real: Tensor, fake: Tensor, labels: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
+    """Of the whole batch, which are no means of what each of its samples adds."""
+
+    def conditional(x: Tensor, labels: Tensor) -> Tensor:
+        return (x * WEIGHT).sum((1, 2)) * torch.nn.functional.embedding(labels, WEIGHT.T)[:, 0]
+
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Unflatten(1, (2, 3)), _Times(), torch.nn.Linear(2, 1))
+    information = label_information(conditional, real, labels, noise=0.5, generator=draws)
+    return {
+        "drift": drift((real * WEIGHT).sum((1, 2))),
+        "relic": relic_term(net.double(), real.flatten(1), temperature=0.5),
+        "information": information.sample * (1 + information.label),
+        "softplus": (softplus_weights((real * WEIGHT).sum((1, 2)) - 60) * fake.sum((1, 2))).mean(),
+    }
+
+
+class _Times(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * WEIGHT).sum(2)
 
 
 def work(rank: int, folder: Path) -> None:
@@ -70,7 +106,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     one = everything(0, 1)
     for name in one:
-        if name == "mean":
+        if name.startswith("mean"):
             assert one[name].abs().min() > 1e-3
             for part in parts:
                 torch.testing.assert_close(part[name], one[name], rtol=1e-12, atol=1e-14)

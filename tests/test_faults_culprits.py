@@ -191,6 +191,19 @@ def test_a_critic_that_is_normalised_stays_as_it_is(code: str, recwarn: pytest.W
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("layer", "u"),
+    [
+        (nn.Linear(4, 8), torch.ones(2, 2)),  # no vector
+        (nn.Linear(4, 8), torch.ones(5)),  # as long as no axis of the weight
+        (nn.Bilinear(4, 4, 8), torch.ones(8)),  # no layer that can be normalised
+    ],
+)
+def test_a_u_may_be_something_else(layer: nn.Module, u: Tensor) -> None:
+    layer.register_buffer("weight_u", u)
+    assert not normalised_layers(layer)
+
+
 def test_a_layer_whose_weight_is_computed_is_told_before_any_is_touched() -> None:
     net = nn.Sequential(nn.Linear(2, 8), torch.nn.utils.weight_norm(nn.Linear(8, 1)))
     with pytest.raises(ValueError, match="network must have plain weights, got a computed one in '1'"):

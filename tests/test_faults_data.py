@@ -139,6 +139,8 @@ def test_the_first_items_are_of_all_classes(tmp_path: Path) -> None:
     data, _ = read(tmp_path, items=5)
     images, labels = data.reference("train")
     assert labels is not None and labels.tolist() == [0, 0, 0, 1, 2] and data.num_items == 5
+    held_out = Images(str(tmp_path), size=8, test_share=0.4, items=1)
+    assert held_out.num_items == 1 and len(held_out.reference("test")[0]) == 4
     assert images[:, 0, 0, 0].tolist() == [0, 10, 20, 0, 0]
     assert first_rows(torch.tensor([0, 1, 0, 2]), 2) == first_rows(None, 2) == slice(2)
 

@@ -16,7 +16,7 @@ from lightning_gans import WGANGP
 from lightning_gans.callbacks import LabelInformation
 from lightning_gans.datamodules import MemoryLoader
 from lightning_gans.diagnostics import label_use
-from lightning_gans.functional.information import Law, _rate, label_information
+from lightning_gans.functional.information import Information, Law, _rate, label_information
 from lightning_gans.networks import (
     DCGANDiscriminator,
     R3Discriminator,
@@ -44,6 +44,7 @@ class Linear(nn.Module):
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         e: Any = F.one_hot(labels, 3).to(x) if self.how == "one_hot" else self.embedding
         e = e(labels) if self.how == "embedding" else e.weight[labels] if self.how == "index" else e
+        e = torch.embedding(e.weight, labels) if self.how == "torch.embedding" else e
         return x @ A + e @ self.b
 
 
@@ -51,7 +52,7 @@ def covariance(m: Tensor) -> Tensor:
     return m.T.cov(correction=0)
 
 
-@pytest.mark.parametrize("how", ["one_hot", "embedding", "index"])
+@pytest.mark.parametrize("how", ["one_hot", "embedding", "index", "torch.embedding"])
 def test_of_a_linear_discriminator_it_is_known(how: str) -> None:
     """2 a' S a of a critic, times p (1 - p) of a logit without noise."""
     net, e = Linear(how), F.one_hot(LABELS, 3).double()
@@ -60,8 +61,30 @@ def test_of_a_linear_discriminator_it_is_known(how: str) -> None:
     assert [i.item() for i in critic] == pytest.approx(known, rel=1e-12)
     p = net(X, LABELS).sigmoid()
     logit = label_information(net, X, LABELS, noise=0)
+    slopes = torch.autograd.grad(logit.sample + logit.label, net.b, retain_graph=True)[0]
+    assert slopes.isfinite().all() and slopes.any()
     assert [i.item() for i in logit] == pytest.approx([k * float((p * (1 - p)).mean()) for k in known], rel=1e-9)
     assert float(logit.share) == pytest.approx(known[1] / sum(known), rel=1e-9)
+
+
+def test_all_vectors_of_a_label_count_together_and_other_look_ups_do_not() -> None:
+    """Two tables of one number each, a table of places and a mask: 2 var(2 e + 4 e) of e = 0, 0, 1, 1, a critic's."""
+    one, two = (torch.tensor([[0.0], [a], [a]]).double() for a in (2.0, 4.0))
+
+    def critic(x: Tensor, labels: Tensor) -> Tensor:
+        places, own = F.embedding(torch.tensor([2, 0]), one), F.embedding(labels, one)[:, 0]
+        own = own + two[labels][:, 0] + x @ A * places[0, 0]
+        own[labels == 0] = own[labels == 0] + 7.0
+        return own
+
+    found = label_information(critic, X, LABELS, noise=0.3, law="normal")
+    assert float(found.label) == pytest.approx(2 * 36 / 4, rel=1e-12)
+    assert float(found.sample) == pytest.approx(2 * 4 * float(A @ covariance(X) @ A), rel=1e-12)
+
+
+def test_the_share_of_nothing_is_nothing_and_of_little_is_exact() -> None:
+    assert float(Information(torch.tensor(0.0), torch.tensor(0.0)).share) == 0
+    assert float(Information(torch.tensor(3e-30), torch.tensor(1e-30)).share) == pytest.approx(0.25)
 
 
 def test_of_logits_it_is_the_squared_slope_of_the_divergence_over_the_divergence() -> None:
@@ -82,6 +105,8 @@ def test_a_sure_discriminator_has_a_rate_too(a: float) -> None:
         x, y = torch.tensor([a], dtype=torch.double), torch.tensor([a + d], dtype=torch.double)
         assert _rate(x, y).isfinite().all()
         torch.testing.assert_close(_rate(x, y), _rate(-x, -y), rtol=1e-9, atol=0)
+    below, above = (_rate(x, x + d) for d in (0.999e-3, 1.001e-3))  # where one formula goes over into the other
+    torch.testing.assert_close(below, above, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("law", ["logit", "normal"])
@@ -126,6 +151,12 @@ def test_weights_in_half_precision(law: Law) -> None:
     full = label_information(net, x, labels, 0, law)
     half = label_information(net.bfloat16(), x.bfloat16(), labels, 0, law)
     torch.testing.assert_close(torch.stack([*half]), torch.stack([*full]), rtol=0.05, atol=0)
+    layer, table = nn.Linear(4, 1).bfloat16(), nn.Embedding(3, 2).bfloat16()  # which takes vectors of its own type
+
+    def joined(x: Tensor, labels: Tensor) -> Tensor:
+        return layer(torch.cat([x.bfloat16(), table(labels)], 1)).squeeze(1)
+
+    assert float(label_information(joined, x, labels, 0, law).label) > 0
 
 
 def test_the_term_and_its_gradient() -> None:

@@ -14,7 +14,7 @@ from common import equal, make, plain, state, trainer
 from torch import Tensor
 
 from lightning_gans.cli import main
-from lightning_gans.optim import Adam, ExtraAdam, ExtraSGD, OptimisticAdam, OptimisticSGD, RMSprop
+from lightning_gans.optim import Adam, ClippedAdam, ExtraAdam, ExtraSGD, OptimisticAdam, OptimisticSGD, RMSprop
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -97,6 +97,25 @@ def test_the_direction_is_adams(optimizer: Any) -> None:
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("optimizer", [OptimisticSGD, OptimisticAdam, ExtraSGD, ExtraAdam, ClippedAdam, RMSprop, Adam])
+def test_a_closure_is_called_once_with_gradients_on_and_its_loss_returned(optimizer: Any) -> None:
+    """A parameter without a gradient stays where it is."""
+    w, still = (torch.ones(2, requires_grad=True) for _ in range(2))
+    calls: list[Tensor] = []
+
+    def closure() -> Tensor:
+        w.grad = None
+        calls.append(w.square().sum())
+        calls[-1].backward()
+        return calls[-1]
+
+    own = optimizer([w, still], lr=0.1)
+    for step in range(2):
+        with torch.no_grad():
+            assert own.step(closure) is calls[step]
+    assert len(calls) == 2 and not w.eq(1).any() and still.eq(1).all()
+
+
 @pytest.mark.parametrize("optimizer", [OptimisticSGD, OptimisticAdam, ExtraSGD, ExtraAdam])
 def test_they_train_resume_and_count(tmp_path: Path, optimizer: Any) -> None:
     def build() -> Any:
@@ -124,6 +143,8 @@ def test_they_train_resume_and_count(tmp_path: Path, optimizer: Any) -> None:
         (lambda p: OptimisticSGD(p, -1.0), "lr must be a finite number >= 0, got -1.0"),
         (lambda p: OptimisticAdam(p, betas=(0.5, 1.0)), r"betas must be two numbers in \[0, 1\)"),
         (lambda p: ExtraAdam(p, eps=0.0), "eps must be a finite number > 0, got 0.0"),
+        (lambda p: ClippedAdam(p, factor=0.0), "factor must be a finite number > 0, got 0.0"),
+        (lambda p: ClippedAdam(p, slack=-1.0), "slack must be a finite number > 0, got -1.0"),
     ],
 )
 def test_bad_settings(build: Any, words: str) -> None:

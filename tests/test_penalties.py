@@ -46,6 +46,12 @@ def test_norm_of_a_linear_critic(p: float, norm: float) -> None:
     assert gradient_norm(linear(W), points(4, 3), p).tolist() == pytest.approx([norm] * 4, rel=1e-14)
 
 
+def test_a_norm_without_a_graph_has_no_gradient() -> None:
+    w = W.clone().requires_grad_()
+    assert gradient_norm(linear(w), points(4, 3)).requires_grad
+    assert not gradient_norm(linear(w), points(4, 3), create_graph=False).requires_grad
+
+
 def test_norm_is_not_biased_when_small() -> None:
     """A root with 1e-12 added inside would give 1e-6 here."""
     assert gradient_norm(linear(1e-9 * W), points(2, 3)).tolist() == pytest.approx([3e-9] * 2, rel=1e-14)
@@ -205,6 +211,8 @@ def test_perturbed_points() -> None:
     assert u.mean().item() == pytest.approx(1 / 2, abs=4 * math.sqrt(1 / 12 / 4000))
     assert u.square().mean().item() == pytest.approx(1 / 3, abs=4 * math.sqrt(4 / 45 / 4000))
     assert (u - u[:, :1, :1]).abs().max() > 0.1  # drawn per element
+    real = torch.tensor([[0.0, 2.0]], dtype=torch.float64).expand(50, 2)  # columns of no spread: one number for all
+    assert 0.4 < (perturb(real) - real).max().item() < 0.5
 
 
 def test_optimal_linear_critic_of_wgan_gp() -> None:
@@ -261,9 +269,15 @@ def test_finite_difference_of_near_points(dtype: torch.dtype) -> None:
 
 
 def test_finite_difference_of_close_points_is_the_slope() -> None:
-    """The guard is about rounding only: in float64, points 1e-9 apart still count."""
-    x = points(4, 3)
-    assert finite_difference_penalty(linear(W), x, x + 1e-9 * W).item() == pytest.approx(4.0, rel=1e-4)
+    """The guard is about rounding only: points some hundred roundings apart still count, a few do not, of any size."""
+    for dtype in (torch.float64, torch.float32):
+        eps = torch.finfo(dtype).eps
+        for size in (1e-3, 1.0, 1e5):
+            x = size * points(4, 3).to(dtype)
+            y = x + 300 * eps * x.norm(dim=1, keepdim=True) * W.to(dtype)
+            assert finite_difference_penalty(linear(W.to(dtype)), x, y).item() == pytest.approx(4.0, rel=0.2)
+            near = x * (1 + 4 * eps)
+            assert finite_difference_penalty(linear(W.to(dtype)), x, near).item() == 0
 
 
 def test_finite_difference_cannot_vanish_off_a_line() -> None:

@@ -125,6 +125,49 @@ def test_stable_rank() -> None:
     torch.testing.assert_close(linear(row, stable_rank=0.1).weight, row / 5)
 
 
+def test_the_gradient_of_a_stable_rank_goes_through_the_rest_and_is_finite_without_one() -> None:
+    """Of u v' + sqrt(r - 1) / ||R|| R, u and v constant; a matrix of rank 1 has no rest."""
+    own = torch.Generator().manual_seed(0)
+    weight, g = (torch.randn(3, 3, generator=own, dtype=torch.float64) for _ in range(2))
+    weight = diagonal(4, 3, 3) + 0.2 * weight
+    layer = linear(weight, stable_rank=0.5).eval()
+    original = layer.parametrizations.weight.original
+    (found,) = torch.autograd.grad((layer.weight * g).sum(), original)
+    u, v = SpectralNorm._iterate(weight, norm_of(layer).u, 1)
+    rest = original / (u @ original @ v) - torch.outer(u, v)
+    (known,) = torch.autograd.grad((rest / rest.norm() * 0.5**0.5 * g).sum(), original)
+    assert rest.norm() > 0.5**0.5
+    torch.testing.assert_close(found, known)
+    one = linear(diagonal(2, 0), stable_rank=0.5)
+    one.weight.sum().backward()
+    assert torch.equal(one.weight, diagonal(1, 0)) and one.parametrizations.weight.original.grad.isfinite().all()
+
+
+def test_a_weight_that_is_or_was_zero_is_normalised_later() -> None:
+    for norm in (SpectralNorm(diagonal(0, 0)), SpectralNorm(diagonal(4, 2))):
+        assert not norm(diagonal(0, 0)).any()
+        for _ in range(30):
+            weight = norm(diagonal(4, 2))
+        torch.testing.assert_close(weight, diagonal(1, 0.5))
+
+
+def test_autocast_leaves_the_norm_alone() -> None:
+    layer = linear(torch.randn(4, 5, dtype=torch.float64)).float().eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = layer.weight
+    assert torch.equal(cast, layer.weight)
+
+
+def test_of_a_weight_that_is_computed_already_the_result_is_normalised() -> None:
+    class Twice(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return 2 * weight
+
+    layer = nn.Linear(3, 3).double()
+    nn.utils.parametrize.register_parametrization(layer, "weight", Twice())
+    assert float(torch.linalg.matrix_norm(spectral_norm(layer, 100).weight, 2)) == pytest.approx(1, rel=1e-6)
+
+
 def test_state() -> None:
     """u moves on with each pass in training, not in evaluation; it is saved; two passes before a backward work."""
     torch.manual_seed(0)

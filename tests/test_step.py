@@ -229,6 +229,9 @@ def test_the_step_up_is_rho_long() -> None:
     put_back(saved)
     assert equal(before, [p.detach() for p in w])
     assert ascend([still], 0.3) == [] and equal(still.detach(), torch.ones_like(still))
+    still.grad = torch.zeros_like(still)
+    ascend([still], 0.3)
+    assert equal(still.detach(), torch.ones_like(still))
 
 
 @pytest.mark.parametrize("name", BY_KIND)

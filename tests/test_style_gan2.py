@@ -472,6 +472,9 @@ def test_the_probability_follows_the_signs_of_the_last_updates() -> None:
     for update in range(1, 5):
         official.see(torch.tensor(1.0), 64, update)
     assert float(official.p) == pytest.approx(0.000512)
+    for update in range(5, 9):
+        official.see(torch.tensor(0.59), 64, update)
+    assert float(official.p) == 0
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,9 @@ def test_definitions() -> None:
     assert Quantile(0.25)(x, y).tolist() == [False, False, False, True]
     assert Quantile(0.5, feature=1, above=False)(x, y).tolist() == [False, True, True, False]
     assert Classes([1])(x, y).tolist() == [False, True, False, True]
+    assert Threshold(3.0, feature="norm")(torch.tensor([[2.0, 2.0], [2.0, 3.0]]), None).tolist() == [False, True]
+    for share, n, beyond in ((0.29, 100, 29), (0.01, 10, 1), (0.99, 10, 9)):  # rounded, but one at least and not all
+        assert int(Quantile(share)(torch.arange(float(n))[:, None], None).sum()) == beyond
 
 
 def test_low_density_finds_the_outliers() -> None:
@@ -229,6 +233,15 @@ def test_low_density_finds_the_outliers() -> None:
     found = LowDensity(0.05, width=0.3)(x, None)
     assert int(found.sum()) == 100
     assert float(x[found].norm(dim=1).mean()) > 2.3 > 1.3 > float(x[~found].norm(dim=1).mean())
+
+
+def test_the_width_of_a_density_is_in_units_of_the_median_distance() -> None:
+    """9 of 1, 9 and 10: at the middle point exp(-1/2 (1/9)^2) + 1 + exp(-1/2)."""
+    x = torch.tensor([[0.0], [1.0], [10.0]])
+    fitted = LowDensity(0.4, width=1.0).fit(x, None)
+    assert callable(fitted.feature)
+    known = math.log(math.exp(-1 / 162) + 1 + math.exp(-1 / 2))
+    assert float(fitted.feature(x)[1]) == pytest.approx(known, rel=1e-6)
 
 
 def test_a_fitted_definition_stays() -> None:

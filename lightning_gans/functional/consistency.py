@@ -108,9 +108,8 @@ def _twice(
     labels = None if labels is None else torch.cat([labels, labels])
     features: list[Tensor] = []
     if labels is None and seen and (layers := _in_a_row(discriminator)) is not None:
-        last = max((i for i, layer in enumerate(layers) if isinstance(layer, nn.Linear)), default=None)
-        for i, layer in enumerate(layers):
-            features += [twice] if i == last else []
+        for layer in layers:
+            features += [twice] if isinstance(layer, nn.Linear) else []
             twice = layer(twice)
         scores = check_scores(twice, 2 * len(x))
     else:

@@ -132,8 +132,8 @@ def _rate(a: Tensor, b: Tensor) -> Tensor:
     apart = torch.where(near, a.detach() + 1, b)  # no 0/0 behind the mask
     kl = p * (a - apart) + F.softplus(apart) - F.softplus(a)
     exact = (apart.sigmoid() - p).square() / kl
-    middle = ((a + b) / 2).sigmoid()
-    return torch.where(near, 2 * middle * (1 - middle), exact).to(dtype)
+    between = ((a + 2 * b) / 3).sigmoid()  # where 2 p (1 - p) is the fraction up to the square of a - b
+    return torch.where(near, 2 * between * (1 - between), exact).to(dtype)
 
 
 class _Labels(TorchFunctionMode):
@@ -166,4 +166,4 @@ class _Labels(TorchFunctionMode):
         return out + part
 
     def _are_labels(self, given: Any) -> bool:
-        return isinstance(given, Tensor) and not given.is_floating_point() and given.shape == self.labels.shape
+        return isinstance(given, Tensor) and given.dtype != torch.bool and given.shape == self.labels.shape

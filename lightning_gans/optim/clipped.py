@@ -52,4 +52,5 @@ class ClippedAdam(Adam):
                     v = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
                     bound = self.factor * v.sqrt() + self.slack
                     p.grad = p.grad.clamp(-bound, bound)
-        return cast(Any, super()).step() or loss
+        cast(Any, super()).step()
+        return loss

@@ -163,7 +163,7 @@ class AdaptiveAugment(RunningMeans, DiffAugment):
 
         A collective at that time: every rank must call it, with numbers of its own.
         """
-        self.signs += sign.to(self.signs.dtype)
+        self.signs += sign
         if updates % self.interval == 0:
             r = mean_over_ranks(self.signs) / self.interval
             step = images * rank_and_world()[1] * self.interval / self.speed
