@@ -275,9 +275,7 @@ def image_size(size: int | Sequence[int]) -> tuple[int, int]:
 
 def split_rows(n: int, test_share: float) -> dict[Split, np.ndarray]:
     """Rows of each split: a random share is held out, always the same; one at least if there are two."""
-    held_out = round(test_share * n)
-    if test_share > 0 and n > 1:
-        held_out = min(max(held_out, 1), n - 1)
+    held_out = min(max(round(test_share * n), test_share > 0), max(n - 1, 0))
     order = np.random.RandomState(0).permutation(n)  # numpy promises never to change this stream
     return {"train": np.sort(order[held_out:]), "test": np.sort(order[:held_out])}
 

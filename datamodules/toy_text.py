@@ -13,7 +13,6 @@ from lightning_gans import checks
 from lightning_gans.datamodules.base import Split
 from lightning_gans.datamodules.memory import FreshLoader
 from lightning_gans.datamodules.text import LETTERS, OneHot, TextDataModule, checked_length, md5
-from lightning_gans.functional.modes import evaluating
 from lightning_gans.functional.text import Vocabulary, markov_law
 from lightning_gans.networks.language import LanguageModel
 
@@ -165,9 +164,8 @@ class OracleText(TextDataModule):
         stream = np.random.SeedSequence((self.seed, split == "test"))  # no other seed's, nor that of the weights
         own = Generator().manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
         n = self.items if split == "train" else self.items // 10
-        with torch.no_grad(), evaluating(self.oracle):
-            z = torch.randn(n, self.shape[0], generator=own)
-            return torch.cat([self.oracle(part) for part in z.split(1000)]), None
+        z = torch.randn(n, self.shape[0], generator=own)
+        return torch.cat([self.oracle(part) for part in z.split(1000)]), None
 
 
 def read_oracle(path: str | Path, shape: tuple[int, int]) -> LanguageModel:

@@ -49,6 +49,10 @@ def test_schedules() -> None:
     assert float(cosine.kept[0]) == pytest.approx(1, abs=1e-4) and bool((cosine.kept.diff() < 0).all())
     assert float(cosine.kept[499]) == pytest.approx(math.cos((0.5 + 0.008) / 1.008 * math.pi / 2) ** 2, rel=1e-3)
     assert float(cosine.betas.max()) == 0.999 and betas_of("linear", 100)[0] == pytest.approx(1e-3)
+    assert float(betas_of("linear", 10)[-1]) == 0.999
+    for dtype in (torch.float32, torch.float64):  # entries are of the type of what they are multiplied by
+        found = linear.at("signal", torch.tensor([3]), torch.zeros(1, dtype=dtype))
+        assert found.dtype == dtype and float(found) == float(linear.signal[3].to(dtype))
 
 
 def test_noising_at_once_is_noising_step_by_step() -> None:
@@ -86,6 +90,7 @@ def test_the_last_step_adds_no_noise(eta: float | None) -> None:
     torch.testing.assert_close(made, x, rtol=1e-12, atol=1e-12)
     with pytest.raises(StopIteration):
         process.back(x_t, x, 1, process.betas[1], eta, never)
+    assert process.back(x_t, x, 1, process.betas[1], 0.0, never).isfinite().all()  # without noise none is drawn
 
 
 def test_respacing() -> None:
@@ -144,6 +149,10 @@ def test_cells_of_a_normal_law() -> None:
     found = cell_log_probability(x, mean, log_variance).exp()
     assert float(found.sum()) == pytest.approx(1, abs=1e-9)
     law = Normal(mean, 0.1**0.5)
+    v = (x[1:-1] - mean[1:-1] + torch.tensor([-1 / 255, 1 / 255])) / 0.1**0.5  # x phi(x) by tanh is torch's GELU
+    below, above = (torch.nn.functional.gelu(v, approximate="tanh") / v).unbind(1)
+    torch.testing.assert_close(found[1:-1, 0], above - below, rtol=0, atol=1e-8)
+    assert cell_log_probability(x, mean, torch.full_like(x, -30.0)).isfinite().all()
     torch.testing.assert_close(found[1:-1], (law.cdf(x + 1 / 255) - law.cdf(x - 1 / 255))[1:-1], rtol=0, atol=2e-5)
 
 

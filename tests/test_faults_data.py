@@ -21,6 +21,7 @@ from lightning_gans import GAN
 from lightning_gans.datamodules import HuggingFace, Images, Resampled, TextFile, tail_loader
 from lightning_gans.datamodules import pictures as files
 from lightning_gans.datamodules.base import first_rows
+from lightning_gans.datamodules.folder import listed_labels, split_folders, split_rows
 from lightning_gans.functional.columns import columns
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
 from lightning_gans.tools.score import read_samples
@@ -130,6 +131,18 @@ def test_images_beside_the_classes_are_left_out_and_named_and_empty_classes_too(
     save(tmp_path / "b" / "test" / "0.png")
     with pytest.raises(ValueError, match=r"b must have classes in train and in test, or in none .* no subfolders in"):
         Images(str(tmp_path / "b"))
+
+
+def test_rows_folders_and_labels_of_splits() -> None:
+    for n, share, train in ((2, 0.1, 1), (2, 0.99, 1), (1, 0.9, 1), (10, 0.27, 7), (10, 0.0, 10)):
+        found = split_rows(n, share)
+        assert len(found["train"]) == train and sorted([*found["train"], *found["test"]]) == [*range(n)]
+    files = ["x.png", "y.png", "d/train/a.png", "d/test/b.png"]
+    for name in ("test", "Testing", "val", "valid", "validation", "eval"):
+        assert sorted(split_folders([f"{name}/a.png", "train/b.png"])) == ["test", "train"]
+    told = listed_labels(b'{"labels": [["a.png", 2], ["b.png", 0]]}', "dataset.json", ["a.png", "b.png"])
+    assert told == ({"a.png": 2, "b.png": 0}, ["0", "1", "2"])
+    assert sorted(split_folders(files)) == ["test", "train"] and split_folders([*files, "z.png"]) == {}
 
 
 def test_the_first_items_are_of_all_classes(tmp_path: Path) -> None:

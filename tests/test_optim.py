@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import closing, nullcontext
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from common import equal, make, plain, state, trainer
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from lightning_gans.cli import main
 from lightning_gans.optim import Adam, ClippedAdam, ExtraAdam, ExtraSGD, OptimisticAdam, OptimisticSGD, RMSprop
@@ -114,6 +117,9 @@ def test_a_closure_is_called_once_with_gradients_on_and_its_loss_returned(optimi
         with torch.no_grad():
             assert own.step(closure) is calls[step]
     assert len(calls) == 2 and not w.eq(1).any() and still.eq(1).all()
+    still.grad = torch.zeros(2)
+    own.step()
+    assert still.eq(1).all()
 
 
 @pytest.mark.parametrize("optimizer", [OptimisticSGD, OptimisticAdam, ExtraSGD, ExtraAdam])
@@ -210,6 +216,72 @@ def test_what_goes_without_wrappers_is_torchs_to_the_bit(kind: type[Any], option
         assert ours["param_groups"] == theirs["param_groups"]
         assert all(torch.equal(a, theirs["state"][k][n]) for k, s in ours["state"].items() for n, a in s.items())
     assert hooked == [0, 1] * 3
+
+
+DTYPES = {Adam: (torch.float32, torch.float64), RMSprop: (torch.float32, torch.float64, torch.complex64)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_types_and_parameters_that_come_later_are_torchs_too(kind: type[Any]) -> None:
+    """In one group of several types, in one each, and in one that a parameter is put into after some steps."""
+    own, optimizers = [], []
+    for which in (kind.theirs, kind):
+        torch.manual_seed(0)
+        rows = [
+            [torch.randn(3, dtype=t, requires_grad=True) for t in ts] for ts in (DTYPES[kind][:2], DTYPES[kind][-1:])
+        ]
+        late = torch.randn(3, requires_grad=True)
+        rows.append([torch.randn(3, requires_grad=True)])
+        own.append([*rows[0], *rows[1], *rows[2], late])
+        optimizers.append(which([{"params": row} for row in rows], lr=0.1, **KINDS[kind]))
+    for step in range(6):
+        gradients = [torch.randn_like(p) for p in own[0]]
+        for parameters, optimizer in zip(own, optimizers):
+            if step == 3:
+                optimizer.param_groups[2]["params"].append(parameters[-1])
+            for p, gradient in zip(parameters, gradients):
+                p.grad = gradient.clone()
+            optimizer.step()
+        assert all(map(torch.equal, *own))
+    counts = [[float(o.state[p]["step"]) for p in parameters] for o, parameters in zip(optimizers, own)]
+    assert counts[0] == counts[1] and counts[0][-1] == 3
+
+
+@pytest.mark.parametrize("what", ["before", "before all", "after all", "profiler", "scaler", "rate", "foreach"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_asks_for_more_is_torchs_own_step(kind: type[Any], what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, (_, optimizer) = two_of(kind)
+    by_torch: list[int] = []
+    monkeypatch.setattr(kind, "_by_torch", lambda self, *a, real=kind._by_torch: by_torch.append(1) or real(self, *a))
+    for p in (own := [p for group in optimizer.param_groups for p in group["params"]]):
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    optimizer.step()
+    assert len(by_torch) == 1  # the first alone
+    watched: Any = nullcontext()
+    if what == "before":
+        optimizer.register_step_pre_hook(lambda *_: None)
+    elif what.endswith("all"):
+        register = {"before all": register_optimizer_step_pre_hook, "after all": register_optimizer_step_post_hook}[
+            what
+        ]
+        handle = register(lambda *_: None)
+        watched = closing(SimpleNamespace(close=handle.remove))
+    elif what == "profiler":
+        watched = torch.autograd.profiler.profile()
+    elif what == "scaler":
+        monkeypatch.setattr(kind, "_by_torch", lambda self, *a: by_torch.append(1))
+        optimizer.grad_scale = torch.tensor(2.0)
+    elif what == "rate":
+        monkeypatch.setattr(kind, "_by_torch", lambda self, *a: by_torch.append(1))
+        optimizer.param_groups[1]["lr"] = torch.tensor(0.1)
+    elif kind is RMSprop:
+        optimizer.param_groups[1]["foreach"] = False
+    else:
+        optimizer.param_groups[1]["decoupled_weight_decay"] = True
+    with watched:
+        optimizer.step()
+    assert len(by_torch) == 2 and len(own) == 3
 
 
 @pytest.mark.parametrize("kind", KINDS)

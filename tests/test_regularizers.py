@@ -18,6 +18,13 @@ from lightning_gans.functional import (
     score,
     takes_labels,
 )
+from lightning_gans.functional.conditional import (
+    as_logits,
+    check_scores,
+    label_argument,
+    needs_labels,
+    real_in_generator_step,
+)
 from lightning_gans.regularizers import (
     DRAGAN,
     R1,
@@ -250,6 +257,36 @@ def test_takes_labels() -> None:
     assert takes_labels(lambda x, labels: x) and not takes_labels(lambda x: x)
     assert takes_labels(torch.compile(ConditionalCritic()))
     assert not takes_labels(torch.compile(ConditionalCritic(None)))
+
+
+def test_names_of_labels_and_who_needs_them() -> None:
+    class Able(nn.Module):
+        """Which can do without."""
+
+        def forward(self, x: Tensor, y: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+            return x
+
+    class Told(Able):
+        num_classes = 3
+
+    assert label_argument(Able()) == "labels"  # ours first
+    for net, name in ((lambda x, y: x, "y"), (lambda x, class_labels: x, "class_labels"), (lambda x, c: x, None)):
+        assert label_argument(net) == name and needs_labels(net) == (name is not None)
+    with pytest.raises(
+        ValueError, match=r"^g_batch_factor must be 1 with a conditional discriminator that scores real"
+    ):
+        real_in_generator_step(2, Told())
+    real_in_generator_step(1, Told())
+    real_in_generator_step(2, nn.Flatten(0))
+    assert needs_labels(Told()) and needs_labels(torch.compile(Told())) and not needs_labels(Able())
+
+
+def test_logits_and_scores_of_other_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"classifier must tell num_classes = 3 classes, got 2"):
+        as_logits(torch.zeros(4, 2), 4, classes=3)
+    for scores, n in ((torch.zeros(1, 3), 3), (torch.tensor(0.0), 1), (torch.zeros(3, 2), 3)):
+        with pytest.raises(ValueError, match=r"discriminator must return scores of shape \(.,\), got"):
+            check_scores(scores, n)
 
 
 def test_score() -> None:

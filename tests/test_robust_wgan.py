@@ -107,6 +107,25 @@ def test_equal_values_and_rho_zero_leave_the_weights_at_one() -> None:
     assert robust_weights(torch.tensor([2.0, 1.0, 3.0]), 9.0).tolist() == [0.0, 3.0, 0.0]  # the ball holds all weights
 
 
+def test_samples_that_have_no_share_get_none_and_small_shares_leave_weights_finite() -> None:
+    values = torch.tensor([0.1, 0.1, 0.9, 0.1, 0.5, 0.0], dtype=torch.float64)
+    base = torch.tensor([2.0, 2.0, 0.0, 2.0, 1.0, 0.0], dtype=torch.float64)
+    some, found = base > 0, robust_weights(values, 0.1, base)
+    assert equal(found[some], robust_weights(values[some], 0.1, base[some])) and not found[~some].any()
+    for row, shares, rho in (
+        ([0.1, 0.3, 0.5, 0.5, 0.4, 0.8], [1e-18, 1e-18, 1.0, 2.0, 0.0, 1e-18], 0.606),
+        ([0.9, 0.8, 1.0, 0.1, 1.0], [1.0, 1e-18, 1e-18, 1e-18, 1e-9], 0.562),
+    ):
+        w = robust_weights(torch.tensor(row).double(), rho, torch.tensor(shares).double())
+        assert w.isfinite().all() and (w >= 0).all()
+    assert robust_weights(values.bfloat16(), 0.1).dtype == torch.float32
+
+
+def test_divergence_is_of_the_weighted_mean() -> None:
+    w, base = torch.tensor([1.5, 0.5, 3.0]), torch.tensor([1.0, 2.0, 0.0])
+    assert float(robust.divergence(w, base)) == pytest.approx((0.25 + 2 * 0.25) / 3 / 2)
+
+
 def test_rho_of_a_share() -> None:
     assert rho_for_share(0.05) == pytest.approx(0.0263158, abs=1e-6)
     assert rho_for_share(0.0) == 0 and rho_for_share(0.5) == 0.5
@@ -123,6 +142,9 @@ def test_the_share_at_a_small_quantile_is_exact() -> None:
     clean, scores = torch.arange(4.0), torch.tensor([0.0, 1.0, 2.0, 9.0, 9.0, 9.0, 1.0, 0.0])
     assert outlier_share(scores, clean, 0.5) == pytest.approx((0.5 - 0.5) / 0.5 + 0.0)
     assert outlier_share(scores, clean, 0.75) == pytest.approx((3 / 8 - 0.25) / 0.75)
+    scores = torch.cat([clean := torch.arange(100.0), torch.full((100,), 96.5)])
+    assert outlier_share(scores, clean) == outlier_share(scores, clean, 0.95) == pytest.approx(0.5)
+    assert outlier_share(scores, clean, 0.99) == 0
 
 
 def test_softplus_weights_have_mean_one_under_the_base_weights() -> None:
@@ -132,6 +154,8 @@ def test_softplus_weights_have_mean_one_under_the_base_weights() -> None:
     torch.testing.assert_close(w / w[0], nn.functional.softplus(logits) / nn.functional.softplus(logits[0]))
     nothing = robust.softplus_weights(logits, torch.zeros(9))
     assert nothing.isfinite().all()
+    far = robust.softplus_weights(torch.tensor([1.0, 3.0]).log() - 300)  # whose exponentials are 0 in float32
+    torch.testing.assert_close(far, torch.tensor([0.5, 1.5]))
     for part in (None, base):
         slope = torch.autograd.grad(mean(robust.softplus_weights(logits, part), part), logits)[0]
         if part is None:

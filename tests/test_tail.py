@@ -183,6 +183,7 @@ def test_a_sampler_deals_in_global_batches(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_labels_and_given_weights_stay_with_their_items() -> None:
     loader = tail_loader(MemoryLoader(DATA, torch.arange(N), 40, weights=torch.arange(float(N))), DEFINITION)
+    assert loader.mass is loader.given and loader.mass.tolist() == list(range(N))
     for real, labels, weights in loader:
         assert real[:, 0].tolist() == labels.tolist()
         tail = labels >= N - TAIL
@@ -233,6 +234,22 @@ def test_low_density_finds_the_outliers() -> None:
     found = LowDensity(0.05, width=0.3)(x, None)
     assert int(found.sum()) == 100
     assert float(x[found].norm(dim=1).mean()) > 2.3 > 1.3 > float(x[~found].norm(dim=1).mean())
+
+
+def test_density_is_of_items_from_all_over_the_data() -> None:
+    """Half and half of two places, one behind the other: 20 items around which there are kernels are of both."""
+    x = torch.cat([torch.randn(200, 2, generator=Generator().manual_seed(i)) + 20 * i for i in range(2)])
+    found = LowDensity(0.1, references=20)(x, None)
+    assert 5 < int(found[200:].sum()) < 35
+
+
+@pytest.mark.parametrize(("mass", "share"), [(0.5, 0.125), (0.5, 0.875)])
+def test_a_block_of_fresh_draws_is_used_once(mass: float, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for chance: whichever side it has less of for the batches, most of its items come up once."""
+    monkeypatch.setattr(FreshLoader, "block", 256)
+    fresh = FreshLoader(lambda n, generator: torch.rand(n, 1, generator=generator), 8, 64)
+    items = torch.cat([real for real, _, _ in tail_loader(fresh, Threshold(1 - mass), share)]).flatten()
+    assert len(items) == 512 and len(items.unique()) > 480
 
 
 def test_the_width_of_a_density_is_in_units_of_the_median_distance() -> None:
@@ -315,7 +332,7 @@ def test_training_resumes_to_the_bit(tmp_path: Path, data: Callable[[], Any]) ->
         (lambda: Quantile(1.5), r"share must be in \(0, 1\), got 1.5"),
         (lambda: LowDensity(width=0), "width must be a finite number > 0"),
         (lambda: LowDensity(references=1), "references must be at least 2"),
-        (lambda: Threshold(1, feature=7)(DATA, None), "feature must be in 0..0"),
+        (lambda: Threshold(1, feature=1)(DATA, None), "feature must be in 0..0"),
         (lambda: Threshold(1, feature="max")(DATA, None), "feature must be a place"),  # type: ignore[arg-type]
         (lambda: TailSampled(memory_loader(), DEFINITION), "data must be a GANDataModule"),
     ],

@@ -187,6 +187,18 @@ def test_windows_hold_all_text_and_none_that_is_held_out(tmp_path: Path) -> None
         TextFile(str(path), length=8, long="truncate").reference("test")
 
 
+def test_styles_of_held_out_lines_stay_with_them(tmp_path: Path) -> None:
+    """Without those that are among the training ones; a mark of the order of bytes and blanks at ends are no text."""
+    files = {"a": "one\ntwo\n", "b": "six \nten\n", "held a": "one\nnet\n", "held b": "six\n now\ntie\n"}
+    for name, lines in files.items():
+        (tmp_path / name).write_text(lines, encoding="utf-8-sig")
+    paths = [str(tmp_path / name) for name in files]
+    data = TextFile(paths[:2], length=3, test_path=paths[2:])
+    tokens, styles = data.reference("test")
+    assert styles is not None and data.decode(tokens) == ["net", "now", "tie"] and styles.tolist() == [0, 1, 1]
+    assert set(data.vocabulary.symbols[2:]) == set("onetwosixten")
+
+
 def test_lines_are_those_of_an_editor(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
     path.write_bytes("a\u2028b\r\nc\x0cd\ne\u0085f\n".encode())
@@ -233,7 +245,7 @@ def test_the_file_and_the_line_that_is_too_long(tmp_path: Path) -> None:
         TextFile(good, test_path=[])
 
 
-def test_a_markov_chain_has_the_law_that_it_tells() -> None:
+def test_a_markov_chain_has_the_law_that_it_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     data = MarkovText()
     tokens = data.reference("train")[0]
     for n, most in ((1, 1e-3), (2, 1e-3), (3, 2e-3)):
@@ -244,6 +256,8 @@ def test_a_markov_chain_has_the_law_that_it_tells() -> None:
     assert not torch.equal(tokens, data.reference("test")[0])
     first = next(iter(MarkovText(batch_size=5).train_dataloader()))
     assert first.shape == (5, 8, 6)
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, 1 - 2**-53, dtype=torch.float64))
+    assert all(int(MarkovText(K).sample_exact(2).max()) < K for K in range(2, 27))  # whatever the sums are rounded to
 
 
 def test_an_oracle_by_seed_and_by_file(tmp_path: Path) -> None:
@@ -251,6 +265,7 @@ def test_an_oracle_by_seed_and_by_file(tmp_path: Path) -> None:
     assert data.reference()[0].shape == (30, 6) and torch.equal(
         data.reference()[0], OracleText(11, 6, 30, 4, 3).reference()[0]
     )
+    assert not data.oracle.lstm.get_parameter("bias_hh_l0").any()  # of the two biases, one
     own = np.random.default_rng(0)
     shapes = {"embedding": (11, 4), "w_out": (4, 11), "b_out": (11,)}
     shapes |= {f"{part}_{k}": (4, 4) for part in "wu" for k in "ifoc"} | {f"b_{k}": (4,) for k in "ifoc"}
@@ -728,6 +743,10 @@ def test_any_text_is_scored_once_cleaned_as_the_data_are(tmp_path: Path) -> None
         ValueError, match="samples must hold at least 2 windows of 16 letters and blanks, got a text of 10"
     ):
         score_text(["Some", "Words"], data)
+    with pytest.raises(ValueError, match="samples must hold at least 2 windows"):
+        data.samples_of(["one window and a half"])
+    loud = ["A LOUD VOICE CRI", "ES IN THE NIGHTS"]  # of the length, but of other symbols
+    assert data.samples_of(loud) == [text.lower() for text in loud]
 
 
 def test_a_model_keeps_the_meaning_of_its_tokens(tmp_path: Path) -> None:

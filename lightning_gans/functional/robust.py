@@ -38,6 +38,7 @@ def robust_weights(values: Tensor, rho: float, base: Tensor | None = None) -> Te
         values: d (N,), such as the critic's scores; the largest are weighted least.
         rho: radius of the ball, >= 0; 0 gives w = 1.
         base: (N,) weights >= 0 of the samples under the expectation, such as importance weights; None means equal ones.
+            What has none under it gets none.
 
     Raises:
         ValueError: for a rho below 0 or not finite, no values or such as are not finite, or a base of another shape.
@@ -52,6 +53,10 @@ def robust_weights(values: Tensor, rho: float, base: Tensor | None = None) -> Te
         raise ValueError(f"values must be finite numbers, got {int((~values.isfinite()).sum())} that are not.")
     if base is not None and base.shape != values.shape:
         raise ValueError(f"base must be one weight per value, {tuple(values.shape)}, got {tuple(base.shape)}.")
+    if base is not None and bool((base == 0).any()):
+        result = torch.zeros_like(values, dtype=torch.promote_types(values.dtype, torch.float32), requires_grad=False)
+        result[base != 0] = robust_weights(values[base != 0], rho, base[base != 0])
+        return result
     d, order = values.detach().double().sort(stable=True)
     d = (d - d[0]) / (d[-1] - d[0]).clamp_min(torch.finfo(d.dtype).tiny)
     p = torch.ones_like(d) if base is None else base.detach().double()[order]
@@ -148,7 +153,7 @@ def outlier_share(scores: Tensor, clean: Tensor, level: float = 0.95) -> float:
         if given.numel() == 0:
             raise ValueError(f"{name} must have at least one score, got none.")
     ranked = clean.double().flatten().sort().values
-    threshold = ranked[min(len(ranked) - 1, math.ceil(level * len(ranked)) - 1)]
+    threshold = ranked[math.ceil(level * len(ranked)) - 1]
     above = float((scores.double() > threshold).double().mean())
     return max(0.0, (above - (1 - level)) / level)
 
