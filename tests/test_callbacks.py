@@ -144,6 +144,9 @@ def test_ema_waits_and_skips_and_keeps_its_memory_in_updates() -> None:
     for step in (4, 6):
         mean = 0.64 * mean + 0.36 * watch.generators[step][name].double()
     torch.testing.assert_close(state(module.ema)[name].double(), mean, rtol=0, atol=2e-7)
+    averaged, ema = state(module.ema), next(c for c in module.trainer.callbacks if isinstance(c, EMA))
+    ema.on_train_batch_end(module.trainer, module, None, None, 0)  # of a batch without an update
+    assert equal(state(module.ema), averaged)
     early = make("gan")
     trainer(max_steps=1, callbacks=[EMA(start_step=2)]).fit(early, batches())
     assert early.ema is None
@@ -160,6 +163,7 @@ def test_ema_waits_and_skips_and_keeps_its_memory_in_updates() -> None:
 )
 def test_the_decay_of_a_half_life(batch: int, half_life: float, ramp_up: float | None, step: int, beta: float) -> None:
     assert EMA(half_life=half_life, ramp_up=ramp_up).beta(step, batch * step) == pytest.approx(beta, rel=1e-7)
+    assert EMA(half_life=half_life, ramp_up=ramp_up).beta(step, 0) == 0  # where no samples are counted
     fourth = EMA(half_life=half_life, ramp_up=ramp_up, every_n_steps=4)
     assert fourth.beta(step, batch * step) == pytest.approx(beta**4, rel=1e-7)
 
@@ -174,7 +178,7 @@ def test_ema_by_half_life_is_that_of_its_decay() -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_images_are_counted_on_where_updates_are() -> None:
+def test_images_are_counted_on_where_updates_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trainer that fits twice: half-lives go by images of an update."""
     once, twice, after = make("gan"), make("gan"), make("gan")
     averages = EMA(half_life=1000), EMA(half_life=1000)
@@ -185,7 +189,10 @@ def test_images_are_counted_on_where_updates_are() -> None:
     t.fit(twice, batches(4))
     assert twice.images_seen == once.images_seen == 4 * t.global_step == 48
     t.fit_loop.max_epochs = 4
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(EMA, "beta", lambda _, *at, real=EMA.beta: asked.append(at) or real(_, *at))
     t.fit(after, batches(4))  # another module, whose average begins with it
+    assert asked == [(k, 4 * k) for k in range(1, 5)]
     assert t.global_step == 16 and after.images_seen == 16
     assert averages[1].beta(t.global_step - averages[1].before, after.images_seen) == averages[0].beta(12, 48)
     trainer(max_epochs=1, max_steps=-1).fit(after, batches(4))  # a run of its own

@@ -476,6 +476,18 @@ def test_two_streams_of_random_numbers_take_turns() -> None:
         assert seen == expected
 
 
+def test_what_is_captured_holds_the_normal_numbers_that_wait() -> None:
+    """Python and NumPy make two at a time."""
+    with rng.untouched():
+        rng.seed(0)
+        random.gauss(0, 1), np.random.standard_normal()
+        kept = rng.capture()
+        draws = [(random.gauss(0, 1), np.random.standard_normal()) for _ in range(2) if rng.restore(kept) is None]
+        rng.seed(0)
+        random.gauss(0, 1), np.random.standard_normal()
+        assert draws == [(random.gauss(0, 1), np.random.standard_normal())] * 2
+
+
 def test_swapping_does_without_what_numpy_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rng, "_found", lambda generator: None)
     test_two_streams_of_random_numbers_take_turns()

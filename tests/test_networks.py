@@ -237,6 +237,18 @@ def test_resnet_sides(side: int, generator_stages: int, last_map: int) -> None:
     assert discriminator.blocks(x).shape == (2, 2, last_map, last_map)
 
 
+def test_resnet_bottoms_of_more_than_seven_pixels_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"the shorter of H and W 4, 5, 6 or 7 times 2, 4, 8 .*, got \(1, 16, 18\)"):
+        ResNetGenerator((1, 16, 18), width=2)
+
+
+def test_resnet_kernels_are_channels_last_and_images_are_as_ever() -> None:
+    generator = ResNetGenerator((3, 8, 8), 4, width=4)
+    kernels = [p for p in generator.parameters() if p.ndim == 4 and p.shape[-1] > 1]
+    assert kernels and all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+    assert generator(torch.randn(2, 4)).is_contiguous()
+
+
 def channels(layers: nn.Module) -> list[int]:
     """Channels that the children of a network put out, where they say so."""
     outs = []
@@ -525,6 +537,9 @@ def test_projection_head() -> None:
     assert torch.allclose(head(h, labels), torch.stack(expected), atol=1e-12)
     assert ProjectionHead(6).embedding is None and ProjectionHead(6).score.bias is not None
     assert ProjectionHead(6, bias=False).score.bias is None
+    torch.manual_seed(0)
+    drawn = ProjectionHead(60, 40).embedding
+    assert drawn is not None and 0.9 < float(drawn.weight.abs().max()) / math.sqrt(6 / (60 + 40)) <= 1  # Glorot's
 
 
 def conv(layer: nn.Conv2d, x: Tensor) -> Tensor:

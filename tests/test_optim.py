@@ -18,6 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from lightning_gans.cli import main
 from lightning_gans.optim import Adam, ClippedAdam, ExtraAdam, ExtraSGD, OptimisticAdam, OptimisticSGD, RMSprop
+from lightning_gans.optim.recorded import RecordedStep
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -216,6 +217,18 @@ def test_what_goes_without_wrappers_is_torchs_to_the_bit(kind: type[Any], option
         assert ours["param_groups"] == theirs["param_groups"]
         assert all(torch.equal(a, theirs["state"][k][n]) for k, s in ours["state"].items() for n, a in s.items())
     assert hooked == [0, 1] * 3
+
+
+def test_a_step_of_ones_own_is_not_recorded() -> None:
+    class Own(Adam):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            pass
+
+    for kind in (Adam, Own):
+        optimizer = kind([w := torch.ones(2, requires_grad=True)], fused=True)
+        w.grad = torch.ones(2)
+        Adam.step(optimizer)
+        assert (RecordedStep.of(optimizer) is None) == (kind is Own)
 
 
 DTYPES = {Adam: (torch.float32, torch.float64), RMSprop: (torch.float32, torch.float64, torch.complex64)}

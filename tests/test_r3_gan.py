@@ -183,6 +183,10 @@ def test_a_block_is_the_identity_at_first_and_keeps_the_scale_inside() -> None:
     gain = math.sqrt(2 / 1.04) * 8**-0.25
     assert float(first.std()) == pytest.approx(gain / 8, rel=0.05)
     assert grouped.shape == (128, 16, 3, 3) and float(grouped.std()) == pytest.approx(gain / 12, rel=0.05)
+    critic = R3Discriminator((3, 32, 32), widths=64, cardinality=8, blocks=2, num_classes=100)
+    first = next(m for m in critic.modules() if type(m).__name__ == "_Block").layers[0].weight  # type: ignore[index,union-attr]
+    assert float(first.std()) == pytest.approx(gain / 8, rel=0.05)
+    assert critic.embed is not None and float(critic.embed.weight.std()) == pytest.approx(1 / 8, rel=0.05)
 
 
 def test_resampling_is_the_filter_1_2_1() -> None:
