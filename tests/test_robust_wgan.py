@@ -116,7 +116,7 @@ def test_samples_that_have_no_share_get_none_and_small_shares_leave_weights_fini
         ([0.1, 0.3, 0.5, 0.5, 0.4, 0.8], [1e-18, 1e-18, 1.0, 2.0, 0.0, 1e-18], 0.606),
         ([0.9, 0.8, 1.0, 0.1, 1.0], [1.0, 1e-18, 1e-18, 1e-18, 1e-9], 0.562),
     ):
-        w = robust_weights(torch.tensor(row).double(), rho, torch.tensor(shares).double())
+        w = robust_weights(torch.tensor(row, dtype=torch.float64), rho, torch.tensor(shares, dtype=torch.float64))
         assert w.isfinite().all() and (w >= 0).all()
     assert robust_weights(values.bfloat16(), 0.1).dtype == torch.float32
 
