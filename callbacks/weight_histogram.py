@@ -53,12 +53,12 @@ class WeightHistogram(EveryNSteps, Draws):
         self.show(trainer, image, [f"step_{step:06d}", "latest"], "d/weights", step)
 
 
-def histogram_picture(weights: Tensor, c: float | None, step: int, bins: int = 81) -> Image.Image:
+def histogram_picture(weights: Tensor, c: float | None, step: int) -> Image.Image:
     """Histogram of the weights, as per cent of all per bin; dashed lines mark -c and c."""
     bound = float(weights.abs().max()) if c is None else 1.05 * c
     bound = bound if 0 < bound < float("inf") else 1.0  # a dead or diverged network still gets a picture
-    counts = histogram(weights.cpu(), bins, -bound, bound)
-    edges = torch.linspace(-bound, bound, bins + 1)
+    edges = torch.linspace(-bound, bound, 82)
+    counts = histogram(weights.cpu(), len(edges) - 1, -bound, bound)
     figure = new_figure(6.0, 3.8)
     axes = figure.subplots()
     axes.stairs(100 * counts / len(weights), edges, fill=True, color=FAKE_COLOUR, alpha=0.85)

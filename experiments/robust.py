@@ -179,7 +179,7 @@ def against_fractions(found: dict[str, dict[str, list[playing.Result]]], argumen
     return figure_image(figure)
 
 
-def histograms(panels: dict[str, list[playing.Result]], bins: int = 40) -> Image.Image:
+def histograms(panels: dict[str, list[playing.Result]]) -> Image.Image:
     """One panel per game: the weights of its training items by group, all seeds together, each group's area one."""
     figure = new_figure(1.0 + 3.8 * len(panels), 3.6)
     for axes, (title, results) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
@@ -189,7 +189,7 @@ def histograms(panels: dict[str, list[playing.Result]], bins: int = 40) -> Image
             values = [w for k in kept for w, g in zip(k["weights"], k["groups"]) if g == i]
             if values:
                 shares = [1 / len(values)] * len(values)
-                axes.hist(values, bins, (0, highest), weights=shares, color=figures.COLOURS[i], alpha=0.55, label=group)
+                axes.hist(values, 40, (0, highest), weights=shares, color=figures.COLOURS[i], alpha=0.55, label=group)
         figures.tidy(axes, title, "weight at the end", "share of the group")
         axes.legend(frameon=False, fontsize=8)
     return figure_image(figure)

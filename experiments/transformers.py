@@ -63,13 +63,13 @@ def games(data: str, width: int, updates: int) -> dict[str, playing.Game]:
     return found
 
 
-def near(result: playing.Result, when: int, reach: int = 2) -> float:
-    """Share of the weights of G's last block within the mask's reach, at the start (0), a quarter (1), ... (4)."""
+def near(result: playing.Result, when: int) -> float:
+    """Share of the weights of G's last block for tokens at most 2 away, at the start (0), a quarter (1), ... (4)."""
     kept = [shares for _, shares in sorted(result["kept"].get("AttentionMaps", {}).items(), key=lambda p: int(p[0]))]
     if len(kept) <= when or result["failed"]:
         return float("nan")
     of_g = [share for name, share in kept[when].items() if name.startswith("g/")]
-    return float(sum(of_g[-1][: reach + 1]))
+    return float(sum(of_g[-1][:3]))
 
 
 def main() -> None:

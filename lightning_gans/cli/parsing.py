@@ -37,12 +37,6 @@ _COMMANDS = {
     "test": "Score a run or a checkpoint.",
     "predict": "Draw samples of a run or a checkpoint, into files.",
 }
-_OF_THE_TREE = (
-    "Does not validate against any",
-    "Subtypes: ",
-    "Errors:",
-    "Given value type:",
-)  # of jsonargparse's errors
 
 
 class Parser(pl_cli.LightningArgumentParser):

@@ -22,6 +22,7 @@ from lightning_gans.engine import rng
 from lightning_gans.engine.module import GenerativeModule
 
 ENOUGH = 20.0  # seconds of measuring, after which no other cycle begins, but for models of several phases
+CYCLES = 3  # measured of each phase, behind its first
 
 
 class Checks(callbacks.Callback):
@@ -43,14 +44,7 @@ class Checks(callbacks.Callback):
                 callback.check(trainer, pl_module)
 
 
-def plan(
-    model: GenerativeModule,
-    data: GANDataModule,
-    options: Any,
-    run_dir: Path,
-    asking: Sequence[Any] = (),
-    steps: int = 3,
-) -> str:
+def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Path, asking: Sequence[Any] = ()) -> str:
     """The resolved plan of a run: shapes, parameters, batches, and time and memory measured over a few real steps.
 
     Callbacks of the run (``asking``) that do not fit the model or the data refuse them, as they would in the run.
@@ -58,7 +52,7 @@ def plan(
     trial, phases = copy.deepcopy(model), _phases(model)
     clock, begun = list[tuple[str, float]](), dict[str, float]()
     if hasattr(trial, "phases"):
-        trial.phases = {name: 0 if n == 0 else steps + 1 for name, n in phases.items()}
+        trial.phases = {name: 0 if n == 0 else CYCLES + 1 for name, n in phases.items()}
 
     class Clock(callbacks.Callback):
         def on_train_batch_start(self, *args: Any) -> None:
@@ -73,7 +67,7 @@ def plan(
 
     trainer_options = {k: options["trainer"].get(k) for k in ("accelerator", "precision")}
     played = [name for name, n in phases.items() if n != 0]
-    length = len(played) * (steps + 1)
+    length = len(played) * (CYCLES + 1)
     trainer = pl.Trainer(max_steps=length, logger=False, enable_checkpointing=False, enable_progress_bar=False,
                          enable_model_summary=False, devices=1, limit_val_batches=0,
                          callbacks=[Checks(asking), Clock()], **trainer_options)  # fmt: skip

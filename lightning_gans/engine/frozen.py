@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import cast
 
 from torch import Tensor, nn
@@ -13,16 +13,16 @@ Buffers = list[tuple[nn.Module, str, Tensor]]
 
 
 @contextmanager
-def frozen(network: nn.Module, buffers: bool = True) -> Iterator[None]:
+def frozen(network: nn.Module) -> Iterator[None]:
     """Let a network take part in the other's step: its parameters need no gradient, its buffers come back unchanged.
 
-    Buffers are BatchNorm's averages, power iteration vectors and the like; `buffers` says whether there are any.
+    Buffers are BatchNorm's averages, power iteration vectors and the like.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
     for p in parameters:
         p.requires_grad_(False)
     try:
-        with kept_buffers(network) if buffers else nullcontext():
+        with kept_buffers(network):
             yield
     finally:
         for p in parameters:

@@ -30,8 +30,8 @@ class Place(NamedTuple):
     cuda: torch.Tensor | None
 
 
-def capture(cuda: bool = True) -> RNGState:
-    """State of Python's, NumPy's and torch's global generators (``cuda``: of the current device's too)."""
+def capture() -> RNGState:
+    """State of Python's, NumPy's and torch's global generators, and of the current device's."""
     version, numbers, gauss = random.getstate()
     name, keys, position, has_gauss, cached = cast(tuple[Any, ...], np.random.get_state(legacy=True))
     state: RNGState = {
@@ -39,7 +39,7 @@ def capture(cuda: bool = True) -> RNGState:
         "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
         "torch": torch.get_rng_state(),
     }
-    if cuda and torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
