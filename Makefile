@@ -45,7 +45,7 @@ gpu:  ## at most nine minutes on a GPU: exactness, speed, training; DATA=<folder
 	$(PYTHON) -m benchmarks.gpu $(if $(DATA),--data $(DATA)) --out $(OUT)
 
 cifar10-gpu:  ## its training in full: every CIFAR-10 recipe for an hour, scored by the classifier in OUT; again to go on
-	for r in dcgan wgan_gp ct_gan sn_gan wgan_alp srn_gan prc; do \
+	for r in dcgan wgan_gp ct_gan sn_gan wgan_alp srn_gan prc_gan; do \
 		if [ -e runs/cifar10-$$r/checkpoints/last.ckpt ]; then from="--ckpt_path runs/cifar10-$$r"; else \
 			from="--config configs/cifar10/$$r.yaml --name cifar10-$$r --fast=true --trainer.precision=bf16-mixed \
 			--trainer.callbacks.extractor=resnet --trainer.callbacks.cache_dir=$(OUT) \
