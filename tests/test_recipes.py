@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from test_cli import files, pictures, rows
 from torch import Tensor
 
@@ -48,6 +49,16 @@ def recipe_args(recipe: str) -> list[str]:
 
 def test_there_are_recipes() -> None:
     assert TRAINED | {"ring/wgan_gp.yaml"} <= set(RECIPES) - set(DOWNLOADED) and set(RECIPES) >= LARGE
+
+
+def test_recipes_for_one_core_take_one() -> None:
+    """Those that are named so or say so; the numbers of docs/results are those of one thread."""
+    texts = {recipe: (CONFIGS / recipe).read_text() for recipe in RECIPES}
+    meant = {
+        r: yaml.safe_load(text) for r, text in texts.items() if "_cpu." in r or re.search(r"#.* (one|a) core", text)
+    }
+    assert len(meant) > 20
+    assert [r for r, c in meant.items() if (c.get("threads"), c["trainer"].get("devices")) != (1, 1)] == []
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
