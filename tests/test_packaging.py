@@ -11,10 +11,13 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import yaml
+from test_imports import imports, modules
+from test_light_imports import at_the_top
 
 from lightning_gans.cli import OTHERS, main
 from lightning_gans.cli.gan_cli import GANCLI
@@ -110,6 +113,23 @@ def test_all_packages_are_shipped() -> None:
     used = {name for key, text in extras.items() if key not in ("test", "docs") for name in text.split()}
     tests = {re.split(r"[<>=]", name)[0] for name in extras["test"].split()}
     assert used - {"geomloss"} <= tests and "nltk" in tests, "else scores are compared with no other's"
+
+
+def test_what_is_imported_is_declared() -> None:
+    """Not left to what others happen to need; extras are imported where they are used, inside of functions."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    needed = {re.split(r"[\[<>=]", line)[0] for line in config["options"]["install_requires"].split()}
+    extras = {name for key, text in config["options.extras_require"].items() if key != "test" for name in text.split()}
+    others = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "mpl_toolkits": "matplotlib"}
+
+    def packages(found: Iterable[str]) -> set[str]:
+        names = {name.split(".")[0] for name in found} - {"lightning_gans", "lightning"} - sys.stdlib_module_names
+        return {others.get(name, name.replace("_", "-")) for name in names}
+
+    for name, path in modules():
+        assert packages(at_the_top(path)) <= needed, name
+        assert packages(imports(path)) <= needed | {extra.replace("_", "-") for extra in extras}, name
 
 
 def test_the_changelog_is_of_this_version() -> None:
