@@ -158,26 +158,28 @@ def boost(args: list[str]) -> None:
             with told():
                 folder.mkdir(parents=True, exist_ok=True)
                 held.enter_context(alone(folder))
-        say = utilities.rank_zero_only(print)
         for k in range(0 if base is None else 1, own.rounds):
-            if (run := newest_run(folder, k)) is None:
-                options = ["--config", own.first] if k == 0 and own.first else rest
-                seeded = k == 0 or any(a.startswith("--seed_everything") for a in rest)
-                more = [] if seeded else [f"--seed_everything={k}"]
-                if base is not None:
-                    more += [
-                        f"--model.base={base}",
-                        *reweighted(config, base, folder / f"weights-{k}", own.weights or "star", k),
-                    ]
-                main(["fit", *options, *more, f"--out={folder}", f"--name=round-{k}"])
-            elif finished(run):
-                say(f"Round {k} is finished, as {run}/config.yaml says: other options have no effect on it.")
-            else:
-                say(f"Round {k} goes on as {run}/config.yaml says: other options have no effect on it.")
-                main(["fit", f"--ckpt_path={run}"])
-            run = newest_run(folder, k)
-            assert run is not None
-            base = newest_checkpoint(run)
+            options = ["--config", own.first] if k == 0 and own.first else rest
+            base = _round(k, base, folder, options, config, own.weights or "star")
+
+
+def _round(k: int, base: Path | None, folder: Path, options: list[str], config: dict[str, Any], weights: str) -> Path:
+    """Fit round ``k`` on the checkpoint of the one before, or go on with it; returns its own checkpoint."""
+    say = utilities.rank_zero_only(print)
+    if (run := newest_run(folder, k)) is None:
+        seeded = k == 0 or any(option.startswith("--seed_everything") for option in options)
+        more = [] if seeded else [f"--seed_everything={k}"]
+        if base is not None:
+            more += [f"--model.base={base}", *reweighted(config, base, folder / f"weights-{k}", weights, k)]
+        main(["fit", *options, *more, f"--out={folder}", f"--name=round-{k}"])
+    elif finished(run):
+        say(f"Round {k} is finished, as {run}/config.yaml says: other options have no effect on it.")
+    else:
+        say(f"Round {k} goes on as {run}/config.yaml says: other options have no effect on it.")
+        main(["fit", f"--ckpt_path={run}"])
+    run = newest_run(folder, k)
+    assert run is not None
+    return newest_checkpoint(run)
 
 
 def mixture_configuration(args: list[str]) -> dict[str, Any]:

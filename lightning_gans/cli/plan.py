@@ -49,37 +49,9 @@ def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Pa
 
     Callbacks of the run (``asking``) that do not fit the model or the data refuse them, as they would in the run.
     """
-    trial, phases = copy.deepcopy(model), _phases(model)
-    clock, begun = list[tuple[str, float]](), dict[str, float]()
-    if hasattr(trial, "phases"):
-        trial.phases = {name: 0 if n == 0 else CYCLES + 1 for name, n in phases.items()}
-
-    class Clock(callbacks.Callback):
-        def on_train_batch_start(self, *args: Any) -> None:
-            self.phase = trial.counted
-            begun.setdefault(self.phase, time.perf_counter())
-
-        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            clock.append((self.phase, time.perf_counter()))
-            trainer.should_stop |= len(played) == 1 and clock[-1][1] - begun[self.phase] > ENOUGH
-
-    trainer_options = {k: options["trainer"].get(k) for k in ("accelerator", "precision")}
-    played = [name for name, n in phases.items() if n != 0]
-    length = len(played) * (CYCLES + 1)
-    trainer = pl.Trainer(max_steps=length, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                         enable_model_summary=False, devices=1, limit_val_batches=0,
-                         callbacks=[Checks(asking), Clock()], **trainer_options)  # fmt: skip
-    trainer.fit(trial, datamodule=data)
-    seconds = dict.fromkeys(phases, 0.0)
-    for name in played:
-        times = [t for phase, t in clock if phase == name]
-        if len(times) == 1:  # one was enough
-            seconds[name] = times[0] - begun[name]
-        elif times:
-            seconds[name] = (times[-1] - times[0]) / (len(times) - 1)
-    measured = " and ".join(f"{s:.3g} s" if (s := seconds[n]) >= 1 else f"{s * 1000:.1f} ms" for n in played)
+    trial = copy.deepcopy(model)
+    seconds = _measured(trial, data, options, asking)
+    measured = " and ".join(f"{s:.3g} s" if s >= 1 else f"{s * 1000:.1f} ms" for s in seconds.values())
     size, updates = data.batch_size, options["trainer"].get("max_steps", -1)
 
     factor = getattr(model, "g_batch_factor", None)
@@ -87,10 +59,11 @@ def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Pa
     total = "no max_steps"
     if updates > 0:
         parts, left = [], updates
-        for name, n in phases.items():
-            parts.append((name, left if n is None else min(n, left)))
-            left -= parts[-1][1]
-        told = " and ".join(counted(n, f"{_whose(model, name)}update") for name, n in parts if n)
+        for name, most in _phases(model).items():
+            if (n := left if most is None else min(most, left)) > 0:
+                parts.append((name, n))
+                left -= n
+        told = " and ".join(counted(n, f"{_whose(model, name)}update") for name, n in parts)
         total = f"{told}, about {duration(sum(seconds[name] * n for name, n in parts))}"
     if (epochs := options["trainer"].get("max_epochs") or -1) > 0:
         total = f"{total}, or {counted(epochs, 'epoch')}" if updates > 0 else counted(epochs, "epoch")
@@ -115,6 +88,40 @@ def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Pa
             f"Run folder     {run_dir}",
         ]
     )
+
+
+def _measured(trial: GenerativeModule, data: GANDataModule, options: Any, asking: Sequence[Any]) -> dict[str, float]:
+    """Seconds of a cycle of each phase that has updates, over a few real ones, which change the model."""
+    phases = _phases(trial)
+    played = [name for name, n in phases.items() if n != 0]
+    clock, begun = list[tuple[str, float]](), dict[str, float]()
+    if hasattr(trial, "phases"):
+        trial.phases = {name: 0 if n == 0 else CYCLES + 1 for name, n in phases.items()}
+
+    class Clock(callbacks.Callback):
+        def on_train_batch_start(self, *args: Any) -> None:
+            self.phase = trial.counted
+            begun.setdefault(self.phase, time.perf_counter())
+
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            clock.append((self.phase, time.perf_counter()))
+            trainer.should_stop |= len(played) == 1 and clock[-1][1] - begun[self.phase] > ENOUGH
+
+    trainer_options = {k: options["trainer"].get(k) for k in ("accelerator", "precision")}
+    trainer = pl.Trainer(max_steps=len(played) * (CYCLES + 1), logger=False, enable_checkpointing=False,
+                         enable_progress_bar=False, enable_model_summary=False, devices=1, limit_val_batches=0,
+                         callbacks=[Checks(asking), Clock()], **trainer_options)  # fmt: skip
+    trainer.fit(trial, datamodule=data)
+    seconds = dict.fromkeys(played, 0.0)
+    for name in played:
+        times = [t for phase, t in clock if phase == name]
+        if len(times) == 1:  # one was enough
+            seconds[name] = times[0] - begun[name]
+        elif times:
+            seconds[name] = (times[-1] - times[0]) / (len(times) - 1)
+    return seconds
 
 
 class Opening(callbacks.Callback):

@@ -186,27 +186,36 @@ def check_company(networks: Iterable[tuple[str, nn.Module]], batch: Batch, train
 
     ValueError if training is known to come to a batch of one: at the end of the loader's first epoch.
     """
+    name = next((name for name, network in networks if _needs_company(network, batch)), None)
+    if name is not None and (last := _lonely_end(trainer)):
+        raise ValueError(lonely(name, last))
+    return name
+
+
+def _needs_company(network: nn.Module, batch: Batch) -> bool:
+    """Whether it has a BatchNorm that cannot be trained on one sample."""
+    if not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules()):
+        return False
+    with frozen(network), torch.no_grad():
+        for x in (batch.real, batch.z):
+            try:
+                conditional_call(network, x[:1], None if batch.labels is None else batch.labels[:1])
+            except Exception as error:  # it may take neither
+                if LONELY in str(error):
+                    return True
+    return False
+
+
+def _lonely_end(trainer: Any) -> str:
+    """The batch of one at the end of the loader's first epoch, if a fit is sure to come to one."""
     loader = trainer.train_dataloader
-    for name, network in networks:
-        if not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules()):
-            continue
-        with frozen(network), torch.no_grad():
-            for x in (batch.real, batch.z):
-                try:
-                    conditional_call(network, x[:1], None if batch.labels is None else batch.labels[:1])
-                except Exception as error:  # it may take neither
-                    if LONELY in str(error):
-                        size, rows = getattr(loader, "batch_size", None), getattr(loader, "sampler", None)
-                        n = len(rows) if isinstance(rows, Sized) and not getattr(loader, "drop_last", True) else 0
-                        if size and n % size == 1 and _whole_epoch(trainer, n // size + 1):
-                            raise ValueError(lonely(name, f"a last one of 1 ({n} items by {size})")) from None
-                        return name
-    return None
-
-
-def _whole_epoch(trainer: Any, batches: int) -> bool:
-    """Whether a fit is sure to see this many batches: each update takes one at least."""
-    return bool(trainer.num_training_batches >= batches and not 0 <= trainer.max_steps < batches)
+    size, rows = getattr(loader, "batch_size", None), getattr(loader, "sampler", None)
+    n = len(rows) if isinstance(rows, Sized) and not getattr(loader, "drop_last", True) else 0
+    if not size or n % size != 1:
+        return ""
+    batches = n // size + 1
+    sure = trainer.num_training_batches >= batches and not 0 <= trainer.max_steps < batches  # one or more an update
+    return f"a last one of 1 ({n} items by {size})" if sure else ""
 
 
 def lonely(name: str, got: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -130,19 +131,7 @@ class Bleu:
         if not references:
             raise ValueError("references must hold a sentence, got none.")
         self.n, self.lengths = n, Counter(len(reference) for reference in references)
-        self.first: dict[tuple[Any, ...], int] = {}  # the largest count of an n-gram in a reference
-        self.second: dict[tuple[Any, ...], int] = {}  # the one behind it, where that is another
-        first, second = self.first, self.second
-        for reference in references:
-            for k in range(1, n + 1):
-                for gram, count in _counts(reference, k).items():
-                    most = first.get(gram, 0)
-                    if count > most:
-                        first[gram] = count
-                        if most:
-                            second[gram] = most
-                    elif count > second.get(gram, 0):
-                        second[gram] = count
+        self.first, self.second = _two_largest(references, n)
 
     def __call__(self, sentence: Sentence) -> float:
         """BLEU-n."""
@@ -169,6 +158,22 @@ class Bleu:
         lengths = [r for r, count in self.lengths.items() if count > (own and r == length)]
         nearest = min(lengths, key=lambda r: (abs(r - length), r))
         return 1.0 if length > nearest else math.exp(1 - nearest / length)
+
+
+def _two_largest(references: Sequence[Sentence], n: int) -> tuple[dict[Any, int], dict[Any, int]]:
+    """The largest count of each n-gram in a reference, and the one behind it, where that is another."""
+    first: dict[Any, int] = {}
+    second: dict[Any, int] = {}
+    counted = (_counts(reference, k).items() for reference in references for k in range(1, n + 1))
+    for gram, count in chain.from_iterable(counted):
+        most = first.get(gram, 0)
+        if count > most:
+            first[gram] = count
+            if most:
+                second[gram] = most
+        elif count > second.get(gram, 0):
+            second[gram] = count
+    return first, second
 
 
 def _counts(sentence: Sentence, k: int) -> Counter[tuple[Any, ...]]:

@@ -78,13 +78,7 @@ def export(module: Any, path: str | Path) -> Path:
         checks.installed("onnx", "onnxscript")
     net = require(module, Latents, "export").network
     require_one_call(module, "export")
-    net = copied(cast(nn.Module, getattr(net, "_orig_mod", net))).cpu().eval().requires_grad_(False)
-    for layer in net.modules():
-        for remove in (nn.utils.remove_spectral_norm, nn.utils.remove_weight_norm):
-            with suppress(ValueError):  # torch's older ones, which cannot be traced: for good, by the weights they give
-                remove(layer)
-    for parameter in net.parameters():  # a .pt2 stores those in channels_last only with a warning
-        parameter.data = parameter.data.contiguous()
+    net = _plain(net)
     source, dtype = torch.Generator().manual_seed(0), next(net.parameters(), torch.empty(0)).dtype
     dtype = getattr(module, "noise_dtype", dtype)
 
@@ -112,13 +106,10 @@ def export(module: Any, path: str | Path) -> Path:
             except Exception as error:  # torch, onnx and onnxruntime raise many kinds
                 raise ValueError(f"{_named(net)} cannot be exported to {format}: {_reason(error)}") from error
         for n, right, got in zip(_TRIED, wanted, made):
-            eps = torch.finfo(right.dtype).eps if right.is_floating_point() else 0.0
-            allowed = eps**0.5 * float(right.abs().max())
-            off = float((got - right).abs().max()) if got.shape == right.shape else float("nan")
-            if not off <= allowed:
+            if told := _difference(right, got):
                 raise ValueError(
-                    f"{_named(net)} cannot be exported to {format}: on {n} rows the file is off by {off:.3g}, with "
-                    f"{allowed:.3g} allowed. (A generator must not draw noise of its own.)"
+                    f"{_named(net)} cannot be exported to {format}: on {n} rows the file is off by {told}. "
+                    "(A generator must not draw noise of its own.)"
                 )
     if not getattr(module, "normal_noise", True):
         warnings.warn(
@@ -126,6 +117,26 @@ def export(module: Any, path: str | Path) -> Path:
             stacklevel=2,
         )
     return path
+
+
+def _plain(net: nn.Module) -> nn.Module:
+    """A copy as it is evaluated, on the CPU, without what cannot be traced."""
+    net = copied(cast(nn.Module, getattr(net, "_orig_mod", net))).cpu().eval().requires_grad_(False)
+    for layer in net.modules():
+        for remove in (nn.utils.remove_spectral_norm, nn.utils.remove_weight_norm):
+            with suppress(ValueError):  # torch's older ones, which cannot be traced: for good, by the weights they give
+                remove(layer)
+    for parameter in net.parameters():  # a .pt2 stores those in channels_last only with a warning
+        parameter.data = parameter.data.contiguous()
+    return net
+
+
+def _difference(right: Tensor, got: Tensor) -> str:
+    """How far a file's samples are off, if it is too far."""
+    eps = torch.finfo(right.dtype).eps if right.is_floating_point() else 0.0
+    allowed = eps**0.5 * float(right.abs().max())
+    off = float((got - right).abs().max()) if got.shape == right.shape else float("nan")
+    return "" if off <= allowed else f"{off:.3g}, with {allowed:.3g} allowed"
 
 
 @contextmanager
