@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -97,6 +98,36 @@ class EveryNSteps(Asks):
         if step % self.every_n_steps == 0:
             with untouched(pl_module):
                 self.act(trainer, pl_module, step)
+
+
+class AlsoAtTheEnds(EveryNSteps):
+    """Base of those that act on the untrained model too, and on the last state, unless that was just done.
+
+    Args:
+        every_n_steps: generator updates between; None: never, not at the ends either.
+    """
+
+    def __init__(self, every_n_steps: int | None) -> None:
+        super().__init__(sys.maxsize if every_n_steps is None else every_n_steps)
+        self.off = every_n_steps is None
+        self.drawn_step = -1  # the last that :meth:`act` was called for, which it keeps here
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Act, if nothing is trained yet."""
+        super().on_train_start(trainer, pl_module)
+        self.drawn_step = -1
+        if pl_module.global_step == 0:
+            self._act_now(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Act on the last state."""
+        if self.drawn_step != pl_module.global_step:
+            self._act_now(trainer, pl_module)
+
+    def _act_now(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not self.off:
+            with untouched(module):
+                self.act(trainer, module, module.global_step)
 
 
 def cycle_begins(module: Any) -> bool:

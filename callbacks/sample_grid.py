@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -14,12 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import (
-    Draws,
-    EveryNSteps,
-    scores,
-    untouched,
-)
+from lightning_gans.callbacks.probe import AlsoAtTheEnds, Draws, scores
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.contract import Critic, Latents, Pictures, Samples, has
 from lightning_gans.engine.distributed import world_size
@@ -39,7 +33,7 @@ FRAMES, SHOWN = 100, 9  # at most so many pictures in the film and on the sheet
 LONGEST = 860  # pixels of a frame's longer side: the film is held in memory
 
 
-class SampleGrid(EveryNSteps, Draws):
+class SampleGrid(AlsoAtTheEnds, Draws):
     """Draws samples of one fixed noise every n generator updates, at the start and at the end.
 
     Images become a grid (a conditional generator shows one class per row). Points in the plane are shown with the real
@@ -94,8 +88,7 @@ class SampleGrid(EveryNSteps, Draws):
         dirpath: str | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(sys.maxsize if every_n_steps is None else every_n_steps)
-        self.off = every_n_steps is None
+        super().__init__(every_n_steps)
         checks.at_least_one(rows=1 if rows is None else rows, columns=columns, points=points, cell=cell)
         for name, value in (("interpolations", interpolations), ("neighbours", neighbours)):
             if value < 0:
@@ -106,7 +99,6 @@ class SampleGrid(EveryNSteps, Draws):
         self.reference: Callable[[str], tuple[Tensor, Tensor | None]] | None = None
         self.items: Tensor | None = None  # clean training items: uint8 images or points
         self.limits: tuple[float, float] | None = None  # of the axis of numbers, once there are real ones
-        self.drawn_step = -1
 
     # ------------------------------------------------------------------ when
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -121,24 +113,16 @@ class SampleGrid(EveryNSteps, Draws):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw what the untrained generator makes."""
-        super().on_train_start(trainer, pl_module)
-        self.drawn_step, self.items, self.limits = -1, None, None
+        self.items, self.limits = None, None
         self.check(trainer, pl_module)
         self.reference = getattr(getattr(trainer, "datamodule", None), "reference", None)
-        if pl_module.global_step == 0 and not self.off:
-            with untouched(pl_module):
-                self.act(trainer, pl_module, 0)
+        super().on_train_start(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the last state, if it was not drawn just now, and show the whole training on the first rank."""
-        if self.off:
-            return
-        step = pl_module.global_step
-        if self.drawn_step != step:
-            with untouched(pl_module):
-                self.act(trainer, pl_module, step)
-        if trainer.is_global_zero:
-            self.show_training(trainer, step)
+        super().on_train_end(trainer, pl_module)
+        if trainer.is_global_zero and not self.off:
+            self.show_training(trainer, pl_module.global_step)
 
     def act(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         """Draw, write and log the pictures, on the first rank only."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 from tqdm import tqdm
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import Draws, EveryNSteps, untouched
+from lightning_gans.callbacks.probe import AlsoAtTheEnds, Draws
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine.contract import Samples, Text
 from lightning_gans.engine.loggers import attempt
 from lightning_gans.runs.atomic import write_text
 
 
-class SampleText(EveryNSteps, Draws):
+class SampleText(AlsoAtTheEnds, Draws):
     """Writes lines of one fixed noise every n generator updates, at the start and at the end.
 
     To ``<folder>/samples/step_000100.txt`` (``latest.txt`` is the newest), the first of them to the output, and as
@@ -59,12 +58,12 @@ class SampleText(EveryNSteps, Draws):
         seed: int = 0,
         dirpath: str | Path | None = None,
     ) -> None:
-        super().__init__(sys.maxsize if every_n_steps is None else every_n_steps)
+        super().__init__(every_n_steps)
         checks.at_least_one(lines=lines)
         checks.at_least(0, shown=shown)
         checks.positive(**({} if temperature is None else {"temperature": temperature}))
-        self.off, self.lines, self.shown, self.temperature = every_n_steps is None, lines, shown, temperature
-        self.seed, self.dirpath, self.drawn_step = seed, dirpath, -1
+        self.lines, self.shown, self.temperature = lines, shown, temperature
+        self.seed, self.dirpath = seed, dirpath
         self.texts: list[str] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -74,20 +73,6 @@ class SampleText(EveryNSteps, Draws):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them back."""
         self.texts = list(state_dict["texts"])
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write what the untrained model makes."""
-        super().on_train_start(trainer, pl_module)
-        self.drawn_step = -1
-        if pl_module.global_step == 0 and not self.off:
-            with untouched(pl_module):
-                self.act(trainer, pl_module, 0)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the last state, if it was not written just now."""
-        if not self.off and self.drawn_step != pl_module.global_step:
-            with untouched(pl_module):
-                self.act(trainer, pl_module, pl_module.global_step)
 
     def act(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         """Make, write, print and log the lines."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_gans import checks
-from lightning_gans.callbacks.probe import Asks, run_dir
+from lightning_gans.callbacks.probe import Asks, log_metrics, run_dir
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed, rng
 from lightning_gans.engine.contract import Critic, Samples, has, require
@@ -184,8 +184,7 @@ class ScoreCallback(Asks):
         values, step = self._measure(trainer, pl_module), pl_module.global_step
         self.history.append({"step": step, **values})
         pl_module.run.monitors.measured.update(dict.fromkeys(values, step))
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=step)
+        log_metrics(trainer, values, step)
         self._write(trainer, "fit", self.history)
         return values
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_gans.callbacks.probe import log_metrics
 from lightning_gans.callbacks.rates import Rates
 from lightning_gans.compat.lightning import callbacks
 from lightning_gans.engine import logbook
@@ -21,5 +22,4 @@ class LastValues(callbacks.Callback):
         pl_module.run.require_finite(values, trainer)
         values["time/images_seen"] = float(pl_module.images_seen)
         values["time/seconds"] = next(c.seconds for c in trainer.callbacks if isinstance(c, Rates))
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=step)
+        log_metrics(trainer, values, step)
