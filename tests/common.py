@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_gans import MLE, NONADVERSARIAL, TECHNIQUES, GANModule, LeakGAN, SeqGAN, StyleTransfer
-from lightning_gans.compat.lightning import pl
-from lightning_gans.datamodules import MemoryLoader
+from lightning_gans.compat.lightning import loggers, pl
+from lightning_gans.datamodules import MarkovText, MemoryLoader
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional.conditional import conditional_call
 from lightning_gans.functional.text import one_hot
+from lightning_gans.metrics import ngram_js_to_law
 from lightning_gans.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
@@ -309,3 +310,54 @@ def equal(a: Any, b: Any) -> bool:
         a, b = list(a), list(b)
         return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b))
     return bool(a == b)
+
+
+def doubles(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers of a seed, in float64."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def critic(*end: nn.Module) -> nn.Sequential:
+    """A discriminator of points, with what may stand at its end."""
+    return nn.Sequential(nn.Linear(2, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1), *end)
+
+
+def loud(net: Any) -> Any:
+    """With laws that are far from uniform, in float64."""
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(3)
+    return net.double()
+
+
+def js2(model: Any, data: MarkovText, samples: int = 2000) -> float:
+    """How far a model's bigrams are from the law of its data."""
+    return ngram_js_to_law(model.sample(samples, seed=0), data.law, 2, 6)
+
+
+def near_modes(points: Tensor) -> float:
+    """Share of points (N, 2) within three deviations, of 0.1, of one of the modes (-1, 0) and (1, 0)."""
+    return float(((points[:, :1].abs() - 1).square() + points[:, 1:].square() < 0.3**2).float().mean())
+
+
+class Record(loggers.Logger):
+    """A logger that remembers, by step, what is logged under a prefix."""
+
+    name, version = "record", 0
+
+    def __init__(self, prefix: str = "") -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.rows: dict[int, dict[str, float]] = {}
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Keep what begins so."""
+        if found := {name: value for name, value in metrics.items() if name.startswith(self.prefix)}:
+            self.rows.setdefault(int(step or 0), {}).update(found)
+
+    def of(self, name: str) -> dict[int, float]:
+        """Value by step."""
+        return {step: row[name] for step, row in self.rows.items() if name in row}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from common import equal, make, make_images, plain, state, trainer
+from common import Record, equal, make, make_images, plain, state, trainer
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -47,26 +47,6 @@ from lightning_gans.diagnostics import LatentDirections
 from lightning_gans.functional.latent import nearest, slerp
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, ToyDiscriminator, ToyGenerator
 from lightning_gans.visualization.images import to_uint8
-
-
-class Record(loggers.Logger):
-    """A logger that remembers."""
-
-    name, version = "record", 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: list[tuple[int, dict[str, float]]] = []
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self.rows.append((int(step or 0), dict(metrics)))
-
-    def of(self, name: str) -> dict[int, float]:
-        """Value by step."""
-        return {step: row[name] for step, row in self.rows if name in row}
 
 
 class Watch(pl.Callback):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import make, plain, trainer
+from common import doubles, make, plain, trainer
 from torch import Tensor, nn
 
 from lightning_gans import GAN
@@ -22,10 +22,6 @@ from lightning_gans.regularizers import ConsistencyTerm
 from lightning_gans.regularizers.permutation import PermutationTerm
 from lightning_gans.regularizers.reward import Reward
 from lightning_gans.wrappers import Packed
-
-
-def doubles(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 # ---------------------------------------------------------------------- Sinkhorn codes

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, make, make_images, plain, trainer
+from common import doubles, equal, make, make_images, plain, trainer
 from torch import Tensor, nn
 from torch.distributions import Normal
 
@@ -36,10 +36,6 @@ class Doubled(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return torch.cat([x, x], 1)
-
-
-def doubles(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 # ---------------------------------------------------------------------- schedules

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, make, make_images, plain, state, trainer
+from common import doubles, equal, make, make_images, plain, state, trainer
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -31,10 +31,6 @@ from lightning_gans.tools import export
 from lightning_gans.tools.write import SampleWriter
 
 CONFIG = Path(__file__).parent.parent / "configs" / "digits" / "exemplar_vae.yaml"
-
-
-def doubles(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 # ---------------------------------------------------------------------- densities

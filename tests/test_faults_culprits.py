@@ -9,7 +9,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from common import make, trainer
+from common import critic, make, trainer
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
@@ -35,10 +35,6 @@ def loader(batch_size: int = 8, items: int = 32, **options: Any) -> DataLoader:
 
 def generator() -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
-
-
-def critic(*end: nn.Module) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(2, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1), *end)
 
 
 class Failing(nn.Module):

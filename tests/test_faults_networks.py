@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import trainer
+from common import critic, trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -41,10 +41,6 @@ def loader(*columns: Tensor) -> DataLoader:
 
 def generator(z: int = 3) -> nn.Module:
     return nn.Sequential(nn.Linear(z, 8), nn.ReLU(), nn.Linear(8, 2))
-
-
-def critic(*end: nn.Module) -> nn.Module:
-    return nn.Sequential(nn.Linear(2, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1), *end)
 
 
 class Foreign(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, make, plain, state, trainer
+from common import doubles, equal, make, plain, state, trainer
 from ranks import two_ranks
 from torch import Tensor, nn
 
@@ -40,10 +40,6 @@ DOUBLE = torch.float64
 SIDE = (3, 8, 8)
 ROOT = Path(__file__).parent.parent
 GROUPS = {"light": 2, "other": 2, "tint": 3}
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
 
 
 def look(x: Tensor) -> dict[str, Tensor]:
@@ -90,8 +86,8 @@ def test_a_measure_in_other_precisions(precision: Any) -> None:
 
 def test_pairs_share_one_part_and_nothing_else() -> None:
     columns, n, pairs = torch.tensor([0, 0, -1, 1, 1, 1]), 16, 3
-    z = share_parts(normal(n, 6), columns, pairs)
-    assert torch.equal(z[:8], normal(n, 6)[:8])
+    z = share_parts(doubles(n, 6), columns, pairs)
+    assert torch.equal(z[:8], doubles(n, 6)[:8])
     for i in range(n):
         for j in range(i + 1, n):
             owner = i // pairs if j == i + n // 2 and i < 2 * pairs else None
@@ -112,7 +108,7 @@ def test_pairs_never_meet_in_the_discriminator(n: int, size: int) -> None:
 
 def test_minibatch_statistics_do_not_see_pairs() -> None:
     """Equal pairs look like any others to the discriminator, behind the roll only."""
-    half = normal(8, 3, 4, 4)
+    half = doubles(8, 3, 4, 4)
     seen = [MinibatchStd(4)(x)[:, -1, 0, 0] for x in (torch.cat([half, half]), roll_half(torch.cat([half, half])))]
     assert float(seen[0].mean()) < 0.8 * float(seen[1].mean())
 
@@ -121,7 +117,7 @@ def test_minibatch_statistics_do_not_see_pairs() -> None:
 
 
 def test_the_contrast_is_the_sum_over_pairs() -> None:
-    f, n, start, pairs = normal(10, 3), 10, 1, 2
+    f, n, start, pairs = doubles(10, 3), 10, 1, 2
     d = {(i, j): float((f[i] - f[j]).abs().mean()) for i in range(n) for j in range(i + 1, n)}
     shared = [(i, i + 5) for i in range(start, start + pairs)]
     same = sum(max(d[p] - 0.4, 0) for p in shared) / pairs
@@ -134,19 +130,19 @@ def test_the_contrast_is_the_sum_over_pairs() -> None:
 
 def test_terms_are_in_deviations_of_the_data_and_ramped() -> None:
     module = game(control_weight=3.0, path_length_weight=0, tau_same=0.2, tau_different=0.9).double()
-    real = [normal(8, *SIDE, seed=seed) for seed in (1, 2)]
+    real = [doubles(8, *SIDE, seed=seed) for seed in (1, 2)]
     for step, x in enumerate(real, 1):
-        module.progress.batches["d"] = Batch(x, None, None, normal(8, 7))
+        module.progress.batches["d"] = Batch(x, None, None, doubles(8, 7))
         module.progress.updates |= {"d": step, "g": step - 1}
         module.after_discriminator_step()
     var = sum(torch.stack([look(x)["light"].var(), look(x)["tint"].var(0).mean()]) for x in real) / 2
     torch.testing.assert_close(module.variance, var)
-    module.progress.batches["d"] = Batch(real[0][:1], None, None, normal(1, 7))  # a short last one, without deviation
+    module.progress.batches["d"] = Batch(real[0][:1], None, None, doubles(1, 7))  # a short last one, without deviation
     module.after_discriminator_step()
     torch.testing.assert_close(module.variance, var)
     assert float(module.strength) == 0.5
-    batch = Batch(real[0], None, None, normal(8, 7), torch.Generator().manual_seed(1))
-    fake = normal(8, *SIDE, seed=4).requires_grad_()
+    batch = Batch(real[0], None, None, doubles(8, 7), torch.Generator().manual_seed(1))
+    fake = doubles(8, *SIDE, seed=4).requires_grad_()
     terms, found = module.generator_terms(batch, fake), measured(look, fake, ("light", "tint"))
     assert terms.keys() == {"adversarial", *(f"{name}_{part}" for name in found for part in ("same", "different"))}
     for k, (name, f) in enumerate(found.items()):
@@ -163,7 +159,7 @@ def test_terms_are_in_deviations_of_the_data_and_ramped() -> None:
 
 def test_each_part_of_w_is_of_its_part_of_z() -> None:
     g: Any = game().generator.double()
-    z = normal(3, 7).requires_grad_()
+    z = doubles(3, 7).requires_grad_()
     slices = {name: slice(a, a + n) for (name, n), a in zip(GROUPS.items(), (0, 2, 4))}
     for name, own in slices.items():
         (gradient,) = torch.autograd.grad(g.map(z)[:, own].sum() + z.sum() * 0, z)
@@ -344,7 +340,7 @@ def fitted(name: str, batch_size: int) -> dict[str, Tensor]:
 
 def work(rank: int, folder: Path) -> None:
     found: dict[str, Any] = {name: fitted(name, 4) for name in ("style_gan2", "gan_control")}
-    z = normal(16, 6)
+    z = doubles(16, 6)
     found["layout"] = share_parts(z[rank::2], torch.tensor([0, 0, -1, 1, 1, 1]), 3)
     found["rolled"] = roll_half(torch.arange(16.0)[rank::2])
     torch.save(found, folder / f"{rank}.pt")
@@ -354,7 +350,7 @@ def test_two_ranks_do_what_one_process_does(tmp_path: Path) -> None:
     two_ranks(work, tmp_path)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     whole = {
-        "layout": share_parts(normal(16, 6), torch.tensor([0, 0, -1, 1, 1, 1]), 3),
+        "layout": share_parts(doubles(16, 6), torch.tensor([0, 0, -1, 1, 1, 1]), 3),
         "rolled": roll_half(torch.arange(16.0)),
     }
     for name, expected in whole.items():
@@ -519,7 +515,7 @@ def test_a_value_beyond_what_was_learned_is_refused() -> None:
 @pytest.mark.parametrize("left", [2, 3])
 def test_a_short_last_batch_is_refused(left: int) -> None:
     """A mean over no pairs would be NaN, and an odd one would be paired wrongly."""
-    loader = torch.utils.data.DataLoader(normal(8 + left, *SIDE).float(), 8)  # type: ignore[arg-type]
+    loader = torch.utils.data.DataLoader(doubles(8 + left, *SIDE).float(), 8)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=f"batch_size must be even.* got {left} on each of 1"):
         trainer(max_steps=2).fit(game(), loader)
 

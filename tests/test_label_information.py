@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from common import make, trainer
-from test_callbacks import Record
+from common import Record, make, trainer
 from torch import Tensor, nn
 
 from lightning_gans import WGANGP

@@ -9,32 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, make, plain, state, trainer
+from common import Record, equal, make, plain, state, trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_gans import GANModule
 from lightning_gans.callbacks import LossVariance
-from lightning_gans.compat.lightning import loggers, pl
+from lightning_gans.compat.lightning import pl
 from lightning_gans.engine.batch import Batch, Terms
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
-
-
-class Record(loggers.Logger):
-    """A logger that remembers the variances, by step."""
-
-    name, version = "record", 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: dict[int, dict[str, float]] = {}
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        if found := {name: value for name, value in metrics.items() if name.startswith("variance/")}:
-            self.rows[int(step or 0)] = found
 
 
 class Sequence(GANModule):
@@ -58,7 +41,7 @@ class Sequence(GANModule):
 
 
 def variances(module: GANModule, steps: int, **options: Any) -> dict[int, dict[str, float]]:
-    record = Record()
+    record = Record("variance/")
     trainer(max_steps=steps, logger=record, callbacks=[LossVariance(**options)]).fit(module, plain())
     return record.rows
 
@@ -112,7 +95,7 @@ class Listen(pl.Callback):
 
 
 def test_a_third_players_steps_are_not_the_discriminators() -> None:
-    record, listen = Record(), Listen()
+    record, listen = Record("variance/"), Listen()
     module = make("prc_gan_clip")
     callbacks = [LossVariance(every_n_steps=6), listen]
     trainer(max_steps=6, logger=record, callbacks=callbacks).fit(module, plain())

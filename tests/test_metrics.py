@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from common import doubles
 from scipy.stats import wasserstein_distance
 from torch import Tensor, nn
 
@@ -45,14 +46,10 @@ from lightning_gans.metrics.generative import FrechetInceptionDistance, inceptio
 from lightning_gans.samplers import keep_training
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 # ---------------------------------------------------------------------- Frechet distance
 def test_frechet_distance_of_diagonal_gaussians() -> None:
     """sum (m1 - m2)^2 + sum (s1 - s2)^2 for diagonal covariances."""
-    m1, m2, s1, s2 = normal(4, 5).unbind()
+    m1, m2, s1, s2 = doubles(4, 5).unbind()
     s1, s2 = s1.abs(), s2.abs()
     expected = (m1 - m2).square().sum() + (s1 - s2).square().sum()
     assert float(frechet_distance(m1, s1.square().diag(), m2, s2.square().diag())) == pytest.approx(float(expected))
@@ -70,7 +67,7 @@ def test_frechet_distance_of_singular_covariances() -> None:
 @pytest.mark.parametrize("number", [12, 400])
 def test_fid_equals_torchmetrics(number: int) -> None:
     """Also with fewer samples than features; reals survive reset, more reals are noticed."""
-    real, fake = normal(number, 32), 1.3 * normal(number + 5, 32, seed=1) + 0.2
+    real, fake = doubles(number, 32), 1.3 * doubles(number + 5, 32, seed=1) + 0.2
 
     class Same(nn.Module):
         num_features = 32
@@ -112,7 +109,7 @@ def brute_force(real: Tensor, fake: Tensor, k: int) -> tuple[float, float, float
 
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_prdc_equals_brute_force(k: int) -> None:
-    real, fake = normal(23, 2), normal(17, 2, seed=1) * 0.8 + 0.5
+    real, fake = doubles(23, 2), doubles(17, 2, seed=1) * 0.8 + 0.5
     found = (*precision_recall(real, fake, k), *density_coverage(real, fake, k))
     assert [float(value) for value in found] == pytest.approx(brute_force(real, fake, k), abs=1e-12)
 
@@ -120,7 +117,7 @@ def test_prdc_equals_brute_force(k: int) -> None:
 def test_precision_recall_equals_torch_fidelity() -> None:
     from torch_fidelity.metric_prc import calculate_precision_recall_full
 
-    real, fake = normal(200, 8).float(), (normal(150, 8, seed=1) * 0.7 + 0.3).float()
+    real, fake = doubles(200, 8).float(), (doubles(150, 8, seed=1) * 0.7 + 0.3).float()
     ours = [float(value) for value in precision_recall(real, fake)]
     assert ours == pytest.approx(calculate_precision_recall_full(fake, real), rel=1e-6)
     assert all(0 < value < 1 for value in ours)
@@ -130,7 +127,7 @@ def test_all_scores_of_features_equal_torch_fidelity() -> None:
     """The same arithmetic on given features; on images through Inception in a slow test."""
     from torch_fidelity import metric_fid, metric_isc, metric_kid
 
-    real, fake, logits = normal(120, 8), normal(120, 8, seed=1) * 0.7 + 0.3, 3 * normal(120, 5, seed=2)
+    real, fake, logits = doubles(120, 8), doubles(120, 8, seed=1) * 0.7 + 0.3, 3 * doubles(120, 5, seed=2)
     ours = GenerativeScores(real, ("fid", "is", "kid"), is_splits=1, kid_subsets=1, kid_subset_size=120)(fake, logits)
     means = [metric_fid.fid_features_to_statistics(x) for x in (real, fake)]
     theirs = {
@@ -149,7 +146,7 @@ def test_parts_of_the_inception_score_are_torch_fidelitys(n: int) -> None:
     from torch_fidelity import metric_isc
     from torchmetrics.image.inception import InceptionScore
 
-    logits, features = 3 * normal(n, 5), normal(n, 3)
+    logits, features = 3 * doubles(n, 5), doubles(n, 3)
     theirs = metric_isc.isc_features_to_metric(logits, splits=10, shuffle=False)
     scores = inception_scores(logits, 10)
     assert float(scores.mean()) == pytest.approx(theirs["inception_score_mean"], rel=1e-12)
@@ -165,14 +162,14 @@ def test_parts_of_the_inception_score_are_torch_fidelitys(n: int) -> None:
 
 
 def test_prdc_in_rows_equals_prdc_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, fake = normal(50, 3), normal(40, 3, seed=1)
+    real, fake = doubles(50, 3), doubles(40, 3, seed=1)
     whole = (*precision_recall(real, fake), *density_coverage(real, fake))
     monkeypatch.setattr("lightning_gans.metrics.generative._ROWS", 7)
     assert (*precision_recall(real, fake), *density_coverage(real, fake)) == whole
 
 
 def test_prdc_of_far_and_of_equal_sets() -> None:
-    real = normal(30, 4)
+    real = doubles(30, 4)
     metric = PRDC()
     metric.update(real, real=True)
     metric.update(real + 100, real=False)
@@ -194,7 +191,7 @@ def test_knn_radii() -> None:
 # ---------------------------------------------------------------------- all scores
 def test_inception_score_of_sure_and_unsure_classes() -> None:
     """K when each of K classes is told with certainty and equally often; 1 when all are told alike."""
-    features = normal(40, 3)
+    features = doubles(40, 3)
     scores = GenerativeScores(features, ("is",), is_splits=1)
     sure = 1000 * torch.eye(4).repeat(10, 1)
     assert scores(features, sure)["is"] == pytest.approx(4, rel=1e-9)
@@ -212,7 +209,7 @@ def test_inception_score_of_classes_that_never_are() -> None:
 
 def test_kid_equals_its_definition() -> None:
     """Unbiased squared MMD with the kernel (x.y / F + 1)^3, on one subset of all samples."""
-    x, y = normal(20, 6), normal(20, 6, seed=1) + 0.3
+    x, y = doubles(20, 6), doubles(20, 6, seed=1) + 0.3
     found = GenerativeScores(x, ("kid",))(y)["kid"]
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -224,8 +221,8 @@ def test_kid_equals_its_definition() -> None:
 
 
 def test_scores_are_repeatable_and_leave_the_global_generator_alone() -> None:
-    scores = GenerativeScores(normal(60, 4), kid_subsets=3, kid_subset_size=20)
-    fake, logits = normal(50, 4, seed=1), normal(50, 4, seed=2)
+    scores = GenerativeScores(doubles(60, 4), kid_subsets=3, kid_subset_size=20)
+    fake, logits = doubles(50, 4, seed=1), doubles(50, 4, seed=2)
     before = torch.get_rng_state()
     first = scores(fake, logits)
     assert torch.equal(torch.get_rng_state(), before)
@@ -239,17 +236,17 @@ def test_the_generators_of_gpus_are_left_alone(tmp_path: Path, monkeypatch: pyte
     """By all that seeds the CPU's for a while."""
     seeds: list[int] = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
-    GenerativeScores(normal(50, 3), metrics=["fid"])(normal(50, 3))
+    GenerativeScores(doubles(50, 3), metrics=["fid"])(doubles(50, 3))
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     ClassifierExtractor(images, torch.tensor([0, 1, 0, 1]), cache_dir=str(tmp_path), epochs=1)
     net = nn.Linear(2, 1)
     module = SimpleNamespace(discriminator=net, sample=lambda n, labels, generator: torch.randn(n, 2))
-    keep_training(module, normal(20, 2).float(), steps=1, progress=False)
+    keep_training(module, doubles(20, 2).float(), steps=1, progress=False)
     assert seeds == []
 
 
 def test_scores_refuse_what_they_cannot_use() -> None:
-    real = normal(20, 4)
+    real = doubles(20, 4)
     with pytest.raises(ValueError, match="metrics must be some of fid, is, kid, prdc, uniformity, got fidd"):
         GenerativeScores(real, ("fidd",))
     with pytest.raises(ValueError, match="at least 6 reals, got 4"):
@@ -262,7 +259,7 @@ def test_scores_refuse_what_they_cannot_use() -> None:
 
 
 def test_uniformity_of_fakes_beside_that_of_as_many_reals() -> None:
-    real, fake = normal(60, 4), normal(50, 4, seed=1)
+    real, fake = doubles(60, 4), doubles(50, 4, seed=1)
     scores = GenerativeScores(real, ("uniformity",), seed=3)
     found = scores(fake)
     assert list(found) == scores.names == ["uniformity", "uniformity_real", "uniformity_gap"]
@@ -306,7 +303,7 @@ def test_class_coverage_and_reverse_kl() -> None:
 
 def test_kde_coverage_where_most_fakes_coincide() -> None:
     """And wherever tensors are that are made without a device."""
-    real, good = normal(200, 2), normal(900, 2, seed=1)
+    real, good = doubles(200, 2), doubles(900, 2, seed=1)
     whole = kde_coverage(real, good)
     assert whole > 0.9
     for place in (0.0, 3.3):
@@ -319,7 +316,7 @@ def test_kde_coverage_where_most_fakes_coincide() -> None:
 
 def test_wasserstein1() -> None:
     """Against scipy for unequal sizes with ties; a shift costs its length; quantiles of a normal law."""
-    x, y = normal(101).round(decimals=1), (2 * normal(57, seed=1) + 1).round(decimals=1)
+    x, y = doubles(101).round(decimals=1), (2 * doubles(57, seed=1) + 1).round(decimals=1)
     assert float(wasserstein1(x, y)) == pytest.approx(wasserstein_distance(x.numpy(), y.numpy()), rel=1e-12)
     assert float(wasserstein1(x, x + 0.25)) == pytest.approx(0.25, rel=1e-12)
     assert float(wasserstein1(x, x.flip(0))) == 0

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from common import doubles
 from scipy.fft import dctn
-from torch import Tensor
 
 from lightning_gans.datamodules import Digits, Ring
 from lightning_gans.metrics import (
@@ -21,10 +21,6 @@ from lightning_gans.metrics import (
     uniformity_gap,
 )
 from lightning_gans.metrics.otdd import class_distances
-
-
-def doubles(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 # ---------------------------------------------------------------------- uniformity

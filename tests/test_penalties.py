@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from common import doubles
 from torch import Tensor, nn
 
 from lightning_gans.functional import (
@@ -28,12 +29,8 @@ def half_square_norm(x: Tensor) -> Tensor:
     return x.flatten(1).square().sum(1) / 2
 
 
-def points(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def test_input_gradient_of_a_quadratic_is_the_point() -> None:
-    x = points(5, 3, 8, 8)
+    x = doubles(5, 3, 8, 8)
     gradient = input_gradient(half_square_norm, x)
     assert gradient.shape == (5, 192)
     torch.testing.assert_close(gradient, x.flatten(1), rtol=1e-14, atol=0)
@@ -43,35 +40,35 @@ def test_input_gradient_of_a_quadratic_is_the_point() -> None:
     "p, norm", [(1, 5.0), (1.5, (1 + 2 * 2**1.5) ** (2 / 3)), (2, 3.0), (3, 17 ** (1 / 3)), (math.inf, 2.0)]
 )
 def test_norm_of_a_linear_critic(p: float, norm: float) -> None:
-    assert gradient_norm(linear(W), points(4, 3), p).tolist() == pytest.approx([norm] * 4, rel=1e-14)
+    assert gradient_norm(linear(W), doubles(4, 3), p).tolist() == pytest.approx([norm] * 4, rel=1e-14)
 
 
 def test_a_norm_without_a_graph_has_no_gradient() -> None:
     w = W.clone().requires_grad_()
-    assert gradient_norm(linear(w), points(4, 3)).requires_grad
-    assert not gradient_norm(linear(w), points(4, 3), create_graph=False).requires_grad
+    assert gradient_norm(linear(w), doubles(4, 3)).requires_grad
+    assert not gradient_norm(linear(w), doubles(4, 3), create_graph=False).requires_grad
 
 
 def test_norm_is_not_biased_when_small() -> None:
     """A root with 1e-12 added inside would give 1e-6 here."""
-    assert gradient_norm(linear(1e-9 * W), points(2, 3)).tolist() == pytest.approx([3e-9] * 2, rel=1e-14)
+    assert gradient_norm(linear(1e-9 * W), doubles(2, 3)).tolist() == pytest.approx([3e-9] * 2, rel=1e-14)
 
 
 @pytest.mark.parametrize("target", [0.0, 1.0, 3.0, 4.0])
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 3.0])
 @pytest.mark.parametrize("one_sided", [False, True])
 def test_penalty_of_a_linear_critic(target: float, power: float, one_sided: bool) -> None:
-    value = gradient_penalty(linear(W), points(4, 3), target=target, power=power, one_sided=one_sided)
+    value = gradient_penalty(linear(W), doubles(4, 3), target=target, power=power, one_sided=one_sided)
     expected = (max(0.0, 3 - target) if one_sided else abs(3 - target)) ** power
     assert value.item() == pytest.approx(expected, abs=1e-10)
 
 
 def test_defaults_are_those_of_wgan_gp() -> None:
-    assert gradient_penalty(linear(W), points(4, 3)).item() == pytest.approx((3 - 1) ** 2, abs=1e-10)
+    assert gradient_penalty(linear(W), doubles(4, 3)).item() == pytest.approx((3 - 1) ** 2, abs=1e-10)
 
 
 def test_norm_is_over_all_dimensions() -> None:
-    x = points(6, 3, 8, 8)
+    x = doubles(6, 3, 8, 8)
     norms = x.square().sum((1, 2, 3)).sqrt()
     value = gradient_penalty(half_square_norm, interpolate(x, x, torch.Generator().manual_seed(3)))
     assert value.item() == pytest.approx((norms - 1).square().mean().item(), abs=1e-10)
@@ -86,7 +83,7 @@ def test_zero_gradient_has_finite_derivatives(p: float, one_sided: bool, power: 
     """Dead units give exactly zero input gradients; the penalty's gradient there is 0, its second one no NaN."""
     critic = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1), nn.Flatten(0)).double()
     nn.init.zeros_(critic[2].weight)
-    value = gradient_penalty(critic, points(5, 3), p, target, power, one_sided)
+    value = gradient_penalty(critic, doubles(5, 3), p, target, power, one_sided)
     assert value.item() == (0.0 if one_sided else target**power)
     parameters = [critic[0].weight, critic[2].weight]
     gradients = torch.autograd.grad(value, parameters, create_graph=True)
@@ -99,7 +96,7 @@ def test_zero_gradient_has_finite_derivatives(p: float, one_sided: bool, power: 
 def test_root_of_a_norm_on_target(one_sided: bool) -> None:
     """Power 1/2 has an infinite slope at n = K; exactly there the gradient is 0, not NaN."""
     w = W.clone().requires_grad_(True)
-    gradient_penalty(linear(w), points(4, 3), target=3, power=0.5, one_sided=one_sided).backward()
+    gradient_penalty(linear(w), doubles(4, 3), target=3, power=0.5, one_sided=one_sided).backward()
     assert w.grad is not None and bool((w.grad == 0).all())
 
 
@@ -117,8 +114,8 @@ def test_zero_gradient_of_one_sample_leaves_the_others() -> None:
     "p, power, one_sided, target", [(2, 2, False, 1), (2, 2, True, 0.1), (3, 1.5, False, 2), (2, 1, False, 1)]
 )
 def test_gradcheck(p: float, power: float, one_sided: bool, target: float) -> None:
-    x = points(3, 2)
-    weights = [points(2, 4, seed=1).requires_grad_(True), points(4, seed=2).requires_grad_(True)]
+    x = doubles(3, 2)
+    weights = [doubles(2, 4, seed=1).requires_grad_(True), doubles(4, seed=2).requires_grad_(True)]
 
     def penalty(a: Tensor, b: Tensor) -> Tensor:
         return gradient_penalty(lambda x: (x @ a).tanh() @ b, x, p, target, power, one_sided)
@@ -187,12 +184,12 @@ def test_float32_under_autocast(dtype: torch.dtype) -> None:
 
 
 def test_float64_stays() -> None:
-    x = points(4, 3)
+    x = doubles(4, 3)
     assert interpolate(x, x).dtype is perturb(x).dtype is input_gradient(linear(W), x).dtype is torch.float64
 
 
 def test_interpolates_have_one_coefficient_per_sample() -> None:
-    real, fake = points(2000, 2, 3), points(2000, 2, 3, seed=1)
+    real, fake = doubles(2000, 2, 3), doubles(2000, 2, 3, seed=1)
     x = interpolate(real, fake, torch.Generator().manual_seed(0))
     a = ((x - fake) / (real - fake)).flatten(1)
     assert (a - a[:, :1]).abs().max() < 1e-9  # the same over all elements of a sample
@@ -204,7 +201,7 @@ def test_interpolates_have_one_coefficient_per_sample() -> None:
 
 
 def test_perturbed_points() -> None:
-    real = 3 + 2 * points(500, 2, 4)
+    real = 3 + 2 * doubles(500, 2, 4)
     noise = perturb(real, torch.Generator().manual_seed(0)) - real
     u = noise / (0.5 * real.std(correction=0))
     assert u.min() > -1e-12 and u.max() < 1
@@ -218,7 +215,7 @@ def test_perturbed_points() -> None:
 def test_optimal_linear_critic_of_wgan_gp() -> None:
     """Mean gap 1, lambda 10: the slope is 1 + 1/20 and the critic's estimate 1 + 1/40."""
     gap = torch.tensor([0.6, 0.0, -0.8], dtype=torch.float64)
-    fake = points(64, 3)
+    fake = doubles(64, 3)
     real = fake + gap
     w = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.SGD([w], lr=0.02)
@@ -238,7 +235,7 @@ def test_optimal_linear_critic_of_wgan_gp() -> None:
 @pytest.mark.parametrize("p, distance", [(1, 5.0), (2, 3.0), (math.inf, 2.0)])
 def test_finite_difference_of_a_linear_critic(p: float, distance: float) -> None:
     """Along w, the slope is w.w / ||w||_p."""
-    x = points(4, 3)
+    x = doubles(4, 3)
     value = finite_difference_penalty(linear(W), x + W, x, p)
     assert value.item() == pytest.approx((9 / distance - 1) ** 2, abs=1e-10)
     assert finite_difference_penalty(linear(-W), x + W, x, p).item() == pytest.approx(value.item(), abs=1e-10)
@@ -246,7 +243,7 @@ def test_finite_difference_of_a_linear_critic(p: float, distance: float) -> None
 
 def test_finite_difference_is_a_secant() -> None:
     """x^2 between a and b has slope |a + b|."""
-    a, b = points(50, 1), points(50, 1, seed=1)
+    a, b = doubles(50, 1), doubles(50, 1, seed=1)
     value = finite_difference_penalty(lambda x: x.squeeze(1).square(), a, b)
     assert value.item() == pytest.approx(((a + b).abs() - 1).square().mean().item(), rel=1e-10)
 
@@ -255,7 +252,7 @@ def test_finite_difference_is_a_secant() -> None:
 def test_finite_difference_of_near_points(dtype: torch.dtype) -> None:
     """Coinciding pairs, the origin among them, count as 0 in the mean and leave the gradient finite."""
     w = W.to(dtype).requires_grad_(True)
-    x = points(4, 3).to(dtype)
+    x = doubles(4, 3).to(dtype)
     x[3] = 0
     y = x.clone()
     y[0] += W.to(dtype)
@@ -273,7 +270,7 @@ def test_finite_difference_of_close_points_is_the_slope() -> None:
     for dtype in (torch.float64, torch.float32):
         eps = torch.finfo(dtype).eps
         for size in (1e-3, 1.0, 1e5):
-            x = size * points(4, 3).to(dtype)
+            x = size * doubles(4, 3).to(dtype)
             y = x + 300 * eps * x.norm(dim=1, keepdim=True) * W.to(dtype)
             assert finite_difference_penalty(linear(W.to(dtype)), x, y).item() == pytest.approx(4.0, rel=0.2)
             near = x * (1 + 4 * eps)
@@ -285,7 +282,7 @@ def test_finite_difference_cannot_vanish_off_a_line() -> None:
     triangle = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, math.sqrt(3) / 2]], dtype=torch.float64)
     best = math.inf
     for seed in range(8):
-        table = points(3, seed=seed).requires_grad_(True)
+        table = doubles(3, seed=seed).requires_grad_(True)
         optimizer = torch.optim.SGD([table], lr=0.2)
         for _ in range(300):
             optimizer.zero_grad()
@@ -303,8 +300,8 @@ def test_finite_difference_cannot_vanish_off_a_line() -> None:
 
 
 def test_finite_difference_gradcheck() -> None:
-    x, y = points(5, 2), points(5, 2, seed=5)
-    weights = [points(2, 4, seed=1).requires_grad_(True), points(4, seed=2).requires_grad_(True)]
+    x, y = doubles(5, 2), doubles(5, 2, seed=5)
+    weights = [doubles(2, 4, seed=1).requires_grad_(True), doubles(4, seed=2).requires_grad_(True)]
 
     def penalty(a: Tensor, b: Tensor) -> Tensor:
         return finite_difference_penalty(lambda x: (x @ a).tanh() @ b, x, y)
@@ -314,10 +311,10 @@ def test_finite_difference_gradcheck() -> None:
 
 
 def test_nan_is_not_hidden() -> None:
-    x = points(4, 3)
+    x = doubles(4, 3)
     x[1, 1] = math.nan
     assert gradient_penalty(half_square_norm, x).isnan()
-    assert finite_difference_penalty(half_square_norm, x, points(4, 3, seed=1)).isnan()
+    assert finite_difference_penalty(half_square_norm, x, doubles(4, 3, seed=1)).isnan()
 
 
 @pytest.mark.parametrize(
@@ -332,18 +329,18 @@ def test_nan_is_not_hidden() -> None:
 )
 def test_bad_arguments(arguments: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError) as error:
-        gradient_penalty(linear(W), points(4, 3), **arguments)  # type: ignore[arg-type]
+        gradient_penalty(linear(W), doubles(4, 3), **arguments)  # type: ignore[arg-type]
     assert str(error.value) == message
 
 
 def test_bad_shapes() -> None:
     with pytest.raises(ValueError, match=r"^fake must have the shape of real, \(4, 3\), got \(5, 3\)\.$"):
-        interpolate(points(4, 3), points(5, 3))
+        interpolate(doubles(4, 3), doubles(5, 3))
     with pytest.raises(ValueError, match=r"^x2 must have the shape of x1, \(4, 3\), got \(1, 3\)\.$"):
-        finite_difference_penalty(linear(W), points(4, 3), points(1, 3))
+        finite_difference_penalty(linear(W), doubles(4, 3), doubles(1, 3))
     with pytest.raises(ValueError, match=r"^discriminator must return scores of shape \(4,\), got \(4, 2\)\.$"):
-        gradient_penalty(lambda x: x @ torch.stack([W, W], 1), points(4, 3))
+        gradient_penalty(lambda x: x @ torch.stack([W, W], 1), doubles(4, 3))
     with pytest.raises(ValueError, match=r"^discriminator must return scores of shape \(4,\), got \(4, 2\)\.$"):
-        finite_difference_penalty(lambda x: x @ torch.stack([W, W], 1), points(4, 3), points(4, 3, seed=1))
+        finite_difference_penalty(lambda x: x @ torch.stack([W, W], 1), doubles(4, 3), doubles(4, 3, seed=1))
     with pytest.raises(ValueError, match=r"^p must be "):
-        finite_difference_penalty(linear(W), points(4, 3), points(4, 3), p=0)
+        finite_difference_penalty(linear(W), doubles(4, 3), doubles(4, 3), p=0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, state, trainer
+from common import equal, js2, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import MLE, PRCGAN, PrimalDualGAN, RelGAN, load
@@ -22,7 +22,6 @@ from lightning_gans.engine.batch import Batch
 from lightning_gans.functional import double_backward, gradient_penalty
 from lightning_gans.functional.losses import LOSSES
 from lightning_gans.functional.text import SCHEDULES, gumbel, inverse_temperature, one_hot
-from lightning_gans.metrics import ngram_js_to_law
 from lightning_gans.networks import (
     LanguageModel,
     LSTMGenerator,
@@ -456,10 +455,6 @@ def toy(core: type = LSTMGenerator, beta: tuple[float, float] = (5.0, 20.0), see
     generator = core(data.shape, 16, beta=beta, schedule_steps=400, **size)
     critic = RelGANDiscriminator(data.shape, 16, 4, 32, (2, 3, 4), 16, 0.0)
     return RelGAN(generator, critic, generator.latent_dim, d_steps=1, lr_g=2e-3, lr_d=2e-3), data
-
-
-def js2(model: RelGAN, data: MarkovText) -> float:
-    return ngram_js_to_law(model.sample(2000, seed=0), data.law, 2, 6)
 
 
 def test_the_first_updates_lower_js() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, make, plain, state, trainer
+from common import doubles, equal, make, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import WGANGP, RobustWGAN
@@ -19,10 +19,6 @@ from lightning_gans.engine.batch import Batch
 from lightning_gans.functional import outlier_share, rho_for_share, robust, robust_weights
 from lightning_gans.functional.losses import LOSSES
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def game(**options: Any) -> RobustWGAN:
@@ -39,7 +35,7 @@ def mean(x: Tensor, base: Tensor | None = None) -> Tensor:
 
 # ---------------------------------------------------------------------- closed forms
 def test_weights_where_none_is_zero() -> None:
-    d, rho = normal(500).clamp(-2, 2), 0.05
+    d, rho = doubles(500).clamp(-2, 2), 0.05
     w = robust_weights(d, rho)
     torch.testing.assert_close(w, 1 - math.sqrt(2 * rho) * (d - d.mean()) / d.std(correction=0), rtol=0, atol=1e-8)
     assert w.min() > 0 and float(w.mean()) == pytest.approx(1, abs=1e-12)
@@ -51,7 +47,7 @@ def test_weights_where_none_is_zero() -> None:
 @pytest.mark.parametrize("weighted", [False, True])
 def test_weights_are_those_that_a_solver_finds(rho: float, weighted: bool) -> None:
     optimize = pytest.importorskip("scipy.optimize")
-    d = normal(12, seed=3)
+    d = doubles(12, seed=3)
     base = torch.rand(12, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) if weighted else None
     p = (torch.ones_like(d) if base is None else base).numpy()
     p, w = p / p.sum(), robust_weights(d, rho, base)
@@ -72,7 +68,7 @@ def test_weights_are_those_that_a_solver_finds(rho: float, weighted: bool) -> No
 
 def test_weights_are_those_that_a_conic_solver_finds() -> None:
     cp = pytest.importorskip("cvxpy")
-    d, rho = normal(40, seed=5), 0.4
+    d, rho = doubles(40, seed=5), 0.4
     w = cp.Variable(40, nonneg=True)
     ball = cp.norm(w - 1) <= math.sqrt(2 * rho * 40)
     cp.Problem(cp.Minimize(w @ d.numpy()), [ball, cp.sum(w) == 40]).solve()
@@ -80,7 +76,7 @@ def test_weights_are_those_that_a_conic_solver_finds() -> None:
 
 
 def test_weights_fall_with_the_value() -> None:
-    d = normal(200, seed=2).sort().values
+    d = doubles(200, seed=2).sort().values
     w = robust_weights(d, 0.6)
     assert bool((w.diff() <= 0).all()) and 0 < int((w == 0).sum()) < 150
     shuffled = torch.randperm(200, generator=torch.Generator().manual_seed(1))
@@ -102,7 +98,7 @@ def test_five_per_cent_are_dropped_from_their_rho_on(rho: float, left: bool) -> 
 
 def test_equal_values_and_rho_zero_leave_the_weights_at_one() -> None:
     assert robust_weights(torch.full((7,), 0.1), 0.3).tolist() == [1.0] * 7
-    torch.testing.assert_close(robust_weights(normal(9), 0.0), torch.ones(9).double(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(robust_weights(doubles(9), 0.0), torch.ones(9).double(), rtol=0, atol=1e-12)
     assert robust_weights(torch.tensor([3.0]), 1.0).tolist() == [1.0]
     assert robust_weights(torch.tensor([2.0, 1.0, 3.0]), 9.0).tolist() == [0.0, 3.0, 0.0]  # the ball holds all weights
 
@@ -133,7 +129,7 @@ def test_rho_of_a_share() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.2])
 def test_the_share_is_found_with_clean_samples(share: float) -> None:
-    clean, data = normal(20_000, seed=1), normal(20_000, seed=2)
+    clean, data = doubles(20_000, seed=1), doubles(20_000, seed=2)
     data[: int(share * 20_000)] += 20
     assert abs(outlier_share(data, clean) - share) < 3 * math.sqrt(0.05 / 0.95 * 2 / 20_000)
 
@@ -148,7 +144,7 @@ def test_the_share_at_a_small_quantile_is_exact() -> None:
 
 
 def test_softplus_weights_have_mean_one_under_the_base_weights() -> None:
-    logits, base = normal(9).requires_grad_(), torch.rand(9, dtype=torch.float64)
+    logits, base = doubles(9).requires_grad_(), torch.rand(9, dtype=torch.float64)
     w = robust.softplus_weights(logits, base)
     assert float((base * w).mean().detach()) == pytest.approx(1, abs=1e-12)
     torch.testing.assert_close(w / w[0], nn.functional.softplus(logits) / nn.functional.softplus(logits[0]))
@@ -164,7 +160,7 @@ def test_softplus_weights_have_mean_one_under_the_base_weights() -> None:
 
 @pytest.mark.parametrize("loss", list(robust.VALUES))
 def test_values_are_what_the_discriminators_loss_takes_of_a_real_sample(loss: str) -> None:
-    f, w = normal(6), torch.rand(6, dtype=torch.float64)
+    f, w = doubles(6), torch.rand(6, dtype=torch.float64)
     nothing = torch.zeros(6, dtype=torch.float64)
     value = -LOSSES[loss].discriminator(f, f, real_weight=w, fake_weight=nothing)
     torch.testing.assert_close((w * robust.VALUES[loss](f)).mean(), value)
@@ -172,7 +168,7 @@ def test_values_are_what_the_discriminators_loss_takes_of_a_real_sample(loss: st
 
 # ---------------------------------------------------------------------- the game
 def double_batch(weights: Tensor | None = None) -> tuple[Batch, Tensor]:
-    real, fake = normal(2, 8, 2, seed=4)
+    real, fake = doubles(2, 8, 2, seed=4)
     return Batch(real, None, weights, torch.zeros(8, 3)), fake
 
 
@@ -221,7 +217,7 @@ def test_a_network_that_learns_alone_finds_the_optimal_weights() -> None:
 
     -0.56, where equal weights give -0.13.
     """
-    x = normal(64, 2, seed=6).float()
+    x = doubles(64, 2, seed=6).float()
     torch.manual_seed(0)
     nets: list[Any] = [ToyGenerator(width=4, depth=1), First(), ToyDiscriminator(width=32, depth=2)]
     options: dict[str, Any] = {"w_start": 0, "d_steps": 1, "lr_g": 0.0, "lr_d": 0.0, "gp_weight": 0.0, "rho": 0.1}
@@ -284,7 +280,7 @@ def test_steps_as_cuda_graphs_see_the_weights_of_now(form: Any) -> None:
     for graphs in (False, True):
         module = form(rho=0.2, cuda_graphs=graphs, lr_d=1e-2, d_steps=2, w_every=2)
         torch.manual_seed(3)
-        trainer(max_steps=6).fit(module, MemoryLoader(normal(40, 2).float(), None, 4))
+        trainer(max_steps=6).fit(module, MemoryLoader(doubles(40, 2).float(), None, 4))
         found.append(state(module))
     assert equal(*found)
 
@@ -296,13 +292,13 @@ def test_the_weights_count_cycles(form: Any) -> None:
     module.set_sample_weights = lambda weights: turns.append(module.global_step)  # type: ignore[method-assign]
     weight_terms = module.weight_terms
     module.weight_terms = lambda batch: (turns.append(module.global_step), weight_terms(batch))[1]  # type: ignore[method-assign]
-    trainer(max_steps=12).fit(module, MemoryLoader(normal(40, 2).float(), None, 4))
+    trainer(max_steps=12).fit(module, MemoryLoader(doubles(40, 2).float(), None, 4))
     assert turns == [0, 4, 8]
 
 
 def test_networks_with_labels_get_them() -> None:
     torch.manual_seed(0)
-    x, labels = normal(24, 2).float(), torch.arange(24) % 3
+    x, labels = doubles(24, 2).float(), torch.arange(24) % 3
     generator = ToyGenerator(latent_dim=3, width=8, num_classes=3)
     for network in (ToyDiscriminator(width=8, num_classes=3), ToyDiscriminator(width=8), None):
         critic = ToyDiscriminator(width=8, num_classes=3)
@@ -316,7 +312,7 @@ def test_networks_with_labels_get_them() -> None:
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_the_mean_weight_is_one_for_every_sampler(weights: str | None, drop_last: bool) -> None:
     """Exactly, in each batch, short ones and those of stratified samplers included."""
-    data = normal(50, 2, seed=8).float()
+    data = doubles(50, 2, seed=8).float()
     own = None if weights is None else torch.where(data[:, 0] > 1, 0.2, 1.3)
     module, seen = game(d_steps=1), []
     discriminator = module.loss.discriminator
@@ -339,7 +335,7 @@ class Seen(list):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_each_sample_gets_the_optimal_weight_for_its_score(weighted: bool) -> None:
-    data = normal(42, 2, seed=9).float()  # two are left over in each epoch
+    data = doubles(42, 2, seed=9).float()  # two are left over in each epoch
     own = torch.linspace(0.5, 1.5, 42) if weighted else None
     module = discrete(rho=0.2, lr_d=0.0, w_start=2)
     loader, seen = MemoryLoader(data, None, 4, weights=own), Seen(module)
@@ -356,7 +352,7 @@ def test_each_sample_gets_the_optimal_weight_for_its_score(weighted: bool) -> No
 
 @pytest.mark.parametrize("sampler", ["resampled", "tails"])
 def test_samplers_leave_scores_with_their_samples_and_the_mean_with_the_data(sampler: str) -> None:
-    data, p = normal(42, 2, seed=9).float(), torch.linspace(0.5, 1.5, 42)
+    data, p = doubles(42, 2, seed=9).float(), torch.linspace(0.5, 1.5, 42)
     loader = ResampledLoader(MemoryLoader(data, None, 4), p)
     if sampler == "tails":
         loader = tail_loader(MemoryLoader(data, None, 4, weights=p), data[:, 0] > 1)
@@ -368,7 +364,7 @@ def test_samplers_leave_scores_with_their_samples_and_the_mean_with_the_data(sam
 
 
 def test_the_scores_are_averaged_over_the_updates_of_the_weights() -> None:
-    data, momentum = normal(40, 2, seed=9).float(), 0.7
+    data, momentum = doubles(40, 2, seed=9).float(), 0.7
     module, scores = discrete(rho=0.2, lr_d=0.05, momentum=momentum), []
     score_samples = module.score_samples
 
@@ -388,7 +384,7 @@ def test_the_scores_are_averaged_over_the_updates_of_the_weights() -> None:
 
 def test_augmentations_of_the_pass_over_the_data_take_nothing_from_training() -> None:
     """Nor does a dropout: with a ball so small that the weights stay at one, the game is WGAN-GP's."""
-    data, jitter = normal(40, 2).float(), lambda x, g: x + 0.1 * torch.rand(x.shape, generator=g)
+    data, jitter = doubles(40, 2).float(), lambda x, g: x + 0.1 * torch.rand(x.shape, generator=g)
     found = []
     for rho in (1e-30, 0.0):
         module = discrete(rho=rho)
@@ -400,7 +396,7 @@ def test_augmentations_of_the_pass_over_the_data_take_nothing_from_training() ->
 
 
 def test_the_weights_of_the_samples_are_resumed(tmp_path: Path) -> None:
-    data = normal(44, 2, seed=9).float()
+    data = doubles(44, 2, seed=9).float()
     whole, first, rest = (discrete(rho=0.2, w_every=2, d_steps=3, lr_d=1e-2) for _ in range(3))
     torch.manual_seed(3)
     trainer(max_steps=9).fit(whole, MemoryLoader(data, None, 4))
@@ -421,7 +417,7 @@ class Of(pl.LightningDataModule):
 
     def __init__(self, name: str, seed: int) -> None:
         super().__init__()
-        self.name, self.data = name, normal(44, 2, seed=seed).float()
+        self.name, self.data = name, doubles(44, 2, seed=seed).float()
 
     def train_dataloader(self) -> MemoryLoader:
         return MemoryLoader(self.data, None, 4)

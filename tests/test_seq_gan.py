@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, state, trainer
+from common import equal, js2, loud, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import GAN, MLE, RelGAN, SeqGAN, load
@@ -21,7 +21,6 @@ from lightning_gans.engine.batch import Batch
 from lightning_gans.functional import draw
 from lightning_gans.functional.policy import follow, policy_loss
 from lightning_gans.functional.text import draw_tokens, one_hot
-from lightning_gans.metrics import ngram_js_to_law
 from lightning_gans.metrics.text import held_out_nll
 from lightning_gans.networks import (
     CharGenerator,
@@ -50,14 +49,6 @@ def game(seed: int = 0, one_hot: bool = False, **options: Any) -> tuple[Any, Mar
     torch.manual_seed(seed)
     nets = options.pop("generator", None) or LanguageModel(data.shape, 4, 5), options.pop("discriminator", critic())
     return SeqGAN(*nets, 4, **{"rollouts": 2, "d_steps": 2, **options}), data
-
-
-def loud(net: Any) -> Any:
-    """With laws that are far from uniform, in float64."""
-    with torch.no_grad():
-        for p in net.parameters():
-            p.mul_(3)
-    return net.double()
 
 
 def batch(tokens: Tensor, seed: int = 0) -> Batch:
@@ -523,10 +514,6 @@ def toy(seed: int = 0, **options: Any) -> tuple[SeqGAN, MarkovText]:
     trainer(max_steps=8).fit(MLE(generator), datamodule=data)
     options = {"rollouts": 4, "d_steps": 5, "lr_d": 2e-3, "baseline": "batch", **options}
     return SeqGAN(generator, discriminator, 8, **options), data
-
-
-def js2(model: SeqGAN, data: MarkovText) -> float:
-    return ngram_js_to_law(model.sample(2000, seed=0), data.law, 2, 6)
 
 
 def test_the_first_updates_lower_js() -> None:

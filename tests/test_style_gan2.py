@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from common import equal, make, plain, state, trainer
+from common import doubles, equal, make, plain, state, trainer
 from test_graph_places import play
 from torch import Tensor, nn
 
@@ -29,10 +29,6 @@ DOUBLE = torch.float64
 SIDE = (1, 8, 8)
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
-
-
 def generator(**options: Any) -> StyleGenerator:
     return StyleGenerator(SIDE, **{"latent_dim": 6, "w_dim": 5, "widths": (4, 3), **options}).double()
 
@@ -47,7 +43,7 @@ def game(**options: Any) -> StyleGAN2:
 
 
 def batch(n: int = 4) -> Batch:
-    return Batch(normal(n, *SIDE, seed=5), None, None, normal(n, 6, seed=6), torch.Generator().manual_seed(7))
+    return Batch(doubles(n, *SIDE, seed=5), None, None, doubles(n, 6, seed=6), torch.Generator().manual_seed(7))
 
 
 # -- layers ------------------------------------------------------------------------------------------------------------
@@ -70,17 +66,21 @@ def test_parameter_counts(net: Any, parameters: int) -> None:
     assert sum(p.numel() for p in net().parameters()) == parameters
 
 
-@pytest.mark.parametrize("doubles", [False, True])
-def test_modulation_is_that_of_a_kernel_for_each_sample(doubles: bool) -> None:
-    conv, x, style = ModulatedConv2d(3, 4, 3, doubles=doubles).double(), normal(5, 3, 6, 6), normal(5, 3, seed=1) + 1
+@pytest.mark.parametrize("upsampled", [False, True])
+def test_modulation_is_that_of_a_kernel_for_each_sample(upsampled: bool) -> None:
+    conv, x, style = (
+        ModulatedConv2d(3, 4, 3, doubles=upsampled).double(),
+        doubles(5, 3, 6, 6),
+        doubles(5, 3, seed=1) + 1,
+    )
     kernels = style[:, None, :, None, None] * conv.weight
     kernels = kernels / (kernels.square().sum((2, 3, 4), keepdim=True) + 1e-8).sqrt()
     for one, kernel, y in zip(x, kernels, conv(x, style)):
-        if doubles:
+        if upsampled:
             expected = blur(F.conv_transpose2d(one[None], kernel.transpose(0, 1), stride=2), 1, 1, gain=4)
         else:
             expected = F.conv2d(one[None], kernel, padding=1)
-        assert y.shape == (4, 12 if doubles else 6, 12 if doubles else 6)
+        assert y.shape == (4, 12 if upsampled else 6, 12 if upsampled else 6)
         torch.testing.assert_close(y, expected[0], rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(conv(x, 7 * style), conv(x, style), rtol=1e-6, atol=1e-6)
     colours = ModulatedConv2d(3, 4, 1, demodulate=False).double()
@@ -140,7 +140,7 @@ def test_the_kernel_of_the_larger_image_is_not_mirrored() -> None:
 
 def test_mapping_goes_by_the_direction_of_z_and_by_the_label() -> None:
     plain_one, by_class = generator(), generator(num_classes=3)
-    z = normal(4, 6)
+    z = doubles(4, 6)
     torch.testing.assert_close(plain_one.map(7 * z), plain_one.map(z), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(pixel_norm(z).square().mean(1), torch.ones(4, dtype=DOUBLE))
     a, b = (by_class(z, torch.full((4,), label)) for label in (0, 2))
@@ -159,13 +159,13 @@ def test_the_score_by_a_label_is_the_product_with_its_mapping_as_it_is() -> None
             layer.weight.copy_(100 * math.sqrt(2) * torch.eye(2))  # scaled to the identity
     # the embedding (3, 4) over sqrt(12.5), times sqrt(2) in each of the two layers: its product with (1, .5) is 8^.5
     expected = torch.full((3,), 2.0, dtype=DOUBLE)
-    torch.testing.assert_close(d(normal(3, *SIDE), torch.zeros(3, dtype=torch.int64)), expected)
+    torch.testing.assert_close(d(doubles(3, *SIDE), torch.zeros(3, dtype=torch.int64)), expected)
 
 
 def test_which_w_goes_where() -> None:
     g = StyleGenerator((3, 16, 16), 6, widths=4).double()
     assert g.num_ws == 6 and [s[-1] for s in g.noise_shapes] == [4, 8, 8, 16, 16]
-    ws = g.spread(g.map(normal(2, 6)))
+    ws = g.spread(g.map(doubles(2, 6)))
     base = g.styles(ws)
     assert [len(s[0]) for s in base] == [4] * 8
     moved = {}
@@ -175,15 +175,15 @@ def test_which_w_goes_where() -> None:
         assert not torch.allclose(g.synthesis(other), g.synthesis(ws))
         moved[i] = [j for j, (a, b) in enumerate(zip(base, g.styles(other))) if not torch.equal(a, b)]
     assert moved == {0: [0], 1: [1, 5], 2: [2], 3: [3, 6], 4: [4], 5: [7]}  # five layers, then three images
-    torch.testing.assert_close(g.render(base), g(normal(2, 6)))
+    torch.testing.assert_close(g.render(base), g(doubles(2, 6)))
     g.layers[2].strength.data.fill_(1.0)  # type: ignore[union-attr,operator]
-    noise = [normal(2, *shape) for shape in g.noise_shapes]
+    noise = [doubles(2, *shape) for shape in g.noise_shapes]
     assert not torch.allclose(g.synthesis(ws, noise), g.synthesis(ws))
     assert torch.equal(g.synthesis(ws), g.synthesis(ws))
 
 
 def test_minibatch_standard_deviation_is_of_strided_groups() -> None:
-    x = normal(8, 3, 4, 4)
+    x = doubles(8, 3, 4, 4)
     y = MinibatchStd(4)(x)
     assert torch.equal(y[:, :3], x) and y.shape == (8, 4, 4, 4)
     for i in range(8):
@@ -201,12 +201,12 @@ def test_minibatch_standard_deviation_is_of_strided_groups() -> None:
 
 
 def test_path_length_of_a_linear_map() -> None:
-    a, w = normal(3 * 4 * 4, 5), normal(7, 5, seed=1)
+    a, w = doubles(3 * 4 * 4, 5), doubles(7, 5, seed=1)
     linear = lambda at: (at @ a.t()).unflatten(1, (3, 4, 4))  # noqa: E731
-    y = normal(7, 3, 4, 4, seed=2)
+    y = doubles(7, 3, 4, 4, seed=2)
     expected = (y.flatten(1) @ a).norm(dim=1) / 4
     torch.testing.assert_close(path_length(linear, w, y), expected)
-    many = path_length(lambda at: linear(at.expand(2000, -1)), w[:1].expand(2000, -1), normal(2000, 3, 4, 4))
+    many = path_length(lambda at: linear(at.expand(2000, -1)), w[:1].expand(2000, -1), doubles(2000, 3, 4, 4))
     assert float(many.square().mean()) == pytest.approx(float(a.square().sum()) / 16, rel=0.02)
     by_layer = lambda at: linear(at[:, 0] + 2 * at[:, 1])  # noqa: E731
     found = path_length(by_layer, torch.stack([w, w], 1), y)
@@ -216,7 +216,7 @@ def test_path_length_of_a_linear_map() -> None:
 @pytest.mark.parametrize("method", ["sparse", "linear", "compiled"])
 def test_path_length_reaches_the_mapping_with_torchs_own_gradients(method: Any) -> None:
     """ "linear" and "compiled" cannot, and leave it to "sparse"."""
-    g, z, y = game().generator, normal(3, 6), normal(3, *SIDE)
+    g, z, y = game().generator, doubles(3, 6), doubles(3, *SIDE)
     found = {}
     for way in (method, "plain"):
         with double_backward(way):
@@ -235,7 +235,7 @@ def test_path_length_reaches_the_mapping_with_torchs_own_gradients(method: Any) 
 
 
 def test_r1_of_the_discriminator_has_torchs_own_gradients() -> None:
-    d, x = game().discriminator, normal(4, *SIDE)
+    d, x = game().discriminator, doubles(4, *SIDE)
     found = []
     for way in ("sparse", "plain"):
         with double_backward(way):  # type: ignore[arg-type]
@@ -368,7 +368,7 @@ def test_the_mean_of_w_follows_in_the_generators_step_alone() -> None:
 def test_truncation_in_w() -> None:
     module = game()
     g: Any = module.generator
-    g.w_mean.copy_(normal(5))
+    g.w_mean.copy_(doubles(5))
     none, half, full = (Truncation(module, threshold=psi).draw(6, torch.Generator()) for psi in (0, 0.5, 1))
     torch.testing.assert_close(none, none[:1].expand_as(none))
     torch.testing.assert_close(none[0], g.synthesis(g.spread(g.w_mean[None]))[0].detach())
@@ -440,7 +440,7 @@ def test_what_a_cuda_graph_would_read_stays_where_it_is() -> None:
 
 
 def test_each_operation_is_done_on_a_share_of_the_images() -> None:
-    x = normal(2000, 1, 8, 8)
+    x = doubles(2000, 1, 8, 8)
     never, half, always = (AdaptiveAugment(nn.Flatten(), "cutout", p=p) for p in (0, 0.3, 1))
     assert torch.equal(never.augment(x), x)
     changed = [float((net.augment(x) != x).flatten(1).any(1).double().mean()) for net in (half, always)]
@@ -580,8 +580,8 @@ def test_bad_arguments_are_refused_in_one_sentence(options: dict[str, Any], mess
         (lambda: StyleGenerator(SIDE, widths=0), "widths must be one number >= 1 or 2 at 8 pixels, got 0"),
         (lambda: StyleGenerator(SIDE, mapping_layers=0), "mapping_layers must be an integer >= 1, got 0"),
         (lambda: StyleDiscriminator(SIDE, group=0), "group must be an integer >= 1, got 0"),
-        (lambda: generator().synthesis(normal(2, 3, 5)), r"ws must have shape \(N, 4, 5\), got \(2, 3, 5\)"),
-        (lambda: generator()(normal(2, 5)), "StyleGenerator takes"),
+        (lambda: generator().synthesis(doubles(2, 3, 5)), r"ws must have shape \(N, 4, 5\), got \(2, 3, 5\)"),
+        (lambda: generator()(doubles(2, 5)), "StyleGenerator takes"),
         (lambda: R1(every=0), "every must be an integer >= 1, got 0"),
         (lambda: R2(every=0), "every must be an integer >= 1, got 0"),
         (lambda: PathLength(decay=1.0), r"decay must be in \(0, 1\), got 1.0"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, make, plain, state, trainer
+from common import doubles, equal, make, plain, state, trainer
 from torch import Tensor, nn
 
 from lightning_gans import BoostedGAN, StyleGAN2, StylEx
@@ -26,10 +26,6 @@ SIDE = (3, 8, 8)
 DOUBLE = torch.float64
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
-
-
 def rule(x: Tensor) -> Tensor:
     """Three classes, by which colour there is most of."""
     return 4 * x.mean((2, 3))
@@ -44,7 +40,7 @@ def game(**options: Any) -> StylEx:
 
 
 def told(module: StylEx, n: int = 6) -> Batch:
-    batch = Batch(normal(n, *SIDE, seed=5), None, None, normal(n, 8, seed=6), torch.Generator().manual_seed(7))
+    batch = Batch(doubles(n, *SIDE, seed=5), None, None, doubles(n, 8, seed=6), torch.Generator().manual_seed(7))
     return module.told_by(batch)
 
 
@@ -62,7 +58,7 @@ def test_half_are_reconstructions_by_code_and_verdict() -> None:
     batch, g = told(module), module.generator
     p = rule(batch.real).softmax(1)
     torch.testing.assert_close(batch.labels, p)
-    torch.testing.assert_close(batch.z, torch.cat([normal(6, 8, seed=6)[:, :5], p], 1))
+    torch.testing.assert_close(batch.z, torch.cat([doubles(6, 8, seed=6)[:, :5], p], 1))
     with torch.no_grad():
         fake = module.make_fake(batch)
         w = torch.cat([torch.cat([module.encoder(batch.real[:3]), p[:3]], 1), g.map(batch.z[3:])])  # type: ignore[operator]
@@ -86,7 +82,7 @@ def test_terms_by_closed_forms() -> None:
     weights = {"image": 2.0, "features": 0.3, "style": 0.5, "kl": 1.5}
     module = game(**{f"{name}_weight": value for name, value in weights.items()}).double()
     batch = told(module)
-    fake = normal(6, *SIDE, seed=9)
+    fake = doubles(6, *SIDE, seed=9)
     with torch.no_grad():
         terms = module.generator_terms(batch, fake)
         x, again = batch.real[:3], fake[:3]
@@ -202,7 +198,7 @@ def test_a_classifier_of_one_logit_gives_every_term_a_gradient(features: bool) -
     torch.manual_seed(1)
     nets = StyleGenerator(SIDE, 8, widths=(4, 3), passed=2), SoftDiscriminator(SIDE, (4, 3), classes=2)
     module = StylEx(*nets, 8, encoder=StyleEncoder(SIDE, 8, 2, (4, 3)), classifier=One(features)).double()
-    batch, fake = told(module), normal(6, *SIDE, seed=9).requires_grad_()
+    batch, fake = told(module), doubles(6, *SIDE, seed=9).requires_grad_()
     terms = module.generator_terms(batch, fake)
     for name in ("image", "features", "style", "kl"):
         gradient = torch.autograd.grad(terms[name], fake, retain_graph=True)[0]
@@ -314,7 +310,7 @@ def test_what_does_not_fit_is_refused_when_training_starts(options: dict[str, An
 
 def test_a_short_last_batch_is_refused() -> None:
     """Its mean over no reconstruction would be NaN."""
-    loader = torch.utils.data.DataLoader(normal(9, *SIDE).float(), 4)  # type: ignore[arg-type]
+    loader = torch.utils.data.DataLoader(doubles(9, *SIDE).float(), 4)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"batch_size must be >= 2 .* got a batch of 1 "):
         trainer(max_steps=3).fit(game(), loader)
 

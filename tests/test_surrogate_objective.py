@@ -9,33 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, make, plain, state, trainer
+from common import Record, equal, make, plain, state, trainer
 from PIL import Image
 from torch import Tensor, nn
 
 from lightning_gans import PRCGAN
 from lightning_gans.callbacks import SurrogateObjective
 from lightning_gans.callbacks.surrogate_objective import line_picture, objectives
-from lightning_gans.compat.lightning import loggers, pl
+from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
 from lightning_gans.engine.batch import Batch, Terms
-
-
-class Record(loggers.Logger):
-    """A logger that remembers what the callback logs."""
-
-    name, version = "record", 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: dict[int, dict[str, float]] = {}
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        if found := {name: value for name, value in metrics.items() if name.startswith("surrogate/")}:
-            self.rows[int(step or 0)] = found
 
 
 class Shift(nn.Module):
@@ -115,7 +98,7 @@ def test_without_the_clip_a_rising_ratio_makes_the_surrogate_rise_for_ever(tmp_p
 
 def test_the_peak_of_a_falling_ratio(tmp_path: Path) -> None:
     """f e^{-a s d} is highest where a (mean f) = 3; the conventional objective has no peak but the last point."""
-    module, record = linear(0.6, level=2.0), Record()
+    module, record = linear(0.6, level=2.0), Record("surrogate/")
     callback = look(module, 2, tmp_path, record, points=401, reach=8.0)
     d, z = float(module.generator.theta[0].detach()), float(module.last_batch.z[:, 0].mean())
     peak = (1 / 0.6 - 2 / 3 - z) / d
@@ -326,7 +309,7 @@ def test_picture(tmp_path: Path) -> None:
 
 
 def test_a_diverged_network_has_no_peak(tmp_path: Path) -> None:
-    record, callback = Record(), SurrogateObjective(dirpath=str(tmp_path))
+    record, callback = Record("surrogate/"), SurrogateObjective(dirpath=str(tmp_path))
     callback.history = [(2, [0.0, 1.0], [0.0, math.nan], [0.0, 1.0])]
     callback.draw(SimpleNamespace(is_global_zero=True, loggers=[record]))
     assert record.rows == {

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, make, plain, state, trainer
-from test_exemplar_vae import S2, B, Decode, W, X, doubles
+from common import doubles, equal, make, plain, state, trainer
+from test_exemplar_vae import S2, B, Decode, W, X
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 

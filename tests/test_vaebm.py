@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from common import equal, make, plain, state, trainer
+from common import equal, make, near_modes, plain, state, trainer
 from torch import Tensor, nn
 from torch.optim import Adam
 
@@ -245,11 +245,6 @@ def test_ends_of_chains_are_kept_in_a_ring_and_gone_on_with(monkeypatch: pytest.
     assert {tuple(row) for row in module.ends.tolist()} == {tuple(row) for row in torch.cat(ended)[-6:].tolist()}
 
 
-def near(points: Tensor) -> float:
-    """Share of points within three deviations of one of the two modes."""
-    return float(((points[:, :1].abs() - 1).square() + points[:, 1:].square() < 0.3**2).float().mean())
-
-
 def test_it_learns_what_an_autoencoder_of_one_mode_cannot() -> None:
     """Two narrow modes on the x axis under a normal decoder."""
     torch.manual_seed(0)
@@ -259,11 +254,11 @@ def test_it_learns_what_an_autoencoder_of_one_mode_cannot() -> None:
     decoder.weight.data = torch.eye(2)
     module = VAEBM(Back(2), decoder, ToyDiscriminator((2,), 32, 2), 2, vae_steps=0, sigma=0.1, step_size=0.1,
                    chain_steps=15, sample_steps=30, spectral=0.5, replay_after=50, lr_energy=4e-3)  # fmt: skip
-    plainly = near(module.sample(1000, seed=0))
+    plainly = near_modes(module.sample(1000, seed=0))
     trainer(max_steps=80, callbacks=[EMA(decay=0.95)]).fit(module, MemoryLoader(data, None, 64))
     corrected = module.sample(1000, seed=0)
     sides = float((corrected[:, 0] > 0).float().mean())
-    assert near(corrected) > 0.11 > 1.6 * plainly and 0.3 < sides < 0.7
+    assert near_modes(corrected) > 0.11 > 1.6 * plainly and 0.3 < sides < 0.7
     with torch.no_grad():
         assert float(module.energy(data).mean()) < float(module.energy(torch.randn(1000, 2)).mean()) - 0.3
 
