@@ -119,7 +119,7 @@ def test_a_generator_step_reads_and_encodes_each_image_once(features: bool, monk
     monkeypatch.setattr(module.encoder, "forward", lambda x: (seen["codes"].append(len(x)), encoder(x))[1])
     for values in seen.values():
         values.clear()
-    fresh = normal(6, 8, seed=8)
+    fresh = doubles(6, 8, seed=8)
     monkeypatch.setattr(StyleGAN2, "generator_batch", lambda self, last: dataclasses.replace(last, z=fresh))
     batch = module.generator_batch(last)
     assert batch.labels is last.labels is not None and torch.equal(batch.z[:, 5:], last.labels)
