@@ -208,13 +208,14 @@ def _needs_company(network: nn.Module, batch: Batch) -> bool:
 
 def _lonely_end(trainer: Any) -> str:
     """The batch of one at the end of the loader's first epoch, if a fit is sure to come to one."""
-    loader = trainer.train_dataloader
+    loader, module = trainer.train_dataloader, trainer.lightning_module
     size, rows = getattr(loader, "batch_size", None), getattr(loader, "sampler", None)
     n = len(rows) if isinstance(rows, Sized) and not getattr(loader, "drop_last", True) else 0
     if not size or n % size != 1:
         return ""
     batches = n // size + 1
-    sure = trainer.num_training_batches >= batches and not 0 <= trainer.max_steps < batches  # one or more an update
+    updates = batches * getattr(module, "g_steps", 1)  # at most, in which a fit may see them
+    sure = module.run.batches >= batches and not 0 <= trainer.max_steps < updates
     return f"a last one of 1 ({n} items by {size})" if sure else ""
 
 

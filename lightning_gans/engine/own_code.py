@@ -169,7 +169,7 @@ def tell_no_update(trainer: Any, counted: str, needed: int, before: int) -> None
     elif before and 0 <= (trainer.max_epochs or -1) <= trainer.current_epoch:
         why = f"max_epochs={trainer.max_epochs}, and {trainer.current_epoch} are done"
     else:
-        batches, epochs = trainer.num_training_batches, trainer.max_epochs
+        batches, epochs = trainer.lightning_module.run.batches, trainer.max_epochs
         why = f"{batches} batches an epoch, while one update takes {needed} (d_steps), and {epochs} epochs"
     pl.utilities.rank_zero_warn(f"The fit has made no update of {counted!r}: {why}.")
 
