@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import speed
+from benchmarks.common import commit, quiet
 from benchmarks.gpu_games import Churn, Setting, Until, fit, make, scorer, seconds_of, tf32
-from benchmarks.overhead import commit, quiet
 from benchmarks.parts import Row, Send, together
 from lightning_gans.compat.lightning import pl
 from lightning_gans.functional import double_backward, gradient_penalty, interpolate

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.common import quiet
 from benchmarks.gpu_games import Setting, tf32
 from benchmarks.gpu_transformer import Marks
-from benchmarks.overhead import quiet
 from benchmarks.parts import Row, Send
 from lightning_gans import WGANGP, RelGAN
 from lightning_gans.callbacks import TextMetrics

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from benchmarks import speed
+from benchmarks.common import quiet
 from benchmarks.gpu_games import Setting, fit, given, make, scorer, tf32
-from benchmarks.overhead import quiet
 from benchmarks.parts import Row, Send, together
 from lightning_gans import GANModule
 from lightning_gans.callbacks import EMA, GenerativeMetrics

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.common import quiet
 from benchmarks.gpu_games import Setting, given, tf32
-from benchmarks.overhead import quiet
 from benchmarks.parts import Row, Send
 from lightning_gans import TransGAN
 from lightning_gans.compat.lightning import pl

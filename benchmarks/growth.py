@@ -38,8 +38,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from benchmarks.common import Ticks, circumstances, peak_mib, quiet, resident_mib
 from benchmarks.orphans import end_with_parent
-from benchmarks.overhead import Ticks, circumstances, peak_mib, quiet, resident_mib
 from benchmarks.parts import together
 from lightning_gans import DCGAN, GAN, WGANGP, GANModule, callbacks
 from lightning_gans.compat.lightning import callbacks as pl_callbacks

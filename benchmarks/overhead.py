@@ -22,30 +22,23 @@ A ratio is the median over rounds of the ratio within a round; the smallest and 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import os
-import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.common import Clock, Ticks, circumstances, peak_mib, quiet, resident_mib, spread
 from lightning_gans import WGANGP
 from lightning_gans.callbacks import GANProgressBar
 from lightning_gans.compat.lightning import pl
@@ -62,7 +55,6 @@ from lightning_gans.networks import (
 from lightning_gans.runs.atomic import write_text
 from lightning_gans.runs.metrics_csv import MetricsCSV
 
-Clock = Callable[[int], None]
 D_STEPS, GP_WEIGHT, LR, BETAS = 5, 10.0, 1e-4, (0.0, 0.9)
 
 
@@ -150,17 +142,6 @@ def plain_loop(game: Game, updates: int, clock: Clock) -> None:
         clock(update)
 
 
-class Ticks(pl.Callback):
-    """Calls a clock after each generator update."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__()
-        self.clock = clock
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.clock(trainer.global_step)
-
-
 def ours(game: Game, updates: int, clock: Clock) -> None:
     """The same by ``trainer.fit``, with a CSV logger and the progress bar (drawn into nothing)."""
     generator, critic, data = game.start()
@@ -178,18 +159,6 @@ def ours(game: Game, updates: int, clock: Clock) -> None:
 SIDES = {"plain": plain_loop, "ours": ours}
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Nothing on the screen."""
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        yield
-
-
 def timed(side: str, game: Game, updates: int) -> tuple[float, float]:
     """Seconds per update: of the whole call, and after the first fifth."""
     times: dict[int, float] = {}
@@ -203,11 +172,6 @@ def timed(side: str, game: Game, updates: int) -> tuple[float, float]:
 
 
 # ---------------------------------------------------------------------- (a) to (c)
-def spread(values: Sequence[float]) -> str:
-    """Median (smallest to largest)."""
-    return f"**{statistics.median(values):.3f}** ({min(values):.3f} to {max(values):.3f})"
-
-
 def compare(game: Game, rounds: int, updates: int) -> str:
     """A row of the table of (a) to (c)."""
     seen: dict[str, list[tuple[float, float]]] = {"plain": [], "ours": []}
@@ -297,21 +261,6 @@ def loading(quick: bool) -> str:
 
 
 # ---------------------------------------------------------------------- (e)
-def peak_mib() -> float:
-    """Largest resident set of this process so far.
-
-    Linux hands ``ru_maxrss`` of the parent on to a child that it starts, so the kernel's own mark is read there.
-    """
-    if (status := Path("/proc/self/status")).exists():
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def resident_mib() -> float:
-    """Resident set of this process now (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
 def child(task: str) -> Any:
     """What ``--child task`` prints, in a process of its own.
 
@@ -367,31 +316,6 @@ def long_run(updates: int) -> str:
 
 
 # ---------------------------------------------------------------------- report
-def commit() -> str | None:
-    """What is checked out, if that can be told."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True).stdout.strip() or None
-    except OSError:  # there is no git
-        return None
-
-
-def circumstances(command: str) -> str:
-    """Command, commit, date, hardware and versions."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return "\n".join([
-        f"- Command: `{command}`",
-        f"- Commit: {commit() or 'unknown'}; date: {date.today()}",
-        f"- Hardware: {model}, {os.cpu_count()} cores, 1 torch thread; load average at the end {load}",
-        f"- Versions: Python {platform.python_version()}, torch {torch.__version__}, {pl.__name__} {pl.__version__}",
-    ])  # fmt: skip
-
-
 def main() -> None:
     """Measure, print, and write the report if asked to."""
     parser = argparse.ArgumentParser(description="Speed and memory beside a plain PyTorch loop.")

@@ -39,6 +39,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -52,8 +53,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks import overhead
-from benchmarks.overhead import BETAS, D_STEPS, GAMES, GP_WEIGHT, LR, Game, penalty, quiet, spread
+from benchmarks.common import Ticks, circumstances, peak_mib, quiet, spread
+from benchmarks.overhead import BETAS, D_STEPS, GAMES, GP_WEIGHT, LR, Game, penalty
 from lightning_gans import WGANGP
 from lightning_gans.callbacks import GANProgressBar
 from lightning_gans.compat.lightning import pl
@@ -234,7 +235,7 @@ def ours(
     gan = Timed if apart else WGANGP
     module = gan(generator, critic, game.latent_dim, gp_weight=GP_WEIGHT, d_steps=D_STEPS, lr_g=LR, lr_d=LR,
                  betas=BETAS, g_batch_factor=game.g_batch_factor, **options)  # fmt: skip
-    with overhead.tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         start, marks = clock(device), []
 
         def mark(update: int) -> None:
@@ -242,7 +243,7 @@ def ours(
             tick(update)
 
         trainer = pl.Trainer(max_steps=updates, max_epochs=-1, accelerator=device, devices=1, precision=precision,
-                             logger=MetricsCSV(folder), callbacks=[GANProgressBar(), overhead.Ticks(mark)],
+                             logger=MetricsCSV(folder), callbacks=[GANProgressBar(), Ticks(mark)],
                              enable_checkpointing=False, enable_model_summary=False)  # fmt: skip
         trainer.fit(module, train_dataloaders=MemoryLoader(data, None, game.batch, device=device))
     steady = (marks[-1] - marks[0]) / max(1, updates - 1)
@@ -417,9 +418,9 @@ def main() -> None:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     if options.child:
         side, name = options.child.split("/")
-        before = overhead.peak_mib()
+        before = peak_mib()
         SIDES[side](CASES[name].game, 2, "cpu")
-        print(json.dumps([before, overhead.peak_mib()]))
+        print(json.dumps([before, peak_mib()]))
         return
     rows: dict[str, list[str]] = {table: [] for table in TABLES}
     for name in options.case or CASES:
@@ -443,7 +444,7 @@ def print_or_write(rows: dict[str, list[str]], out: Path | None) -> None:
     ]
     command = " ".join(["python -m benchmarks.speed", *sys.argv[1:]])
     protocol = (__doc__ or "").split("::\n", 1)[1].split("\n\n", 2)[2].strip().replace("``", "`")
-    report = "\n\n".join(["# What the exact rewrites gain", overhead.circumstances(command), protocol, *parts]) + "\n"
+    report = "\n\n".join(["# What the exact rewrites gain", circumstances(command), protocol, *parts]) + "\n"
     if out is None:
         print("\n" + report)
         return

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from benchmarks.overhead import Ticks, quiet, spread
+from benchmarks.common import Ticks, quiet, spread
 from benchmarks.skilled import Setting, Tick, loops
 from lightning_gans import TECHNIQUES
 from lightning_gans.callbacks import GANProgressBar

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.overhead import quiet
+from benchmarks.common import quiet
 from lightning_gans import GAN, WGANGP, RelGAN
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import MarkovText, OracleText
