@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from common import equal, js2, loud, state, trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_gans import MLE, LeakGAN, load
 from lightning_gans.callbacks import EMA
@@ -29,6 +30,13 @@ def critic(shape: tuple[int, int] = (4, 6), **options: Any) -> SeqGANDiscriminat
 
 def network(shape: tuple[int, int] = (4, 6), horizon: int = 2, **options: Any) -> LeakGANGenerator:
     return LeakGANGenerator(critic(shape, **options), shape, 4, 5, 3, horizon)
+
+
+class Wide(nn.Module):
+    """A user's own discriminator, which tells no length, and reads texts of six tokens or more."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return F.conv1d(x[:, None].float(), torch.ones(2, 1, 6)).amax(-1)
 
 
 def game(seed: int = 0, one_hot: bool = False, **options: Any) -> tuple[Any, MarkovText]:
@@ -293,10 +301,9 @@ def test_it_goes_on_to_the_bit(tmp_path: Path) -> None:
             "discriminator must have features, got ToyDiscriminator",
         ),
         (lambda: LeakGANGenerator(critic((4, 5)), (4, 6)), "discriminator.vocabulary_size must be 6 as the texts have"),
-        (
-            lambda: LeakGANGenerator(SeqGANDiscriminator((9, 6), kernels=(6,), filters=2), (4, 6)),
-            "discriminator must read texts of 4 tokens, got one that fails: ",
-        ),
+        (lambda: LeakGANGenerator(critic((3, 6)), (4, 6)), "discriminator.length must be 4 as the texts have, got 3"),
+        (lambda: LeakGANGenerator(critic((9, 6)), (4, 6)), "discriminator.length must be 4 as the texts have, got 9"),
+        (lambda: LeakGANGenerator(Wide(), (4, 6)), "discriminator must read texts of 4 tokens, got one that fails: "),
         (lambda: game(generator=LanguageModel((4, 6))), "must be a language model, got LanguageModel without leaked"),
     ],
 )

@@ -60,8 +60,9 @@ class LeakGANGenerator(LanguageModel):
         checks.at_least_one(goal_size=goal_size, horizon=horizon)
         if not hasattr(discriminator, "features"):
             raise TypeError(f"discriminator must have features, got {type(discriminator).__name__} without.")
-        known = getattr(discriminator, "vocabulary_size", self.vocabulary_size)
-        checks.only("discriminator.vocabulary_size", known, self.vocabulary_size, "as the texts have")
+        for name in ("length", "vocabulary_size"):  # of another length it would read on otherwise than it reads a whole
+            known = getattr(discriminator, name, getattr(self, name))
+            checks.only(f"discriminator.{name}", known, getattr(self, name), "as the texts have")
         self.horizon, self.leaked = horizon, copied(discriminator).requires_grad_(False)
         try:
             size = self.read(torch.zeros(1, self.length, dtype=torch.int64)).shape[1]
