@@ -13,13 +13,14 @@ import torch
 from common import equal, js2, state, trainer
 from torch import Tensor, nn
 
-from lightning_gans import MLE, PRCGAN, PrimalDualGAN, RelGAN, load
+from lightning_gans import CTGAN, MLE, PRCGAN, PrimalDualGAN, RelGAN, load
 from lightning_gans.callbacks import EMA, TextMetrics
 from lightning_gans.cli import main
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules import MarkovText
 from lightning_gans.engine.batch import Batch
 from lightning_gans.functional import double_backward, gradient_penalty
+from lightning_gans.functional.consistency import dropout_distance, relic_term
 from lightning_gans.functional.losses import LOSSES
 from lightning_gans.functional.text import SCHEDULES, gumbel, inverse_temperature, one_hot
 from lightning_gans.networks import (
@@ -29,7 +30,9 @@ from lightning_gans.networks import (
     RelationalMemory,
     RelGANDiscriminator,
 )
-from lightning_gans.wrappers import spectral_norm, weight_norm
+from lightning_gans.regularizers import ConsistencyTerm
+from lightning_gans.samplers import RatioHead
+from lightning_gans.wrappers import Packed, spectral_norm, weight_norm
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL: dict[str, Any] = {"embedding": 8, "representations": 4, "filters": 6, "kernels": (2, 3), "hidden": 5}
@@ -284,6 +287,37 @@ def test_the_penalty_is_of_the_mean_and_the_same_by_all_ways() -> None:
             assert (
                 (plain is None or not bool(plain.any())) if other is None else torch.allclose(plain, other, atol=1e-10)
             )
+
+
+def test_features_of_a_text_are_those_of_all_its_representations() -> None:
+    """Which the last layer is given as rows of their own, a text's one behind the other."""
+    torch.manual_seed(0)
+    net, x, seen = RelGANDiscriminator((4, 6), **SMALL).double(), torch.rand(3, 4, 6, dtype=torch.float64), []
+    handle = net.score.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    torch.manual_seed(1)
+    scores = net(torch.cat([x, x])).view(2, 3)
+    net.eval()(torch.cat([x, x]))  # without masks
+    handle.remove()
+    h, same = (torch.stack([rows[4 * n : 4 * n + 4].flatten() for n in range(6)]).view(2, 3, 20) for rows in seen)
+    net.train()
+    torch.manual_seed(1)
+    found = dropout_distance(net, x, feature_weight=0.3)
+    assert torch.allclose(found, (scores[0] - scores[1]) ** 2 + 0.3 * ((h[0] - h[1]) ** 2).mean(1), atol=1e-12)
+    unit = same[0] / same[0].norm(dim=1, keepdim=True)
+    contrast = -(unit @ unit.T / 0.5).log_softmax(1).diagonal().mean()
+    assert float(relic_term(net.eval(), x, temperature=0.5)) == pytest.approx(float(contrast), abs=1e-12)
+    head = RatioHead(net, "head", x, x + 1)
+    assert torch.equal(head.features(x), torch.cat([same[0], net(x)[:, None]], 1))
+    with pytest.raises(ValueError, match=r"Linear layer must be given rows of each of 6 samples, .* got \(3, 48\)"):
+        dropout_distance(Packed(nn.Sequential(nn.Flatten(), nn.Linear(48, 1)).double()), x)
+
+
+@pytest.mark.parametrize("kind", ["distance", "relic"])
+def test_the_consistency_term_of_representations_is_trained_on(kind: Any) -> None:
+    terms = {"regularizers": [ConsistencyTerm(kind=kind)]}
+    for module, data in [game(**terms), *([game(CTGAN), game(PRCGAN)] if kind == "distance" else [])]:
+        trainer(max_steps=1).fit(module, datamodule=data)
+        assert float(module.values["d/consistency"]) > 0
 
 
 # ---------------------------------------------------------------------- training

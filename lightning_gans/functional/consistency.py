@@ -103,7 +103,10 @@ def relic_term(
 def _twice(
     discriminator: nn.Module, x: Tensor, labels: Tensor | None, seen: bool
 ) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
-    """Both scores (N,) of each sample; if ``seen`` also both inputs (N, F) of the last linear layer, if any."""
+    """Both scores (N,) of each sample; if ``seen`` also both inputs (N, F) of the last linear layer, if any.
+
+    Several rows of a sample, as of the representations of `RelGANDiscriminator`, are its features together.
+    """
     twice = torch.cat([x, x])  # one pass: each row has a mask of its own
     labels = None if labels is None else torch.cat([labels, labels])
     features: list[Tensor] = []
@@ -124,7 +127,15 @@ def _twice(
             for hook in hooks:
                 hook.remove()
     f1, f2 = full_precision(scores).chunk(2)
-    return (f1, f2), list(full_precision(features[-1].flatten(1)).chunk(2)) if features else []
+    if not features:
+        return (f1, f2), []
+    h = features[-1]
+    if len(h) % len(scores):
+        raise ValueError(
+            f"the discriminator's last torch.nn.Linear layer must be given rows of each of {len(scores)} samples, one "
+            f"sample's behind the other's, got {tuple(h.shape)}."
+        )
+    return (f1, f2), list(full_precision(h.reshape(len(scores), -1)).chunk(2))
 
 
 def _in_a_row(network: nn.Module) -> list[nn.Module] | None:

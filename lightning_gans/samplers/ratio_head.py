@@ -98,7 +98,7 @@ class RatioHead(nn.Module):
         with _input_of_last_linear(self.discriminator) as seen:
             scores = score(self.discriminator, x, labels)
             seen = [own(x)] if callable(own) else seen[-1:]
-        return torch.cat([*(h.flatten(1) for h in seen if len(h) == len(x)), scores[:, None]], 1)
+        return torch.cat([*(h.reshape(len(x), -1) for h in seen if len(h) % len(x) == 0), scores[:, None]], 1)
 
 
 @contextmanager
