@@ -32,10 +32,11 @@ from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.datamodules import MarkovText, OracleText, PyDocText, Ring, TextFile
 from lightning_gans.datamodules.text import lines_of
+from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.functional import text
 from lightning_gans.metrics import Bleu, bleu, copied, distinct, jensen_shannon, ngram_js, ngram_js_to_law, self_bleu
 from lightning_gans.metrics.text import TextScores, held_out_nll, ngrams, scores_of
-from lightning_gans.networks import LanguageModel
+from lightning_gans.networks import CharGenerator, LanguageModel, LSTMGenerator
 from lightning_gans.runs.record import read_record
 from lightning_gans.samplers import LatentLangevin
 from lightning_gans.tools.text import landmarks, score_text, temperature_sweep
@@ -70,6 +71,36 @@ def test_many_rows_are_drawn_in_parts_that_a_cache_holds(monkeypatch: pytest.Mon
             whole.setattr(text, "CACHED", logits.numel())
             assert torch.equal(drawn, text.draw_tokens(logits, z, temperature)) and seen.pop() == logits.numel()
         seen.clear()
+
+
+@pytest.mark.parametrize("size", [5, 300])
+def test_numbers_that_are_none_draw_a_token_that_there_is(size: int) -> None:
+    for logits in (torch.full((3, size), math.nan), torch.full((3, size), math.inf)):
+        assert int(text.draw_tokens(logits, torch.tensor([-1.0, 0.0, 50.0])).max()) < size
+
+
+@pytest.mark.parametrize("callback", [SampleText(1, lines=4, shown=0), TextMetrics(1, num_samples=4)])
+def test_lost_weights_are_told_as_such_whoever_writes_texts_before(callback: Any) -> None:
+    class Lose(lightning_callbacks.Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            nn.init.constant_(module.generator.out.weight, math.nan)
+
+    model = MLE(LanguageModel((8, 6), 4, 4))
+    with pytest.raises(NonFiniteError, match=r"must be (finite|a finite number), got"):
+        trainer(max_steps=3, callbacks=[Lose(), callback]).fit(model, datamodule=MarkovText())
+
+
+def test_the_coldest_text_is_the_likeliest() -> None:
+    """Also where logits over the temperature are no numbers any more."""
+    torch.manual_seed(0)
+    for net in (LanguageModel((4, 5)), LSTMGenerator((4, 5)), LSTMGenerator((4, 5)).half()):
+        z = torch.randn(3, getattr(net, "latent_dim", 4))
+        found = [net.generate(z, t) for t in (1e-5, 1e-40)]
+        assert torch.equal(*found) and bool((found[0] == found[0][0]).all())
+        assert float(net.nll(found[0], 1e-40).abs().max()) == 0
+    chars = CharGenerator((4, 5), latent_dim=24, width=8, blocks=1, gumbel=1.0)
+    z = torch.randn(3, 24)
+    assert torch.equal(chars.generate(z, 1e-40), chars.logits(z).argmax(-1))
 
 
 def test_a_temperature_is_a_power_of_the_law() -> None:

@@ -213,6 +213,15 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(f"temperature must be a finite number > 0, got {temperature!r}.")
 
 
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """Logits over a temperature > 0; below 1e-30, by which they would overflow, it counts for that.
+
+    >>> tempered(torch.tensor([0.0, 5.0]), 1e-40).softmax(-1).tolist()
+    [0.0, 1.0]
+    """
+    return logits if temperature == 1 else full_precision(logits) / max(temperature, 1e-30)
+
+
 def draw_tokens(logits: Tensor, z: Tensor, temperature: float = 1.0) -> Tensor:
     r"""One token a row of logits (N, V), by the inverse of the distribution function at :math:`\Phi(z)`.
 
@@ -220,7 +229,7 @@ def draw_tokens(logits: Tensor, z: Tensor, temperature: float = 1.0) -> Tensor:
 
     A function of standard normal noise z (N,): the same noise, the same text. Probabilities are summed as whole
     numbers of 2^-40, so that the sum does not depend on its order, on any device; many of them in blocks, of which
-    one is chosen first.
+    one is chosen first. Logits that are no numbers give a token too: whoever looks at losses or weights tells of them.
 
     >>> draw_tokens(torch.tensor([[0.0, 0.0]]).expand(3, 2), torch.tensor([-1.0, 0.1, 1.0])).tolist()
     [0, 1, 1]
@@ -230,14 +239,14 @@ def draw_tokens(logits: Tensor, z: Tensor, temperature: float = 1.0) -> Tensor:
         parts = zip(logits.split(rows), z.split(rows))
         return torch.cat([draw_tokens(part, noise, temperature) for part, noise in parts])
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    p = torch.softmax(logits if temperature == 1 else logits / temperature, -1)
+    p = torch.softmax(tempered(logits, temperature), -1)
     u = torch.special.ndtr(z.double())
     if size <= _BLOCK:
         return _invert(p, u)[0]
     blocks = F.pad(p, (0, -size % _BLOCK)).unflatten(1, (-1, _BLOCK))
     block, *found = _invert(blocks.sum(-1), u)
     inside = blocks.gather(1, block[:, None, None].expand(-1, 1, _BLOCK)).squeeze(1)
-    return block * _BLOCK + _invert(inside, _share(block, *found))[0]
+    return (block * _BLOCK + _invert(inside, _share(block, *found))[0]).clamp_(max=size - 1)
 
 
 def _invert(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -246,7 +255,8 @@ def _invert(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
     sums = parts.cumsum(-1)
     exact = u * sums[:, -1]
     place = exact.long().minimum(sums[:, -1] - 1)
-    return torch.searchsorted(sums, place[:, None], right=True).squeeze(1), parts, sums, exact
+    found = torch.searchsorted(sums, place[:, None], right=True).squeeze(1)
+    return found.clamp_(max=weights.shape[1] - 1), parts, sums, exact
 
 
 def _share(index: Tensor, parts: Tensor, sums: Tensor, exact: Tensor) -> Tensor:
@@ -317,7 +327,7 @@ def token_nll(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tenso
     >>> token_nll(torch.zeros(1, 2, 4), torch.tensor([[0, 3]])).exp().tolist()
     [[4.0, 4.0]]
     """
-    logits = full_precision(logits).flatten(0, 1) / temperature
+    logits = tempered(full_precision(logits), temperature).flatten(0, 1)
     return F.cross_entropy(logits, tokens.flatten(), reduction="none").view(tokens.shape)
 
 

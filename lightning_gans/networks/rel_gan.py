@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.functional.text import SCHEDULES, check_temperature, gumbel, inverse_temperature, relax
+from lightning_gans.functional.text import SCHEDULES, check_temperature, gumbel, inverse_temperature, relax, tempered
 from lightning_gans.networks.language import LanguageModel, Recurrent, text_shape
 
 
@@ -124,8 +124,7 @@ class _Gumbel(Annealed, Recurrent):
         made: list[Tensor] = []
         for g in noise.unbind(1):
             h, state = self.step(token, state)
-            logits = self.out(h)
-            noisy = (logits if temperature == 1 else logits / temperature) + g
+            noisy = tempered(self.out(h), temperature) + g
             token = noisy.argmax(-1)
             made.append(noisy if relaxed else token)
         texts = torch.stack(made, 1)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.functional.text import check_temperature, gumbel, relax
+from lightning_gans.functional.text import check_temperature, gumbel, relax, tempered
 
 
 class _Block(nn.Module):
@@ -118,7 +118,7 @@ class CharGenerator(nn.Module):
                 raise ValueError(f"temperature must be None for a CharGenerator without gumbel, got {temperature}.")
             return self.logits(z).argmax(-1)
         check_temperature(temperature := 1.0 if temperature is None else temperature)
-        return (self.logits(z) / temperature + self._gumbel(z)).argmax(-1)
+        return (tempered(self.logits(z), temperature) + self._gumbel(z)).argmax(-1)
 
     def _gumbel(self, z: Tensor) -> Tensor:
         own = z[:, self.noise.in_features :].unflatten(1, (self.length, self.vocabulary_size))
