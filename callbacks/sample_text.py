@@ -11,6 +11,7 @@ from tqdm import tqdm
 from lightning_gans import checks
 from lightning_gans.callbacks.probe import AlsoAtTheEnds, Draws
 from lightning_gans.compat.lightning import loggers, pl
+from lightning_gans.compat.shell import printable
 from lightning_gans.engine.contract import Samples, Text
 from lightning_gans.engine.loggers import attempt
 from lightning_gans.runs.atomic import write_text
@@ -81,8 +82,9 @@ class SampleText(AlsoAtTheEnds, Draws):
             return
         for name in (f"step_{step:06d}", "latest"):
             write_text(self.folder / f"{name}.txt", "\n".join(self.texts) + "\n")
-        for line in self.texts[: self.shown]:
-            tqdm.write(f"update {step:<8} {line}")  # above the bar
+        with printable():
+            for line in self.texts[: self.shown]:
+                tqdm.write(f"update {step:<8} {line}")  # above the bar
         for logger in trainer.loggers:
             attempt(logger, partial(self._log, logger, step))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import inspect
+import io
 import json
 import math
 import random
@@ -683,6 +684,33 @@ def test_the_first_lines_are_texts_too(tmp_path: Path) -> None:
     trainer(max_steps=1, callbacks=[callback]).fit(MLE(LanguageModel((8, 6))), datamodule=MarkovText())
     for step in (0, 1):
         assert re.fullmatch("([a-f]{8}\n){2}", next(tmp_path.rglob(f"step_00000{step}.txt")).read_text())
+
+
+def latin(monkeypatch: pytest.MonkeyPatch) -> io.TextIOWrapper:
+    """An output that can show Latin letters only."""
+    monkeypatch.setattr(sys, "stdout", out := io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
+    return out
+
+
+def read(out: io.TextIOWrapper) -> str:
+    out.flush()
+    return out.buffer.getvalue().decode("latin-1")  # type: ignore[attr-defined, no-any-return]
+
+
+def test_an_output_that_lacks_a_symbol_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unknown one of characters is such, which every untrained model writes."""
+    (tmp_path / "a.txt").write_text("abc\nbca\ncab\ncba\n")
+    data, out = TextFile(str(tmp_path / "a.txt"), length=3, batch_size=1), latin(monkeypatch)
+    callback = SampleText(1, lines=20, shown=20, dirpath=tmp_path)
+    trainer(max_steps=1, callbacks=[callback]).fit(MLE(LanguageModel(data.shape, 4, 4)), datamodule=data)
+    assert "\ufffd" in "".join(callback.texts) and "?" in read(out) and out.errors == "strict"
+
+
+def test_the_command_line_tells_names_that_the_output_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path := tmp_path / "\u043a\u043e\u0442.txt").write_text("abcdefab\nabcdefab\n")
+    out = latin(monkeypatch)
+    main(["score", "--samples", str(path), "--data", "MarkovText", "--metrics", "distinct"])
+    assert "???.txt: 2 texts" in read(out) and out.errors == "strict"
 
 
 class Told(loggers.Logger):

@@ -35,7 +35,7 @@ from lightning_gans.cli.parsing import given_values, prepared
 from lightning_gans.cli.recipes import MAIN, RECIPES, names, recipes, unasked
 from lightning_gans.cli.warned import in_a_line
 from lightning_gans.compat.lightning import pl, utilities
-from lightning_gans.compat.shell import usage
+from lightning_gans.compat.shell import printable, usage
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.engine.module import GenerativeModule
@@ -80,7 +80,7 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> P
         near = difflib.get_close_matches(asked, known, n=1)
         hint = f": did you mean {near[0]}?" if near else "."
         raise SystemExit(f"error: The command must be {', '.join(known[:-1])} or {known[-1]}, got {asked}{hint}")
-    with exit_status(), quiet(not verbose), in_a_line():
+    with exit_status(), quiet(not verbose), in_a_line(), printable():
         if given and given[0] in OTHERS:
             try:
                 OTHERS[given[0]](given[1:])

@@ -1,11 +1,12 @@
-"""How a shell finds the Python that runs, and its programs."""
+"""How a shell finds the Python that runs, and its programs; and what a terminal can show."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -41,6 +42,26 @@ def usage(command: str) -> str:
     'lightning-gans report'
     """
     return f"{'train.py' if Path(sys.argv[0]).name == 'train.py' else 'lightning-gans'} {command}"
+
+
+@contextmanager
+def printable() -> Iterator[None]:
+    """Meanwhile a symbol that the encoding of the output lacks is printed as "?", in place of an error.
+
+    >>> with printable():
+    ...     print("any symbol")
+    any symbol
+    """
+    reconfigure, before = getattr(sys.stdout, "reconfigure", None), getattr(sys.stdout, "errors", None)
+    if reconfigure is None:  # a notebook's, say, which has no encoding of its own
+        yield
+        return
+    reconfigure(errors="replace")
+    try:
+        yield
+    finally:
+        with suppress(OSError, ValueError):  # a pipe that nobody reads any more, a closed file
+            reconfigure(errors=before)
 
 
 def from_here(path: str | Path) -> Path:
