@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class AroundDataModule(GANDataModule):
         if not isinstance(data, GANDataModule):
             raise ValueError(f"data must be a GANDataModule, got {type(data).__name__}.")
         super().__init__(data.batch_size)
-        objects = [name for name in self.live if not isinstance(self.hparams.get(name, {}), (Mapping, str))]
+        objects = [name for name in self.live if not isinstance(self.hparams.get(name, {}), (Mapping, str, Path))]
         for name in objects:
             self.hparams.pop(name)
         if objects:  # from the command line they are class paths, which a checkpoint can hold

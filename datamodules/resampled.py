@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,9 +46,9 @@ class Resampled(AroundDataModule):
 
     def _drawn_by(self) -> Tensor:
         given = self.probabilities
-        if isinstance(given, str):
+        if isinstance(given, (str, Path)):
             try:
-                given = torch.load(given, weights_only=True)
+                given = torch.load(Path(given).expanduser(), weights_only=True)
             except FileNotFoundError:
                 raise FileNotFoundError(f"probabilities {given} does not exist.") from None
             except Exception as error:  # torch.load fails in many ways

@@ -374,7 +374,7 @@ class TextFile(_Lines):
 
 
 def _listed(path: list[str] | str) -> list[str]:
-    return [path] if isinstance(path, (str, Path)) else list(path)
+    return [str(path)] if isinstance(path, (str, Path)) else list(map(str, path))
 
 
 def _lines(path: str, vocabulary: Vocabulary, most: int | None) -> list[str]:

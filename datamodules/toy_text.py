@@ -154,8 +154,9 @@ class OracleText(TextDataModule):
                 for p in self.oracle.parameters():
                     p.copy_(torch.randn(p.shape, generator=own) if p.requires_grad else torch.zeros(()))
         else:
-            self.oracle = read_oracle(path, self.shape)
-            told = f"{Path(path).name}, md5 {md5(Path(path).read_bytes())}"
+            file = Path(path).expanduser()
+            self.oracle = read_oracle(file, self.shape)
+            told = f"{file.name}, md5 {md5(file.read_bytes())}"
         self.oracle.requires_grad_(False)
         self.source = f"oracle {told}, V={vocabulary_size}, T={length}"
 
@@ -175,9 +176,10 @@ def read_oracle(path: str | Path, shape: tuple[int, int]) -> LanguageModel:
         FileNotFoundError: there is none.
         ValueError: it holds something else, or another number of symbols than ``shape``.
     """
-    if not Path(path).is_file():
+    path = Path(path).expanduser()
+    if not path.is_file():
         raise FileNotFoundError(
-            f"path must be an .npz file of an oracle, got {path}, which is none{checks.seen_from(Path(path))}."
+            f"path must be an .npz file of an oracle, got {path}, which is none{checks.seen_from(path)}."
         )
     try:
         with np.load(path, allow_pickle=False) as file:

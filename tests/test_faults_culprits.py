@@ -269,7 +269,7 @@ def test_a_score_of_what_cannot_be_scored(
         main(["score", "--samples", samples, "--data=Digits", *options])
 
 
-def test_probabilities_in_a_file(tmp_path: Path) -> None:
+def test_probabilities_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def batches(given: Any) -> Any:
         return Resampled(Ring(batch_size=8), given).train_dataloader()
 
@@ -281,6 +281,10 @@ def test_probabilities_in_a_file(tmp_path: Path) -> None:
     torch.save({"p": 1}, tmp_path / "dict.pt")
     with pytest.raises(ValueError, match=r"probabilities must be a tensor .*, got dict"):
         batches(str(tmp_path / "dict.pt"))
+    torch.save(torch.ones(10_000), tmp_path / "p.pt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in (tmp_path / "p.pt", "~/p.pt"):
+        assert bool((batches(given).probabilities == 1).all())
 
 
 # ---------------------------------------------------------------------- the Hub

@@ -142,7 +142,8 @@ def test_networks_by_class_path() -> None:
     assert back.hparams["generator"] == TOLD["generator"]
 
 
-def test_a_run_folder(runs: Path) -> None:
+def test_a_run_folder(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(runs))
     folder = runs / "a" / "checkpoints"
     best = next(folder.glob("best-*.ckpt"))
     for given, file in (({}, folder / "last.ckpt"), ({"which": "best"}, best)):
@@ -151,6 +152,7 @@ def test_a_run_folder(runs: Path) -> None:
         assert equal(back.state_dict(), state["state_dict"])
         assert back.ema is not None and equal(back.ema.state_dict(), state["ema"])
         assert equal(load(file).state_dict(), state["state_dict"])
+        assert equal(load("~/a", **given).state_dict(), state["state_dict"])  # type: ignore[arg-type]
     assert back.sample(3).shape == (3, 1)
 
 

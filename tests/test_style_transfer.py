@@ -271,10 +271,13 @@ def test_a_discriminator_with_labels_and_foreign_weights_are_refused(tmp_path: P
             )
 
 
-def test_the_classifier_is_read_once_and_is_part_of_the_checkpoint(tmp_path: Path) -> None:
+def test_the_classifier_is_read_once_and_is_part_of_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     data = StyledText(4, T, items=400, batch_size=16)
     torch.save(SeqGANDiscriminator((T, 6), 8, (1, 2), 8, 0.0).state_dict(), tmp_path / "c.pt")
-    model = small(classifier_weights=str(tmp_path / "c.pt"))
+    model = small(classifier_weights="~/c.pt")
     t = trainer(max_steps=2)
     t.fit(model, datamodule=data)
     wanted = torch.load(tmp_path / "c.pt")

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from common import trainer
+from common import equal, trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -231,6 +231,33 @@ def test_styles_of_held_out_lines_stay_with_them(tmp_path: Path) -> None:
     assert set(data.vocabulary.symbols[2:]) == set("onetwosixten")
 
 
+def test_paths_are_words_or_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint keeps them as words, which is read without running code."""
+    for name in "ab":
+        (tmp_path / name).write_text(f"{name} a\n{name} b\n{name}{name}\n")
+    a, b = tmp_path / "a", tmp_path / "b"
+    for path, test_path in ((a, None), ([a, b], None), (a, b), ([a], [b])):
+        data = TextFile(path, length=3, test_path=test_path)  # type: ignore[arg-type]
+        words = TextFile(told(path), length=3, test_path=told(test_path))
+        assert data.source == words.source and data.name == "a"
+    a.write_text("any text " * 20)
+    data = PyDocText(4, path=a, batch_size=2)  # type: ignore[arg-type]
+    (fitted := trainer(max_steps=1)).fit(MLE(LanguageModel(data.shape, 4, 4)), datamodule=data)
+    fitted.save_checkpoint(ckpt := tmp_path / "a.ckpt")
+    assert torch.load(ckpt, weights_only=True)["datamodule_hyper_parameters"]["path"] == str(a)
+    again = MLE(LanguageModel(data.shape, 4, 4), generator_checkpoint=ckpt)  # type: ignore[arg-type]
+    assert again.hparams["generator_checkpoint"] == str(ckpt)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for model in (again, MLE(LanguageModel(data.shape, 4, 4), lr_mle=0.0, generator_checkpoint="~/a.ckpt")):
+        trainer(max_steps=1).fit(model, datamodule=data)
+    assert equal(model.state_dict(), torch.load(ckpt, weights_only=True)["state_dict"])
+    load(ckpt, generator=LanguageModel(data.shape, 4, 4))
+
+
+def told(value: Any) -> Any:
+    return [str(v) for v in value] if isinstance(value, list) else value and str(value)
+
+
 def test_lines_are_those_of_an_editor(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
     path.write_bytes("a\u2028b\r\nc\x0cd\ne\u0085f\n".encode())
@@ -292,7 +319,7 @@ def test_a_markov_chain_has_the_law_that_it_tells(monkeypatch: pytest.MonkeyPatc
     assert all(int(MarkovText(K).sample_exact(2).max()) < K for K in range(2, 27))  # whatever the sums are rounded to
 
 
-def test_an_oracle_by_seed_and_by_file(tmp_path: Path) -> None:
+def test_an_oracle_by_seed_and_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = OracleText(11, 6, items=30, hidden=4, seed=3)
     assert data.reference()[0].shape == (30, 6) and torch.equal(
         data.reference()[0], OracleText(11, 6, 30, 4, 3).reference()[0]
@@ -325,6 +352,8 @@ def test_an_oracle_by_seed_and_by_file(tmp_path: Path) -> None:
         OracleText(12, 6, path=str(tmp_path / "oracle.npz"))
     with pytest.raises(FileNotFoundError, match=r"path must be an .npz file of an oracle"):
         OracleText(12, 6, path="none.npz")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert OracleText(11, 6, items=30, path="~/oracle.npz").source == data.source
 
 
 # ---------------------------------------------------------------------- scores

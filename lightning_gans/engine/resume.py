@@ -175,7 +175,7 @@ def is_plain(value: Any) -> bool:
 
 
 def readable(value: Any) -> Any:
-    """NumPy's numbers and the like, which torch does not read without running code, as Python's; in collections too."""
+    """NumPy's numbers, paths and so on, which torch reads by running code alone, as Python's; in collections too."""
     if isinstance(value, dict):
         found = copy.copy(value)
         for key, part in value.items():

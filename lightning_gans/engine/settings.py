@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,9 @@ def _configuration(scheduler: Any) -> dict[str, Any]:
 
 
 def scalar(value: Any) -> Any:
-    """A number of NumPy's as Python's, a word or number of an enumeration as itself; all else as it is."""
+    """A number of NumPy's as Python's, a word or number of an enumeration as itself, a path as a word; else it."""
+    if isinstance(value, PurePath):
+        return str(value)
     if isinstance(value, Enum) and isinstance(value, (int, float, str)):
         return value.value
     return value.item() if isinstance(value, np.generic) else value

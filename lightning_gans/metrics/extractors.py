@@ -136,7 +136,7 @@ class InceptionExtractor(FeatureExtractor):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # only here is it needed
 
         super().__init__()
-        path = None if weights_path is None else os.fspath(weights_path)
+        path = None if weights_path is None else os.path.expanduser(os.fspath(weights_path))
         if path is not None and not os.path.isfile(path):
             raise ValueError(f"weights_path must be a file with InceptionV3 weights, got {path!r}, which is not there.")
         try:

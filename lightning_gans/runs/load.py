@@ -72,7 +72,7 @@ def load(
     """
     checks.one_of("which", which, ("last", "best"))
     checks.one_of("weights", weights, ("ema", "raw"))
-    module = _rebuilt(_found(Path(path), which), weights, trust_code, networks, ())
+    module = _rebuilt(_found(Path(path).expanduser(), which), weights, trust_code, networks, ())
     return module.to(torch.device(device)).requires_grad_(False).eval()
 
 
@@ -90,7 +90,7 @@ def load_generator(network: nn.Module, path: str | Path, vocabulary: Vocabulary 
         FileNotFoundError: there is none.
         ValueError: its generator has other weights, or was trained on texts of other symbols.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         path = _found(path, "best")
     except FileNotFoundError:
@@ -124,7 +124,7 @@ def load_weights(network: nn.Module, path: str | Path, name: str = "classifier_w
         ValueError: it is missing, something else, or of another network.
     """
     try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        network.load_state_dict(torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True))
     except Exception as error:
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise ValueError(f"{name} must be a file with the classifier's state_dict, got {path} ({reason}).") from error
