@@ -540,6 +540,12 @@ def test_real_sentences_are_not_their_own_references() -> None:
     assert not landmarks(data, len(held_out), ["bleu"])["held-out text"], "none are left to be compared with"
 
 
+def test_a_sweep_is_on_data_of_as_many_symbols() -> None:
+    for size in (5, 7):
+        with pytest.raises(ValueError, match=rf"number of the data's symbols must be {size} as the model has, got 6"):
+            temperature_sweep(MLE(LanguageModel((8, size))), MarkovText(), samples=4)
+
+
 def test_a_sweep_sets_its_data_up() -> None:
     class Late(MarkovText):
         def setup(self, stage: str | None = None) -> None:
@@ -683,11 +689,13 @@ def test_models_refuse_other_data() -> None:
             MarkovText(T=5),
             r"real samples must be \(N, 8, 6\), the network's length and symbols, or tokens .* got \(64, 5, 6\)",
         ),
-        (MarkovText(K=7, one_hot=False), r"tokens must lie in 0..5, got 0..6"),
+        (MarkovText(K=7, one_hot=False), r"data must have as many symbols as the network, 6, got 7"),
+        (MarkovText(K=5, one_hot=False), r"data must have as many symbols as the network, 6, got 5"),
+        (DataLoader(torch.full((4, 8), 6)), r"tokens must lie in 0..5, got 6..6"),
         (Ring(), r"real samples must be \(N, 8, 6\)"),
     ):
         with pytest.raises(ValueError, match=told):
-            trainer(max_steps=1).fit(MLE(LanguageModel((8, 6))), datamodule=data)
+            trainer(max_steps=1).fit(MLE(LanguageModel((8, 6))), data)
     with pytest.raises(ValueError, match="shape must be"):
         LanguageModel((8,))  # type: ignore[arg-type]
 

@@ -43,10 +43,12 @@ def symbols_of(trainer: Any) -> Vocabulary | None:
 
 
 def check_symbols(trainer: Any, module: Any) -> None:
-    """ValueError for data of text whose tokens mean something else than those of the weights."""
-    known, found = module.vocabulary, symbols_of(trainer)
+    """ValueError for data of text whose tokens mean something else than those of the weights, or are more or fewer."""
+    known, found, size = module.vocabulary, symbols_of(trainer), module.vocabulary_size
     if known is not None and found is not None and found is not known:
         known.require(found, "data")
+    if size is not None and found is not None and len(found) != size:
+        raise ValueError(f"data must have as many symbols as the network, {size:,}, got {len(found):,}.")
 
 
 def take_symbols(trainer: Any, module: Any) -> None:

@@ -128,6 +128,7 @@ def temperature_sweep(
     data.setup("test")
     if model.vocabulary is not None:
         model.vocabulary.require(data.vocabulary, "data")
+    checks.only("The number of the data's symbols", len(data.vocabulary), model.vocabulary_size, "as the model has")
     scores, curve = scores_of(data, _metrics(data, metrics)), []
     for temperature in temperatures:
         own = torch.Generator().manual_seed(seed)
