@@ -213,7 +213,10 @@ class PyDocText(_Lines):
             text = read_text(path)
         text = letters(text)
         if len(text) < 10 * (length + 1):
-            raise ValueError(f"length must be at most a tenth of the text's {len(text)} characters, got {length}.")
+            raise ValueError(
+                f"length must be at most a tenth of the text's {len(text)} letters a-z and blanks, which are all that "
+                f"PyDocText keeps (TextFile keeps any symbols), got {length}."
+            )
         cut = text.rfind(" ", 0, math.floor(len(text) * 0.9))
         if cut <= length:
             raise ValueError(f"path must be a text of words, with blanks between them, got {path}.")
@@ -276,8 +279,8 @@ class TextFile(_Lines):
         one_hot: see `TextDataModule`.
 
     Raises:
-        ValueError: for a file that is not UTF-8, is empty, or has too long lines or too many symbols, and for another
-            number of files that are held out.
+        ValueError: for a file that is not UTF-8, is empty, or has too long lines or too many symbols, for another
+            number of files that are held out, and where nothing of a style is left to train on, or to hold out.
         FileNotFoundError: there is none.
 
     >>> import tempfile
@@ -319,6 +322,11 @@ class TextFile(_Lines):
         for style, file in enumerate(paths):
             lines = [(line, style) for line in _lines(file, plain, most)]
             cut = len(lines) if held_out else len(lines) - max(1, round(len(lines) * test_share))
+            if not cut and len(paths) > 1:
+                raise ValueError(
+                    f"path must hold a line of each style to train on, got {len(lines)} in {file}, all of them held "
+                    "out: give more lines, a smaller test_share, or a test_path."
+                )
             found["train"] += lines[:cut]
             found["test"] += (
                 [(line, style) for line in _lines(held_out[style], plain, most)] if held_out else lines[cut:]
@@ -357,11 +365,14 @@ class TextFile(_Lines):
         rows = [row.tobytes() for row in tokens.numpy()]
         known = set(rows).intersection(row.tobytes() for row in self.reference("train")[0].numpy())
         new = torch.tensor([row not in known for row in rows])
-        if not new.any():
-            raise ValueError(
-                f"held-out sequences must be others than the training ones, got {len(new)} that are all among these "
-                f"in {self.source}: give a test_path of other lines, or raise length."
-            )
+        for style in range(self.num_classes or 1):
+            own = new if styles is None else new[styles == style]
+            if not own.any():
+                whose = "" if styles is None else f" of style {style}"
+                raise ValueError(
+                    f"held-out sequences{whose} must be others than the training ones, got {len(own)} that are all "
+                    f"among these in {self.source}: give a test_path of other lines, or raise length."
+                )
         if not new.all():
             left_out = f"{int((~new).sum()):,} of {len(new):,} held-out sequences"
             self._repeated = f"; {left_out}, which are among these, left out"

@@ -231,6 +231,28 @@ def test_styles_of_held_out_lines_stay_with_them(tmp_path: Path) -> None:
     assert set(data.vocabulary.symbols[2:]) == set("onetwosixten")
 
 
+def test_each_style_has_lines_to_train_on_and_others_to_hold_out(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in "ab"]
+    paths[0].write_text("".join(f"good {i}\n" for i in range(30)))
+    for content, options, told in (
+        ("bad 0\n", {}, "path must hold a line of each style to train on, got 1 in .*b, all of them held out: give"),
+        ("bad 0\nbad 1\n", {"test_share": 0.8}, "to train on, got 2 in .*b, all of them held out"),
+        ("bad film\n" * 20, {}, r"held-out sequences of style 1 must be others than .*, got 2 that are all among"),
+    ):
+        paths[1].write_text(content)
+        with pytest.raises(ValueError, match=told):
+            TextFile(list(map(str, paths)), "word", 2, **options).describe()  # type: ignore[arg-type]
+    paths[1].write_text("bad film\n" * 20 + "bad play\n")
+    data = TextFile(list(map(str, paths)), "word", 2, rare="unknown")
+    assert data.reference("test")[1].bincount().tolist() == [3, 1]  # type: ignore[union-attr]
+
+
+def test_a_text_without_latin_letters_is_told_what_takes_it(tmp_path: Path) -> None:
+    (path := tmp_path / "a.txt").write_text("\u043a\u043e\u0442 " * 100)
+    with pytest.raises(ValueError, match=r"text's 0 letters a-z and blanks, .* \(TextFile keeps any symbols\), got 4"):
+        PyDocText(4, path=str(path))
+
+
 def test_paths_are_words_or_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint keeps them as words, which is read without running code."""
     for name in "ab":
