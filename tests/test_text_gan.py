@@ -177,6 +177,9 @@ def test_samples_are_tokens_and_training_sees_vectors() -> None:
     assert torch.equal(tokens, model.decode(model.latents(5, seed=0)[0])) and model.vocabulary == data.vocabulary
     with pytest.raises(ValueError, match=r"temperature must be None for a CharGenerator without gumbel, got 0\.5"):
         model.sample(2, temperature=0.5)
+    longer = WGANGP(CharGenerator(data.shape, 16, **SMALL), CharCritic(data.shape, **SMALL), 40)
+    with pytest.raises(ValueError, match="latent_dim=40 must be the length of the noise that it takes"):
+        trainer(max_steps=1).fit(longer, datamodule=data)
     with pytest.raises(TypeError, match="SampleGrid needs a model that makes images or points, got WGANGP"):
         trainer(max_steps=1, callbacks=[SampleGrid()]).fit(model, datamodule=data)
     with pytest.raises(ValueError, match="metrics must be without 'nll_gen' for WGANGP, which has no density"):

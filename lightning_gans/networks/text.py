@@ -94,9 +94,8 @@ class CharGenerator(nn.Module):
 
     def logits(self, z: Tensor) -> Tensor:
         """Of each symbol at each place, (N, T, V)."""
-        h = self.noise(z[:, : self.noise.in_features].to(self.noise.weight)).view(
-            len(z), self.width, self.length
-        )  # channels first, as the released code
+        own = z if self.gumbel is None else z[:, : self.noise.in_features]  # all of z is used, or refused
+        h = self.noise(own.to(self.noise.weight)).view(len(z), self.width, self.length)  # channels first, as the code
         return self.out(self.blocks(h)).transpose(1, 2)
 
     def forward(self, z: Tensor) -> Tensor:
