@@ -319,10 +319,17 @@ def test_bad_settings(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "given", "message"),
     [
-        ({}, {"mask": torch.zeros(4, 5)}, r"mask must broadcast to \(N, 4, 9, 9\), got \(4, 5\)"),
-        ({}, {"mask": torch.zeros(2, 2, 9, 9)}, r"mask must broadcast to \(N, 4, 9, 9\), got \(2, 2, 9, 9\)"),
-        ({}, {"context": torch.zeros(2, 9, 8)}, r"context of width None, got \(2, 9, 8\)"),
-        ({"context": 3}, {}, "context of width 3, got None"),
+        ({}, {"mask": torch.zeros(4, 5)}, r"mask must broadcast to \(2, 4, 9, 9\), got \(4, 5\)"),
+        ({}, {"mask": torch.zeros(2, 2, 9, 9)}, r"mask must broadcast to \(2, 4, 9, 9\), got \(2, 2, 9, 9\)"),
+        ({}, {"mask": torch.zeros(3, 1, 1, 9)}, r"mask must broadcast to \(2, 4, 9, 9\), got \(3, 1, 1, 9\)"),
+        ({}, {"context": torch.zeros(2, 9, 8)}, r"takes no context, got \(2, 9, 8\)"),
+        ({"context": 3}, {}, r"takes a context \(N, S, 3\), got None"),
+        ({"context": 3}, {"context": torch.zeros(9, 3)}, r"takes a context \(N, S, 3\), got \(9, 3\)"),
+        (
+            {"context": 3, "locality": "raster", "reach": 2},
+            {"context": torch.zeros(2, 7, 3)},
+            "Attention of a locality takes as many tokens of a context as ask, 9, got 7",
+        ),
         ({"grid": (4, 4), "relative": True}, {}, "takes 16 tokens, one for each place of its grid, got 9"),
         ({"kernel": "favor"}, {"mask": torch.zeros(9, 9)}, "mask must be None with kernel='favor'"),
     ],

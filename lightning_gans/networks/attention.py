@@ -135,7 +135,7 @@ class Attention(nn.Module):
                 raise ValueError("mask must be None with kernel='favor', which has no place for it, got one.")
             y = self.features(q, k, v)
         else:
-            y = self.attend(q, k, v, self.bias(q.shape[2], k.shape[2], mask))
+            y = self.attend(q, k, v, self.bias(q, k, mask))
         return self.project(y.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
@@ -144,16 +144,18 @@ class Attention(nn.Module):
         With "favor", whose product never makes them, those of the softmax that it stands for.
         """
         q, k, _ = self._parts(x, context)
-        logits, bias = q @ k.transpose(2, 3), self.bias(q.shape[2], k.shape[2], mask)
+        logits, bias = q @ k.transpose(2, 3), self.bias(q, k, mask)
         return (logits if bias is None else logits + bias).softmax(3)
 
     def _parts(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
         """Queries, scaled, keys and values, each (N, heads, tokens, d)."""
         if x.ndim != 3 or x.shape[2] != self.width:
             raise ValueError(f"Attention takes tokens (N, L, {self.width}), got {tuple(x.shape)}.")
-        if (context is None) != (self.context is None) or (context is not None and context.shape[2] != self.context):
-            got = None if context is None else tuple(context.shape)
-            raise ValueError(f"Attention takes a context of width {self.context}, got {got}.")
+        if (context is None) != (self.context is None) or (
+            context is not None and (context.ndim != 3 or context.shape[2] != self.context)
+        ):
+            wanted = "no context" if self.context is None else f"a context (N, S, {self.context})"
+            raise ValueError(f"Attention takes {wanted}, got {None if context is None else tuple(context.shape)}.")
         if self.strength is not None and self.training:
             x = x + self.strength * torch.randn(*x.shape[:2], 1, dtype=x.dtype, device=x.device)
         if self.kv is None:
@@ -188,15 +190,13 @@ class Attention(nn.Module):
         learned = bias is not None and bias.requires_grad and torch.is_grad_enabled()
         return q.device.type != "cpu" or (k.shape[2] >= MANY and not learned)
 
-    def bias(self, length: int, others: int, mask: Tensor | None) -> Tensor | None:
-        """What is added to the logits of ``length`` tokens for ``others``; None for nothing."""
-        bias = mask
+    def bias(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor | None:
+        """What is added to the logits of queries (N, heads, L, d) and keys (N, heads, S, d); None for nothing."""
+        length, others, bias = q.shape[2], k.shape[2], mask
         if mask is not None:
-            whole = (1, self.heads, length, others)
-            if mask.ndim > 4 or any(m not in (1, n) for m, n in zip(mask.shape[::-1], whole[::-1][:3])):
-                raise ValueError(
-                    f"mask must broadcast to (N, {', '.join(map(str, whole[1:]))}), got {tuple(mask.shape)}."
-                )
+            whole = (len(q), self.heads, length, others)
+            if mask.ndim > 4 or any(m not in (1, n) for m, n in zip(mask.shape[::-1], whole[::-1])):
+                raise ValueError(f"mask must broadcast to {whole}, got {tuple(mask.shape)}.")
             if mask.dtype == torch.bool:
                 bias = torch.zeros_like(mask, dtype=self.project.weight.dtype).masked_fill(~mask, -math.inf)
         if self.grid is not None and not length == others == math.prod(self.grid):
@@ -207,6 +207,10 @@ class Attention(nn.Module):
             learned = displaced(self.table, self.grid or (0, 0))
             bias = learned if bias is None else learned + bias
         if self.reach is not None:
+            if length != others:
+                raise ValueError(
+                    f"Attention of a locality takes as many tokens of a context as ask, {length}, got {others}."
+                )
             far = self.distance(length, self.reach.device) > self.reach
             start = self.reach.new_zeros((), dtype=self.project.weight.dtype) if bias is None else bias
             bias = start.masked_fill(far, -math.inf)
