@@ -129,6 +129,14 @@ def test_vocabulary() -> None:
         letters.decode(torch.tensor([[0, 2]]))
     with pytest.raises(ValueError, match="tokens must be int64"):
         letters.decode(torch.zeros(2, 2))
+    for wrong, told in (
+        ({"symbols": ("a", "b", "a")}, "symbols must be all different, got 'a' twice"),
+        ({"level": "chars"}, "level must be one of char, word, got 'chars'"),
+        ({"pad": 2}, r"pad must be None or a token, an integer in 0..1, got 2"),
+        ({"unknown": -1}, r"unknown must be None or a token, an integer in 0..1, got -1"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            text.Vocabulary(**{"symbols": ("a", "b"), **wrong})  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------------- data

@@ -27,10 +27,13 @@ class Vocabulary:
     """The symbols that a text is made of, in the order of their tokens.
 
     Args:
-        symbols: characters or words, all different.
+        symbols: characters or words, all different; none where texts are only to be split.
         level: "char", or "word" where symbols are parted by blanks.
         pad: token of what stands behind a sentence that is shorter than others; None: there is none.
         unknown: token of symbols that are not known; None: they are refused.
+
+    Raises:
+        ValueError: for another level, a symbol that comes twice, and a pad or unknown that is no token.
 
     >>> words = Vocabulary(("", "?", "a", "b"), "word", pad=0, unknown=1)
     >>> words.encode("b a c", length=4), words.decode(torch.tensor([[3, 2, 1, 0]]))
@@ -41,6 +44,15 @@ class Vocabulary:
     level: str = "char"
     pad: int | None = None
     unknown: int | None = None
+
+    def __post_init__(self) -> None:
+        checks.one_of("level", self.level, ("char", "word"))
+        if len(self.known) < len(self):
+            twice = next(symbol for token, symbol in enumerate(self.symbols) if self.known[symbol] != token)
+            raise ValueError(f"symbols must be all different, got {twice!r} twice.")
+        for name, token in (("pad", self.pad), ("unknown", self.unknown)):
+            if token is not None and token not in range(len(self)):
+                raise ValueError(f"{name} must be None or a token, an integer in 0..{len(self) - 1}, got {token!r}.")
 
     def __len__(self) -> int:
         """How many there are."""
