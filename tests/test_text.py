@@ -606,6 +606,16 @@ def test_more_bleu_is_better_of_any_length(tmp_path: Path) -> None:
     assert record.best("metrics/bleu-6") == (0.9, 10) and record.best("metrics/self_bleu-6") == (0.1, 5)
 
 
+@pytest.mark.parametrize("metric, option", [("bleu", "bleu_n"), ("self_bleu", "bleu_n"), ("js", "js")])
+def test_a_score_of_no_length_is_refused_before_a_fit(metric: str, option: str) -> None:
+    callback = TextMetrics(1, 4, [metric], at_start=False, **{option: ()})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=rf"{option} must hold a length of n-grams for .*, got none"):
+        trainer(max_steps=1, callbacks=[callback]).fit(MLE(LanguageModel((8, 6), 4, 4)), datamodule=MarkovText())
+    assert not callback.history
+    with pytest.raises(ValueError, match=rf"{option}\[0\] must be an integer >= [12], got 0"):
+        TextScores(*torch.zeros(2, 3, 4, dtype=torch.int64), 2, [metric], **{option: (0,)})  # type: ignore[arg-type]
+
+
 def test_scores_tell_their_names() -> None:
     data = OracleText(9, 10, items=40, hidden=4)
     x, y = data.reference("train")[0], data.reference("test")[0]

@@ -258,6 +258,10 @@ class TextScores:
         for metric in metrics:
             checks.one_of("metrics", metric, TEXT_METRICS)
         checks.at_least(2, **{f"bleu_n[{i}]": n for i, n in enumerate(bleu_n)})
+        checks.at_least(1, **{f"js[{i}]": n for i, n in enumerate(js)})
+        for name, given, of in (("js", js, ("js",)), ("bleu_n", bleu_n, ("bleu", "self_bleu"))):
+            if not given and set(of) & set(metrics):
+                raise ValueError(f"{name} must hold a length of n-grams for {' and '.join(of)}, got none.")
         if "nll_oracle" in metrics and oracle is None:
             raise ValueError("metrics must be without 'nll_oracle' for data that have no oracle.")
         self.training, self.held_out, self.size, self.metrics = training, held_out, size, tuple(metrics)
