@@ -26,16 +26,16 @@ _SEEN = 256  # sentences that samples are made of
 class StyleTransfer(GAN):
     r"""An autoencoder G that writes a sentence x of style y anew in the other style, where a classifier finds it.
 
-    .. math:: L_G = -a\, E \log p_G(x | c(x), y) - b\, E \log C(1 - y | \tilde x) \qquad + d\, L_{adv}(\tilde x), \qquad
-              \tilde x = G(c(x), 1 - y)
+    .. math:: L_G = -\frac{a}{T} E \log p_G(x | c(x), y) - b\, E \log C(1 - y | \tilde x) + d\, L_{adv}(\tilde x),
+              \qquad \tilde x = G(c(x), 1 - y)
 
-    c is G's encoder, x~ the relaxed text (`networks.StyleAutoencoder`), C a frozen classifier of styles, which is a fit
-    of its own (``train.py classify``, `stages.fit_style_classifier`); D tells sentences from transferred ones. Terms
-    ``reconstruction``, ``style`` and ``adversarial``; ``g/transferred`` is the share of x~ that C takes for 1 - y. Real
-    samples are one-hot, with their style as label. What G begins with is a fit of its own too, the autoencoder alone
-    (``style_weight=0, adversarial_weight=0``), then ``generator_checkpoint``.
+    T is the length of a text, c G's encoder, x~ the relaxed text (`networks.StyleAutoencoder`), C a frozen classifier
+    of styles, which is a fit of its own (``train.py classify``, `stages.fit_style_classifier`); D tells sentences from
+    transferred ones. Terms ``reconstruction``, ``style`` and ``adversarial``; ``g/transferred`` is the share of x~ that
+    C takes for 1 - y. Real samples are one-hot, with their style as label. What G begins with is a fit of its own too,
+    the autoencoder alone (``style_weight=0, adversarial_weight=0``), then ``generator_checkpoint``.
 
-    ``reweight``: the fakes have the weights W = N softmax(D(x~) / T) of `PRCGAN` in D's loss, where the released code
+    ``reweight``: the fakes have the weights W = N softmax(D(x~) / tau) of `PRCGAN` in D's loss, where the released code
     (arXiv:2006.06900) has them in G's; no ratio is clipped. A critic: ``loss="wasserstein"`` and a gradient penalty.
 
     Samples are sentences seen last, in the other style; :meth:`transfer` rewrites given ones.
@@ -60,7 +60,7 @@ class StyleTransfer(GAN):
         style_weight: b >= 0.
         adversarial_weight: d >= 0.
         reweight: reweight the fakes in D's loss.
-        temperature: T of the weights, > 0.
+        temperature: tau of the weights, > 0.
         loss: name of the adversarial loss.
         lr_g: learning rate of the generator's Adam.
         lr_d: learning rate of the discriminator's Adam.
