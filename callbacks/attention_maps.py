@@ -72,6 +72,7 @@ class AttentionMaps(EveryNSteps, Draws):
     ) -> None:
         super().__init__(every_n_steps)
         checks.at_least_one(num_samples=num_samples)
+        checks.at_least(0, seed=seed)
         self.num_samples, self.seed, self.dirpath = num_samples, seed, dirpath
         self.kept: dict[int, dict[str, list[float]]] = {}
 

@@ -54,15 +54,12 @@ class EMA(Asks):
         if half_life is not None:
             checks.positive(half_life=half_life)
             checks.only("decay", decay, None, "with a half_life")
-        if ramp_up is not None:
-            checks.positive(ramp_up=ramp_up)
-            if half_life is None:
-                raise ValueError(f"EMA: ramp_up must be None without a half_life, got {ramp_up!r}.")
+        else:
+            checks.only("ramp_up", ramp_up, None, "without a half_life")
+        checks.positive(**checks.given(ramp_up=ramp_up))
         decay = 0.999 if decay is None else decay
-        if not 0 <= decay < 1:
-            raise ValueError(f"EMA: decay must be in [0, 1), got {decay!r}.")
-        if start_step < 0:
-            raise ValueError(f"EMA: start_step must be >= 0, got {start_step!r}.")
+        checks.below_one(decay=decay)
+        checks.at_least(0, start_step=start_step)
         checks.at_least_one(every_n_steps=every_n_steps)
         self.decay, self.start_step, self.every_n_steps = decay, start_step, every_n_steps
         self.half_life, self.ramp_up = half_life, ramp_up

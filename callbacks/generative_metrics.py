@@ -104,19 +104,11 @@ class GenerativeMetrics(ScoreCallback):
         names = ("inception", "lenet", "resnet")
         if not isinstance(extractor, nn.Module) and extractor not in names:
             raise ValueError(f"extractor must be one of {', '.join(names)}, or a module, got {extractor!r}.")
-        for name, value in (("num_fake", num_fake), ("num_real", num_real), ("batch_size", batch_size)):
-            low = 1 if name == "batch_size" else 2
-            if value is not None and value < low:
-                raise ValueError(f"{name} must be an integer >= {low}, got {value!r}.")
-        for name, value in (("is_splits", is_splits), ("kid_subsets", kid_subsets)):
-            if value < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {value!r}.")
-        if kid_subset_size < 2:
-            raise ValueError(f"kid_subset_size must be an integer >= 2, got {kid_subset_size!r}.")
+        checks.at_least(2, num_fake=num_fake, kid_subset_size=kid_subset_size, **checks.given(num_real=num_real))
+        checks.at_least_one(batch_size=batch_size, is_splits=is_splits, kid_subsets=kid_subsets)
         if "is" in self.metrics and is_splits > num_fake:
             raise ValueError(f"is_splits must be at most num_fake={num_fake}, got {is_splits}.")
-        if split not in ("train", "test"):
-            raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+        checks.one_of("split", split, ("train", "test"))
         self.num_fake, self.num_real, self.split, self.batch_size = num_fake, num_real, split, batch_size
         if sampler is not None and batch_size < _BLOCK:
             raise ValueError(f"batch_size must be at least {_BLOCK} with a sampler, got {batch_size!r}.")

@@ -111,6 +111,7 @@ class GradientNorms(WholeCycles, Draws):
     ) -> None:
         super().__init__(every_n_steps)
         checks.at_least_one(picture_every=picture_every)
+        checks.at_least(0, seed=seed)
         self.histograms = histograms
         self.counted: dict[str, tuple[Tensor, Tensor]] = {}  # of the cycle under way
         self.per_layer, self.inputs, self.picture_every = per_layer, inputs, picture_every

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_gans import checks
 from lightning_gans.callbacks.probe import EveryNSteps, log_metrics, stepping
 from lightning_gans.compat.lightning import pl
 from lightning_gans.engine import distributed
@@ -43,8 +44,7 @@ class LossVariance(EveryNSteps):
 
     def __init__(self, every_n_steps: int = 100, window: int = 100) -> None:
         super().__init__(every_n_steps)
-        if isinstance(window, bool) or not isinstance(window, int) or window < 2:
-            raise ValueError(f"LossVariance: window must be an integer >= 2, got {window!r}.")
+        checks.at_least(2, window=window)
         self.window = window
         self.held: dict[str, deque[Tensor]] = {}  # by name, of this rank
 

@@ -72,7 +72,7 @@ class ModeCoverage(ScoreCallback):
     ) -> None:
         super().__init__(every_n_steps, at_start, seed)
         checks.at_least_one(num_samples=num_samples, threshold=threshold)
-        checks.positive(**({} if radius is None else {"radius": radius}))
+        checks.positive(**checks.given(radius=radius))
         self.num_samples, self.threshold, self.radius, self.cache_dir = num_samples, threshold, radius, cache_dir
         self.sampler = sampler
         self._classifier: ClassifierExtractor | None = None

@@ -82,14 +82,13 @@ class NonFiniteGuard(Asks):
     ) -> None:
         super().__init__()
         checks.one_of("action", action, ("stop", "rollback"))
-        if not 0 < lr_factor <= 1:
-            raise ValueError(f"NonFiniteGuard: lr_factor must be in (0, 1], got {lr_factor!r}.")
+        checks.up_to_one(lr_factor=lr_factor)
         checks.at_least_one(
             every_n_steps=every_n_steps, keep_every_n_steps=keep_every_n_steps, max_rollbacks=max_rollbacks
         )
         if keep_every_n_steps % every_n_steps:
             raise ValueError(
-                f"NonFiniteGuard: keep_every_n_steps must be a multiple of every_n_steps={every_n_steps}, since only a "
+                f"keep_every_n_steps must be a multiple of every_n_steps={every_n_steps}, since only a "
                 f"state that was looked at is known to be good, got {keep_every_n_steps}."
             )
         self.action, self.lr_factor, self.max_rollbacks, self.dirpath = action, lr_factor, max_rollbacks, dirpath

@@ -80,8 +80,8 @@ class OverfitAlarm(EveryNSteps):
     ) -> None:
         super().__init__(every_n_steps)
         checks.at_least_one(num_samples=num_samples, patience=patience)
-        if not 0 <= max_gap <= 1:
-            raise ValueError(f"OverfitAlarm: max_gap must be in [0, 1], got {max_gap!r}.")
+        checks.finite(**checks.given(threshold=threshold))
+        checks.share(max_gap=max_gap)
         self.num_samples, self.threshold, self.max_gap, self.patience = num_samples, threshold, max_gap, patience
         self.train: Samples | None = None
         self.held_out: Samples | None = None

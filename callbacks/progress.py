@@ -8,6 +8,7 @@ from contextlib import suppress
 from io import TextIOWrapper
 from typing import Any
 
+from lightning_gans import checks
 from lightning_gans.compat.lightning import callbacks, pl
 
 _FORMAT = "{l_bar}{bar:20}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_fmt}{postfix}]"
@@ -39,6 +40,7 @@ class GANProgressBar(callbacks.TQDMProgressBar):
     """
 
     def __init__(self, refresh_rate: int = 1, process_position: int = 0) -> None:
+        checks.at_least(0, refresh_rate=refresh_rate, process_position=process_position)
         super().__init__(refresh_rate=refresh_rate, process_position=process_position)
         self.epoch_start = 0  # generator updates done when the current epoch began
         self.drawn_at, self.wait = 0.0, _REDRAW_SECONDS

@@ -89,10 +89,8 @@ class SampleGrid(AlsoAtTheEnds, Draws):
         value_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(every_n_steps)
-        checks.at_least_one(rows=1 if rows is None else rows, columns=columns, points=points, cell=cell)
-        for name, value in (("interpolations", interpolations), ("neighbours", neighbours)):
-            if value < 0:
-                raise ValueError(f"SampleGrid: {name} must be >= 0, got {value!r}.")
+        checks.at_least_one(**checks.given(rows=rows), columns=columns, points=points, cell=cell)
+        checks.at_least(0, interpolations=interpolations, neighbours=neighbours, seed=seed)
         self.rows, self.columns, self.interpolations, self.neighbours = rows, columns, interpolations, neighbours
         self.points, self.cell, self.seed, self.dirpath = points, cell, seed, dirpath
         self.value_range = None if value_range is None else checks.interval("value_range", value_range)
@@ -109,7 +107,7 @@ class SampleGrid(AlsoAtTheEnds, Draws):
     def check(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Neighbours must be known."""
         if self.neighbours and getattr(getattr(trainer, "datamodule", None), "reference", None) is None:
-            raise ValueError("SampleGrid: neighbours needs a datamodule with reference(split), and there is none.")
+            raise ValueError("SampleGrid needs a datamodule with reference(split) for its neighbours, got none.")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw what the untrained generator makes."""

@@ -61,8 +61,8 @@ class SampleText(AlsoAtTheEnds, Draws):
     ) -> None:
         super().__init__(every_n_steps)
         checks.at_least_one(lines=lines)
-        checks.at_least(0, shown=shown)
-        checks.positive(**({} if temperature is None else {"temperature": temperature}))
+        checks.at_least(0, shown=shown, seed=seed)
+        checks.positive(**checks.given(temperature=temperature))
         self.lines, self.shown, self.temperature = lines, shown, temperature
         self.seed, self.dirpath = seed, dirpath
         self.texts: list[str] = []

@@ -69,6 +69,7 @@ class ScoreCallback(Asks):
     def __init__(self, every_n_steps: int, at_start: bool, seed: int) -> None:
         super().__init__()
         checks.at_least_one(every_n_steps=every_n_steps)
+        checks.at_least(0, seed=seed)
         self.every_n_steps, self.at_start, self.seed = every_n_steps, at_start, seed
         self.history: list[dict[str, float]] = []
         self.protocol: dict[str, Any] = {}

@@ -79,10 +79,8 @@ class SurrogateObjective(Asks, Draws):
     ) -> None:
         super().__init__()
         checks.at_least_one(every_n_steps=every_n_steps)
-        if isinstance(points, bool) or not isinstance(points, int) or points < 2:
-            raise ValueError(f"SurrogateObjective: points must be an integer >= 2, got {points!r}.")
-        if not 0 < reach < math.inf:
-            raise ValueError(f"SurrogateObjective: reach must be a finite number > 0, got {reach!r}.")
+        checks.at_least(2, points=points)
+        checks.positive(reach=reach)
         self.every_n_steps, self.points, self.reach, self.dirpath = every_n_steps, points, reach, dirpath
         self.end = 0  # the number of generator updates after the cycle under way
         self.before: dict[str, Tensor] | None = None  # the generator's parameters before it, if it is due
@@ -94,13 +92,14 @@ class SurrogateObjective(Asks, Draws):
         super().on_fit_start(trainer, pl_module)
         module: Any = pl_module
         if getattr(module, "ratio_clip", None) is None:
+            got = "without it" if not hasattr(module, "ratio_clip") else "with ratio_clip=None"
             raise ValueError(
-                f"SurrogateObjective: the module must clip ratios (PRCGAN with ratio_clip), got {type(module).__name__}"
-                f" {'without it' if not hasattr(module, 'ratio_clip') else 'with ratio_clip=None'}."
+                "SurrogateObjective needs a module that clips ratios (PRCGAN with ratio_clip), got "
+                f"{type(module).__name__} {got}."
             )
         if getattr(module, "center_scores", False):
             raise ValueError(
-                "SurrogateObjective: center_scores must be False, since its baseline differs from point to point, "
+                "center_scores must be False for SurrogateObjective, since its baseline differs from point to point, "
                 "got True."
             )
 

@@ -65,7 +65,7 @@ class TextMetrics(ScoreCallback):
     ) -> None:
         super().__init__(every_n_steps, at_start, seed)
         checks.at_least(2, num_samples=num_samples)
-        checks.positive(**({} if temperature is None else {"temperature": temperature}))
+        checks.positive(**checks.given(temperature=temperature))
         self.num_samples, self.metrics, self.temperature = num_samples, metrics, temperature
         self.options: dict[str, Any] = {"js": js, "bleu_n": bleu_n}
         self.scores: TextScores | None = None

@@ -143,8 +143,7 @@ class ImageDataModule(GANDataModule):
         items: int | None = None,
     ) -> None:
         super().__init__(batch_size)
-        if items is not None and items < 1:
-            raise ValueError(f"items must be at least 1 (or None for all), got {items}.")
+        checks.at_least_one(**checks.given(items=items))
         self.value_range = checks.interval("value_range", value_range)
         self.flip, self.dequantize, self.items = flip, dequantize, items
         self._splits: dict[str, tuple[Tensor, Tensor | None]] = {}
@@ -155,8 +154,7 @@ class ImageDataModule(GANDataModule):
 
     def stored(self, split: Split) -> tuple[Tensor, Tensor | None]:
         """What is kept in memory of a split, read at the first call."""
-        if split not in ("train", "test"):
-            raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+        checks.one_of("split", split, ("train", "test"))
         if split not in self._splits:
             data, labels = self.load(split)
             if split == "train" and self.items is not None:

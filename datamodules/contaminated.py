@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from lightning_gans import checks
 from lightning_gans.datamodules.around import AroundDataModule
 from lightning_gans.datamodules.base import GANDataModule, Split, ToRange
 from lightning_gans.datamodules.memory import MemoryLoader, Transform
@@ -46,8 +47,8 @@ class Contaminated(AroundDataModule):
         share: float = 0.05,
         seed: int = 0,
     ) -> None:
-        if not 0 <= share < 1:
-            raise ValueError(f"share must be in [0, 1), got {share!r}.")
+        checks.below_one(share=share)
+        checks.at_least(0, seed=seed)
         if isinstance(outliers, str) and outliers != "noise":
             raise ValueError(f"outliers must be 'noise' or a data module, got {outliers!r}.")
         other = base.shape if isinstance(outliers, str) else outliers.shape

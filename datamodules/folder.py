@@ -99,8 +99,7 @@ class Images(ImageDataModule):
         checks.one_of("fit", fit, get_args(Fit))
         checks.one_of("mode", mode, CHANNELS)
         checks.one_of("damaged", damaged, ("skip", "stop"))
-        if not 0 <= test_share < 1:
-            raise ValueError(f"test_share must be in [0, 1), got {test_share}.")
+        checks.below_one(test_share=test_share)
         if scale is not None:
             checks.interval("scale", scale)
         self.path = Path(path).expanduser()
@@ -267,9 +266,10 @@ def image_size(size: int | Sequence[int]) -> tuple[int, int]:
     >>> image_size(32), image_size((24, 32))
     ((32, 32), (24, 32))
     """
+    checks.sizes(size=size)
     both = (size, size) if isinstance(size, int) else tuple(size)
-    if len(both) != 2 or min(both) < 1:
-        raise ValueError(f"size must be at least 1 pixel, or (height, width), got {size}.")
+    if len(both) != 2:
+        raise ValueError(f"size must be one number of pixels, or (height, width), got {size}.")
     return both[0], both[1]
 
 

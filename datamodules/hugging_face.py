@@ -73,8 +73,7 @@ class HuggingFace(ImageDataModule):
             self.save_hyperparameters(ignore=["path_or_dataset"], logger=False)
         checks.one_of("fit", fit, get_args(Fit))
         checks.one_of("mode", mode, CHANNELS)
-        if not 0 <= test_share < 1:
-            raise ValueError(f"test_share must be in [0, 1), got {test_share}.")
+        checks.below_one(test_share=test_share)
         self.image, self.label, self.size, self.fit, self.mode = image, label, image_size(size), fit, mode
         self.splits = rows_of_splits(opened(path_or_dataset), test_share, label)
         self.name = path_or_dataset if isinstance(path_or_dataset, str) else "HuggingFace"

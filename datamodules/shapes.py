@@ -61,8 +61,7 @@ class Shapes(ImageDataModule):
         items: int = 50_000,
         held_out: int = 10_000,
     ) -> None:
-        if side not in _SIDES:
-            raise ValueError(f"side must be 16, 32 or 64, got {side!r}.")
+        checks.one_of("side", side, _SIDES)
         if label is not None:
             checks.one_of("label", label, RANGES)
         checks.at_least(2, bins=bins)
@@ -76,8 +75,7 @@ class Shapes(ImageDataModule):
 
     def factors(self, split: Split = "train") -> dict[str, Tensor]:
         """The truth about each image of a split, in order: ``shape`` (N,) int64, and the others (N,) float32."""
-        if split not in ("train", "test"):
-            raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+        checks.one_of("split", split, ("train", "test"))
         source = Generator().manual_seed(2 * self.seed + (split == "test"))
         assert self.items is not None
         n = self.items if split == "train" else self.held_out
@@ -111,6 +109,5 @@ def _checked(correlate: tuple[str, str, float]) -> tuple[str, str, float]:
     follower, leader, rho = correlate
     checks.one_of("The follower of correlate", follower, RANGES)
     checks.one_of("The leader of correlate", leader, [name for name in RANGES if name != follower])
-    if not 0 <= rho <= 1:
-        raise ValueError(f"rho of correlate must be in [0, 1], got {rho!r}.")
+    checks.share(**{"rho of correlate": rho})
     return follower, leader, rho

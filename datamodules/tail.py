@@ -59,8 +59,7 @@ class Threshold(Tail):
     """
 
     def __init__(self, value: float, feature: Feature = 0, above: bool = True) -> None:
-        if not math.isfinite(value):
-            raise ValueError(f"value must be a finite number, got {value!r}.")
+        checks.finite(value=value)
         self.value, self.feature, self.above = value, feature, above
 
     def __call__(self, data: Tensor, labels: Tensor | None) -> Tensor:
@@ -134,8 +133,7 @@ class LowDensity(Tail):
     def __init__(self, share: float = 0.01, width: float = 0.1, references: int = 500) -> None:
         checks.inside(share=share)
         checks.positive(width=width)
-        if references < 2:
-            raise ValueError(f"references must be at least 2, got {references!r}.")
+        checks.at_least(2, references=references)
         self.share, self.width, self.references = share, width, references
 
     def fit(self, data: Tensor, labels: Tensor | None) -> Threshold:
@@ -257,6 +255,7 @@ class TailSampler(Sampler[int]):
 
     def __init__(self, tail: Tensor, share: float, batch_size: int) -> None:
         checks.inside(share=share)
+        checks.at_least_one(batch_size=batch_size)
         self.tail, self.share, self.batch_size = _mask(tail, n=len(tail)), share, batch_size
 
     @property

@@ -29,6 +29,7 @@ class OneHot:
     """
 
     def __init__(self, size: int) -> None:
+        checks.at_least_one(size=size)
         self.size = size
 
     def __call__(self, tokens: Tensor, generator: Generator) -> Tensor:

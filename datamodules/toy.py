@@ -51,8 +51,7 @@ class ToyDataModule(GANDataModule):
 
     def reference(self, split: Split = "train") -> tuple[Tensor, None]:
         """10,000 exact draws, the same at every call, others for "test" than for "train"; no labels."""
-        if split not in ("train", "test"):
-            raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+        checks.one_of("split", split, ("train", "test"))
         return self.sample_exact(self.reference_items, Generator().manual_seed(int(split == "test"))), None
 
     def train_dataloader(self) -> Any:

@@ -44,6 +44,7 @@ class PointMass(Mixture1D):
     name = "PointMass"
 
     def __init__(self, value: float = 1.0, batch_size: int = 256, batches_per_epoch: int = 1000) -> None:
+        checks.finite(value=value)
         super().__init__(batch_size, batches_per_epoch)
         self.set_components(torch.tensor([[value]]), [0.0], [1.0])
 
@@ -68,6 +69,7 @@ class Gaussian1D(Mixture1D):
     def __init__(
         self, mean: float = 1.0, std: float = 1e-3, batch_size: int = 256, batches_per_epoch: int = 1000
     ) -> None:
+        checks.finite(mean=mean)
         checks.positive(std=std)
         super().__init__(batch_size, batches_per_epoch)
         self.set_components(torch.tensor([[mean]]), [float(std)], [1.0])
@@ -106,10 +108,10 @@ class RareTail1D(Mixture1D):
         batch_size: int = 256,
         batches_per_epoch: int = 1000,
     ) -> None:
+        checks.finite(body_mean=body_mean, tail_mean=tail_mean)
         checks.positive(body_std=body_std, tail_std=tail_std)
         checks.inside(tail_share=tail_share)
-        if not tail_mean > body_mean:
-            raise ValueError(f"tail_mean must be above body_mean = {body_mean}, got {tail_mean}.")
+        checks.each({"tail_mean": tail_mean}, f"above body_mean = {body_mean}", lambda mean: mean > body_mean)
         super().__init__(batch_size, batches_per_epoch)
         centres = torch.tensor([[body_mean], [tail_mean]])
         self.set_components(centres, [float(body_std), float(tail_std)], [1 - tail_share, tail_share])

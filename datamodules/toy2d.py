@@ -43,9 +43,12 @@ class Ring(Mixture):
         batches_per_epoch: int = 1000,
         rare_share: float | None = None,
     ) -> None:
-        checks.positive(modes=modes, radius=radius, std=std, scale=scale)
-        if rare_share is not None and not (0 < rare_share < 1 and modes > 1):
-            raise ValueError(f"rare_share must be in (0, 1), of two modes or more, got {rare_share} of {modes}.")
+        checks.at_least_one(modes=modes)
+        checks.positive(radius=radius, std=std, scale=scale)
+        if rare_share is not None:
+            checks.inside(rare_share=rare_share)
+            if modes < 2:
+                raise ValueError(f"modes must be 2 or more with rare_share, got {modes}.")
         angle = 2 * math.pi * torch.arange(modes, dtype=torch.float64) / modes
         centres = radius / scale * torch.stack([angle.cos(), angle.sin()], dim=1)
         super().__init__(batch_size, batches_per_epoch)
@@ -84,7 +87,8 @@ class Grid(Mixture):
         batch_size: int = 256,
         batches_per_epoch: int = 1000,
     ) -> None:
-        checks.positive(modes=modes, spacing=spacing, std=std, scale=scale)
+        checks.at_least_one(modes=modes)
+        checks.positive(spacing=spacing, std=std, scale=scale)
         side = math.isqrt(modes)
         if side**2 != modes:
             raise ValueError(f"modes must be a square number such as 9, 16 or 25, got {modes}.")

@@ -42,10 +42,8 @@ class StyledText(TextDataModule):
     ) -> None:
         super().__init__(batch_size, one_hot)
         checks.at_least(3, K=K)
-        checks.at_least_one(marked=marked)
+        checks.within(1, K - 1, marked=marked)
         checks.at_least(20, items=items)
-        if marked >= K:
-            raise ValueError(f"marked must be an integer in 1..{K - 1}, got {marked}.")
         self.chain, self.K, self.marked, self.items = MarkovText(K, T), K, marked, items
         letters = LETTERS[1 : K + 1]
         self.vocabulary = Vocabulary((*letters, *letters[-marked:].upper()))

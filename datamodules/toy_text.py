@@ -54,10 +54,8 @@ class MarkovText(TextDataModule):
         self, K: int = 6, T: int = 8, batch_size: int = 64, batches_per_epoch: int = 1000, one_hot: bool = True
     ) -> None:
         super().__init__(batch_size, one_hot)
-        checks.at_least(2, K=K)
+        checks.within(2, 26, K=K)
         checks.at_least_one(T=T, batches_per_epoch=batches_per_epoch)
-        if K > 26:
-            raise ValueError(f"K must be an integer in 2..26, got {K}.")
         self.shape, self.vocabulary, self.batches_per_epoch = (
             (T, K),
             Vocabulary(tuple(LETTERS[1 : K + 1])),

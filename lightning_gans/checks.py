@@ -1,10 +1,11 @@
-"""Argument checks, each told in one sentence: the only ones in the house."""
+"""Argument checks, each told in one sentence, which names the argument and not its class."""
 
 from __future__ import annotations
 
 import importlib.util
+import math
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ def installed(*packages: str) -> None:
         raise ImportError(f"{', '.join(missing)} must be installed for this: {command}")
 
 
+def given(**values: Any) -> dict[str, Any]:
+    """Those that are not None: ``checks.positive(**checks.given(clip=clip))``."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def at_least(least: int, **values: int) -> None:
     """ValueError unless every value is an integer >= ``least``."""
     for name, value in values.items():
@@ -31,11 +37,18 @@ def at_least_one(**values: int) -> None:
     at_least(1, **values)
 
 
+def within(low: int, high: int, **values: int) -> None:
+    """ValueError unless every value is an integer in ``low..high``."""
+    for name, value in values.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or not low <= value <= high:
+            raise ValueError(f"{name} must be an integer in {low}..{high}, got {value!r}.")
+
+
 def sizes(**values: int | Sequence[int] | None) -> None:
     """ValueError unless every value is an integer >= 1, or several such; None, for what is not there, is left out."""
     for name, value in values.items():
         if isinstance(value, Sequence):
-            if not value or not all(isinstance(v, Integral) and v >= 1 for v in value):
+            if not value or not all(isinstance(v, Integral) and not isinstance(v, bool) and v >= 1 for v in value):
                 raise ValueError(f"{name} must be integers >= 1, at least one, got {value!r}.")
         elif value is not None:
             at_least_one(**{name: value})
@@ -63,22 +76,50 @@ def functions(**values: Any) -> None:
 
 def positive(**values: float) -> None:
     """ValueError unless every value is a finite number > 0."""
-    for name, value in values.items():
-        if not _holds(lambda v: 0 < v < float("inf"), value):
-            raise ValueError(f"{name} must be a finite number > 0, got {value!r}.")
+    each(values, "a finite number > 0", lambda v: 0 < v < float("inf"))
 
 
 def not_negative(**values: float) -> None:
     """ValueError unless every value is a finite number >= 0."""
+    each(values, "a finite number >= 0", lambda v: 0 <= v < float("inf"))
+
+
+def finite(**values: float) -> None:
+    """ValueError unless every value is a finite number."""
+    each(values, "a finite number", math.isfinite)
+
+
+def share(**values: float) -> None:
+    """ValueError unless every value is in [0, 1]."""
+    each(values, "in [0, 1]", lambda v: 0 <= v <= 1)
+
+
+def inside(**values: float) -> None:
+    """ValueError unless every value is in (0, 1)."""
+    each(values, "in (0, 1)", lambda v: 0 < v < 1)
+
+
+def below_one(**values: float) -> None:
+    """ValueError unless every value is in [0, 1)."""
+    each(values, "in [0, 1)", lambda v: 0 <= v < 1)
+
+
+def up_to_one(**values: float) -> None:
+    """ValueError unless every value is in (0, 1]."""
+    each(values, "in (0, 1]", lambda v: 0 < v <= 1)
+
+
+def each(values: Mapping[str, Any], what: str, condition: Callable[[Any], bool]) -> None:
+    """ValueError, which says ``what`` they must be, unless every value meets the condition."""
     for name, value in values.items():
-        if not _holds(lambda v: 0 <= v < float("inf"), value):
-            raise ValueError(f"{name} must be a finite number >= 0, got {value!r}.")
+        if not _holds(condition, value):
+            raise ValueError(f"{name} must be {what}, got {value!r}.")
 
 
 def _holds(condition: Callable[[Any], bool], value: Any) -> bool:
-    """Whether it does; what cannot be compared, a word say, does not."""
+    """Whether it does; what cannot be compared, a word say, does not, nor does a boolean."""
     try:
-        return bool(condition(value))
+        return not isinstance(value, bool) and bool(condition(value))
     except (TypeError, ValueError, RuntimeError):
         return False
 
@@ -105,22 +146,8 @@ def interval(name: str, value: Sequence[float]) -> tuple[float, float]:
 
 def betas(value: Sequence[float]) -> None:
     """ValueError unless Adam can have these."""
-    if not _holds(lambda v: len(v) == 2 and all(0 <= beta < 1 for beta in v), value):
+    if not _holds(lambda v: len(v) == 2 and all(_holds(lambda beta: 0 <= beta < 1, b) for b in v), value):
         raise ValueError(f"betas must be two numbers in [0, 1), got {_told(value)}.")
-
-
-def share(**values: float) -> None:
-    """ValueError unless every value is in [0, 1]."""
-    for name, value in values.items():
-        if not _holds(lambda v: 0 <= v <= 1, value):
-            raise ValueError(f"{name} must be in [0, 1], got {value!r}.")
-
-
-def inside(**values: float) -> None:
-    """ValueError unless every value is in (0, 1)."""
-    for name, value in values.items():
-        if not _holds(lambda v: 0 < v < 1, value):
-            raise ValueError(f"{name} must be in (0, 1), got {value!r}.")
 
 
 def seen_from(path: Path) -> str:
@@ -128,10 +155,12 @@ def seen_from(path: Path) -> str:
     return "" if path.is_absolute() else f" in {Path.cwd()}"
 
 
-def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
+def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
     """ValueError unless ``value`` is one of ``allowed``."""
     if value not in (choices := tuple(allowed)):
-        raise ValueError(f"{name} must be {'one of ' * (len(choices) > 1)}{', '.join(choices)}, got {value!r}.")
+        raise ValueError(
+            f"{name} must be {'one of ' * (len(choices) > 1)}{', '.join(map(str, choices))}, got {value!r}."
+        )
 
 
 def only(name: str, value: Any, allowed: Any, reason: str = "") -> None:

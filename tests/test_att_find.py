@@ -190,7 +190,7 @@ def test_explain_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         main([*command, "--classifier=LeNet", "--classifier.shape=[3,8,8]"])
     rule = [*command, "--classifier=ShapeRule"]
     for more, message in {
-        "--target=2": "target must be a class, 0 to 1, got 2",
+        "--target=2": "target must be an integer in 0..1, got 2",
         "--space=y": "space must be one of styles, w, z, got 'y'",
         "--samples=1": "n must be an integer >= 2, got 1",
         f"--weights={tmp_path}/no.pt": "--weights must be a file with the classifier's state_dict, got .*no.pt",
@@ -213,7 +213,7 @@ def test_explain_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         (lambda: as_logits(torch.zeros(2, 2, 2), 2), r"classifier must return logits .* got \(2, 2, 2\)"),
         (lambda: AttFind(make("gan"), None), "classifier must be a network or a function, got None"),  # type: ignore[arg-type]
         (lambda: ShapeRule("weight"), "attribute must be one of x, y, size, .* got 'weight'"),
-        (lambda: ShapeRule(scale=0), "scale must not be 0, got 0"),
+        (lambda: ShapeRule(scale=0), "scale must be a finite number other than 0, got 0"),
         (lambda: AttFind(make("gan"), lambda x: x, n=9).picks(1, threshold=0), "threshold must be a finite number > 0"),
         (lambda: AttFind(make("gan"), lambda x: -x, n=30).chart(AttFind(make("gan"), lambda x: x).picks(1)[0], 1),
          r"chart needs images \(N, C, H, W\), got samples of shape \(6, 2\)"),

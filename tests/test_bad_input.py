@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
-from common import build, equal, make, make_images, plain, state, trainer
+from common import OTHERS, build, equal, make, make_images, plain, state, trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -34,8 +36,13 @@ from lightning_gans import (
     StyleGAN2,
     TransGAN,
     checks,
+    datamodules,
     optim,
+    regularizers,
+    samplers,
 )
+from lightning_gans import callbacks as own_callbacks
+from lightning_gans import networks as own_networks
 from lightning_gans.callbacks import DirectionCharts, GenerativeMetrics, SampleGrid
 from lightning_gans.compat.lightning import callbacks, utilities
 from lightning_gans.datamodules import Blob, Digits, Gaussian1D, MemoryLoader, Ring, Threshold
@@ -261,7 +268,7 @@ def test_a_penalty_of_weight_0_is_no_term(name: str, argument: str, term: str) -
         (lambda: Digits(value_range=(0.0, math.inf)), r"value_range must be two finite numbers, got \(0.0, inf\)"),
         (lambda: DirectionCharts(value_range=()), r"value_range must be \(low, high\) .* got \(\)"),
         (lambda: Blob(centre=(4.0,)), r"modes of Blob must be finite, \(K, 2\), got \[\[4.0\]\]"),
-        (lambda: Gaussian1D(mean=math.nan), r"modes of .* must be finite"),
+        (lambda: Gaussian1D(mean=math.nan), "mean must be a finite number, got nan"),
         (lambda: Ring(radius=math.inf), "radius must be a finite number > 0, got inf"),
         (lambda: Threshold(math.nan), "value must be a finite number, got nan"),
     ],
@@ -582,3 +589,66 @@ def test_unwritable_output_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"SampleGrid: dirpath .*file/run/samples cannot be used"):
         trainer(max_steps=2, callbacks=[grid, steps]).fit(module, train_dataloaders=plain())
     assert steps.count == 0 and equal(before, state(module))
+
+
+# ---------------------------------------------------------------------- kinds of numbers
+NOT_BUILT = {"BoostedRatio", "Calibrated", "Chains", "Guided", "HuggingFace", "Images", "LeakGANGenerator", "RatioHead"}
+NOT_BUILT |= {"Regularizer", "Report", "Resampled", "TextFile"}
+UNUSED = {"prc_gan": {"lr_c", "clip_grad_c"}, "ddpm": {"lr", "clip_grad", "accumulate"}}
+UNUSED["ddpm_learned"] = UNUSED["ddpm"]
+BUILT_OF: dict[str, tuple[Any, ...]] = {
+    "Attention": (8,),
+    "Classes": ([0],),
+    "ConditionalBatchNorm2d": (4, 2),
+    "Contaminated": (Ring(),),
+    "FreshLoader": (lambda n, generator: X, 4, 2),
+    "LayerNorm": (4,),
+    "MemoryLoader": (X, None, 4),
+    "ModulatedConv2d": (4, 4, 4),
+    "OneHot": (5,),
+    "ProjectionHead": (4,),
+    "RelationalMemory": (4,),
+    "TailSampled": (datamodules.RareTail1D(), Threshold(1.0)),
+    "TailSampler": (X[:, 0] > 1, 0.5, 4),
+    "Threshold": (1.0,),
+    "TransformerBlock": (8,),
+    optim.__name__: ([nn.Parameter(torch.zeros(2))],),
+    samplers.__name__: (make("gan"),),
+}
+
+
+def numbers_of(cls: type) -> dict[str, bool]:
+    """The arguments that are one number or None, also those that a base class is handed; whether they are whole."""
+    found: dict[str, bool] = {}
+    for base in inspect.getmro(cls):
+        if base.__module__.startswith("lightning_gans") and "__init__" in vars(base):
+            given = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
+            for name, kinds in ((p.name, set(str(p.annotation).split(" | "))) for p in given):
+                if kinds <= {"int", "float", "None"}:
+                    found.setdefault(name, "float" not in kinds)
+            if all(p.kind is not p.VAR_KEYWORD for p in given):
+                break
+    return found
+
+
+def builders() -> list[Any]:
+    """Of each public class that takes numbers: what builds it, given some of them."""
+    found = []
+    for package in (own_callbacks, datamodules, own_networks, regularizers, samplers, optim):
+        for cls in (getattr(package, name) for name in package.__all__ if name not in NOT_BUILT):
+            if isinstance(cls, type) and not inspect.isabstract(cls) and not issubclass(cls, Exception):
+                given = BUILT_OF.get(package.__name__, BUILT_OF.get(cls.__name__, ()))
+                found.append(partial(cls, **dict(zip(inspect.signature(cls).parameters, given))))
+    models = [partial(make, name) for name in [*TECHNIQUES, *OTHERS, "prc_gan_clip"]]
+    return [*(pytest.param(b, id=b.func.__name__) for b in found), *(pytest.param(b, id=b.args[0]) for b in models)]
+
+
+@pytest.mark.parametrize("built", builders())
+def test_no_argument_takes_another_kind_of_number(built: Any) -> None:
+    """A word, a boolean, NaN, and a half in the place of a whole number are refused with the argument's name."""
+    cls = built.func if isinstance(built.func, type) else type(built())
+    for name, whole in numbers_of(cls).items():
+        if not built.args or name not in {"latent_dim"} | UNUSED.get(built.args[0], set()):
+            for value in ("a", True, math.nan, *([1.5] if whole else [])):
+                with pytest.raises((ValueError, TypeError), match=f"{name} must be .*, got {value!r}"):
+                    built(**{name: value})

@@ -111,13 +111,13 @@ def test_the_command_line_finds_classes_and_arguments() -> None:
     [
         (lambda: Digits(batch_size=0), "batch_size must be an integer >= 1, got 0"),
         (lambda: Digits(value_range=(1, -1)), r"value_range must be \(low, high\) with low < high, got \(1, -1\)"),
-        (lambda: Digits(items=0), "items must be at least 1"),
+        (lambda: Digits(items=0), "items must be an integer >= 1"),
         (lambda: Digits(items=1501).setup("fit"), "items is 1501, but Digits has only 1500 training items"),
-        (lambda: Digits().reference("val"), "split must be 'train' or 'test', got 'val'"),  # type: ignore[arg-type]
-        (lambda: Ring().reference("val"), "split must be 'train' or 'test', got 'val'"),  # type: ignore[arg-type]
-        (lambda: Ring(modes=0), "modes must be a finite number > 0, got 0"),
-        (lambda: Ring(rare_share=1), r"rare_share must be in \(0, 1\), of two modes or more, got 1 of 8"),
-        (lambda: Ring(modes=1, rare_share=0.1), "got 0.1 of 1"),
+        (lambda: Digits().reference("val"), "split must be one of train, test, got 'val'"),  # type: ignore[arg-type]
+        (lambda: Ring().reference("val"), "split must be one of train, test, got 'val'"),  # type: ignore[arg-type]
+        (lambda: Ring(modes=0), "modes must be an integer >= 1, got 0"),
+        (lambda: Ring(rare_share=1), r"rare_share must be in \(0, 1\), got 1"),
+        (lambda: Ring(modes=1, rare_share=0.1), "modes must be 2 or more with rare_share, got 1"),
         (lambda: Ring(batches_per_epoch=0), "batches_per_epoch must be an integer >= 1, got 0"),
         (lambda: Grid(modes=24), "modes must be a square number such as 9, 16 or 25, got 24"),
         (lambda: SwissRoll(noise=-1), "noise must be a finite number > 0, got -1"),
@@ -698,7 +698,7 @@ def test_folders_without_usable_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none of its 1 image files can be read \(a\.png: no picture of a known"):
         Images(str(tmp_path)).setup("fit")
     for arguments, message in (
-        ({"size": 0}, r"size must be at least 1 pixel, or \(height, width\), got 0"),
+        ({"size": 0}, r"size must be an integer >= 1, got 0"),
         ({"fit": "zoom"}, "fit must be one of crop, stretch, pad, got 'zoom'"),
         ({"mode": "CMYK"}, "mode must be one of L, LA, RGB, RGBA, got 'CMYK'"),
         ({"test_share": 1}, r"test_share must be in \[0, 1\), got 1"),

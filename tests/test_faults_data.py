@@ -323,7 +323,7 @@ def test_rectangles_and_transparency(tmp_path: Path) -> None:
     _, images = read(tmp_path, size=[6, 8], mode="RGBA")
     assert images.shape == (1, 4, 6, 8) and images[0, :, 0, 0].tolist() == [0, 200, 0, 128]
     assert read(tmp_path, size=(6, 8), mode="LA")[1].shape == (1, 2, 6, 8)
-    with pytest.raises(ValueError, match=r"size must be at least 1 pixel, or \(height, width\), got \[6, 8, 3\]"):
+    with pytest.raises(ValueError, match=r"size must be one number of pixels, or \(height, width\), got \[6, 8, 3\]"):
         read(tmp_path, size=[6, 8, 3])
     shown = grid_image(images, 1, cell=1, gap=0)
     assert shown.size == (8, 6) and shown.getpixel((0, 0)) == (127, 227, 127)

@@ -487,7 +487,7 @@ def test_a_diverged_generator_scores_nan() -> None:
         ({"extractor": "vgg"}, "extractor must be one of inception, lenet, resnet, or a module, got 'vgg'"),
         ({"metrics": ("fid", "ssim")}, "metrics must be some of fid, is, kid, prdc, uniformity, got fid, ssim"),
         ({"num_fake": 1}, "num_fake must be an integer >= 2, got 1"),
-        ({"split": "val"}, "split must be 'train' or 'test', got 'val'"),
+        ({"split": "val"}, "split must be one of train, test, got 'val'"),
         ({"metrics": ("is",), "num_fake": 5}, "is_splits must be at most num_fake=5, got 10"),
         ({"kid_subset_size": 1}, "kid_subset_size must be an integer >= 2, got 1"),
     ],

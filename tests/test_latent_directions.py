@@ -554,10 +554,10 @@ class Rounded(nn.Module):
         (Linear, {"init": "zero"}, "init must be one of random, axes, got 'zero'"),
         (Linear, {"max_shift": 0.0}, "max_shift must be a finite number > 0, got 0.0"),
         (Linear, {"min_shift": 6.0}, r"min_shift must be in \[0, max_shift\) = \[0, 6\), got 6.0"),
-        (Linear, {"shift_weight": -1.0}, "shift_weight must be >= 0, got -1.0"),
-        (Linear, {"shift_weight": math.nan}, "shift_weight must be >= 0, got nan"),
+        (Linear, {"shift_weight": -1.0}, "shift_weight must be a finite number >= 0, got -1.0"),
+        (Linear, {"shift_weight": math.nan}, "shift_weight must be a finite number >= 0, got nan"),
         (Linear, {"lr": 0.0}, "lr must be a finite number > 0, got 0.0"),
-        (Linear, {"seed": -1}, "seed must be >= 0, got -1"),
+        (Linear, {"seed": -1}, "seed must be an integer >= 0, got -1"),
         (Linear, {"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
         (lambda: nn.Linear(2, 2), {}, "latent_dim must be given for a Linear, which does not tell it, got None"),
         (lambda: "run.ckpt", {}, "module must be a GANModule or a generator, got a str"),
@@ -572,7 +572,7 @@ def test_bad_settings(make_module: Any, options: dict[str, Any], sentence: str) 
 
 def test_bad_calls(tmp_path: Path) -> None:
     module = LatentDirections(Linear(), 2)
-    with pytest.raises(ValueError, match=r"direction must be in 0..1, or None, got 2"):
+    with pytest.raises(ValueError, match=r"direction must be an integer in 0..1, got 2"):
         module.chart(2)
     with pytest.raises(ValueError, match=r"chart needs images \(C, H, W\), or points in 1-D or 2-D, got \(4,\)"):
         module.chart()

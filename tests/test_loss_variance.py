@@ -124,8 +124,8 @@ def test_another_training_starts_with_nothing() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"window": 1}, "LossVariance: window must be an integer >= 2, got 1"),
-        ({"window": True}, "LossVariance: window must be an integer >= 2, got True"),
+        ({"window": 1}, "window must be an integer >= 2, got 1"),
+        ({"window": True}, "window must be an integer >= 2, got True"),
         ({"every_n_steps": 0}, "every_n_steps must be an integer >= 1, got 0"),
     ],
 )

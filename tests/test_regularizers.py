@@ -220,7 +220,7 @@ def test_bad_weight(cls: type[Regularizer], weight: float) -> None:
 @pytest.mark.parametrize(
     "make, message",
     [
-        (partial(GradientPenalty, at="middle"), "at must be one of interpolates, real, fake, got middle."),
+        (partial(GradientPenalty, at="middle"), "at must be one of interpolates, real, fake, got 'middle'."),
         (partial(GradientPenalty, p=0.9), "p must be the order of a norm, at least 1, got 0.9."),
         (partial(GradientPenalty, power=-1), "power must be a finite number > 0, got -1."),
         (partial(GradientPenalty, target=-2), "target must be a finite number >= 0, got -2."),

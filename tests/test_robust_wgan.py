@@ -458,7 +458,7 @@ def test_weights_of_other_data_are_dropped(tmp_path: Path) -> None:
         ({"loss": "minimax"}, "loss must be one of wasserstein, non_saturating, hinge, got 'minimax'"),
         ({"constraint_weight": 0.0}, "constraint_weight must be a finite number > 0"),
         ({"w_every": 0}, "w_every must be an integer >= 1, got 0"),
-        ({"w_start": -1}, "w_start must be a finite number >= 0, got -1"),
+        ({"w_start": -1}, "w_start must be an integer >= 0, got -1"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
     ],
 )
@@ -477,8 +477,8 @@ def test_the_discrete_form_needs_data_in_memory() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: rho_for_share(1.0), r"share must be a number in \[0, 1\), got 1.0"),
-        (lambda: outlier_share(torch.ones(2), torch.ones(2), 1.0), r"level must be a number in \(0, 1\), got 1.0"),
+        (lambda: rho_for_share(1.0), r"share must be in \[0, 1\), got 1.0"),
+        (lambda: outlier_share(torch.ones(2), torch.ones(2), 1.0), r"level must be in \(0, 1\), got 1.0"),
         (lambda: outlier_share(torch.ones(2), torch.ones(0)), "clean must have at least one score, got none"),
         (lambda: robust_weights(torch.ones(0), 0.1), r"values must be a number per sample, \(N,\), got shape \(0,\)"),
         (lambda: robust_weights(torch.ones(2), 0.1, torch.ones(3)), r"base must be one weight per value, \(2,\)"),

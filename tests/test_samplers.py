@@ -684,7 +684,7 @@ BAD: list[tuple[Any, str]] = [
     (lambda: RejectionSampler(wide), "log_ratio must be given for function"),
     (lambda: RejectionSampler(wide, 3), "log_ratio must be a network or a function, got 3"),  # type: ignore[arg-type]
     (lambda: calibrate(make("gan"), torch.zeros(9, 2), log_ratio=3), "log_ratio must be a network or a function"),  # type: ignore[arg-type]
-    (lambda: RejectionSampler(wide, exact, gamma=math.nan), "gamma must be a finite number or None, got nan"),
+    (lambda: RejectionSampler(wide, exact, gamma=math.nan), "gamma must be a finite number, got nan"),
     (lambda: RejectionSampler(wide, exact, percentile=120), r"percentile must be 0 or in .*, got 120"),
     (lambda: RejectionSampler(wide, exact, burn_in=0), "burn_in must be an integer >= 1, got 0"),
     (lambda: RejectionSampler(wide, exact, seed=-1), "seed must be an integer >= 0, got -1"),

@@ -151,8 +151,8 @@ def test_the_command_line_makes_it() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"side": 48}, "side must be 16, 32 or 64, got 48"),
-        ({"side": 8}, "side must be 16, 32 or 64, got 8"),
+        ({"side": 48}, "side must be one of 16, 32, 64, got 48"),
+        ({"side": 8}, "side must be one of 16, 32, 64, got 8"),
         ({"label": "color"}, "label must be one of shape, hue, size, x, y, rotation, got 'color'"),
         ({"bins": 1}, "bins must be an integer >= 2, got 1"),
         ({"seed": -1}, "seed must be an integer >= 0, got -1"),
@@ -172,7 +172,7 @@ def test_bad_arguments_are_refused_in_one_sentence(given: dict[str, Any], messag
 
 
 def test_a_split_that_does_not_exist() -> None:
-    with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'val'"):
+    with pytest.raises(ValueError, match="split must be one of train, test, got 'val'"):
         Shapes(items=2).factors("val")  # type: ignore[arg-type]
 
 

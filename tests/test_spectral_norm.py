@@ -232,7 +232,7 @@ def test_the_generators_step_leaves_u_alone() -> None:
     ("options", "message"),
     [
         ({"power_iterations": 0}, "power_iterations must be an integer >= 1, got 0"),
-        ({"stable_rank": 0.0}, r"stable_rank must be a share in \(0, 1\] or None, got 0.0"),
+        ({"stable_rank": 0.0}, r"stable_rank must be in \(0, 1\], got 0.0"),
     ],
 )
 def test_bad_input(options: dict[str, Any], message: str) -> None:

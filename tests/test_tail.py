@@ -331,7 +331,7 @@ def test_training_resumes_to_the_bit(tmp_path: Path, data: Callable[[], Any]) ->
         (lambda: tail_loader(memory_loader(), Classes([1])), "have no labels"),
         (lambda: Quantile(1.5), r"share must be in \(0, 1\), got 1.5"),
         (lambda: LowDensity(width=0), "width must be a finite number > 0"),
-        (lambda: LowDensity(references=1), "references must be at least 2"),
+        (lambda: LowDensity(references=1), "references must be an integer >= 2"),
         (lambda: Threshold(1, feature=1)(DATA, None), "feature must be in 0..0"),
         (lambda: Threshold(1, feature="max")(DATA, None), "feature must be a place"),  # type: ignore[arg-type]
         (lambda: TailSampled(memory_loader(), DEFINITION), "data must be a GANDataModule"),

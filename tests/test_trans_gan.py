@@ -123,7 +123,7 @@ def test_the_penalty_reaches_every_parameter(kernel: Any) -> None:
     ("make", "message"),
     [
         (lambda: generator(width=20), "width must be a multiple of 8 .heads too., got 20"),
-        (lambda: generator(depths=(1, 0)), r"depths must be integers >= 1, got \[1, 0\]"),
+        (lambda: generator(depths=(1, 0)), r"depths must be integers >= 1, at least one, got \[1, 0\]"),
         (lambda: TransGANGenerator((1, 9, 8), 3, 32, (1, 1)), r"H and W multiples of 2 with 2 depths, got \(1, 9, 8\)"),
         (lambda: TransGANDiscriminator((1, 6, 8)), r"H and W multiples of 4 with patches of 2 to 4, got \(1, 6, 8\)"),
         (lambda: discriminator(depths=(1, 1)), "depths must be one more than widths, got 2 and 2"),

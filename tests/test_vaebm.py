@@ -284,7 +284,7 @@ def test_what_it_decodes_is_as_various_as_its_samples() -> None:
         ({"step_size": 0.0}, "step_size must be a finite number > 0, got 0.0"),
         ({"spectral": -1.0}, "spectral must be a finite number >= 0, got -1.0"),
         ({"replay": 1.5}, r"replay must be in \[0, 1\], got 1.5"),
-        ({"lr_energy": -1.0}, "lr_energy must be a finite number > 0, got -1.0"),
+        ({"lr_energy": -1.0}, "lr_energy must be a finite number >= 0, got -1.0"),
     ],
 )
 def test_bad_arguments(options: dict[str, Any], words: str) -> None:

@@ -34,7 +34,6 @@ from lightning_gans.compat.lightning import callbacks, loggers, pl_cli, utilitie
 from lightning_gans.compat.shell import from_here, python, typed
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.engine.loggers import attempt
-from lightning_gans.functional.text import check_temperature
 from lightning_gans.runs.atomic import alone, sweep, write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint
 from lightning_gans.runs.folder import claim, configs, remove_empty, run_of, unused
@@ -291,7 +290,7 @@ class GANCLI(pl_cli.LightningCLI):
         checks.at_least_one(samples=(n := self.options["samples"]))
         self.datamodule.predict_dataloader = lambda: [min(64, n - done) for done in range(0, n, 64)]
         if (temperature := self.options["temperature"]) is not None:
-            check_temperature(temperature)
+            checks.positive(temperature=temperature)
             self.model.sample(1, seed=0, temperature=temperature)  # refused here, before anything is written
             self.model.sample_options["temperature"] = temperature
         if (asked := self.options["attributes"]) is not None:

@@ -60,8 +60,8 @@ def coordinate_effects(
     >>> effects[0, :, :, 1].tolist()  # raising the second coordinate of the first sample does something
     [[0.0, 0.0], [0.0, 2.0]]
     """
-    if not 0 <= trim < 0.5:
-        raise ValueError(f"trim must be in [0, .5), got {trim!r}.")
+    checks.positive(shift=shift)
+    checks.each({"trim": trim}, "in [0, .5)", lambda share: 0 <= share < 0.5)
     n, length = s.shape
     rows = torch.arange(n, device=s.device)
 
@@ -110,8 +110,7 @@ def pick_coordinates(
     [(2, 1, 2.0)]
     """
     classes = base.shape[1]
-    if not 0 <= target < classes:
-        raise ValueError(f"target must be a class, 0 to {classes - 1}, got {target!r}.")
+    checks.within(0, classes - 1, target=target)
     checks.at_least_one(picks=picks)
     checks.positive(threshold=threshold)
     others = base.argmax(1) != target

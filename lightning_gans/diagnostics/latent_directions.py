@@ -158,12 +158,10 @@ class LatentDirections(pl.LightningModule):
         checks.one_of("kind", kind, get_args(Kind))
         checks.one_of("init", init, get_args(Init))
         checks.positive(max_shift=max_shift, lr=lr)
-        if not 0 <= min_shift < max_shift:
-            raise ValueError(f"min_shift must be in [0, max_shift) = [0, {max_shift:g}), got {min_shift!r}.")
-        if not shift_weight >= 0:
-            raise ValueError(f"shift_weight must be >= 0, got {shift_weight!r}.")
-        if seed < 0:
-            raise ValueError(f"seed must be >= 0, got {seed!r}.")
+        below = f"in [0, max_shift) = [0, {max_shift:g})"
+        checks.each({"min_shift": min_shift}, below, lambda shift: 0 <= shift < max_shift)
+        checks.not_negative(shift_weight=shift_weight)
+        checks.at_least(0, seed=seed)
         if k > d and (kind == "orthonormal" or init == "axes"):
             raise ValueError(
                 f"num_directions must be at most latent_dim = {d} if they are {kind} from {init}, got {k}."
@@ -297,8 +295,7 @@ class LatentDirections(pl.LightningModule):
         Raises:
             ValueError: there is no such direction, or samples are neither images nor such points.
         """
-        if direction is not None and not 0 <= direction < self.num_directions:
-            raise ValueError(f"direction must be in 0..{self.num_directions - 1}, or None, got {direction!r}.")
+        checks.within(0, self.num_directions - 1, **checks.given(direction=direction))
         checks.at_least_one(rows=rows, columns=columns - 1)
         which = range(self.num_directions) if direction is None else [direction]
         points = self.shape in ((1,), (2,))

@@ -175,7 +175,7 @@ def neuron_shapley(
     ([1.0, 2.0, 4.0], [('0', 2)])
     """
     checks.at_least_one(permutations=permutations)
-    checks.not_negative(**({} if tolerance is None else {"tolerance": tolerance}))
+    checks.not_negative(**checks.given(tolerance=tolerance))
     players = list(filters_of(network) if filters is None else filters)
     if not players:
         raise ValueError("filters must be at least one, got none.")

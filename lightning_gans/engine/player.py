@@ -24,7 +24,7 @@ class Player:
     Args:
         name: a letter or word, under which its terms are logged (``d/loss``).
         networks: names of the module's attributes that hold its networks.
-        lr: learning rate of its default optimizer, > 0.
+        lr: learning rate of its default optimizer, >= 0; 0 is warned of.
         optimizer: makes its optimizer of its parameters; None for the model's default.
         scheduler: makes a learning rate scheduler of that; it steps once per update of the counted player.
         clip: largest norm of its gradient, > 0; longer ones are scaled down (after unscaling). None: no limit.
@@ -59,14 +59,11 @@ class Player:
                     f"{option}_{self.name} must be a function of {made} that makes one, got a {type(given).__name__}: "
                     f"give lambda x: {type(given).__name__}(x, ...)."
                 )
-        if not 0 <= self.lr < float("inf"):
-            raise ValueError(f"lr_{self.name} must be a finite number > 0, got {self.lr!r}.")
+        checks.not_negative(**{f"lr_{self.name}": self.lr})
         if self.lr == 0 and self.optimizer is None:
             warnings.warn(f"lr_{self.name} is 0: {', '.join(self.networks)} will not learn.", stacklevel=4)
-        if self.clip is not None:
-            checks.positive(**{f"clip_grad_{self.name}": self.clip})
-        if self.sam is not None and not 0 <= self.sam < float("inf"):
-            raise ValueError(f"sam_{self.name} must be a finite number >= 0, got {self.sam!r}.")
+        checks.positive(**checks.given(**{f"clip_grad_{self.name}": self.clip}))
+        checks.not_negative(**checks.given(**{f"sam_{self.name}": self.sam}))
         checks.at_least_one(**{f"accumulate_{self.name}": self.accumulate, f"{self.name}_every": self.every})
 
 

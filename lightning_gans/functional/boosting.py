@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_gans import checks
+
 Beta = float | Literal["uniform"]
 
 
@@ -25,8 +27,7 @@ def step_size(beta: Beta, components: int) -> float:
     """
     if beta == "uniform":
         return 1 / (components + 1)
-    if isinstance(beta, str) or not 0 < beta < 1:
-        raise ValueError(f"beta must be 'uniform' or in (0, 1), got {beta!r}.")
+    checks.each({"beta": beta}, "'uniform' or in (0, 1)", lambda beta: 0 < beta < 1)
     return beta
 
 
@@ -102,8 +103,7 @@ def _checked(h: Tensor, b: float) -> Tensor:
     if h.dim() != 1 or len(h) == 0 or not bool((h >= 0).all()) or not bool(h.isfinite().all()):
         raise ValueError(f"h must be a row of finite numbers >= 0, got shape {tuple(h.shape)} with minimum "
                          f"{float(h.min()) if h.numel() else math.nan:g}.")  # fmt: skip
-    if not 0 < b <= 1:
-        raise ValueError(f"b must be in (0, 1], got {b!r}.")
+    checks.up_to_one(b=b)
     return h.double()
 
 

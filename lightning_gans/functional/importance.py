@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from lightning_gans import checks
+
 Number = TypeVar("Number", float, Tensor)
 
 
@@ -26,8 +28,7 @@ def stratum_weights(mass: Number, share: float) -> tuple[Number, Number]:
     >>> stratum_weights(mass=0.75, share=0.5)
     (1.5, 0.5)
     """
-    if not 0 < share < 1:
-        raise ValueError(f"share must be in (0, 1), got {share!r}.")
+    checks.inside(share=share)
     return mass / share, (1 - mass) / (1 - share)
 
 
@@ -44,8 +45,7 @@ def residual(target: Tensor, fixed: Tensor, p: float) -> Tensor:
     >>> residual(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0]), p=0.5).tolist()
     [0.0, 1.0]
     """
-    if not 0 <= p < 1:
-        raise ValueError(f"p must be in [0, 1), got {p!r}.")
+    checks.below_one(p=p)
     return (target - p * fixed).clamp_min(0) / (1 - p)
 
 

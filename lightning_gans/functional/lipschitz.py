@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from lightning_gans import checks
 from lightning_gans.functional.double_backward.input_gradient import Discriminator, in_full_precision, no_autocast
 from lightning_gans.functional.draw import uniform
 from lightning_gans.functional.numerics import full_precision, row_norm
@@ -69,16 +70,12 @@ def check_lipschitz(
     target: float, epsilon: Range, xi: float, power_iterations: int = 1, clip: Range | None = None
 ) -> None:
     """ValueError that names the first argument of `adversarial_lipschitz_penalty` out of its range."""
-    if not 0 <= target < float("inf"):
-        raise ValueError(f"target must be a finite number >= 0, got {target}.")
-    if len(epsilon) != 2 or not 0 < epsilon[0] <= epsilon[1] < float("inf"):
-        raise ValueError(f"epsilon must be 0 < least <= most, got {epsilon}.")
-    if not 0 < xi < float("inf"):
-        raise ValueError(f"xi must be a finite number > 0, got {xi}.")
-    if clip is not None and (len(clip) != 2 or not clip[0] < clip[1]):  # an infinite bound is none
-        raise ValueError(f"clip must be (low, high) with low < high or None, got {clip}.")
-    if not isinstance(power_iterations, int) or power_iterations < 1:
-        raise ValueError(f"power_iterations must be an integer >= 1, got {power_iterations}.")
+    checks.not_negative(target=target)
+    checks.each({"epsilon": epsilon}, "0 < least <= most", lambda e: len(e) == 2 and 0 < e[0] <= e[1] < float("inf"))
+    checks.positive(xi=xi)
+    low_high = "(low, high) with low < high or None"  # an infinite bound is none
+    checks.each(checks.given(clip=clip), low_high, lambda c: len(c) == 2 and c[1] - c[0] > 0)
+    checks.at_least_one(power_iterations=power_iterations)
 
 
 def _clipped(x: Tensor, clip: Range | None) -> Tensor:

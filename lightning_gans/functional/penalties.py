@@ -8,10 +8,12 @@ function (N, ...) -> (N,); for a conditional network pass `partial(score, networ
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from lightning_gans import checks
 from lightning_gans.functional.conditional import check_scores
 from lightning_gans.functional.double_backward.input_gradient import (
     Discriminator,
@@ -162,11 +164,9 @@ def path_length(synthesis: Callable[[Tensor], Tensor], w: Tensor, noise: Tensor)
     return row_norm(slope) / (w.shape[1] if w.ndim == 3 else 1) ** 0.5
 
 
+@lru_cache(maxsize=64, typed=True)  # what has passed once is asked no more, at each step of a training
 def check_penalty(p: float = 2.0, target: float = 1.0, power: float = 2.0) -> None:
     """Raises a ValueError that names the first argument out of its range."""
-    if not p >= 1:
-        raise ValueError(f"p must be the order of a norm, at least 1, got {p}.")
-    if not 0 <= target < float("inf"):
-        raise ValueError(f"target must be a finite number >= 0, got {target}.")
-    if not 0 < power < float("inf"):
-        raise ValueError(f"power must be a finite number > 0, got {power}.")
+    checks.each({"p": p}, "the order of a norm, at least 1", lambda p: p >= 1)
+    checks.not_negative(target=target)
+    checks.positive(power=power)

@@ -19,8 +19,7 @@ Reward = Literal["discriminator", "constant", "permuted"]
 def check_policy(rollouts: int, delay: float, baseline: str, reward: str) -> None:
     """ValueError for settings of a policy gradient that are out of range, or leave nothing of it."""
     checks.at_least_one(rollouts=rollouts)
-    if not 0 <= delay < 1:
-        raise ValueError(f"delay must be in [0, 1), got {delay!r}.")
+    checks.below_one(delay=delay)
     checks.one_of("baseline", baseline, get_args(Baseline))
     checks.one_of("reward", reward, get_args(Reward))
     if reward == "constant":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from lightning_gans import checks
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import max_over_ranks, mean_over_ranks
 
@@ -124,14 +124,10 @@ def ratio_summary(ratio: Tensor, weights: Tensor) -> dict[str, Tensor]:
 
 def check_prc(ratio_clip: float | None, temperature: float, surrogate: str) -> None:
     """Raises a ValueError that names the first argument out of its range; warns of a limit that limits little."""
-    if ratio_clip is not None and not 0 < ratio_clip < math.inf:
-        raise ValueError(f"ratio_clip must be a finite number > 0 or None, got {ratio_clip}.")
+    checks.positive(temperature=temperature, **checks.given(ratio_clip=ratio_clip))
+    checks.one_of("surrogate", surrogate, get_args(Surrogate))
     if ratio_clip is not None and ratio_clip > 1:
         warnings.warn(f"ratio_clip is {ratio_clip:g}: ratios are clipped at 1 + ratio_clip only.", stacklevel=3)
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be a finite number > 0, got {temperature}.")
-    if surrogate not in ("paper", "code"):
-        raise ValueError(f"surrogate must be 'paper' or 'code', got {surrogate!r}.")
 
 
 def reward(generator_loss: Callable[..., Tensor], fake: Tensor, real: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_gans import checks
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import max_over_ranks, mean_over_ranks
 
@@ -46,7 +47,7 @@ def robust_weights(values: Tensor, rho: float, base: Tensor | None = None) -> Te
     >>> [round(w, 4) for w in robust_weights(torch.tensor([0.0, 1.0]), rho=0.125).tolist()]  # 1 +- sqrt(2 rho)
     [1.5, 0.5]
     """
-    check_rho(rho)
+    checks.not_negative(rho=rho)
     if values.dim() != 1 or len(values) == 0:
         raise ValueError(f"values must be a number per sample, (N,), got shape {tuple(values.shape)}.")
     if not bool(values.isfinite().all()):
@@ -122,8 +123,7 @@ def rho_for_share(share: float) -> float:
     >>> rho_for_share(0.5)
     0.5
     """
-    if not 0 <= share < 1:
-        raise ValueError(f"share must be a number in [0, 1), got {share!r}.")
+    checks.below_one(share=share)
     return share / (2 * (1 - share))
 
 
@@ -147,8 +147,7 @@ def outlier_share(scores: Tensor, clean: Tensor, level: float = 0.95) -> float:
     >>> round(outlier_share(torch.cat([clean, torch.full((100,), 1000)]), clean), 4)
     0.5
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be a number in (0, 1), got {level!r}.")
+    checks.inside(level=level)
     for name, given in (("scores", scores), ("clean", clean)):
         if given.numel() == 0:
             raise ValueError(f"{name} must have at least one score, got none.")
@@ -156,9 +155,3 @@ def outlier_share(scores: Tensor, clean: Tensor, level: float = 0.95) -> float:
     threshold = ranked[math.ceil(level * len(ranked)) - 1]
     above = float((scores.double() > threshold).double().mean())
     return max(0.0, (above - (1 - level)) / level)
-
-
-def check_rho(rho: float) -> None:
-    """Raises a ValueError unless rho is a finite number >= 0."""
-    if not 0 <= rho < math.inf:
-        raise ValueError(f"rho must be a finite number >= 0, got {rho!r}.")

@@ -214,17 +214,6 @@ def log_density(network: Any, x: Tensor, temperature: float = 1.0) -> Tensor:
         return -network.nll(to_tokens(x), temperature).sum(1)
 
 
-def check_temperature(temperature: float) -> None:
-    """ValueError unless it is a finite number > 0.
-
-    >>> check_temperature(0.0)
-    Traceback (most recent call last):
-    ValueError: temperature must be a finite number > 0, got 0.0.
-    """
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature must be a finite number > 0, got {temperature!r}.")
-
-
 def tempered(logits: Tensor, temperature: float) -> Tensor:
     """Logits over a temperature > 0; below 1e-30, by which they would overflow, it counts for that.
 

@@ -203,8 +203,8 @@ class ShapeRule(nn.Module):
         super().__init__()
         known = shape_attributes(torch.zeros(1, 3, 8, 8))
         checks.one_of("attribute", attribute, known)
-        if not scale:
-            raise ValueError(f"scale must not be 0, got {scale!r}.")
+        checks.finite(above=above)
+        checks.each({"scale": scale}, "a finite number other than 0", lambda s: s != 0 and math.isfinite(s))
         self.attribute, self.above, self.scale, self.value_range = attribute, above, scale, value_range
 
     def forward(self, images: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ def mode_coverage(
     if samples.dim() != 2 or len(samples) == 0 or samples.shape[1:] != modes.shape[1:]:
         raise ValueError(f"samples must have shape (N, {modes.shape[1]}), got {tuple(samples.shape)}.")
     checks.positive(radius=radius)
+    checks.at_least_one(min_samples=min_samples)
     number = len(samples)
     samples = samples[torch.isfinite(samples).all(1)].double()
     distance, nearest = torch.cdist(samples, modes.to(samples)).min(1)
@@ -74,6 +75,7 @@ def class_coverage(labels: Tensor, num_modes: int, min_samples: int = 1, weights
     """
     if len(labels) == 0:
         raise ValueError("labels must hold at least one, got none.")
+    checks.at_least_one(num_modes=num_modes, min_samples=min_samples)
     counts = torch.bincount(labels, minlength=num_modes)
     return Coverage(int((counts >= min_samples).sum()), 1.0, reverse_kl(counts, weights))
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from lightning_gans import checks
 from lightning_gans.networks.classifiers import LeNet, ResNetClassifier
 from lightning_gans.runs.atomic import locked, replacing
 
@@ -258,8 +259,7 @@ class ClassifierExtractor(FeatureExtractor):
     ) -> None:
         super().__init__()
         check_images(images)
-        if architecture not in CLASSIFIERS:
-            raise ValueError(f"architecture must be one of {', '.join(CLASSIFIERS)}, got {architecture!r}.")
+        checks.one_of("architecture", architecture, CLASSIFIERS)
         if len(labels) != len(images) or labels.dtype != torch.int64:
             raise ValueError(
                 f"labels must be int64 of shape ({len(images)},), got {labels.dtype} of shape {tuple(labels.shape)}."

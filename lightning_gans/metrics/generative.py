@@ -85,7 +85,8 @@ def knn_radii(x: Tensor, neighbours: int) -> Tensor:
     >>> knn_radii(torch.tensor([[0.0], [1.0], [3.0]]), neighbours=1).tolist()
     [1.0, 1.0, 2.0]
     """
-    if not 1 <= neighbours < len(x):
+    checks.at_least_one(neighbours=neighbours)
+    if neighbours >= len(x):
         raise ValueError(f"neighbours must lie in 1..{len(x) - 1} for {len(x)} samples, got {neighbours}.")
     return torch.cat(
         [torch.cdist(rows, x).topk(neighbours + 1, largest=False).values[:, -1] for rows in x.split(_ROWS)]
@@ -303,8 +304,7 @@ class GenerativeScores:
     ) -> None:
         self.metrics = check_metrics(metrics)
         checks.at_least_one(is_splits=is_splits, kid_subsets=kid_subsets)
-        if kid_subset_size < 2:
-            raise ValueError(f"kid_subset_size must be an integer >= 2, got {kid_subset_size!r}.")
+        checks.at_least(2, kid_subset_size=kid_subset_size)
         self.is_splits, self.seed = is_splits, seed
         self.kid_subsets, self.kid_subset_size = kid_subsets, kid_subset_size
         self.real, self._told = real.double(), False

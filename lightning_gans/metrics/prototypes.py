@@ -52,6 +52,7 @@ def prototype_counts(
     """
     checks.at_least(2, prototypes=prototypes)
     checks.at_least_one(rounds=rounds)
+    checks.positive(epsilon=epsilon)
     if real.dim() != 2 or samples.dim() != 2 or samples.shape[1] != real.shape[1] or len(samples) == 0:
         got = f"{tuple(samples.shape)}, {tuple(real.shape)}"
         raise ValueError(f"samples and real must be (M, F) and (N, F), got {got}.")

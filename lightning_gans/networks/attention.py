@@ -96,7 +96,7 @@ class Attention(nn.Module):
         checks.at_least_one(width=width, heads=heads, inner=inner)
         checks.one_of("kernel", kernel, get_args(Kernel))
         checks.one_of("locality", locality, get_args(Locality))
-        checks.not_negative(**({} if reach == math.inf else {"reach": reach}))
+        checks.not_negative(**checks.given(reach=None if reach == math.inf else reach))
         if inner % heads:
             raise ValueError(f"heads must divide the width of {inner}, got {heads}.")
         if grid is None and (relative or locality == "window"):

@@ -15,7 +15,6 @@ from lightning_gans.networks.layers import (
     ProjectionHead,
     append_one_hot,
     below,
-    check_choice,
     check_input,
     check_labels,
     halvings,
@@ -99,7 +98,7 @@ class DCGANGenerator(nn.Module):
     ) -> None:
         checks.sizes(shape=shape, latent_dim=latent_dim, width=width, num_classes=num_classes)
         super().__init__()
-        check_choice(activation, get_args(Activation), "activation", "DCGANGenerator")
+        checks.one_of("activation", activation, get_args(Activation))
         self.shape = image_shape(shape, "DCGANGenerator", SIDES, _stages)
         self.latent_dim, self.num_classes = latent_dim, num_classes
         stages, bias = _stages(*self.shape[1:]), norm == "none"  # a normalisation has a bias of its own
@@ -170,9 +169,8 @@ class DCGANDiscriminator(nn.Module):
     ) -> None:
         checks.sizes(shape=shape, width=width, num_classes=num_classes)
         super().__init__()
-        check_choice(activation, get_args(Activation), "activation", "DCGANDiscriminator")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"DCGANDiscriminator: dropout must be a share in [0, 1), got {dropout!r}.")
+        checks.one_of("activation", activation, get_args(Activation))
+        checks.below_one(dropout=dropout)
         self.shape, self.num_classes = image_shape(shape, "DCGANDiscriminator", SIDES, _stages), num_classes
         stages, bias = _stages(*self.shape[1:]), norm == "none"
         channels = [width * 2**i for i in range(stages)]

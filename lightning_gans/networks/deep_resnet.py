@@ -337,7 +337,8 @@ class BottleneckDiscriminator(nn.Module):
 
 def _block_widths(width: int, stages: int, who: str) -> list[int]:
     """Channels before, between and after the 33 blocks of a generator, halved `stages` times."""
-    if width < 1 or width % 2 ** (stages + 1):
+    checks.at_least_one(width=width)
+    if width % 2 ** (stages + 1):
         raise ValueError(f"{who} takes a width that is a multiple of {2 ** (stages + 1)} for this shape, got {width}.")
     plain, more = divmod(BLOCKS - stages, stages + 1)  # blocks that change nothing, per resolution
     widths = [width]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.functional.text import CACHED, check_temperature, draw_tokens, token_nll
+from lightning_gans.functional.text import CACHED, draw_tokens, token_nll
 
 
 class Recurrent(nn.Module):
@@ -96,7 +96,7 @@ class Recurrent(nn.Module):
 
     def nll(self, tokens: Tensor, temperature: float = 1.0) -> Tensor:
         """-log p of each token given those before it, (N, T) nats, by p^(1 / temperature)."""
-        check_temperature(temperature)
+        checks.positive(temperature=temperature)
         return token_nll(self.logits(tokens), tokens, temperature)
 
 
@@ -182,7 +182,7 @@ class LanguageModel(Recurrent):
 
     def generate(self, z: Tensor, temperature: float = 1.0) -> Tensor:
         """Tokens (N, T) int64 of noise (N, T), by p^(1 / temperature)."""
-        check_temperature(temperature)
+        checks.positive(temperature=temperature)
         if z.shape[1:] != (self.length,):
             raise ValueError(f"z must be of shape (N, {self.length}), a number a token, got {tuple(z.shape)}.")
         first = z.new_zeros(len(z), dtype=torch.int64)

@@ -57,12 +57,6 @@ def below(shape: Sequence[int], stages: int) -> tuple[int, int]:
     return shape[1] >> stages, shape[2] >> stages
 
 
-def check_choice(value: str, choices: Sequence[str], name: str, who: str) -> None:
-    """Raise ``ValueError`` unless `value`, the argument `name` of the network `who`, is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{who}: {name} must be one of {', '.join(choices)}, got {value!r}.")
-
-
 # ------------------------------------------------------------------------------------------------- conditioning
 
 

@@ -51,6 +51,7 @@ class PrimalDualGenerator(nn.Module):
         num_classes: int | None = None,
     ) -> None:
         checks.sizes(latent_dim=latent_dim, width=width, num_classes=num_classes)
+        checks.below_one(dropout=dropout)
         super().__init__()
         self.latent_dim, self.num_classes = latent_dim, num_classes
 
@@ -108,6 +109,7 @@ class PrimalDualDiscriminator(nn.Module):
 
     def __init__(self, width: int = 128, dropout: float = 0.3, num_classes: int | None = None) -> None:
         checks.sizes(width=width, num_classes=num_classes)
+        checks.below_one(dropout=dropout)
         super().__init__()
         self.num_classes = num_classes
         self.layers = nn.Sequential(

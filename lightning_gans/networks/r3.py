@@ -201,9 +201,10 @@ def _initialised(layer: nn.Module, gain: float = 1.0) -> nn.Module:
 
 def _channels(widths: int | Sequence[int], side: int, cardinality: int, who: str) -> list[int]:
     """The width at each resolution."""
+    checks.sizes(widths=widths)
     channels = [widths] * STAGES[side] if isinstance(widths, int) else list(widths)
     if len(channels) != STAGES[side]:
         raise ValueError(f"{who}: widths must be one number or {STAGES[side]} at {side} pixels, got {len(channels)}.")
-    if odd := [c for c in channels if c < 1 or 2 * c % cardinality]:
+    if odd := [c for c in channels if 2 * c % cardinality]:
         raise ValueError(f"{who}: widths must be multiples of half the cardinality, {cardinality}, got {odd[0]}.")
     return channels

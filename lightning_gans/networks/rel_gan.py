@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.functional.text import SCHEDULES, check_temperature, gumbel, inverse_temperature, relax, tempered
+from lightning_gans.functional.text import SCHEDULES, gumbel, inverse_temperature, relax, tempered
 from lightning_gans.networks.language import LanguageModel, Recurrent, text_shape
 
 
@@ -90,8 +90,8 @@ class Annealed(nn.Module):
         """Take the schedule of beta, and begin it."""
         checks.one_of("schedule", schedule, SCHEDULES)
         checks.at_least_one(schedule_steps=schedule_steps)
-        if len(beta) != 2 or not all(0 < b < float("inf") for b in beta):
-            raise ValueError(f"beta must be two finite numbers > 0, at first and at last, got {beta!r}.")
+        two = "two finite numbers > 0, at first and at last"
+        checks.each({"beta": beta}, two, lambda given: len(given) == 2 and all(0 < b < float("inf") for b in given))
         self.schedule = (float(beta[0]), float(beta[1]), schedule_steps, schedule)
         self.register_buffer("beta", torch.tensor(inverse_temperature(0, *self.schedule)))
 
@@ -132,7 +132,7 @@ class _Gumbel(Annealed, Recurrent):
 
     def generate(self, z: Tensor, temperature: float = 1.0) -> Tensor:
         """Tokens (N, T) int64 of noise (N, T V), by p^(1 / temperature)."""
-        check_temperature(temperature)
+        checks.positive(temperature=temperature)
         return self.drawn(self.noise(z), temperature)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -285,8 +285,7 @@ class RelGANDiscriminator(nn.Module):
         checks.at_least_one(**{f"kernels[{i}]": k for i, k in enumerate(kernels)})
         if embedding % representations:
             raise ValueError(f"representations must divide embedding={embedding}, got {representations}.")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout!r}.")
+        checks.below_one(dropout=dropout)
         widths = [k for k in kernels if k <= shape[0]]
         if not widths:
             raise ValueError(f"kernels must hold one of at most {shape[0]}, the length of a text, got {(*kernels,)}.")

@@ -29,7 +29,6 @@ from lightning_gans.networks.layers import (
     ProjectionHead,
     below,
     channels_last_,
-    check_choice,
     check_input,
     check_labels,
     glorot_,
@@ -185,9 +184,9 @@ class ResNetGenerator(nn.Module):
     ) -> None:
         checks.sizes(shape=shape, latent_dim=latent_dim, width=width, num_classes=num_classes)
         super().__init__()
-        check_choice(skip, get_args(Skip), "skip", "ResNetGenerator")
+        checks.one_of("skip", skip, get_args(Skip))
         if num_classes is not None and norm != "batch":
-            raise ValueError(f"ResNetGenerator: norm must be 'batch' for a conditional generator, got {norm!r}.")
+            raise ValueError(f"norm must be 'batch' for a conditional generator, got {norm!r}.")
         stages = generator_stages(shape, "ResNetGenerator")
         self.shape, self.latent_dim, self.num_classes = tuple(shape), latent_dim, num_classes
         bottom = (width, *below(self.shape, stages))
@@ -259,10 +258,11 @@ class ResNetDiscriminator(nn.Module):
     ) -> None:
         checks.sizes(shape=shape, width=width, num_classes=num_classes)
         super().__init__()
-        check_choice(pool, get_args(Pool), "pool", "ResNetDiscriminator")
-        check_choice(init, get_args(Init), "init", "ResNetDiscriminator")
-        if len(dropout) != 3 or not all(0 <= p < 1 for p in dropout):
-            raise ValueError(f"ResNetDiscriminator takes three shares dropout in [0, 1), got {dropout}.")
+        checks.one_of("pool", pool, get_args(Pool))
+        checks.one_of("init", init, get_args(Init))
+        checks.each(
+            {"dropout": dropout}, "three shares in [0, 1)", lambda d: len(d) == 3 and all(0 <= p < 1 for p in d)
+        )
         generator_stages(shape, "ResNetDiscriminator")
         self.shape, self.num_classes, self.pool = tuple(shape), num_classes, pool
         first = ImageBlock(self.shape[0], width)

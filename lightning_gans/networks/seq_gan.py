@@ -63,8 +63,7 @@ class SeqGANDiscriminator(nn.Module):
         many = [filters] * len(kernels) if isinstance(filters, int) else list(filters)
         if len(many) != len(kernels):
             raise ValueError(f"filters must be one number, or one for each of {len(kernels)} kernels, got {len(many)}.")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout!r}.")
+        checks.below_one(dropout=dropout)
         sizes = [(k, n) for k, n in zip(kernels, many) if k <= shape[0]]
         if not sizes:
             raise ValueError(f"kernels must hold one of at most {shape[0]}, the length of a text, got {(*kernels,)}.")

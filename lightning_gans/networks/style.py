@@ -294,11 +294,12 @@ class StyleGenerator(RunningMeans):
     ) -> None:
         checks.sizes(shape=shape, latent_dim=latent_dim, w_dim=w_dim, mapping_layers=mapping_layers, groups=groups)
         checks.sizes(num_classes=num_classes)
+        checks.at_least(0, passed=passed)
         super().__init__()
         self.shape = image_shape(shape, "StyleGenerator", _SIDES, _stages)
         self.latent_dim, self.num_classes = latent_dim, num_classes
         parts = [latent_dim - passed] if groups is None else list(groups)
-        if passed < 0 or min(parts, default=0) < 1 or sum(parts) + passed != latent_dim:
+        if min(parts, default=0) < 1 or sum(parts) + passed != latent_dim:
             raise ValueError(
                 f"StyleGenerator: groups and passed must be lengths whose sum is latent_dim={latent_dim}, "
                 f"got {parts} and {passed}."
@@ -528,8 +529,9 @@ class StyleEncoder(StyleDiscriminator):
         widths: int | Sequence[int] = 64,
     ) -> None:
         checks.sizes(shape=shape, latent_dim=latent_dim)
-        if not 0 <= classes < latent_dim:
-            raise ValueError(f"StyleEncoder: classes must be in [0, latent_dim) = [0, {latent_dim}), got {classes}.")
+        checks.at_least(0, classes=classes)
+        if classes >= latent_dim:
+            raise ValueError(f"classes must be below latent_dim = {latent_dim}, got {classes}.")
         super().__init__(shape, widths, group=1)
         self.layers[-1] = EqualLinear(cast(EqualLinear, self.layers[-1]).weight.shape[1], latent_dim - classes)
 
@@ -549,7 +551,8 @@ def _doubled(image: Tensor) -> Tensor:
 def _channels(widths: int | Sequence[int], side: int, who: str) -> list[int]:
     """The width at each resolution."""
     stages = _stages(side, side)
+    checks.sizes(widths=widths)
     channels = [widths] * stages if isinstance(widths, int) else list(widths)
-    if len(channels) != stages or min(channels) < 1:
-        raise ValueError(f"{who}: widths must be one number >= 1 or {stages} at {side} pixels, got {widths!r}.")
+    if len(channels) != stages:
+        raise ValueError(f"{who}: widths must be one number or {stages} at {side} pixels, got {widths!r}.")
     return channels

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.functional.text import check_temperature, draw_tokens, relax, to_tokens
+from lightning_gans.functional.text import draw_tokens, relax, to_tokens
 from lightning_gans.networks.language import before
 from lightning_gans.networks.rel_gan import Annealed
 
@@ -68,8 +68,7 @@ class StyleAutoencoder(Annealed):
             raise ValueError("num_classes must be the number of styles, got none: TextFile's path is a file for each.")
         checks.at_least(2, num_classes=num_classes)
         checks.at_least(self.length + 1, latent_dim=latent_dim)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout!r}.")
+        checks.below_one(dropout=dropout)
         self.latent_dim, self.code, width = latent_dim, latent_dim - self.length, style + latent_dim - self.length
         self.embedding, self.styles = nn.Embedding(self.vocabulary_size, embedding), nn.Embedding(num_classes, style)
         self.encoder = nn.GRU(embedding, width, batch_first=True)
@@ -108,7 +107,7 @@ class StyleAutoencoder(Annealed):
 
     def generate(self, z: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
         """Tokens (N, T) int64, by p^(1 / temperature)."""
-        check_temperature(temperature)
+        checks.positive(temperature=temperature)
         code, noise = z[:, : self.code], z[:, self.code :]
         return self._written(code, labels, lambda logits, t: draw_tokens(logits, noise[:, t], temperature))
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans import checks
-from lightning_gans.functional.text import check_temperature, gumbel, relax, tempered
+from lightning_gans.functional.text import gumbel, relax, tempered
 
 
 class _Block(nn.Module):
@@ -82,7 +82,7 @@ class CharGenerator(nn.Module):
         super().__init__()
         sizes = {"latent_dim": latent_dim, "width": width, "blocks": blocks, "kernel": kernel}
         self.length, self.vocabulary_size = _checked(shape, **sizes)
-        checks.positive(**({} if gumbel is None else {"gumbel": gumbel}))
+        checks.positive(**checks.given(gumbel=gumbel))
         self.latent_dim, self.width, self.gumbel, self.straight_through = latent_dim, width, gumbel, straight_through
         own = latent_dim - (0 if gumbel is None else self.length * self.vocabulary_size)
         if own < 1:
@@ -116,7 +116,8 @@ class CharGenerator(nn.Module):
             if temperature is not None:
                 raise ValueError(f"temperature must be None for a CharGenerator without gumbel, got {temperature}.")
             return self.logits(z).argmax(-1)
-        check_temperature(temperature := 1.0 if temperature is None else temperature)
+        temperature = 1.0 if temperature is None else temperature
+        checks.positive(temperature=temperature)
         return (tempered(self.logits(z), temperature) + self._gumbel(z)).argmax(-1)
 
     def _gumbel(self, z: Tensor) -> Tensor:

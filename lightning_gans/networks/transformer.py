@@ -102,7 +102,7 @@ class TransGANGenerator(nn.Module):
     ) -> None:
         checks.sizes(shape=shape, latent_dim=latent_dim, width=width, heads=heads, num_classes=num_classes)
         super().__init__()
-        stages = _depths(depths, "TransGANGenerator")
+        stages = _depths(depths)
         self.shape = _divided(shape, 2 ** (len(stages) - 1), "TransGANGenerator", f"with {len(stages)} depths")
         if width % (4 ** (len(stages) - 1) * heads):
             least = 4 ** (len(stages) - 1) * heads
@@ -202,7 +202,7 @@ class TransGANDiscriminator(nn.Module):
         checks.sizes(shape=shape, heads=heads, num_classes=num_classes)
         super().__init__()
         checks.at_least_one(patch=patch)
-        stages, scales = _depths(depths, "TransGANDiscriminator"), [*widths]
+        stages, scales = _depths(depths), [*widths]
         if len(stages) != len(scales) + 1:
             raise ValueError(
                 f"TransGANDiscriminator: depths must be one more than widths, got {len(stages)} and {len(scales)}."
@@ -263,10 +263,8 @@ def _places(number: int, width: int) -> nn.Parameter:
     return places
 
 
-def _depths(depths: Sequence[int], who: str) -> list[int]:
-    found = [*depths]
-    if not found or any(not isinstance(n, int) or n < 1 for n in found):
-        raise ValueError(f"{who}: depths must be integers >= 1, got {found}.")
+def _depths(depths: Sequence[int]) -> list[int]:
+    checks.sizes(depths=(found := [*depths]))
     return found
 
 

@@ -104,8 +104,8 @@ class DDPM(Walks):
         **kwargs: Any,
     ) -> None:
         checks.one_of("variance", variance, VARIANCES)
-        checks.share(**({} if eta is None else {"eta": eta}))
-        checks.at_least_one(**({} if sampling_steps is None else {"sampling_steps": sampling_steps}))
+        checks.share(**checks.given(eta=eta))
+        checks.at_least_one(**checks.given(sampling_steps=sampling_steps))
         checks.only("cuda_graphs", loss_aware and kwargs.get("cuda_graphs", False), False, "with loss_aware")
         checks.networks(denoiser=denoiser)
         shape = getattr(denoiser, "shape", None) if shape is None else shape

@@ -87,8 +87,8 @@ class ExemplarVAE(VAE):
         neighbours: int | None = None,
         **kwargs: Any,
     ) -> None:
-        checks.at_least(2, **({} if exemplars is None else {"exemplars": exemplars}))
-        checks.at_least_one(**({} if neighbours is None else {"neighbours": neighbours}))
+        checks.at_least(2, **checks.given(exemplars=exemplars))
+        checks.at_least_one(**checks.given(neighbours=neighbours))
         checks.only("cuda_graphs", bool(neighbours and kwargs.get("cuda_graphs")), False, "with neighbours")
         super().__init__(encoder, decoder, latent_dim, **kwargs)
         without_labels(encoder=encoder, decoder=decoder)

@@ -88,7 +88,7 @@ class VAE(GenerativeModule):
         checks.networks(encoder=encoder, decoder=decoder)
         checks.at_least_one(latent_dim=latent_dim)
         checks.at_least(0, warm_up=warm_up)
-        checks.positive(**({} if sigma is None else {"sigma": sigma}))
+        checks.positive(**checks.given(sigma=sigma))
         super().__init__(**kwargs)
         self.encoder, self.decoder, self.latent_dim, self.warm_up = encoder, decoder, latent_dim, warm_up
         self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in self.spreads})

@@ -20,8 +20,7 @@ class _GameOptimizer(Optimizer):
     """Steps made of lr times a direction; ``move`` says how."""
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-2, **defaults: Any) -> None:
-        if not 0 <= lr < float("inf"):
-            raise ValueError(f"lr must be a finite number >= 0, got {lr!r}.")
+        checks.not_negative(lr=lr)
         super().__init__(params, {"lr": lr, **defaults})
 
     def direction(self, p: Tensor, group: dict[str, Any]) -> Tensor:
@@ -71,8 +70,7 @@ class _AdamDirection(_GameOptimizer):
         self, params: Iterable[Any], lr: float = 1e-4, betas: tuple[float, float] = (0.5, 0.9), eps: float = 1e-8
     ) -> None:
         checks.betas(betas)
-        if not 0 < eps < float("inf"):
-            raise ValueError(f"eps must be a finite number > 0, got {eps!r}.")
+        checks.positive(eps=eps)
         super().__init__(params, lr, betas=(betas[0], betas[1]), eps=eps)
 
     def direction(self, p: Tensor, group: dict[str, Any]) -> Tensor:

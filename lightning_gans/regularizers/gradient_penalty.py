@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from lightning_gans import checks
 from lightning_gans.functional.penalties import check_penalty, gradient_penalty, interpolate
 from lightning_gans.regularizers.regularizer import RegularizedBatch, Regularizer, conditioned
 
@@ -49,8 +50,7 @@ class GradientPenalty(Regularizer):
     ) -> None:
         super().__init__(weight)
         check_penalty(p, target, power)
-        if at not in get_args(Points):
-            raise ValueError(f"at must be one of {', '.join(get_args(Points))}, got {at}.")
+        checks.one_of("at", at, get_args(Points))
         self.p, self.target, self.power, self.one_sided, self.at = p, target, power, one_sided, at
 
     def __call__(self, discriminator: nn.Module, batch: RegularizedBatch, fake: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ class Sampler(ABC):
     def blocks(self, n: int, labels: Tensor | None = None, seed: int = 0, start: int = 0) -> Iterator[Tensor]:
         """The samples start .. start + n of a seed in blocks of 100, one after the other; see :meth:`sample`."""
         checks.at_least_one(n=n)
-        check_seed(seed=seed, start=start)
+        checks.at_least(0, seed=seed, start=start)
         if start % BLOCK:
             raise ValueError(f"start must be a multiple of {BLOCK}, the size of a block, got {start}.")
         if labels is not None and labels.shape != (n,):
@@ -284,13 +284,6 @@ def discriminator_of(module: Any) -> Any:
 def stream(seed: int, start: int) -> Generator:
     """The noise of the block of samples that begins at ``start``."""
     return Generator().manual_seed(seed * 1_000_003 + start)
-
-
-def check_seed(**values: int) -> None:
-    """ValueError unless every value is an integer >= 0."""
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"{name} must be an integer >= 0, got {value!r}.")
 
 
 SamplerFactory = Callable[[Any], Sampler]

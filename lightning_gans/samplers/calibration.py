@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.functional.conditional import takes_labels
-from lightning_gans.samplers.base import BLOCK, LogRatio, call_ratio, check_seed, score_of, stream
+from lightning_gans.samplers.base import BLOCK, LogRatio, call_ratio, score_of, stream
 
 Method = Literal["isotonic", "logistic"]
 
@@ -95,7 +95,7 @@ def calibrate(
     (1, -1)
     """
     check_real(real, labels, 4)
-    check_seed(seed=seed)
+    checks.at_least(0, seed=seed)
     raw = score_of(module, log_ratio)
     checks.functions(log_ratio=raw)
     order = torch.randperm(len(real), generator=stream(seed, 0))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from lightning_gans import checks
 from lightning_gans.functional.conditional import score, takes_labels
 from lightning_gans.functional.modes import copied, evaluating
-from lightning_gans.samplers.base import BLOCK, check_seed, discriminator_of, stream
+from lightning_gans.samplers.base import BLOCK, discriminator_of, stream
 from lightning_gans.samplers.calibration import check_alike, check_real, for_generator, logistic_fit
 
 Part = Literal["network", "head"]
@@ -187,8 +187,8 @@ def train(
         fakes: ``(n, generator, labels) -> (n, ...)``.
         real: as the rest, see `keep_training`.
     """
-    checks.at_least_one(steps=steps, **({} if patience is None else {"patience": patience}))
-    check_seed(seed=seed)
+    checks.at_least_one(steps=steps, **checks.given(patience=patience))
+    checks.at_least(0, seed=seed)
     checks.positive(lr=lr)
     check_real(real, labels, 10)
     checks.inside(held_out=held_out)

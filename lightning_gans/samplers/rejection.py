@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from lightning_gans import checks
-from lightning_gans.samplers.base import BLOCK, LogRatio, Sampler, check_seed, stream
+from lightning_gans.samplers.base import BLOCK, LogRatio, Sampler, stream
 
 EPSILON = 1e-14
 PATIENCE = 1000  # blocks of proposals without one that is accepted
@@ -90,13 +90,11 @@ class RejectionSampler(Sampler):
         running: bool = False,
         seed: int = 0,
     ) -> None:
-        if gamma is not None and not math.isfinite(gamma):
-            raise ValueError(f"gamma must be a finite number or None, got {gamma!r}.")
-        if percentile != 0 and not 1 <= percentile <= 100:
-            raise ValueError(f"percentile must be 0 or in [1, 100], such as 80, got {percentile!r}.")
+        checks.finite(**checks.given(gamma=gamma))
+        checks.each({"percentile": percentile}, "0 or in [1, 100], such as 80", lambda p: p == 0 or 1 <= p <= 100)
         checks.not_negative(epsilon=epsilon)
         checks.at_least_one(burn_in=burn_in)
-        check_seed(seed=seed)
+        checks.at_least(0, seed=seed)
         super().__init__(module, log_ratio)
         self.gamma, self.percentile, self.epsilon, self.burn_in = gamma, percentile, epsilon, burn_in
         self.running, self.seed = running, seed
@@ -198,8 +196,7 @@ class Thresholding(RejectionSampler):
         burn_in: int = 10_000,
         seed: int = 0,
     ) -> None:
-        if not 0 < keep <= 1:
-            raise ValueError(f"keep must be in (0, 1], got {keep!r}.")
+        checks.up_to_one(keep=keep)
         super().__init__(module, log_ratio, burn_in=burn_in, seed=seed)
         self.keep = keep
 

@@ -53,10 +53,7 @@ class Truncation(LatentSampler):
             raise ValueError(f"mode must be {kind} styles, got {mode!r} with a {type(self.network).__name__}.")
         if threshold is None:
             threshold = 0.7 if styled else 1.0
-        if self.mode != "w":
-            checks.positive(threshold=threshold)
-        elif not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be in [0, 1] in w, got {threshold!r}.")
+        (checks.share if styled else checks.positive)(threshold=threshold)
         self.threshold = threshold
 
     def make(self, z: Tensor, labels: Tensor | None) -> Tensor:

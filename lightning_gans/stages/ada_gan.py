@@ -114,6 +114,7 @@ def density_ratio(
     (torch.Size([10000]), True)
     """
     checks.at_least_one(steps=steps, batch_size=batch_size, looks=looks)
+    checks.positive(lr=lr)
     data.setup("fit")
     items, held = (_items(data, split) for split in ("train", "test"))
     fakes = module.sample(len(held), seed=0).to(held)

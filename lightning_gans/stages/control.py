@@ -62,6 +62,7 @@ def fit_control(
     """
     checks.at_least_one(steps=steps, batch_size=batch_size, width=width)
     checks.at_least(2, samples=samples)
+    checks.positive(lr=lr)
     if not isinstance(module, GANControl):
         raise ValueError(f"module must be a GANControl, got a {type(module).__name__}.")
     with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():  # a prediction may be under way

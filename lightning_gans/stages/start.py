@@ -52,6 +52,7 @@ def match_moments(
     """
     checks.at_least_one(steps=steps, latent_dim=latent_dim)
     checks.at_least(2, batch_size=batch_size)
+    checks.positive(lr=lr)
     fit_items(_Moments(generator, items, latent_dim, lr), items, labels, batch_size, steps, folder)
 
 
@@ -91,7 +92,7 @@ def fit_vae(
     True
     """
     checks.at_least_one(steps=steps, batch_size=batch_size, latent_dim=latent_dim, width=width)
-    checks.positive(sigma=sigma)
+    checks.positive(sigma=sigma, lr=lr)
     vae = _VAE(generator, items, latent_dim, sigma, width, lr)
     fit_items(vae, items, labels, batch_size, steps, folder, sigma=sigma)
 

@@ -113,8 +113,7 @@ class GANControl(StyleGAN2):
     ) -> None:
         checks.not_negative(control_weight=control_weight, tau_same=tau_same)
         checks.at_least_one(pairs=pairs, ramp=ramp, **{f"groups[{name!r}]": size for name, size in groups.items()})
-        if not tau_same < tau_different:
-            raise ValueError(f"tau_different must be > tau_same = {tau_same:g}, got {tau_different!r}.")
+        checks.each({"tau_different": tau_different}, f"> tau_same = {tau_same:g}", lambda tau: tau > tau_same)
         names, sizes = [name for name in groups if name != OTHER], list(groups.values())
         if not names or sum(sizes) != latent_dim:
             raise ValueError(f"groups must have an attribute, and the sum latent_dim = {latent_dim}, got {groups}.")

@@ -91,7 +91,7 @@ class LeakGAN(SeqGAN):
         lr_g: float = 1.5e-3,
         **kwargs: Any,
     ) -> None:
-        checks.positive(**({} if delta is None else {"delta": delta}))
+        checks.positive(**checks.given(delta=delta))
         checks.not_negative(mle_weight=mle_weight)
         checks.networks(discriminator=discriminator)
         check_language_model(generator, "leaked", "told", "losses")

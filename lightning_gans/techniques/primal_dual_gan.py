@@ -104,7 +104,7 @@ class PrimalDualGAN(GANModule):
         **kwargs: Any,
     ) -> None:
         checks.one_of("pair", pair, PAIRS)
-        checks.positive(sigma=sigma, **({} if sigma_end is None else {"sigma_end": sigma_end}))
+        checks.positive(sigma=sigma, **checks.given(sigma_end=sigma_end))
         checks.at_least_one(sigma_steps=sigma_steps)
         checks.not_negative(alpha=alpha)
         super().__init__(generator, discriminator, latent_dim, d_steps=d_steps, **kwargs)

@@ -82,10 +82,10 @@ class R3GAN(GAN):
         **kwargs: Any,
     ) -> None:
         checks.not_negative(gamma=gamma)
-        checks.positive(**({} if gamma_end is None else {"gamma_end": gamma_end}))
+        checks.positive(**checks.given(gamma_end=gamma_end))
         if gamma == 0:
             checks.only("gamma_end", gamma_end, None, "with gamma=0, which leaves the penalties out")
-        checks.inside(**({} if beta2_end is None else {"beta2_end": beta2_end}))
+        checks.inside(**checks.given(beta2_end=beta2_end))
         checks.at_least_one(anneal_steps=anneal_steps)
         self.declare(True, r1=gamma, r2=gamma)
         super().__init__(generator, discriminator, latent_dim, loss=loss, lr_g=lr_g, lr_d=lr_d, betas=betas, **kwargs)

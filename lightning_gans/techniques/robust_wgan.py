@@ -105,12 +105,11 @@ class RobustWGAN(SampleWeighted, WGANGP):
         betas: tuple[float, float] = (0.5, 0.9),
         **kwargs: Any,
     ) -> None:
-        robust.check_rho(rho)
+        checks.not_negative(rho=rho)
         checks.positive(constraint_weight=constraint_weight)
-        checks.not_negative(w_start=w_start)
-        checks.at_least_one(w_every=1 if w_every is None else w_every)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {momentum!r}.")
+        checks.at_least(0, w_start=w_start)
+        checks.at_least_one(**checks.given(w_every=w_every))
+        checks.below_one(momentum=momentum)
         kwargs |= {"gp_weight": gp_weight, "d_steps": d_steps, "lr_d": lr_d, "lr_g": lr_g, "betas": betas}
         super().__init__(generator, discriminator, latent_dim, loss=loss, **kwargs)
         self.rho, self.constraint_weight, self.value = rho, constraint_weight, robust.VALUES[loss]

@@ -44,6 +44,7 @@ class SRNGAN(SNGAN):
         self, generator: nn.Module, discriminator: nn.Module, latent_dim: int, *, c: float = 0.7, **kwargs: Any
     ) -> None:
         checks.networks(discriminator=discriminator)
+        checks.up_to_one(c=c)
         norms = [layer.stable_rank for layer in discriminator.modules() if isinstance(layer, SpectralNorm)]
         if is_normalised(discriminator) and set(norms) != {c}:
             got = str(norms[0]) if norms else "a spectral norm of other code"

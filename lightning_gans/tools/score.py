@@ -93,8 +93,7 @@ def score_samples(
     if fake.dtype != torch.uint8 or fake.shape[1:] != real.shape[1:]:
         got, wanted = ("x".join(map(str, t.shape[1:])) for t in (fake, real))
         raise ValueError(f"samples must be uint8 images of {wanted}, as {data.name}, got {fake.dtype} of {got}.")
-    if num_real is not None and not 2 <= num_real <= len(real):
-        raise ValueError(f"num_real must be in 2..{len(real)}, got {num_real}.")
+    checks.within(2, len(real), **checks.given(num_real=num_real))
     least = max(6 if "prdc" in metrics else 2, is_splits if "is" in metrics else 0)
     if len(fake) < least:
         raise ValueError(f"samples must be at least {least} for these metrics, got {len(fake)}.")

@@ -13,7 +13,6 @@ from torch import Tensor
 from lightning_gans import checks
 from lightning_gans.datamodules.text import TextDataModule, lines_of, md5
 from lightning_gans.engine.contract import Likelihood, Rewrites, Text, has, require
-from lightning_gans.functional.text import check_temperature
 from lightning_gans.metrics.text import held_out_nll, scores_of
 
 TEMPERATURES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
@@ -74,8 +73,7 @@ def rewrite(lines: Sequence[str], model: Any, style: int) -> list[str]:
         ValueError: for another style, no text, a model that does not tell its vocabulary, and texts that are too long.
     """
     require(model, Rewrites, "rewrite")
-    if style not in (0, 1) or isinstance(style, bool):
-        raise ValueError(f"style must be 0 or 1, got {style!r}.")
+    checks.within(0, 1, style=style)
     if not lines:
         raise ValueError("lines must hold a text, got none.")
     if model.vocabulary is None:
@@ -123,7 +121,7 @@ def temperature_sweep(
     if not temperatures:
         raise ValueError("temperatures must hold a number > 0, got none.")
     for temperature in temperatures:
-        check_temperature(temperature)
+        checks.positive(temperature=temperature)
     data.prepare_data()
     data.setup("test")
     if model.vocabulary is not None:

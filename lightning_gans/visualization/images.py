@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from lightning_gans import checks
 from lightning_gans.functional.pixels import to_uint8 as to_uint8
 from lightning_gans.runs.atomic import replacing
 
@@ -39,9 +40,8 @@ def grid_image(
     (64, 44)
     """
     if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"grid_image: images must be (N, C, H, W) and not empty, got {tuple(images.shape)}.")
-    if columns < 1:
-        raise ValueError(f"grid_image: columns must be >= 1, got {columns!r}.")
+        raise ValueError(f"images must be (N, C, H, W) and not empty, got {tuple(images.shape)}.")
+    checks.at_least_one(columns=columns)
     n, channels, height, width = images.shape
     factor = max(1, -(-cell // max(height, width)))
     pixels = to_uint8(images.detach().cpu(), value_range)

@@ -44,8 +44,7 @@ class MixtureGenerator(nn.Module):
     ) -> None:
         super().__init__()
         checks.inside(p=p)
-        if not 0 <= share < 1:
-            raise ValueError(f"share must be in [0, 1), got {share!r}.")
+        checks.below_one(share=share)
         if learn_p and share == 0:
             raise ValueError("learn_p needs samples of both components, but share is 0.")
         components: list[nn.Module] = list(old.components) if isinstance(old, MixtureGenerator) else [old]

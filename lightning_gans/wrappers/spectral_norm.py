@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from lightning_gans import checks
 from lightning_gans.functional import numerics
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
 
@@ -47,10 +48,8 @@ class SpectralNorm(nn.Module):
         self, weight: Tensor, dim: int = 0, power_iterations: int = 1, stable_rank: float | None = None
     ) -> None:
         super().__init__()
-        if not isinstance(power_iterations, int) or power_iterations < 1:
-            raise ValueError(f"power_iterations must be an integer >= 1, got {power_iterations}.")
-        if stable_rank is not None and not 0 < stable_rank <= 1:
-            raise ValueError(f"stable_rank must be a share in (0, 1] or None, got {stable_rank}.")
+        checks.at_least_one(power_iterations=power_iterations)
+        checks.up_to_one(**checks.given(stable_rank=stable_rank))
         self.dim, self.power_iterations, self.stable_rank = dim, power_iterations, stable_rank
         matrix = self._matrix(weight.detach())
         u = F.normalize(torch.randn(len(matrix), dtype=matrix.dtype, device=matrix.device), dim=0)

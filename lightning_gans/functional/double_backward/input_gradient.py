@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from lightning_gans import checks
 from lightning_gans.functional.conditional import check_scores, score
 from lightning_gans.functional.double_backward.first_order import linear_input_gradient
 from lightning_gans.functional.double_backward.perceptron import (
@@ -52,8 +53,7 @@ def double_backward(method: DoubleBackward) -> Iterator[None]:
     >>> torch.allclose(gradient, input_gradient(net, x))
     True
     """
-    if method not in get_args(DoubleBackward):
-        raise ValueError(f"double_backward must be one of {', '.join(get_args(DoubleBackward))}, got {method!r}.")
+    checks.one_of("double_backward", method, get_args(DoubleBackward))
     token = chosen.set(method)
     try:
         yield
