@@ -79,7 +79,7 @@ def models(data: str, channels: int = 1) -> dict[str, Any]:
             "VAE": lambda: VAE(*coder(), warm_up=500),
             "VAEBM": lambda: VAEBM(*coder()[:2], networks.ToyDiscriminator(width=64), 2, vae_steps=1000, warm_up=500,
                                    sigma=0.05, step_size=0.1, **energetic),
-            "DDPM": lambda: DDPM(networks.DiffusionMLP(), steps=TOTAL, variance="fixed_small", lr=2e-3),
+            "DDPM": lambda: DDPM(networks.DiffusionMLP(), steps=TOTAL, variance="fixed_small", lr_denoiser=2e-3),
         }  # fmt: skip
     small = data == "Digits"
     shape, width = ((channels, 8, 8), 64) if small else ((channels, 28, 28), 16)
@@ -96,7 +96,7 @@ def models(data: str, channels: int = 1) -> dict[str, Any]:
         "VAE": lambda: VAE(*coder(), warm_up=warm_up, lr_vae=lr_vae),
         "VAEBM": lambda: VAEBM(*coder()[:2], networks.ToyDiscriminator(shape, 128), latent, vae_steps=3000,
                                warm_up=warm_up, lr_vae=lr_vae, step_size=0.05, **energetic),
-        "DDPM": lambda: DDPM(networks.DiffusionUNet(shape, 16 if small else 8, factors), steps=TOTAL, lr=2e-3),
+        "DDPM": lambda: DDPM(networks.DiffusionUNet(shape, 16 if small else 8, factors), steps=TOTAL, lr_denoiser=2e-3),
     }  # fmt: skip
 
 

@@ -594,8 +594,7 @@ def test_unwritable_output_folder(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- kinds of numbers
 NOT_BUILT = {"BoostedRatio", "Calibrated", "Chains", "Guided", "HuggingFace", "Images", "LeakGANGenerator", "RatioHead"}
 NOT_BUILT |= {"Regularizer", "Report", "Resampled", "TextFile"}
-UNUSED = {"prc_gan": {"lr_c", "clip_grad_c"}, "ddpm": {"lr", "clip_grad", "accumulate"}}
-UNUSED["ddpm_learned"] = UNUSED["ddpm"]
+UNUSED = {"prc_gan": {"lr_c", "clip_grad_c"}}
 BUILT_OF: dict[str, tuple[Any, ...]] = {
     "Attention": (8,),
     "Classes": ([0],),

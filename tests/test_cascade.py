@@ -45,7 +45,7 @@ def modes(n: int = 1024, seed: int = 0) -> Tensor:
 
 
 def diffusion() -> DDPM:
-    return DDPM(DiffusionMLP((2,), 64, 2), steps=20, lr=3e-3)
+    return DDPM(DiffusionMLP((2,), 64, 2), steps=20, lr_denoiser=3e-3)
 
 
 def gan() -> R3GAN:

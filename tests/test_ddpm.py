@@ -340,7 +340,7 @@ def ring() -> tuple[DDPM, nn.Module, Ring, Tensor]:
     pl.seed_everything(0, verbose=False)
     data = Ring(**RING)
     fall = lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 350)  # noqa: E731
-    module = DDPM(DiffusionMLP(), steps=50, variance="fixed_small", lr=6e-3, scheduler=fall)
+    module = DDPM(DiffusionMLP(), steps=50, variance="fixed_small", lr_denoiser=6e-3, scheduler_denoiser=fall)
     trainer(max_steps=350, callbacks=[EMA(0.95)]).fit(module, datamodule=data)
     x = data.sample_exact(10_000, torch.Generator().manual_seed(1))
     classifier = TimedClassifier((2,), 8, 64)
@@ -430,7 +430,7 @@ def test_a_conditional_diffusion() -> None:
     x, y = plain(64).dataset[:], torch.arange(64) % 2  # type: ignore[index]
     x = x * 0.1 + (2.0 * y[:, None] - 1)
     torch.manual_seed(0)
-    module = DDPM(DiffusionMLP((2,), 64, 2, num_classes=2), steps=20, lr=5e-3)
+    module = DDPM(DiffusionMLP((2,), 64, 2, num_classes=2), steps=20, lr_denoiser=5e-3)
     trainer(max_steps=200).fit(module, MemoryLoader(x, y, 32))
     samples = module.sample(100, torch.arange(100) % 2, seed=0)
     assert float((samples.mean(1).sign() == 2.0 * (torch.arange(100) % 2) - 1).float().mean()) > 0.9
@@ -477,10 +477,10 @@ def test_what_is_decoded_of_noise_depends_on_nothing_beside_it(name: str) -> Non
         ({"steps": 1}, "steps must be an integer >= 2, got 1"),
         ({"schedule": "square"}, "schedule must be one of linear, cosine, got 'square'"),
         ({"variance": "none"}, "variance must be one of fixed_large, fixed_small, learned, got 'none'"),
-        ({"sampling_steps": 21}, "steps must be at most 20 of the schedule, got 21"),
+        ({"sampling_steps": 21}, "sampling_steps must be an integer in 1..20, got 21"),
         ({"eta": -1.0}, r"eta must be in \[0, 1\], got -1.0"),
         ({"eta": 1.5}, r"eta must be in \[0, 1\], got 1.5"),
-        ({"sampling_steps": 0}, "sampling_steps must be an integer >= 1, got 0"),
+        ({"sampling_steps": 0}, "sampling_steps must be an integer in 1..20, got 0"),
         ({"loss_aware": True, "cuda_graphs": True}, "cuda_graphs must be False with loss_aware, got True"),
     ],
 )

@@ -253,7 +253,7 @@ def test_it_learns_what_an_autoencoder_of_one_mode_cannot() -> None:
     decoder = nn.Linear(2, 2, bias=False)
     decoder.weight.data = torch.eye(2)
     module = VAEBM(Back(2), decoder, ToyDiscriminator((2,), 32, 2), 2, vae_steps=0, sigma=0.1, step_size=0.1,
-                   chain_steps=15, sample_steps=30, spectral=0.5, replay_after=50, lr_energy=4e-3)  # fmt: skip
+                   chain_steps=15, sampling_steps=30, spectral=0.5, replay_after=50, lr_energy=4e-3)  # fmt: skip
     plainly = near_modes(module.sample(1000, seed=0))
     trainer(max_steps=80, callbacks=[EMA(decay=0.95)]).fit(module, MemoryLoader(data, None, 64))
     corrected = module.sample(1000, seed=0)
@@ -266,7 +266,7 @@ def test_it_learns_what_an_autoencoder_of_one_mode_cannot() -> None:
 def test_what_it_decodes_is_as_various_as_its_samples() -> None:
     """Chains so long that they forget where they began, which all would meet by one noise."""
     module = VAEBM(Back(2), nn.Linear(2, 2), ToyDiscriminator((2,), 8, 1), 2, vae_steps=0, sigma=0.1, step_size=0.2,
-                   sample_steps=40)  # fmt: skip
+                   sampling_steps=40)  # fmt: skip
     module.pushed += 1
     ratio = module.decode(module.latents(1000, seed=0)[0]).std(0) / module.sample(1000, seed=0).std(0)
     assert 0.85 < float(ratio.min()) <= float(ratio.max()) < 1.15
@@ -277,7 +277,7 @@ def test_what_it_decodes_is_as_various_as_its_samples() -> None:
     [
         ({"vae_steps": -1}, "vae_steps must be an integer >= 0, got -1"),
         ({"chain_steps": 0}, "chain_steps must be an integer >= 1, got 0"),
-        ({"sample_steps": 0}, "sample_steps must be an integer >= 1, got 0"),
+        ({"sampling_steps": 0}, "sampling_steps must be an integer >= 1, got 0"),
         ({"buffer_size": 0}, "buffer_size must be an integer >= 1, got 0"),
         ({"replay_after": 0}, "replay_after must be an integer >= 1, got 0"),
         ({"vae_steps": 0}, "sigma must be that of the trained VAE with vae_steps=0, got None"),

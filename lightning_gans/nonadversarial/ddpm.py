@@ -62,11 +62,11 @@ class DDPM(Walks):
         eta: None for ancestral steps, in [0, 1] for DDIM's.
         clip: the predicted sample is clipped to [-1, 1]; None: if samples are images (C, H, W).
         loss_aware: times of a large loss are trained more often (`LossAwareTimes`), with weights that keep the mean.
-        lr: of Adam.
-        optimizer: makes another optimizer.
-        scheduler: makes its learning rate scheduler.
-        clip_grad: largest norm of the gradient.
-        accumulate: batches whose mean gradient makes one update.
+        lr_denoiser: of Adam.
+        optimizer_denoiser: makes another optimizer.
+        scheduler_denoiser: makes its learning rate scheduler.
+        clip_grad_denoiser: largest norm of the gradient.
+        accumulate_denoiser: batches whose mean gradient makes one update.
         kwargs: ``cuda_graphs`` and ``columns`` of `GenerativeModule`.
 
     Logged:
@@ -96,16 +96,17 @@ class DDPM(Walks):
         eta: float | None = None,
         clip: bool | None = None,
         loss_aware: bool = False,
-        lr: float = 2e-4,
-        optimizer: OptimizerFactory | None = None,
-        scheduler: SchedulerFactory | None = None,
-        clip_grad: float | None = None,
-        accumulate: int = 1,
+        lr_denoiser: float = 2e-4,
+        optimizer_denoiser: OptimizerFactory | None = None,
+        scheduler_denoiser: SchedulerFactory | None = None,
+        clip_grad_denoiser: float | None = None,
+        accumulate_denoiser: int = 1,
         **kwargs: Any,
     ) -> None:
         checks.one_of("variance", variance, VARIANCES)
         checks.share(**checks.given(eta=eta))
-        checks.at_least_one(**checks.given(sampling_steps=sampling_steps))
+        checks.at_least(2, steps=steps)
+        checks.within(1, steps, **checks.given(sampling_steps=sampling_steps))
         checks.only("cuda_graphs", loss_aware and kwargs.get("cuda_graphs", False), False, "with loss_aware")
         checks.networks(denoiser=denoiser)
         shape = getattr(denoiser, "shape", None) if shape is None else shape
@@ -120,7 +121,8 @@ class DDPM(Walks):
         self.steps_back = self.steps_of_z if eta == 0 else self.process.respaced(sampling_steps or steps)
         self.times = LossAwareTimes(steps) if loss_aware else None
         self._losses: list[tuple[Tensor, Tensor]] = []
-        self.play(Player("denoiser", ("denoiser",), lr, optimizer, scheduler, clip_grad, accumulate))
+        own = lr_denoiser, optimizer_denoiser, scheduler_denoiser, clip_grad_denoiser, accumulate_denoiser
+        self.play(Player("denoiser", ("denoiser",), *own))
 
     @property
     def network_calls(self) -> int:

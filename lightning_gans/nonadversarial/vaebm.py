@@ -41,7 +41,7 @@ class VAEBM(Walks, VAE):
     ``vae_steps=0`` give networks that are trained, and their ``sigma``. Chains of training begin at z of the prior or,
     as often as ``replay`` says, where earlier ones ended: the last ``buffer_size`` of them are in the checkpoint.
 
-    A sample takes ``sample_steps`` such steps, each a call of the decoder and of the energy, which is told in scores
+    A sample takes ``sampling_steps`` such steps, each a call of the decoder and of the energy, which is told in scores
     and cards as ``network_calls``. The noise between is from the source of z in :meth:`sample`; in :meth:`decode` it is
     a function of z, :math:`a \cos Wz + b \sin Wz` with normal a, b and W that are the same each time.
     ``callbacks.EMA`` averages the energy. The normaliser of h is not known: :meth:`log_density_bound` is that of the
@@ -68,7 +68,7 @@ class VAEBM(Walks, VAE):
         latent_dim: length of z.
         vae_steps: updates of the VAE before the energy's, >= 0.
         chain_steps: Langevin steps of a chain in training, >= 1.
-        sample_steps: of a sample; None: as many.
+        sampling_steps: of a sample; None: as many.
         step_size: eta > 0.
         spectral: alpha >= 0.
         replay: share of chains that go on with earlier ones, in [0, 1], reached linearly in ``replay_after`` updates;
@@ -110,7 +110,7 @@ class VAEBM(Walks, VAE):
         *,
         vae_steps: int = 2000,
         chain_steps: int = 10,
-        sample_steps: int | None = None,
+        sampling_steps: int | None = None,
         step_size: float = 0.01,
         spectral: float = 0.2,
         replay: float = 0.6,
@@ -124,7 +124,7 @@ class VAEBM(Walks, VAE):
         **kwargs: Any,
     ) -> None:
         checks.at_least(0, vae_steps=vae_steps)
-        checks.sizes(chain_steps=chain_steps, sample_steps=sample_steps, replay_after=replay_after)
+        checks.sizes(chain_steps=chain_steps, sampling_steps=sampling_steps, replay_after=replay_after)
         checks.at_least_one(buffer_size=buffer_size)
         checks.positive(step_size=step_size)
         checks.not_negative(spectral=spectral)
@@ -133,7 +133,7 @@ class VAEBM(Walks, VAE):
             raise ValueError("sigma must be that of the trained VAE with vae_steps=0, got None: nothing learns it.")
         super().__init__(encoder, decoder, latent_dim, **kwargs)
         self.energy, self.singular_values, self.step_size, self.noisy = energy, SingularValues(energy), step_size, noisy
-        self.chain_steps, self.sample_steps, self.spectral = chain_steps, sample_steps or chain_steps, spectral
+        self.chain_steps, self.sampling_steps, self.spectral = chain_steps, sampling_steps or chain_steps, spectral
         self.replay = 0.0 if takes_labels(decoder) or takes_labels(energy) else replay
         self.replay_after, self.phases = replay_after, {"vae": vae_steps, "energy": None}
         self.register_buffer("ends", torch.zeros(buffer_size, latent_dim))
@@ -150,7 +150,7 @@ class VAEBM(Walks, VAE):
     @property
     def network_calls(self) -> int:
         """For each sample."""
-        return 2 * self.sample_steps + 1
+        return 2 * self.sampling_steps + 1
 
     @property
     def num_classes(self) -> int | None:
@@ -224,7 +224,7 @@ class VAEBM(Walks, VAE):
         drawn = partial(torch.randn, len(z), generator=generator, dtype=z.dtype)
         normal = lambda d: noise_of(z, d, generator) if of_z else drawn(d).to(z.device)  # noqa: E731
         noise = torch.cat([z, normal(self.made(z[:1], None if labels is None else labels[:1], False).numel())], 1)
-        steps = self.sample_steps * bool(self.pushed)  # before the energy begins, it is a VAE
+        steps = self.sampling_steps * bool(self.pushed)  # before the energy begins, it is a VAE
         noise = self.walk(noise, labels, self.network, steps, partial(normal, noise.shape[1]))
         return self.made(noise, labels, self.noisy)
 
