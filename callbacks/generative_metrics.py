@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSa
 
 from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback, labels_as_in
-from lightning_gans.compat.lightning import pl
+from lightning_gans.compat.lightning import datamodule_of, pl
 from lightning_gans.engine.contract import Latents, Pictures, Samples, has
 from lightning_gans.engine.sampling import Sampling
 from lightning_gans.functional.columns import Names, columns
@@ -290,7 +290,7 @@ class GenerativeMetrics(ScoreCallback):
         return self._known_range(trainer) or (-1.0, 1.0)
 
     def _known_range(self, trainer: pl.Trainer) -> tuple[float, float] | None:
-        return self.value_range or getattr(_datamodule(trainer), "value_range", None)
+        return self.value_range or getattr(datamodule_of(trainer), "value_range", None)
 
     def _reference_images(self, trainer: pl.Trainer) -> Tensor:
         images, _ = self._data(trainer)
@@ -301,7 +301,7 @@ class GenerativeMetrics(ScoreCallback):
 
     def _data(self, trainer: pl.Trainer, split: str | None = None) -> tuple[Tensor, Tensor | None]:
         """Images and labels of a split: the datamodule's reference, else everything the training loader holds."""
-        datamodule = _datamodule(trainer)
+        datamodule = datamodule_of(trainer)
         if hasattr(datamodule, "reference"):
             return datamodule.reference(split or self.split)
         if self._collected is None:
@@ -339,10 +339,6 @@ class GenerativeMetrics(ScoreCallback):
             **self._scores.uniformity_plan(self.num_fake),
             "caveats": self._scores.caveats(self.num_fake),
         }
-
-
-def _datamodule(trainer: pl.Trainer) -> Any:
-    return getattr(trainer, "datamodule", None)
 
 
 def _collect(

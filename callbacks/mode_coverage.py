@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback, labels_as_in
-from lightning_gans.compat.lightning import pl
+from lightning_gans.compat.lightning import datamodule_of, pl
 from lightning_gans.engine.contract import Pictures, Samples
 from lightning_gans.metrics import (
     ClassifierExtractor,
@@ -85,7 +85,7 @@ class ModeCoverage(ScoreCallback):
     def check(self, trainer: pl.Trainer, pl_module: Samples) -> None:
         """Something must be known of the data."""
         self._classifier = None  # another trainer, other data
-        data = getattr(trainer, "datamodule", None)
+        data = datamodule_of(trainer)
         line = hasattr(data, "sample_exact") and getattr(data, "shape", None) == (1,)
         if not (line or getattr(data, "modes", None) is not None or _stacked(data)):
             raise ValueError(

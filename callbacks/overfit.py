@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_gans import checks
 from lightning_gans.callbacks.probe import EveryNSteps, log_metrics, scores, untouched
-from lightning_gans.compat.lightning import pl
+from lightning_gans.compat.lightning import datamodule_of, pl
 from lightning_gans.engine.contract import Critic
 from lightning_gans.functional.columns import Names, columns
 
@@ -100,7 +100,7 @@ class OverfitAlarm(EveryNSteps):
             self.checks_above, self.warned = 0, False
         if pl_module.global_step == 0 or not self.start:
             self.start = [p.detach().clone() for p in _weights(pl_module)]
-        datamodule: Any = getattr(trainer, "datamodule", None)
+        datamodule = datamodule_of(trainer)
         self.train = None
         with untouched(pl_module):
             self.held_out = _collect(_held_out_loader(trainer), self.num_samples, getattr(pl_module, "columns", None))
@@ -166,7 +166,7 @@ def _weights(module: Any) -> list[Tensor]:
 
 
 def _held_out_loader(trainer: pl.Trainer) -> Any:
-    datamodule: Any = getattr(trainer, "datamodule", None)
+    datamodule = datamodule_of(trainer)
     loader = trainer.val_dataloaders if datamodule is None else datamodule.val_dataloader()
     if loader is None:
         raise ValueError("OverfitAlarm needs held-out samples: give a datamodule with a val_dataloader.")

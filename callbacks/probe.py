@@ -138,7 +138,7 @@ def cycle_begins(module: Any) -> bool:
 def due_in_cycle(module: Any, every: int) -> bool:
     """Whether one of the generator updates of the cycle that begins is an ``every``-th one."""
     step = module.global_step
-    return bool((step + getattr(module, "g_steps", 1)) // every > step // every)
+    return bool((step + module.g_steps) // every > step // every)
 
 
 class WholeCycles(EveryNSteps):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_gans import checks
 from lightning_gans.callbacks.probe import AlsoAtTheEnds, Draws, scores
-from lightning_gans.compat.lightning import pl
+from lightning_gans.compat.lightning import datamodule_of, pl
 from lightning_gans.engine.contract import Critic, Latents, Pictures, Samples, has
 from lightning_gans.engine.distributed import world_size
 from lightning_gans.functional.latent import nearest, walk
@@ -106,14 +106,14 @@ class SampleGrid(AlsoAtTheEnds, Draws):
 
     def check(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Neighbours must be known."""
-        if self.neighbours and getattr(getattr(trainer, "datamodule", None), "reference", None) is None:
+        if self.neighbours and getattr(datamodule_of(trainer), "reference", None) is None:
             raise ValueError("SampleGrid needs a datamodule with reference(split) for its neighbours, got none.")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw what the untrained generator makes."""
         self.items, self.limits = None, None
         self.check(trainer, pl_module)
-        self.reference = getattr(getattr(trainer, "datamodule", None), "reference", None)
+        self.reference = getattr(datamodule_of(trainer), "reference", None)
         super().on_train_start(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -127,7 +127,7 @@ class SampleGrid(AlsoAtTheEnds, Draws):
         self.drawn_step = step
         if not trainer.is_global_zero:
             return
-        known = self.value_range or getattr(getattr(trainer, "datamodule", None), "value_range", None)
+        known = self.value_range or getattr(datamodule_of(trainer), "value_range", None)
         for name, image in self.pictures(module, known).items():
             prefix = "step" if name == "grid" else name
             names = [f"{prefix}_{step:06d}", *(["latest"] if name == "grid" else [])]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_gans import checks
 from lightning_gans.callbacks.probe import Draws, EveryNSteps, log_metrics, scores, untouched
-from lightning_gans.compat.lightning import pl
+from lightning_gans.compat.lightning import datamodule_of, pl
 from lightning_gans.engine import distributed
 from lightning_gans.engine.contract import Critic
 from lightning_gans.functional.columns import columns
@@ -75,7 +75,7 @@ class SampleRanking(EveryNSteps, Draws):
 
     def check(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """The training samples must come in a fixed order."""
-        if not hasattr(getattr(trainer, "datamodule", None), "fixed_loader"):
+        if not hasattr(datamodule_of(trainer), "fixed_loader"):
             raise ValueError("SampleRanking needs a datamodule with fixed_loader('train'), and there is none.")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -120,7 +120,7 @@ class SampleRanking(EveryNSteps, Draws):
             csv.writer(file).writerows([list(table), *map(list, zip(*table.values()))])
 
     def _draw(self, trainer: pl.Trainer, order: Tensor, step: int) -> None:
-        data = getattr(trainer, "datamodule", None)
+        data = datamodule_of(trainer)
         shape: tuple[int, ...] = getattr(data, "shape", ())
         if len(shape) != 3:
             return

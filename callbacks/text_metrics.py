@@ -9,7 +9,7 @@ import torch
 
 from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback
-from lightning_gans.compat.lightning import pl
+from lightning_gans.compat.lightning import datamodule_of, pl
 from lightning_gans.engine.contract import Critic, Latents, Likelihood, Samples, Text, has
 from lightning_gans.functional.conditional import conditional_call
 from lightning_gans.functional.modes import evaluating
@@ -72,7 +72,7 @@ class TextMetrics(ScoreCallback):
 
     def check(self, trainer: pl.Trainer, pl_module: Samples) -> None:
         """Data must be text, and what is asked for must be there."""
-        data: Any = getattr(trainer, "datamodule", None)
+        data = datamodule_of(trainer)
         if getattr(data, "vocabulary", None) is None:
             raise ValueError(f"TextMetrics needs a datamodule of text, got {type(data).__name__}.")
         density = has(pl_module, Likelihood)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 
 from lightning_gans import checks
 from lightning_gans.callbacks.score import ScoreCallback
-from lightning_gans.compat.lightning import pl
+from lightning_gans.compat.lightning import datamodule_of, pl
 from lightning_gans.engine.contract import Rewrites, Samples
 from lightning_gans.metrics.style import TransferScores
 
@@ -49,7 +49,7 @@ class TransferMetrics(ScoreCallback):
 
     def check(self, trainer: pl.Trainer, pl_module: Samples) -> None:
         """Data must be text in two styles."""
-        data: Any = getattr(trainer, "datamodule", None)
+        data = datamodule_of(trainer)
         if getattr(data, "vocabulary", None) is None or data.num_classes != 2:
             raise ValueError(f"TransferMetrics needs a datamodule of text in two styles, got {type(data).__name__}.")
         self.scores = TransferScores(data, self.num_samples, self.seed)

@@ -13,7 +13,7 @@ from lightning_gans.callbacks.ema import EMA
 from lightning_gans.callbacks.non_finite import NonFiniteGuard
 from lightning_gans.callbacks.rates import Rates
 from lightning_gans.callbacks.score import ScoreCallback
-from lightning_gans.compat.lightning import loggers, pl
+from lightning_gans.compat.lightning import datamodule_of, loggers, pl
 from lightning_gans.engine.contract import Played, require
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.engine.loggers import attempt
@@ -146,7 +146,7 @@ class WandbSetup(Rates):
     def facts(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The config entries: plain values only."""
         module: Any = require(pl_module, Played, self)
-        datamodule = getattr(trainer, "datamodule", None)
+        datamodule = datamodule_of(trainer)
         seed = os.environ.get("PL_GLOBAL_SEED")  # what seed_everything leaves
         emas = [c for c in trainer.callbacks if isinstance(c, EMA)]  # type: ignore[attr-defined]
         ema = next(iter(emas), None)

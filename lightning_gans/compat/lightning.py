@@ -46,6 +46,11 @@ else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def datamodule_of(trainer: Any) -> Any:
+    """The data module of a trainer, which has no such attribute before it is given one; None without one."""
+    return getattr(trainer, "datamodule", None)
+
+
 def save_if_best(saving: Any, trainer: Any) -> None:
     """Have a ``ModelCheckpoint`` compare what it monitors, where no hook of its own comes any more.
 
@@ -60,4 +65,15 @@ def save_if_best(saving: Any, trainer: Any) -> None:
         saving._save_last_checkpoint(trainer, candidates)
 
 
-__all__ = ["callbacks", "loggers", "pl", "pl_cli", "plugins_io", "resolve", "save_if_best", "strategies", "utilities"]
+__all__ = [
+    "callbacks",
+    "datamodule_of",
+    "loggers",
+    "pl",
+    "pl_cli",
+    "plugins_io",
+    "resolve",
+    "save_if_best",
+    "strategies",
+    "utilities",
+]

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_gans.compat.lightning import callbacks, pl
+from lightning_gans.compat.lightning import callbacks, datamodule_of, pl
 from lightning_gans.engine import logbook, resume
 from lightning_gans.engine.distributed import by_script
 from lightning_gans.engine.first_batch import check_loader, check_symbols, leave_symbols, take_symbols
@@ -165,7 +165,7 @@ class Connection(callbacks.Callback):
         validate_by_batches(trainer, pl_module)  # of a resumed epoch, too
         if pl_module.needs_index and hasattr(trainer.train_dataloader, "with_index"):
             trainer.train_dataloader.with_index = True
-        data: Any = getattr(trainer, "datamodule", None)
+        data = datamodule_of(trainer)
         if pl_module.num_classes is not None:
             known = data.reference("train")[1] if hasattr(data, "reference") else None
             pl_module.count_labels(getattr(trainer.train_dataloader, "labels", None) if known is None else known)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.compat.lightning import utilities
+from lightning_gans.compat.lightning import datamodule_of, utilities
 from lightning_gans.engine import distributed
 from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.frozen import frozen
@@ -38,7 +38,7 @@ def check_loader(loader: Any, names: Names | None) -> None:
 
 def symbols_of(trainer: Any) -> Vocabulary | None:
     """Those of the data, if a data module tells them."""
-    found = getattr(getattr(trainer, "datamodule", None), "vocabulary", None)
+    found = getattr(datamodule_of(trainer), "vocabulary", None)
     return found if isinstance(found, Vocabulary) else None
 
 

@@ -58,6 +58,7 @@ class GenerativeModule(Sampling):
     Attributes:
         players: by name, in the order of their optimizers.
         counted: the player whose updates are ``global_step``.
+        g_steps: its updates in a cycle.
         values: last value of everything that is logged, detached and on the device.
         betas: beta1, beta2 of the default optimizer.
         annealed: networks, or parts of some, that go by the number of updates: when a cycle begins, ``at_update(step)``
@@ -66,7 +67,7 @@ class GenerativeModule(Sampling):
         needs_index: batches are to tell the number of each item in the data (``Batch.index``).
     """
 
-    counted = "g"
+    counted, g_steps = "g", 1
     betas: tuple[float, float] = (0.9, 0.999)
     reads_tokens = needs_index = False
 
@@ -139,7 +140,7 @@ class GenerativeModule(Sampling):
 
     def due(self, player: str) -> bool:
         """Whether a player steps in this cycle; the same before and after the counted one's updates in it."""
-        cycles = (self.global_step - self.progress.done[self.counted]) // getattr(self, "g_steps", 1)
+        cycles = (self.global_step - self.progress.done[self.counted]) // self.g_steps
         return cycles % self.players[player].every == 0
 
     def note(self, **values: Tensor | float) -> None:
@@ -150,7 +151,7 @@ class GenerativeModule(Sampling):
 
     def tell(self, diagnostics: Callable[[], Mapping[str, Tensor]]) -> None:
         """As :meth:`note`, for what takes time: it is computed only in updates whose values are logged or compared."""
-        if self.run is None or self.run.tells(getattr(self, "g_steps", 1)):  # D's values stand for a whole cycle
+        if self.run is None or self.run.tells(self.g_steps):  # D's values stand for a whole cycle
             self.note(**diagnostics())
 
     def draw_noise(self, n: int) -> Tensor:

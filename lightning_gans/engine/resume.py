@@ -12,7 +12,7 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from lightning_gans.compat.lightning import utilities
+from lightning_gans.compat.lightning import datamodule_of, utilities
 from lightning_gans.engine import distributed, rng
 from lightning_gans.engine.batch import TENSORS, Batch
 from lightning_gans.engine.progress import Progress
@@ -97,7 +97,7 @@ def check_class(checkpoint: Mapping[str, Any], module: Any) -> None:
 
 def data_name(trainer: Any) -> str | None:
     """What a checkpoint calls the data; None for loaders without a data module."""
-    data = getattr(trainer, "datamodule", None)
+    data = datamodule_of(trainer)
     return None if data is None else str(getattr(data, "name", None) or type(data).__name__)
 
 

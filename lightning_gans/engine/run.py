@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.compat.lightning import pl
+from lightning_gans.compat.lightning import datamodule_of, pl
 from lightning_gans.engine import distributed, logbook
 from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.first_batch import check_company, check_labels, check_weights, lonely, warn_of_same
@@ -80,7 +80,7 @@ class Run:
         self.graphs = StepGraphs(device, [self.noise]) if cuda_graphs else None
         if cuda_graphs and device.type != "cuda":
             pl.utilities.rank_zero_warn(f"cuda_graphs has no effect on {device.type}.")
-        data = getattr(trainer, "datamodule", None)
+        data = datamodule_of(trainer)
         owners: dict[type, Any] = {pl.LightningModule: trainer.lightning_module, pl.LightningDataModule: data}
         self.transfer = hooked_transfer(owners, trainer.strategy)
         self.trainer: Any = trainer

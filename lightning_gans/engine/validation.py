@@ -22,7 +22,7 @@ def validate_by_batches(trainer: Any, module: Any) -> None:
     Lightning sets what it goes by when it opens the loader, and compares it with its steps. Where a cycle has several,
     it would end an epoch after as many of them as there are batches; the data are to end it.
     """
-    size, updates, run = batches_of_cycle(module), getattr(module, "g_steps", 1), module.run
+    size, updates, run = batches_of_cycle(module), module.g_steps, module.run
     if trainer.num_training_batches != run.most_steps:  # Lightning has counted the batches, perhaps of another loader
         run.batches = trainer.num_training_batches
     if updates > 1 and 0 < run.batches < math.inf:
