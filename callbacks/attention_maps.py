@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -68,7 +69,7 @@ class AttentionMaps(EveryNSteps, Draws):
     needs = Samples
 
     def __init__(
-        self, every_n_steps: int = 500, num_samples: int = 64, seed: int = 0, dirpath: str | None = None
+        self, every_n_steps: int = 500, num_samples: int = 64, seed: int = 0, dirpath: str | Path | None = None
     ) -> None:
         super().__init__(every_n_steps)
         checks.at_least_one(num_samples=num_samples)

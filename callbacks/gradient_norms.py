@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -106,7 +107,7 @@ class GradientNorms(WholeCycles, Draws):
         inputs: bool = True,
         picture_every: int = 10,
         seed: int = 0,
-        dirpath: str | None = None,
+        dirpath: str | Path | None = None,
         histograms: bool = False,
     ) -> None:
         super().__init__(every_n_steps)

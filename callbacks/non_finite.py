@@ -78,7 +78,7 @@ class NonFiniteGuard(Asks):
         every_n_steps: int = 1,
         keep_every_n_steps: int = 100,
         max_rollbacks: int = 10,
-        dirpath: str | None = None,
+        dirpath: str | Path | None = None,
     ) -> None:
         super().__init__()
         checks.one_of("action", action, ("stop", "rollback"))

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ class SampleGrid(AlsoAtTheEnds, Draws):
         points: int = 1000,
         cell: int = 64,
         seed: int = 0,
-        dirpath: str | None = None,
+        dirpath: str | Path | None = None,
         value_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(every_n_steps)

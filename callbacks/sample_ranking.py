@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ class SampleRanking(EveryNSteps, Draws):
     place = "ranking"
     needs = Critic
 
-    def __init__(self, every_n_steps: int = 500, shown: int = 32, dirpath: str | None = None) -> None:
+    def __init__(self, every_n_steps: int = 500, shown: int = 32, dirpath: str | Path | None = None) -> None:
         super().__init__(every_n_steps)
         checks.at_least_one(shown=shown)
         self.shown, self.dirpath = shown, dirpath

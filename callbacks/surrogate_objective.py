@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -75,7 +76,7 @@ class SurrogateObjective(Asks, Draws):
     needs = Critic
 
     def __init__(
-        self, every_n_steps: int = 1000, points: int = 21, reach: float = 2.0, dirpath: str | None = None
+        self, every_n_steps: int = 1000, points: int = 21, reach: float = 2.0, dirpath: str | Path | None = None
     ) -> None:
         super().__init__()
         checks.at_least_one(every_n_steps=every_n_steps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from PIL import Image
 from torch import Tensor
@@ -37,7 +39,7 @@ class WeightHistogram(EveryNSteps, Draws):
     place = "weights"
     needs = Critic
 
-    def __init__(self, every_n_steps: int = 500, dirpath: str | None = None) -> None:
+    def __init__(self, every_n_steps: int = 500, dirpath: str | Path | None = None) -> None:
         super().__init__(every_n_steps)
         self.dirpath = dirpath
 

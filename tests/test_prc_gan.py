@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,13 @@ def test_the_classifiers_gradient_is_clipped() -> None:
         trainer(max_steps=1).fit(module, plain())
         norms.append(float(torch.cat([p.grad.flatten() for p in module.classifier.parameters()]).norm()))
     assert norms[0] == pytest.approx(1e-3, rel=1e-3) and norms[1] > 1e-2
+
+
+def test_the_classifier_has_an_optimizer_and_a_schedule_of_its_own() -> None:
+    fall = partial(torch.optim.lr_scheduler.StepLR, step_size=1)
+    module = game(optimizer_c=partial(torch.optim.SGD, lr=0.5), scheduler_c=fall, d_steps=1, g_steps=1)
+    (t := trainer(max_steps=1)).fit(module, plain())
+    assert isinstance(t.optimizers[2], torch.optim.SGD) and t.optimizers[2].param_groups[0]["lr"] == 0.05
 
 
 class Point(nn.Module):

@@ -255,6 +255,11 @@ def test_the_network_steps_once_a_cycle_when_it_is_due(w_start: int, w_every: in
     assert len(done) == updates and equal(before, state(module.weight_network)) == (not done)
 
 
+def test_the_weight_network_has_the_settings_of_the_discriminator() -> None:
+    players = game(rho=0.2, lr_d=3e-3, clip_grad_d=0.5).players
+    assert (players["w"].lr, players["w"].clip) == (players["d"].lr, players["d"].clip) == (3e-3, 0.5)
+
+
 @pytest.mark.parametrize("network", [None, ToyDiscriminator(width=8)])
 def test_with_rho_zero_it_is_wgan_gp(network: nn.Module | None) -> None:
     """Bit for bit, with nothing built and no random number drawn."""

@@ -122,10 +122,11 @@ def ratio_summary(ratio: Tensor, weights: Tensor) -> dict[str, Tensor]:
     return summary
 
 
-def check_prc(ratio_clip: float | None, temperature: float, surrogate: str) -> None:
+def check_prc(ratio_clip: float | None, temperature: float, surrogate: str, c_steps: int) -> None:
     """Raises a ValueError that names the first argument out of its range; warns of a limit that limits little."""
     checks.positive(temperature=temperature, **checks.given(ratio_clip=ratio_clip))
     checks.one_of("surrogate", surrogate, get_args(Surrogate))
+    checks.at_least_one(c_steps=c_steps)
     if ratio_clip is not None and ratio_clip > 1:
         warnings.warn(f"ratio_clip is {ratio_clip:g}: ratios are clipped at 1 + ratio_clip only.", stacklevel=3)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_gans import checks
 from lightning_gans.engine.batch import Batch, Terms
-from lightning_gans.engine.player import Player, SchedulerFactory
+from lightning_gans.engine.player import OptimizerFactory, Player, SchedulerFactory
 from lightning_gans.functional import prc
 from lightning_gans.functional.conditional import score
 from lightning_gans.functional.losses import LOSSES, LossName
@@ -67,6 +67,7 @@ class PRCGAN(CTGAN):
         ct_weight: weight of the consistency term, 0 for none; it needs dropout in D.
         c_steps: updates of C per generator update.
         lr_c: learning rate of C's Adam.
+        optimizer_c: as ``optimizer_d``, for C.
         clip_grad_c: largest gradient norm of C.
         scheduler_c: as ``scheduler_d``, for C.
 
@@ -115,11 +116,11 @@ class PRCGAN(CTGAN):
         lr_c: float = 2e-5,
         betas: tuple[float, float] = (0.0, 0.9),
         clip_grad_c: float | None = 0.5,
+        optimizer_c: OptimizerFactory | None = None,
         scheduler_c: SchedulerFactory | None = None,
         **kwargs: Any,
     ) -> None:
-        prc.check_prc(ratio_clip, temperature, surrogate)
-        checks.at_least_one(c_steps=c_steps)
+        prc.check_prc(ratio_clip, temperature, surrogate, c_steps)
         kwargs |= {"ct_weight": ct_weight, "d_steps": d_steps, "g_steps": g_steps}
         kwargs |= {"lr_d": lr_d, "lr_g": lr_g, "betas": betas, "gp_weight": gp_weight}
         super().__init__(generator, discriminator, latent_dim, loss=loss, **kwargs)
@@ -134,7 +135,7 @@ class PRCGAN(CTGAN):
         checks.only("g_batch_factor", self.g_batch_factor, 1, why)
         checks.only("order", self.order, "d_first", why)
         self.classifier, self.g_batches = classifier, c_steps
-        self.play(Player("c", ("classifier",), lr_c, scheduler=scheduler_c, clip=clip_grad_c))
+        self.play(Player("c", ("classifier",), lr_c, optimizer_c, scheduler_c, clip_grad_c))
         warn_of_sigmoid(classifier)
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:

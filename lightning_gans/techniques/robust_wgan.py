@@ -32,8 +32,8 @@ class RobustWGAN(SampleWeighted, WGANGP):
 
     With a ``weight_network``, W = softplus(network(x)) over its mean in the batch of all processes. It minimises
     E W d + constraint_weight max(0, E (W - 1)^2 / 2 - rho) (``w/value``, ``w/constraint``) on D's last batch, with D's
-    learning rate and optimizer. d is what the sample adds to the value that D maximises: f, log s(f)
-    ("non_saturating"), or -max(0, 1 - f) ("hinge"). The penalty is not weighted.
+    learning rate, optimizer, schedule and limit of the gradient. d is what the sample adds to the value that D
+    maximises: f, log s(f) ("non_saturating"), or -max(0, 1 - f) ("hinge"). The penalty is not weighted.
 
     Without one it is the discrete form: one weight for each training sample, the exact solution
     (``functional.robust.robust_weights``) for the scores of all of them, averaged over the updates of the weights,
@@ -117,7 +117,7 @@ class RobustWGAN(SampleWeighted, WGANGP):
         self.w_start, self.w_every = w_start, w_every or (200 if self.weighs_samples else 1)
         if rho > 0 and weight_network is not None:
             self.weight_network, d = weight_network, self.players["d"]
-            self.play(Player("w", ("weight_network",), lr_d, d.optimizer, d.scheduler, every=self.w_every))
+            self.play(Player("w", ("weight_network",), lr_d, d.optimizer, d.scheduler, d.clip, every=self.w_every))
             warn_of_sigmoid(weight_network)
 
     def discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
