@@ -73,7 +73,7 @@ def rewrite(lines: Sequence[str], model: Any, style: int) -> list[str]:
         ValueError: for another style, no text, a model that does not tell its vocabulary, and texts that are too long.
     """
     require(model, Rewrites, "rewrite")
-    checks.within(0, 1, style=style)
+    checks.each({"style": style}, "0 or 1", lambda s: s in (0, 1))
     if not lines:
         raise ValueError("lines must hold a text, got none.")
     if model.vocabulary is None:
