@@ -216,7 +216,7 @@ def _lonely_end(trainer: Any) -> str:
     if not size or n % size != 1:
         return ""
     batches = n // size + 1
-    updates = batches * getattr(module, "g_steps", 1)  # at most, in which a fit may see them
+    updates = batches * module.g_steps  # at most, in which a fit may see them
     sure = module.run.batches >= batches and not 0 <= trainer.max_steps < updates
     return f"a last one of 1 ({n} items by {size})" if sure else ""
 
