@@ -29,7 +29,7 @@ from lightning_gans.metrics import (
     content_hash,
     to_uint8,
 )
-from lightning_gans.metrics.generative import check_metrics
+from lightning_gans.metrics.generative import check_metrics, score_names
 from lightning_gans.samplers.base import Sampler, SamplerFactory, name_of
 
 _BLOCK = 100  # fakes that share one stream of noise
@@ -141,6 +141,10 @@ class GenerativeMetrics(ScoreCallback):
         name = self.extractor if isinstance(self.extractor, str) else self.extractor.name
         return name if self.split == "train" else f"{name}-{self.split}"
 
+    @property
+    def _suffix(self) -> str:
+        return self._measured_by + ("" if self.sampler is None else f"/{name_of(self.sampler)}")
+
     def check(self, trainer: pl.Trainer, pl_module: Samples) -> None:
         """The reference must be images and large enough, and a classifier needs labels."""
         self._scores = self._reference = self._collected = None  # another trainer, other data
@@ -170,6 +174,10 @@ class GenerativeMetrics(ScoreCallback):
                 f"metrics must be without 'is' for the extractor {self.extractor.name!r}, which has no class logits."
             )
 
+    def will_measure(self, trainer: pl.Trainer, pl_module: Samples) -> list[str]:
+        """By metrics, extractor and sampler."""
+        return [f"metrics/{name}/{self._suffix}" for name in score_names(self.metrics)]
+
     def measure(self, trainer: pl.Trainer, pl_module: Samples) -> dict[str, float]:
         """Make the fakes, extract, score."""
         extractor = self._ready_extractor(trainer, pl_module)
@@ -194,8 +202,7 @@ class GenerativeMetrics(ScoreCallback):
                 f"the generator's samples are not finite at step {pl_module.global_step}; its scores are NaN.",
                 stacklevel=1,
             )
-        suffix = self._measured_by + ("" if self.sampler is None else f"/{name_of(self.sampler)}")
-        return {f"metrics/{name}/{suffix}": value for name, value in scores.items()}
+        return {f"metrics/{name}/{self._suffix}": value for name, value in scores.items()}
 
     # ------------------------------------------------------------------ extractor
     def _logits(self, image: Tensor) -> bool:

@@ -93,6 +93,16 @@ class ModeCoverage(ScoreCallback):
                 f"digits; got {getattr(data, 'name', None) or type(data).__name__}."
             )
 
+    def will_measure(self, trainer: pl.Trainer, pl_module: Samples) -> list[str]:
+        """Of the data; tail_mass is of some."""
+        found, data = ["modes", "high_quality", "reverse_kl"], getattr(trainer, "datamodule", None)
+        if _stacked(data):
+            found = ["modes/lenet", "reverse_kl/lenet"]
+        elif getattr(data, "shape", None) == (1,):
+            found = ["w1", "mean", "std", "tail_mass"]
+        behind = "" if self.sampler is None else f"/{name_of(self.sampler)}"
+        return [f"metrics/{name}{behind}" for name in found]
+
     def measure(self, trainer: pl.Trainer, pl_module: Samples) -> dict[str, float]:
         """The same on every rank: samples are cheap here."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

@@ -86,6 +86,10 @@ class ScoreCallback(Asks):
         """The scores by full name (``metrics/...``). Called on every rank, with the global generators seeded."""
         raise NotImplementedError
 
+    def will_measure(self, trainer: pl.Trainer, pl_module: Samples) -> list[str]:
+        """Full names of all that `measure` may find here, before it does. Only our own callbacks are asked."""
+        raise NotImplementedError
+
     # ------------------------------------------------------------------ results
     def best(self, metric: str) -> dict[str, float]:
         """The entry of ``history`` with the best value of ``metric`` (full name, or a part of it such as ``fid``).

@@ -84,6 +84,13 @@ class TextMetrics(ScoreCallback):
         self.nll_gen = "nll_gen" in asked
         self.scores = scores_of(data, [metric for metric in asked if metric != "nll_gen"], **self.options)
 
+    def will_measure(self, trainer: pl.Trainer, pl_module: Samples) -> list[str]:
+        """Of the data; sharpness is of some GANs."""
+        self.check(trainer, pl_module)
+        assert self.scores is not None
+        shown = has(pl_module, Critic) and has(pl_module, Latents)
+        return [f"metrics/{n}" for n in (*self.scores.names, *["sharpness"] * shown, *["nll_gen"] * self.nll_gen)]
+
     def measure(self, trainer: pl.Trainer, pl_module: Samples) -> dict[str, float]:
         """The same on every rank."""
         assert self.scores is not None

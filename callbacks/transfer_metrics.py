@@ -54,6 +54,12 @@ class TransferMetrics(ScoreCallback):
             raise ValueError(f"TransferMetrics needs a datamodule of text in two styles, got {type(data).__name__}.")
         self.scores = TransferScores(data, self.num_samples, self.seed)
 
+    def will_measure(self, trainer: pl.Trainer, pl_module: Samples) -> list[str]:
+        """Of the data."""
+        self.check(trainer, pl_module)
+        copy = cast(TransferScores, self.scores).copy
+        return [f"metrics/{part}{name}" for part in ("", "copy/") for name in copy]
+
     def measure(self, trainer: pl.Trainer, pl_module: Samples) -> dict[str, float]:
         """The same on every rank."""
         scores, model = cast(TransferScores, self.scores), cast(Rewrites, pl_module)

@@ -31,7 +31,7 @@ from lightning_gans.cli import plan as planning
 from lightning_gans.cli.commands import loaded
 from lightning_gans.cli.gan_cli import command, go_fast
 from lightning_gans.cli.plan import duration
-from lightning_gans.cli.recipes import RECIPES
+from lightning_gans.cli.recipes import RECIPES, unasked
 from lightning_gans.compat import shell
 from lightning_gans.runs.card import card
 
@@ -355,6 +355,34 @@ def test_a_dry_run_refuses_callbacks_that_do_not_fit_the_data(capsys: pytest.Cap
     assert "EMA must be listed once" in told
     told = refused(capsys, "fit", "--trainer.callbacks=[ModeCoverage, ModeCoverage]")
     assert "must keep states of their own, got ModeCoverage twice, each as ModeCoverage[coverage]." in told
+
+
+def test_a_monitor_that_nothing_measures_is_told_before_training(capsys: pytest.CaptureFixture[str]) -> None:
+    why = "or a value that training logs, got 'metrics/fid/lenet', which nothing measures."
+    config = TOY | {"checkpoint": {"monitor": "metrics/fid/lenet"}}
+    told = refused(capsys, "fit", "--dry_run", "--trainer.callbacks+=ModeCoverage", config=config)
+    assert "ModelCheckpoint: monitor must be one of metrics/high_quality, metrics/modes, metrics/reverse_kl, " in told
+    assert why in told and told.endswith("default.yaml: give --checkpoint.monitor another, or null.")
+    told = refused(capsys, "fit", "--name=a", "--checkpoint.monitor=metrics/fid/lenet", config=config)
+    assert told.endswith("ModelCheckpoint: monitor must be " + why.removeprefix("or "))
+    assert not Path("runs").exists()
+
+
+def test_a_recipes_monitor_and_scores_are_told_to_be_its_own() -> None:
+    args = ["fit", f"--config={RECIPES}/markov/rel_gan.yaml", "--data", "TextFile"]
+    told = (
+        "ModelCheckpoint: monitor must be a value that training logs, got 'metrics/js-2/law', which nothing measures."
+    )
+    hint = " It is that of markov/rel_gan: give --checkpoint.monitor another, or null."
+    assert unasked(told, args) == hint
+    assert unasked(told.replace("/law", ""), args) == unasked(told, [*args, "--checkpoint.monitor=a"]) == ""
+    args[1:2] = ["--config", f"{RECIPES}/digits/trans_gan.yaml"]
+    told = (
+        "extractor='lenet' is trained on the data set's labels, but there are none: take 'inception' or give a module."
+    )
+    hint = "--trainer.callbacks EMA --checkpoint.monitor null trains without its scores."
+    assert unasked(told, args) == f" It is part of digits/trans_gan: {hint}"
+    assert unasked(told, [*args, "--trainer.callbacks", "null"]) == ""
 
 
 def test_a_class_method_makes_a_network(

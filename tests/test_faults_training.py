@@ -9,20 +9,22 @@ import warnings
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from common import PENALISED, equal, make, plain, state, trainer
+from common import PENALISED, equal, make, make_images, plain, state, trainer
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader
 
-from lightning_gans import GAN, WGANGP, GANModule, UnrolledGAN, load
-from lightning_gans.callbacks import EMA
+from lightning_gans import GAN, MLE, WGANGP, GANModule, UnrolledGAN, load
+from lightning_gans.callbacks import EMA, GenerativeMetrics, ModeCoverage, TextMetrics, TransferMetrics
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.compat.lightning import callbacks, pl
+from lightning_gans.datamodules import Digits, MarkovText, RareTail1D, Ring, StyledText
 from lightning_gans.diagnostics import commentary_weights
 from lightning_gans.engine.player import Player
 from lightning_gans.functional.double_backward.input_gradient import double_backward
@@ -31,7 +33,7 @@ from lightning_gans.functional.penalties import finite_difference_penalty, gradi
 from lightning_gans.functional.robust import softplus_weights
 from lightning_gans.functional.unroll import score_with, unroll
 from lightning_gans.metrics.generative import GenerativeScores
-from lightning_gans.networks import ToyDiscriminator, ToyGenerator
+from lightning_gans.networks import LanguageModel, ToyDiscriminator, ToyGenerator
 from lightning_gans.regularizers import Regularizer
 from lightning_gans.runs.card import card
 from lightning_gans.samplers.calibration import logistic_fit
@@ -302,6 +304,68 @@ def test_a_monitor_that_nothing_measures(monitor: str, kind: Any, tmp_path: Path
     with pytest.raises(ValueError, match=words):
         t.fit(make("gan"), plain(16, 4))
     assert t.global_step == 4
+
+
+def scored(kind: str) -> tuple[Any, Any, Any]:
+    """A callback that scores, with a model and data that it fits."""
+    if kind == "modes":
+        return ModeCoverage(9, 50), make("gan"), Ring(batch_size=4)
+    if kind == "line":
+        nets = ToyGenerator((1,), 3, 8, 1), ToyDiscriminator((1,), 8, 1)
+        return ModeCoverage(9, 50), GAN(*nets, 3), RareTail1D(batch_size=4)
+    if kind == "pictures":
+        few: Any = {"num_fake": 50, "num_real": 50, "metrics": ["fid", "kid", "prdc"], "kid_subset_size": 9}
+        return GenerativeMetrics(9, Mean(), **few), make_images("gan"), Digits(batch_size=4)
+    if kind == "text":
+        every: Any = ["js", "distinct", "copied", "bleu", "self_bleu", "nll_gen"]
+        data = MarkovText(batch_size=4)
+        return TextMetrics(9, 4, every), MLE(LanguageModel(data.shape)), data
+    return TransferMetrics(9, 4), make("gan"), StyledText(4, 3, items=100, batch_size=4)
+
+
+class Mean(nn.Module):
+    """Features of uint8 images."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.float().mean((1, 2))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["modes", "line", "pictures", "text"])
+def test_what_a_callback_will_measure_is_known_beforehand(kind: str, tmp_path: Path) -> None:
+    callback, module, data = scored(kind)
+    t = trainer(max_steps=1, callbacks=[callback], default_root_dir=tmp_path)
+    t.fit(module, datamodule=data)
+    assert callback.will_measure(t, module) == [name for name in callback.history[0] if name != "step"]
+
+
+def test_what_transfer_metrics_will_measure_is_known_beforehand() -> None:
+    callback, module, data = scored("styles")
+    names = callback.will_measure(SimpleNamespace(datamodule=data), module)
+    found = ("accuracy", "bleu", "harmonic", "copies", "right")
+    assert names == [*(f"metrics/{name}" for name in found), *(f"metrics/copy/{name}" for name in found)]
+
+
+@pytest.mark.parametrize("kind", [callbacks.EarlyStopping, callbacks.ModelCheckpoint])
+def test_a_score_that_no_callback_measures_is_refused_before_training(kind: Any, tmp_path: Path) -> None:
+    """Unless somebody else may log it."""
+    scores, module, data = scored("modes")
+    scores.at_start = False
+    words = rf"{kind.__name__}: monitor must be one of metrics/high_quality, metrics/modes, metrics/reverse_kl, or a "
+    words += r"value that training logs, got 'metrics/w1', which nothing measures\."
+    where: Any = {"enable_checkpointing": True, "default_root_dir": tmp_path}
+    t = trainer(max_steps=1, callbacks=[scores, kind(monitor="metrics/w1")], **where)
+    with pytest.raises(ValueError, match=words):
+        t.fit(module, datamodule=data)
+    assert t.global_step == 0 and not list(tmp_path.iterdir())
+
+    class Logs(callbacks.Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            module.log("metrics/w1", 1.0, batch_size=1)
+
+    t = trainer(max_steps=1, callbacks=[Logs(), kind(monitor="metrics/w1")], **where)
+    t.fit(make("gan"), plain(8, 4))
+    assert t.global_step == 1
 
 
 @pytest.mark.parametrize("on_object", [False, True])

@@ -20,6 +20,7 @@ from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules.base import GANDataModule
 from lightning_gans.engine import rng
 from lightning_gans.engine.module import GenerativeModule
+from lightning_gans.engine.monitors import refuse_unmeasured
 
 ENOUGH = 20.0  # seconds of measuring, after which no other cycle begins, but for models of several phases
 CYCLES = 3  # measured of each phase, behind its first
@@ -38,10 +39,11 @@ class Checks(callbacks.Callback):
             callback.on_fit_start(trainer, pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Of the data."""
-        for callback in self.asking:
-            with rng.untouched():
+        """Of the data, and of their scores."""
+        with rng.untouched():
+            for callback in self.asking:
                 callback.check(trainer, pl_module)
+            refuse_unmeasured(self.listed, trainer)
 
 
 def plan(model: GenerativeModule, data: GANDataModule, options: Any, run_dir: Path, asking: Sequence[Any] = ()) -> str:
@@ -132,6 +134,8 @@ class Opening(callbacks.Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Say it on the first rank; files are there by now, and a checkpoint is read."""
+        with rng.untouched():  # here no score was measured yet, and no file written
+            refuse_unmeasured(trainer.callbacks, trainer)
         if trainer.is_global_zero:
             with rng.untouched():  # whatever a description reads or draws
                 told = opening(trainer, pl_module, self.run_dir)

@@ -50,12 +50,31 @@ def shipped(given: str) -> str:
 
 
 def unasked(sentence: str, args: list[str]) -> str:
-    """Where parts of the recipe that ``fit`` alone begins with refuse what was asked for: whose they are.
+    """Where parts of a configuration refuse what was asked for: whose they are, and what to type.
+
+    These are parts of the recipe that ``fit`` alone begins with, and of any a monitor that nothing measures, and scores
+    by a classifier of labels that the data lack.
 
     Args:
         sentence: of the error.
         args: of the command, with the recipe's file if nothing else was given.
     """
+    monitor = re.search(r"^ModelCheckpoint: monitor must be .*got '(.+)', which nothing measures\.$", sentence)
+    options = [(arg.partition("=")[0], arg.partition("=")[2] or then) for arg, then in zip(args, [*args[1:], ""])]
+    typed = {option for option, _ in options}
+    for file in [Path(value) for option, value in options if option in ("-c", "--config")]:
+        text = file.read_text() if file.is_file() else ""
+        of = file.relative_to(RECIPES).with_suffix("").as_posix() if file.is_relative_to(RECIPES) else str(file)
+        if (
+            monitor
+            and "--checkpoint.monitor" not in typed
+            and re.search(rf"monitor: {re.escape(monitor[1])}(?![\w/-])", text)
+        ):
+            return f" It is that of {of}: give --checkpoint.monitor another, or null."
+        if "trained on the data set's labels, but there are none" in sentence and "GenerativeMetrics" in text:
+            left = "EMA" if "EMA" in text else "null"
+            hint = f"--trainer.callbacks {left} --checkpoint.monitor null trains without its scores"
+            return "" if "--trainer.callbacks" in typed else f" It is part of {of}: {hint}."
     recipe = RECIPES / f"{MAIN}.yaml"
     parts = set(re.findall(r"class_path: (\w+)", recipe.read_text())) - {"WGANGP", "Digits"}
     named = {part for part in parts if part in sentence and not any(part in arg for arg in args)}

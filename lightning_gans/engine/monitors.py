@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial, wraps
 from types import FunctionType
 from typing import Any
 
 from lightning_gans.compat.lightning import callbacks, save_if_best, utilities
 from lightning_gans.engine.own_code import arguments_of
+
+# Classes of which it is known what they log.
+_KNOWN = ("lightning_gans.", "pytorch_lightning.", "lightning.pytorch.", "torch.optim.")
 
 
 class Monitors:
@@ -33,6 +36,7 @@ class Monitors:
         found = [c for c in found if getattr(c, "monitor", None) is not None]
         self.names = {str(c.monitor) for c in found}
         self._unknown = [] if trainer.enable_validation else [c for c in found if getattr(c, "strict", True)]
+        refuse_unmeasured(trainer.callbacks, trainer)
         for callback in found:
             if isinstance(callback, callbacks.EarlyStopping):
                 hook = type(callback).on_train_epoch_end
@@ -116,6 +120,33 @@ class Monitors:
         if known and not self.is_new(saving.state_key, saving.monitor, trainer.global_step):
             return False
         return bool(type(saving).check_monitor_top_k(saving, trainer, current))
+
+
+def refuse_unmeasured(listed: Sequence[Any], trainer: Any) -> None:
+    """Look, before anything is trained, for a monitor that is a score which no callback of the run measures.
+
+    A callback or module of the user's own may log one under any name: `Monitors.check` waits for what it does.
+
+    Args:
+        listed: callbacks of the run.
+        trainer: who has the module, the data and the schedulers.
+
+    Raises:
+        ValueError: it names who compares it, and the scores that there will be.
+    """
+    found = [c for c in listed if isinstance(c, (callbacks.EarlyStopping, callbacks.ModelCheckpoint))]
+    found += [config.scheduler for config in trainer.lr_scheduler_configs]
+    asked = [c for c in found if str(getattr(c, "monitor", None)).startswith("metrics/") and getattr(c, "strict", True)]
+    parts = (*listed, *found, module := trainer.lightning_module)
+    if not asked or not all(type(part).__module__.startswith(_KNOWN) for part in parts):
+        return
+    names = [name for c in listed if hasattr(c, "will_measure") for name in c.will_measure(trainer, module)]
+    for who in asked:
+        if who.monitor not in names and who.monitor not in trainer.callback_metrics:
+            raise ValueError(
+                f"{type(who).__name__}: monitor must be {'one of ' * bool(names)}{', '.join([*sorted(names), ''])}"
+                f"{'or ' * bool(names)}a value that training logs, got {who.monitor!r}, which nothing measures."
+            )
 
 
 class _Automatic:

@@ -337,10 +337,7 @@ class GenerativeScores:
     @property
     def names(self) -> list[str]:
         """Names of the scores, in order."""
-        parts: dict[str, tuple[str, ...]] = {"is": ("is", "is_std"), "kid": ("kid", "kid_std")}
-        parts |= {"prdc": ("precision", "recall", "density", "coverage")}
-        parts |= {"uniformity": ("uniformity", "uniformity_real", "uniformity_gap")}
-        return [name for metric in self.metrics for name in parts.get(metric, (metric,))]
+        return score_names(self.metrics)
 
     def caveats(self, num_fake: int) -> list[str]:
         """What must be known of scores of so many fakes, for the protocol; told once as a warning too."""
@@ -391,6 +388,18 @@ class GenerativeScores:
         """What the protocol tells of uniformity, which depends on the number of samples; nothing if it is not asked."""
         asked = "uniformity" in self.metrics
         return {"uniformity_items": min(num_fake, len(self.real)), "uniformity_t": 2.0} if asked else {}
+
+
+def score_names(metrics: Iterable[str]) -> list[str]:
+    """Names of the scores of these metrics, in order.
+
+    >>> score_names(["fid", "kid"])
+    ['fid', 'kid', 'kid_std']
+    """
+    parts: dict[str, tuple[str, ...]] = {"is": ("is", "is_std"), "kid": ("kid", "kid_std")}
+    parts |= {"prdc": ("precision", "recall", "density", "coverage")}
+    parts |= {"uniformity": ("uniformity", "uniformity_real", "uniformity_gap")}
+    return [name for metric in metrics for name in parts.get(metric, (metric,))]
 
 
 def check_metrics(metrics: Iterable[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -280,6 +281,14 @@ class TextScores:
         if "bleu" in self.metrics or "self_bleu" in self.metrics:
             told["bleu"] = "nltk method 1, mean over sentences, all of the held-out part as references"
         return told
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the scores, in order: those of two texts against two."""
+        few = copy.copy(self)
+        few.training = few.held_out = self.training[[0, 0]]
+        few.table = None
+        return list(few(few.training))
 
     def __call__(self, samples: Tensor) -> dict[str, float]:
         """The scores of tokens (N, T) int64."""
