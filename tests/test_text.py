@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 from lightning_gans import GAN, MLE, load
 from lightning_gans.callbacks import GenerativeMetrics, ModeCoverage, SampleGrid, SampleText, TextMetrics
 from lightning_gans.cli import main
+from lightning_gans.cli.commands import _landmark_lines
 from lightning_gans.compat.lightning import callbacks as lightning_callbacks
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.datamodules import MarkovText, OracleText, PyDocText, Ring, TextFile
@@ -550,6 +551,14 @@ def test_landmarks_of_a_language_whose_law_is_known() -> None:
     assert landmarks(data, 50, ["js"], seed=1) != landmarks(data, 50, ["js"]) == landmarks(data, 50, ["js"])
     with pytest.raises(ValueError, match="samples must be an integer >= 2, got 1"):
         landmarks(data, 1)
+
+
+def test_a_sweep_says_why_it_has_no_held_out_text_to_be_read_beside() -> None:
+    found: Any = {"protocol": {"held_out": 30, "samples": 1000}, "landmarks": {"independent symbols": {"js-2": 0.5}}}
+    first = "held-out text: not told, since 30 are held out, fewer than 1,000 samples (--samples 30)"
+    assert list(_landmark_lines(found, ["js-2"])) == [first, "independent symbols: js-2 0.5"]
+    found["landmarks"]["held-out text"] = {"js-2": 0.25, "bleu-2": 0.5}
+    assert list(_landmark_lines(found, ["js-2"])) == ["independent symbols: js-2 0.5", "held-out text: js-2 0.25"]
 
 
 def test_a_symbol_that_was_never_seen_leaves_no_infinite_nll() -> None:

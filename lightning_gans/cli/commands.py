@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -143,12 +143,21 @@ def sweep(args: list[str]) -> None:
     print(" ".join(f"{name:>12}" for name in names))
     for point in found["curve"]:
         print(" ".join(f"{point[name]:>12.4g}" for name in names))
-    for name, scores in found["landmarks"].items():
-        print(f"{name}: {', '.join(f'{score} {value:.4g}' for score, value in scores.items() if score in names)}")
+    print("\n".join(_landmark_lines(found, names)))
     rows = [",".join(names), *(",".join(f"{point[name]:.8g}" for name in names) for point in found["curve"])]
     write_text(out, "\n".join(rows) + "\n")
     write_text(out.with_suffix(".json"), json.dumps(found, indent=2) + "\n")
     print(f"Sweep        {from_here(out)}")
+
+
+def _landmark_lines(found: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
+    """What a curve is read beside; why there is no held-out text, where too few are held out."""
+    if "held-out text" not in found["landmarks"]:
+        n, samples = found["protocol"]["held_out"], found["protocol"]["samples"]
+        hint = f" (--samples {n})" if n > 1 else ""
+        yield f"held-out text: not told, since {n:,} are held out, fewer than {samples:,} samples{hint}"
+    for name, scores in found["landmarks"].items():
+        yield f"{name}: {', '.join(f'{score} {value:.4g}' for score, value in scores.items() if score in names)}"
 
 
 def classify(args: list[str]) -> None:
