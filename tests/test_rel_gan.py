@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_gans import CTGAN, MLE, PRCGAN, PrimalDualGAN, RelGAN, load
 from lightning_gans.callbacks import EMA, TextMetrics
-from lightning_gans.cli import main
+from lightning_gans.cli import commands, main
 from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules import MarkovText
 from lightning_gans.engine.batch import Batch
@@ -321,6 +321,17 @@ def test_the_consistency_term_of_representations_is_trained_on(kind: Any) -> Non
 
 
 # ---------------------------------------------------------------------- training
+def test_an_onnx_file_of_many_tokens_is_said_to_take_minutes(capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(commands, "loaded", lambda *_: game()[0])
+    monkeypatch.setattr(commands.tools, "export", lambda _, path: path)
+    commands.export(["--ckpt_path=a", "--out=g.onnx"])
+    assert capsys.readouterr().out.startswith(
+        "The graph holds 4 tokens, one after the other: dozens take minutes.\nGen"
+    )
+    commands.export(["--ckpt_path=a", "--out=g.pt2"])
+    assert capsys.readouterr().out.startswith("Generator    g.pt2\n")
+
+
 def game(technique: type = RelGAN, seed: int = 0, **options: Any) -> tuple[Any, MarkovText]:
     data = MarkovText(T=4, batch_size=8)
     torch.manual_seed(seed)

@@ -34,6 +34,7 @@ from lightning_gans.metrics import (
     self_bleu,
 )
 from lightning_gans.networks import LanguageModel, SeqGANDiscriminator, StyleAutoencoder
+from lightning_gans.runs.load import load_weights
 from lightning_gans.stages import fit_style_classifier, style_accuracy
 from lightning_gans.tools.text import rewrite
 
@@ -271,6 +272,13 @@ def test_a_discriminator_with_labels_and_foreign_weights_are_refused(tmp_path: P
             )
 
 
+def test_weights_of_a_classifier_with_other_options_are_told(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 3).state_dict(), path := tmp_path / "c.pt")
+    told = r"c.pt, of another class, other options or other data \(size mismatch for weight\)\.$"
+    with pytest.raises(ValueError, match=told):
+        load_weights(nn.Linear(2, 4), path)
+
+
 def test_the_classifier_is_read_once_and_is_part_of_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,6 +361,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: Any) -> None:
     assert '"weights": "raw"' in lines[0] and '"tokens": "char"' in lines[0]
     Path("in.txt").write_text("abc\n\ncda\n")
     main(["rewrite", "--ckpt_path", "runs/a", "--samples", "in.txt", "--style", "1", "--out", "out.txt"])
+    assert capsys.readouterr().out.endswith("Rewritten    out.txt, 2 lines in style 1\n")
     first, blank, second = Path("out.txt").read_text().splitlines()
     made, model = [first, second], cast(Any, load("runs/a"))
     assert blank == "" and made == rewrite(["abc", "cda"], model, 1) and [len(line) for line in made] == [3, 3]

@@ -985,7 +985,8 @@ def test_a_run_from_fit_to_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[s
         main(["score", "--metrics", "js", "distinct", "copied", "--samples", str(written), "--data", "MarkovText",
               "--out", "scores.json"])  # fmt: skip
     found = json.loads((tmp_path / "scores.json").read_text())
-    assert "70 texts against first-order chain" in said[0] and found["protocol"]["samples"] == 70
+    assert "70 texts against first-order chain" in said[0] and said[0].endswith(" of train and 10,000 held out")
+    assert found["protocol"]["samples"] == 70
     assert found["scores"] == score_text(written, MarkovText())["scores"]
     with pytest.raises(SystemExit, match="error: --num_real is for scores of images, got 5 with text"):
         main(["score", "--samples", str(written), "--data", "MarkovText", "--num_real", "5"])

@@ -29,6 +29,7 @@ from lightning_gans.diagnostics.att_find import AttFind
 from lightning_gans.diagnostics.latent_directions import LatentDirections
 from lightning_gans.engine import contract
 from lightning_gans.metrics import METRICS, TEXT_METRICS
+from lightning_gans.networks.rel_gan import Annealed
 from lightning_gans.runs.atomic import check_writable, replacing, write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
 from lightning_gans.runs.folder import claim, configs, run_of
@@ -102,7 +103,8 @@ def _score_text(given: Any) -> None:
     chosen = {} if tuple(given.metrics) == METRICS else {"metrics": given.metrics}
     found = score_text(given.samples, given.data, **chosen)
     told_by = found["protocol"]
-    print(f"{given.samples}: {told_by['samples']:,} texts against {told_by['data']}")
+    parts = f"{told_by['training']:,} of train and {told_by['held_out']:,} held out"
+    print(f"{given.samples}: {told_by['samples']:,} texts against {told_by['data']}, {parts}")
     for name, value in found["scores"].items():
         print(f"{name:<24} {value:.6g}")
     if given.out:
@@ -207,7 +209,7 @@ def rewrite(args: list[str]) -> None:
             raise SystemExit(f"error: {error}") from error
         rest = iter(made)  # blank lines stay, so that each line is where it was
         write_text(own.out, "".join(f"{next(rest) if line.strip() else ''}\n" for line in lines))
-        print(f"Rewritten    {own.out}")
+        print(f"Rewritten    {own.out}, {len(made):,} line{'s' * (len(made) != 1)} in style {own.style}")
 
 
 def export(args: list[str]) -> None:
@@ -221,6 +223,8 @@ def export(args: list[str]) -> None:
     with told():
         check_writable("--out", own.out)
         model = loaded(own.ckpt_path, own.which, own.weights)
+        if own.out.endswith(".onnx") and isinstance(net := getattr(model, "network", None), Annealed):
+            print(f"The graph holds {net.length} tokens, one after the other: dozens take minutes.", flush=True)
         print(f"Generator    {tools.export(model, own.out)}")
         if model.vocabulary_size is not None and model(model.latents(1)[0]).is_floating_point():
             print("Its samples are relaxed one-hot vectors (N, T, V), whose argmax are the tokens of its text.")

@@ -114,10 +114,15 @@ def pick_coordinates(
     checks.at_least_one(picks=picks)
     checks.positive(threshold=threshold)
     others = base.argmax(1) != target
+    if not bool(others.any()):
+        raise ValueError(
+            f"target must be a class that the classifier does not tell of all samples, got {target}, which it tells of "
+            f"all {len(base)}: explain another class, or train the generator longer."
+        )
     if unstable is not None:
         others &= (effects.abs() > 10 * threshold).flatten(1).double().mean(1) <= unstable
     if not bool(others.any()):
-        raise ValueError(f"samples must be of other classes than {target}, got none of {len(base)}.")
+        raise ValueError(f"unstable must leave some samples of other classes than {target}, got {unstable!r}.")
     effects, base = effects[others], base[others]
     gain = effects[..., target].relu().flatten(1)
     explained, found = gain.new_zeros(len(gain)), list[Pick]()

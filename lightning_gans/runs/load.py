@@ -126,7 +126,14 @@ def load_weights(network: nn.Module, path: str | Path, name: str = "classifier_w
     try:
         network.load_state_dict(torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True))
     except Exception as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".")
+        first, *others = str(error).strip().splitlines() or [type(error).__name__]
+        if "loading state_dict" in first and others:
+            reason = others[0].strip().partition(": copying")[0].rstrip(". ")
+            raise ValueError(
+                f"{name} must be a file with the classifier's state_dict, got {path}, of another class, other options "
+                f"or other data ({reason})."
+            ) from error
+        reason = first.partition(". ")[0].rstrip(".")
         raise ValueError(f"{name} must be a file with the classifier's state_dict, got {path} ({reason}).") from error
 
 
