@@ -286,7 +286,7 @@ def test_a_comparison_tells_last_best_and_time(tmp_path: Path, capsys: pytest.Ca
     told = capsys.readouterr().out
     assert re.search(r"^a +WGANGP +2 \(0, 1\) +250 +2 ± 0 +2\.08 min$", told, re.MULTILINE), told
     assert re.search(r"^b +WGANGP +0 +250 +1 +4\.17 min$", told, re.MULTILINE)
-    assert "10 after" in told  # the best that all reach
+    assert "10 reached at" in told  # the best that all reach
     assert re.search(
         r"^a +9 ± 2\.8 +8 ± 1\.4 +150 \(100 to 200\) +150 \(100 to 200\) +1\.25 ± 0\.59 min$", told, re.MULTILINE
     )
@@ -301,7 +301,10 @@ def test_a_comparison_tells_last_best_and_time(tmp_path: Path, capsys: pytest.Ca
     assert text.count('"mode":"lines","opacity"') == text.count('"fill":"toself"') > 0, "edges without dots"
     untrained = [written(tmp_path / name, fid) for name, fid in (("c", [1.0, 9.0, 8.0]), ("d", [1.0, 9.0, 7.0]))]
     head, rows = compare(untrained).tables["fid/lenet"]
-    assert head[-1] == "8 after" and [row[2:5] for row in rows] == [["8", "200", "200"], ["7", "200", "200"]]
+    assert head[-2:] == ["8 reached at", "after"] and [row[2:5] for row in rows] == [
+        ["8", "200", "200"],
+        ["7", "200", "200"],
+    ]
 
 
 def test_a_comparison_tells_what_differs(tmp_path: Path) -> None:
@@ -314,6 +317,7 @@ def test_a_comparison_tells_what_differs(tmp_path: Path) -> None:
         ["option", "a", "b"], [["model.lr_d", "0.001", "0.002"], ["model.gp_weight", "-", "3.0"]]
     )  # fmt: skip
     assert re.search(r"^model\.lr_d +0\.001 +0\.002$", str(told), re.MULTILINE)
+    assert list(told.tables) == ["Runs", "fid/lenet", "Options that differ"]
     text = Page(tmp_path / "c.html").text
     assert "lr_c is 0" in text and text.count("config.yaml") == 2 and "Warnings" in text
     (runs[0] / "config.yaml").unlink()

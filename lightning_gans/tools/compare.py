@@ -95,11 +95,11 @@ def compare(
         known = ", ".join(name.removeprefix("metrics/") for name in scores) or "none"
         raise ValueError(f"--reach must name a score of the runs ({known}), got {min(unknown)}.")
     tables = {"Runs": (["run", "technique", "seeds", "updates", "updates/s", "time"], [_run_row(e) for e in entries])}
-    if asked := list(_differing(entries)):
-        tables["Options that differ"] = (["option", *(entry.name for entry in entries)], asked)
     for name in scores:
         short = name.removeprefix("metrics/")
         tables[short] = _score_table(entries, name, wanted.get(short))
+    if asked := list(_differing(entries)):  # of two techniques they are many
+        tables["Options that differ"] = (["option", *(entry.name for entry in entries)], asked)
     told = Comparison(tables, list(_notes(entries, scores)), None if out is None else Path(out))
     if out is not None:
         write_text(out, _page(entries, scores, told))
@@ -238,7 +238,7 @@ def _score_table(entries: Sequence[Entry], name: str, value: float | None) -> tu
             row += [_median([s for _, s in reached]), _clock([r.seconds_at(s) for r, s in reached])]
         rows.append(row)
     level = UNKNOWN if value is None else f"{value:.4g}"
-    return ["run", "last", "best", "at update", f"{level} at update", f"{level} after"], rows
+    return ["run", "last", "best", "at update", f"{level} reached at", "after"], rows
 
 
 def _mean(values: Sequence[float], form: str = ".4g") -> str:
