@@ -194,8 +194,8 @@ def test_explain_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         "--space=y": "space must be one of styles, w, z, got 'y'",
         "--samples=1": "n must be an integer >= 2, got 1",
         f"--weights={tmp_path}/no.pt": "--weights must be a file with the classifier's state_dict, got .*no.pt",
-        "--classifier.above=1000 --target=0": "target must be a class that the classifier does not tell of all samples, "
-        "got 0, which it tells of all 20: explain another class, or train the generator longer",
+        "--classifier.above=1000 --target=0": "target must be a class that the classifier does not tell of all "
+        "samples, got 0, which it tells of all 20: explain another class, or train the generator longer",
     }.items():
         with pytest.raises(SystemExit, match=f"error: {message}"):
             main([*rule, *more.split()])

@@ -18,7 +18,8 @@ from lightning_gans.cli import main, parsing
 from lightning_gans.cli.configuration import fit_networks_to_data, require_annotations
 from lightning_gans.cli.gan_cli import GANCLI
 from lightning_gans.cli.mistakes import told
-from lightning_gans.cli.parsing import given_values, innermost, prepared
+from lightning_gans.cli.parsing import all_shipped, given_values, innermost, prepared
+from lightning_gans.cli.recipes import RECIPES
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules import GANDataModule
 from lightning_gans.engine.logbook import NonFiniteError
@@ -198,6 +199,8 @@ def test_labels_that_the_data_do_not_tell_of_are_refused_if_typed_and_told_if_in
     said = r"--model.discriminator.num_classes 3 is left out: it must be null for Ring, which has no num_classes"
     with pytest.warns(UserWarning, match=said), pytest.raises(SystemExit):
         main(["fit", "--config=ring.yaml", "--trainer.callbacks=null", "--dry_run"])
+    assert all_shipped(["fit", "--config", "digits/gan", f"--config={RECIPES}/ring/gan.yaml", "--data=Ring"])
+    assert not all_shipped(["fit", "--config=digits/gan", "--config", "ring.yaml"])  # in which they are asked for
 
 
 # ---------------------------------------------------------------------- mistakes, in one line

@@ -80,7 +80,7 @@ def _class_paths(config: Any) -> Iterator[str]:
         yield from _class_paths(value)
 
 
-def fit_networks_to_data(options: Any, given: Mapping[tuple[str, ...], Any] | None = None) -> None:
+def fit_networks_to_data(options: Any, given: Mapping[tuple[str, ...], Any] | None = None, warn: bool = True) -> None:
     """Write what the data and latent_dim determine into networks that take it, and were not given it.
 
     These are shape, latent_dim, groups of z, and the number of classes of a network that is conditional (none for
@@ -89,6 +89,7 @@ def fit_networks_to_data(options: Any, given: Mapping[tuple[str, ...], Any] | No
     Args:
         options: of the command, parsed.
         given: what a user has given, by path (:func:`parsing.given_values`).
+        warn: of classes that a network in a file has, and the data have not.
 
     Raises:
         ValueError: the user gave a shape, a number of classes or a length of the generator's z that cannot be meant.
@@ -125,7 +126,7 @@ def fit_networks_to_data(options: Any, given: Mapping[tuple[str, ...], Any] | No
         for name, (value, what) in fitting.items():
             has, typed = (_listed(v) for v in (own.get(name), told.get((*path, name))))
             if typed is None or typed != has:  # not given, or to a class that was replaced
-                if has and value is None:
+                if has and value is None and warn:
                     utilities.rank_zero_warn(f"--{'.'.join((*path, name))} {has} is left out: it must be {what}.")
                 own[name] = value
             elif has != value and (name in bound or path[1] == "generator"):

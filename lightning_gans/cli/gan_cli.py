@@ -27,7 +27,7 @@ from lightning_gans.cli.configuration import fit_networks_to_data, require_annot
 from lightning_gans.cli.interruption import Interruption, handlers_kept, remember_job, requeued
 from lightning_gans.cli.last_values import LastValues
 from lightning_gans.cli.mistakes import is_quiet
-from lightning_gans.cli.parsing import RUN, Parser, given_values, typed_options
+from lightning_gans.cli.parsing import RUN, Parser, all_shipped, given_values, typed_options
 from lightning_gans.cli.plan import Opening, counted, duration, plan
 from lightning_gans.cli.warned import KeptWarnings
 from lightning_gans.compat.lightning import callbacks, loggers, pl_cli, utilities
@@ -93,9 +93,10 @@ class GANCLI(pl_cli.LightningCLI):
         seed = self.config[self.config["subcommand"]].get("seed_everything")
         if seed not in (None, True, False):  # older Lightnings take another one in silence
             checks.at_least(0, seed_everything=seed)
-        told = given_values(self.command) if isinstance(self.command, list) else {}
+        command = self.command if isinstance(self.command, list) else []
         require_annotations(self.config[self.config["subcommand"]].get("model"))
-        fit_networks_to_data(self.config[self.config["subcommand"]], told)
+        told, warn = given_values(command), not all_shipped(command)
+        fit_networks_to_data(self.config[self.config["subcommand"]], told, warn)
         self.asked = self.config.clone()
 
     def add_arguments_to_parser(self, parser: Any) -> None:

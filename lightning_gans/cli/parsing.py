@@ -22,7 +22,7 @@ import lightning_gans.callbacks as gan_callbacks
 import lightning_gans.datamodules as gan_datamodules
 from lightning_gans import networks, nonadversarial, regularizers, techniques, wrappers
 from lightning_gans.cli.configuration import parameters
-from lightning_gans.cli.recipes import shipped
+from lightning_gans.cli.recipes import RECIPES, shipped
 from lightning_gans.cli.shortcuts import instead
 from lightning_gans.compat.lightning import callbacks, loggers, pl, pl_cli
 from lightning_gans.optim import adam, rmsprop  # noqa: F401  (whose bare names stand for ours)
@@ -196,6 +196,12 @@ def given_values(args: list[str]) -> dict[tuple[str, ...], Any]:
             found = {path: value for path, value in found.items() if path[-1] != "latent_dim" or value != z}
         found |= source
     return found
+
+
+def all_shipped(args: list[str]) -> bool:
+    """Whether no configuration is the user's own: what only recipes say, nobody has asked for."""
+    files = [value for option, value, _ in _options(args) if option in ("-c", "--config") and value is not None]
+    return all(RECIPES in Path(shipped(value)).parents for value in files)
 
 
 def _leaves(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
