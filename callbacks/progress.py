@@ -43,12 +43,12 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         checks.at_least(0, refresh_rate=refresh_rate, process_position=process_position)
         super().__init__(refresh_rate=refresh_rate, process_position=process_position)
         self.epoch_start = 0  # generator updates done when the current epoch began
-        self.drawn_at, self.wait = 0.0, _REDRAW_SECONDS
+        self.drawn_at, self.wait, self.counts = 0.0, _REDRAW_SECONDS, "Generator updates"
 
     @property
     def train_description(self) -> str:
         """What the bar counts."""
-        return "Generator updates"
+        return self.counts
 
     @property
     def predict_description(self) -> str:
@@ -99,10 +99,10 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         """Open the bar, at the position of the checkpoint when training is resumed."""
         done = self.epoch_start = pl_module.global_step
         epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch
+        of_generator = getattr(pl_module, "counted", "g" if hasattr(pl_module, "discriminator") else None) == "g"
+        self.counts = "Generator updates" if of_generator else "Updates"
         bar = self.train_progress_bar = self.init_train_tqdm()
         bar.unit, bar.bar_format = " updates", _FORMAT
-        if getattr(pl_module, "counted", "g" if hasattr(pl_module, "discriminator") else None) != "g":
-            bar.set_description("Updates", refresh=False)  # of another model
         bar.initial = bar.n = bar.last_print_n = done  # the rate counts from here
         bar.total = self.total_updates(trainer, done, epochs_left, float(trainer.num_training_batches))
         self.wait = _wait(bar)

@@ -359,10 +359,10 @@ def test_one_bar_counts_generator_updates_to_max_steps(capsys: pytest.CaptureFix
 
 def test_updates_of_a_model_without_a_generator_are_called_so(capsys: pytest.CaptureFixture[str]) -> None:
     trainer(max_steps=2, callbacks=[GANProgressBar()], enable_progress_bar=True).fit(make("ddpm"), batches())
-    assert "Updates: 100%" in (out := capsys.readouterr().out) and "Generator updates: 100%" not in out
+    assert "Updates: 100%" in (out := capsys.readouterr().out) and "Generator updates" not in out
     directions = LatentDirections(make("gan"), num_directions=2, batch_size=4)
     trainer(max_steps=2, callbacks=[GANProgressBar()], enable_progress_bar=True).fit(directions)
-    assert "Updates: 100%" in (out := capsys.readouterr().out) and "Generator updates: 100%" not in out
+    assert "Updates: 100%" in (out := capsys.readouterr().out) and "Generator updates" not in out
 
 
 def test_the_bar_goes_on_where_a_resumed_training_stopped(tmp_path: Path) -> None:
