@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from common import make, trainer
+from common import make, make_images, trainer
 from PIL import Image
 from torch import Tensor, nn
 
@@ -141,6 +141,15 @@ def test_pictures_of_many_samples_are_none(tmp_path: Path) -> None:
     writer.write_on_epoch_end(rank, module, [module.predict_step(3, 0)], None)
     assert {"grid.png", "walk-w.gif"} <= {path.name for path in writer.folder.iterdir()}
     assert read_samples(writer.folder, 3).shape == (3, 3, 8, 8)
+
+
+def test_pictures_of_many_network_calls_are_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, writer, said = make_images("ddpm"), SampleWriter(tmp_path / "made", (-1.0, 1.0)), list[str]()
+    monkeypatch.setattr(writer, "_draw_images", lambda *_: said.append("drawn"))
+    rank: Any = SimpleNamespace(is_global_zero=True, progress_bar_callback=SimpleNamespace(print=said.append))
+    writer.write_on_epoch_end(rank, module, [torch.zeros(2, 1, 8, 8)], None)
+    calls = f"{module.network_calls} network calls each."
+    assert said == [f"Drawing interpolation and walk: 832 samples of {calls}", "drawn"]
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,9 @@ class SampleWriter(callbacks.BasePredictionWriter):
             write_text(self.folder / "samples.csv", rows + "\n")
             self.told.append(f"Samples      {self.folder / 'samples.csv'}")
         if images:
+            if has(pl_module, Latents) and (calls := pl_module.network_calls) > 1 and trainer.progress_bar_callback:
+                told = f"Drawing interpolation and walk: 832 samples of {calls:,} network calls each."
+                trainer.progress_bar_callback.print(told)
             self._draw_images(pl_module, samples[:256])
         elif samples.dim() == 2 and samples.shape[1] in (1, 2):
             reference = getattr(trainer.datamodule, "reference", None)
