@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import importlib
 import math
@@ -396,7 +397,7 @@ def _lines(path: str, vocabulary: Vocabulary, most: int | None) -> list[str]:
         if most is not None and (got := len(vocabulary.split(line))) > most:
             raise ValueError(
                 f"lines of {path} must have at most {most} symbols, got {got} in line {place + 1}: raise length, or "
-                "give long='windows', which keeps all of them, or long='truncate'."
+                "give long='windows' (--data.long windows), which keeps all of them, or long='truncate'."
             )
     return [line for line in lines if line]
 
@@ -414,7 +415,10 @@ def read_text(path: str | Path, blank: bool = False) -> str:
             raise FileNotFoundError(f"path must be a text file, got {path}, which is none{checks.seen_from(path)}.")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"path must be a UTF-8 text, got {path}, whose byte {error.start} is none.") from None
+        other = ", not as UTF-16" * error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        raise ValueError(
+            f"path must be a UTF-8 text, got {path}, whose byte {error.start} is none: save it as UTF-8{other}."
+        ) from None
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import math
 import shlex
@@ -153,6 +154,13 @@ def betas(value: Sequence[float]) -> None:
 def seen_from(path: Path) -> str:
     """Where a relative path that is not there was looked for: " in /the/folder"."""
     return "" if path.is_absolute() else f" in {Path.cwd()}"
+
+
+def near(path: Path) -> str:
+    """The end of a sentence about a path that is not there: what lies there by a name like it."""
+    beside = [] if path.exists() or not path.parent.is_dir() else [other.name for other in path.parent.iterdir()]
+    found = difflib.get_close_matches(path.name, beside, n=1)
+    return f": did you mean {path.parent / found[0]}?" if found else "."
 
 
 def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:

@@ -58,6 +58,9 @@ def test_missing(tmp_path: Path, read: Any) -> None:
         read(tmp_path / "a.ckpt")
     with pytest.raises(FileNotFoundError, match="There is no checkpoint at"):
         read(tmp_path)
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(FileNotFoundError, match=rf"/lst\.ckpt: did you mean {tmp_path}/last\.ckpt\?$"):
+        read(tmp_path / "lst.ckpt")
 
 
 @READERS

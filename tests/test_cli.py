@@ -383,6 +383,9 @@ def test_a_recipes_monitor_and_scores_are_told_to_be_its_own() -> None:
     hint = "--trainer.callbacks EMA --checkpoint.monitor null trains without its scores."
     assert unasked(told, args) == f" It is part of digits/trans_gan: {hint}"
     assert unasked(told, [*args, "--trainer.callbacks", "null"]) == ""
+    told, args[2] = "path images does not exist in /tmp: it must be a folder.", f"{RECIPES}/images/r3_gan.yaml"
+    assert unasked(told, args[:3]) == " It is that of images/r3_gan: give --data.path."
+    assert unasked(told, [*args[:3], "--data.path=images"]) == unasked(told.replace("images", "a"), args) == ""
 
 
 def test_a_class_method_makes_a_network(

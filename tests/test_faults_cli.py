@@ -211,6 +211,11 @@ def test_labels_that_the_data_do_not_tell_of_are_refused_if_typed_and_told_if_in
         (["--model.d_steps=x"], ["--model.d_steps must be int, got x"], None),
         (["--data=Rng"], ["--data must be the name of a class, got Rng"], "Ring"),
         (["--trainr.max_steps=3"], ["trainr"], "trainer"),
+        (["--trainer.logger=WandLogger"], ["--trainer.logger must be the name of a class, got Wand"], "WandbLogger"),
+        (["--model.optimizer_d=Adm"], ["--model.optimizer_d must be the name of a class, got Adm"], "Adam"),
+        (["--trainer.precision=17"], ["--trainer.precision must be one of 64, 32, 16, ", " or null, got 17"], None),
+        (["--seed_everything=x"], ["--seed_everything must be int, got x"], None),
+        (["--trainer.max_steps=1e3"], ["--trainer.max_steps must be int, got 1000.0: write 1000"], None),
         (["--dry_r"], ["unrecognized arguments: --dry_r"], "dry_run"),  # was taken for it, by the parser alone
         ([f"--data={__name__}.Points", "--data.max_step=x"], ["--data.max_step must be int, got x"], None),  # its own
     ],

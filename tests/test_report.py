@@ -186,6 +186,13 @@ def test_a_folder_without_metrics_is_one_sentence(tmp_path: Path, text: str | No
     assert not list(tmp_path.glob("*.html"))
 
 
+def test_a_run_by_nearly_its_name(tmp_path: Path) -> None:
+    run = written(tmp_path / "gann", [3.0, 2.0])
+    for command in (["report", str(tmp_path / "gan")], ["compare", str(run), str(tmp_path / "gan")]):
+        with pytest.raises(SystemExit, match=rf"/gan.*: did you mean {run}\?$"):
+            main(command)
+
+
 def test_half_a_line_of_a_run_that_goes_on(tmp_path: Path) -> None:
     run = written(tmp_path / "a", [3.0, 2.0])
     with (run / "metrics.csv").open("a") as file:

@@ -298,7 +298,8 @@ def test_lines_are_those_of_an_editor(tmp_path: Path) -> None:
 def test_bad_files(tmp_path: Path) -> None:
     path = tmp_path / "bad.txt"
     for content, told, options in (
-        (b"\xff\xfe\xff", "path must be a UTF-8 text, got .*bad.txt, whose byte 0 is none", {}),
+        (b"\xff\xfe\xff", "path must be a UTF-8 text, got .*bad.txt, whose byte 0 is none: .*, not as UTF-16", {}),
+        (b"a\xff", "whose byte 1 is none: save it as UTF-8\\.$", {}),
         (b" \n \n", "path must hold text, got .*, which is empty", {}),
         (b"one line", "must hold lines to train on and others, .* got 0 and 1 .*, or break the text into lines", {}),
         (b"abc\nabcdef\nab\nb", "lines of .* must have at most 4 symbols, got 6 in line 2", {"length": 4}),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse._typehints
+import torch
 import yaml
 from torch import nn
 
@@ -71,6 +72,7 @@ class Parser(pl_cli.LightningArgumentParser):
         known = options | classes | {name for owner in owners for name in parameters(owner)}
         known |= {"Callback", "GANDataModule", "GenerativeModule", "Logger", "Module", "NoneType"}
         known |= {"trainer", "model", "data", "checkpoint", "grid"}
+        known |= {name for home in (loggers, torch.optim) for name, of in vars(home).items() if inspect.isclass(of)}
         if option := re.match(r"--([\w.]+)", told):  # which the parser has found: its value is wrong, or one below it
             known |= {*option[1].split(".")}
         quoted = re.findall(r"""["'`]([\w.]+)["'`]|--([\w.]+)|class, got (\w+)""", told)
@@ -111,6 +113,12 @@ def innermost(message: str) -> tuple[str, list[str]]:
     if all(types):
         wanted = [(match[1] or match[2]).replace("NoneType", "null") for match in types if match]
         got = next((match[3] for match in types if match and match[3]), given)
+        choices = [found[1] for kind in wanted if (found := re.fullmatch(r"(?:typing\.)?Literal\[(.+)\]", kind))]
+        wanted = [*["one of " + ", ".join(choices)] * bool(choices), *(k for k in wanted if "Literal[" not in k)]
+        if where[-1] == "seed_everything":  # True draws one, which nobody asks for
+            wanted = [kind for kind in wanted if kind != "bool"]
+        if "int" in wanted and "float" not in wanted and re.fullmatch(r"[+-]?\d+\.0", got):
+            got = f"{got}: write {got[:-2]}"
         if got.lower().lstrip("+-") in ("nan", "inf", "infinity"):  # YAML writes .nan
             wanted = ["a finite number" if kind == "float" else kind for kind in wanted]
         return f"{option} must be {' or '.join(wanted)}{got and f', got {got}'}", hints

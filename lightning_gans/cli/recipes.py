@@ -52,8 +52,8 @@ def shipped(given: str) -> str:
 def unasked(sentence: str, args: list[str]) -> str:
     """Where parts of a configuration refuse what was asked for: whose they are, and what to type.
 
-    These are parts of the recipe that ``fit`` alone begins with, and of any a monitor that nothing measures, and scores
-    by a classifier of labels that the data lack.
+    These are parts of the recipe that ``fit`` alone begins with, and of any a monitor that nothing measures, scores by
+    a classifier of labels that the data lack, and a path of data where nothing is.
 
     Args:
         sentence: of the error.
@@ -71,6 +71,9 @@ def unasked(sentence: str, args: list[str]) -> str:
             and re.search(rf"monitor: {re.escape(monitor[1])}(?![\w/-])", text)
         ):
             return f" It is that of {of}: give --checkpoint.monitor another, or null."
+        missing = re.match(r"path (\S+) does not exist", sentence)
+        if missing and not {"--data", "--data.path"} & typed and f"path: {missing[1]}" in text:
+            return f" It is that of {of}: give --data.path."
         if "trained on the data set's labels, but there are none" in sentence and "GenerativeMetrics" in text:
             left = "EMA" if "EMA" in text else "null"
             hint = f"--trainer.callbacks {left} --checkpoint.monitor null trains without its scores"

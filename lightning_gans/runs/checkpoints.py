@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from lightning_gans import checks
 from lightning_gans.compat.lightning import plugins_io, utilities
 from lightning_gans.runs.atomic import replacing, write_text
 from lightning_gans.runs.card import card
@@ -91,7 +92,7 @@ def _newest_first(paths: Iterable[Path]) -> list[Path]:
 @contextmanager
 def _readable(path: str | Path) -> Iterator[None]:
     if not Path(path).is_file():
-        near = f": did you mean {run}?" if (run := _newest_run_below(Path(path))) else "."
+        near = f": did you mean {run}?" if (run := _newest_run_below(Path(path))) else checks.near(Path(path))
         raise FileNotFoundError(f"There is no checkpoint at {path}{near}")
     try:
         yield

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from lightning_gans import checks
 from lightning_gans.runs.card import NEITHER, goodness
 from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
 from lightning_gans.runs.folder import configs, reached
@@ -158,7 +159,7 @@ def read_record(folder: str | Path) -> Record:
     folder = Path(folder)
     path = folder / "metrics.csv"
     if not path.is_file():
-        raise ValueError(f"A run must hold metrics.csv, got {folder}, which has none.")
+        raise ValueError(f"A run must hold metrics.csv, got {folder}, which has none{checks.near(folder)}")
     curves = read_curves(path)
     if not curves:
         raise ValueError(f"metrics.csv must hold steps and values, got none in {path}.")

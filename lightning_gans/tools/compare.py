@@ -121,7 +121,7 @@ def read_entry(path: str | Path, name: str) -> Entry:
     path = Path(path)
     folders = [path] if (path / "metrics.csv").is_file() else sorted(p.parent for p in path.glob("*/metrics.csv"))
     if not folders:
-        raise ValueError(f"A run must hold metrics.csv, or be a folder of runs that do, got {path}.")
+        raise ValueError(f"A run must hold metrics.csv, or be a folder of runs that do, got {path}{checks.near(path)}")
     begun = {p.parent for p in path.glob("*/config.yaml")} if folders != [path] else set()
     records = [read_record(folder) for folder in folders]
     first = dict(_flat(records[0].config))
