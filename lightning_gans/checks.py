@@ -156,13 +156,6 @@ def seen_from(path: Path) -> str:
     return "" if path.is_absolute() else f" in {Path.cwd()}"
 
 
-def near(path: Path) -> str:
-    """The end of a sentence about a path that is not there: what lies there by a name like it."""
-    beside = [] if path.exists() or not path.parent.is_dir() else [other.name for other in path.parent.iterdir()]
-    found = difflib.get_close_matches(path.name, beside, n=1)
-    return f": did you mean {path.parent / found[0]}?" if found else "."
-
-
 def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
     """ValueError unless ``value`` is one of ``allowed``."""
     if value not in (choices := tuple(allowed)):
@@ -175,3 +168,10 @@ def only(name: str, value: Any, allowed: Any, reason: str = "") -> None:
     """ValueError unless ``value`` is the one that is allowed, for a ``reason`` that begins with "with"."""
     if value != allowed:
         raise ValueError(f"{name} must be {allowed!r}{reason and f' {reason}'}, got {value!r}.")
+
+
+def near(path: Path) -> str:
+    """The end of a sentence about a path that is not there: what lies there by a name like it."""
+    beside = [] if path.exists() or not path.parent.is_dir() else [other.name for other in path.parent.iterdir()]
+    found = difflib.get_close_matches(path.name, beside, n=1)
+    return f": did you mean {path.parent / found[0]}?" if found else "."

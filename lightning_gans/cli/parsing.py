@@ -113,7 +113,7 @@ def innermost(message: str) -> tuple[str, list[str]]:
     if all(types):
         wanted = [(match[1] or match[2]).replace("NoneType", "null") for match in types if match]
         got = next((match[3] for match in types if match and match[3]), given)
-        choices = [found[1] for kind in wanted if (found := re.fullmatch(r"(?:typing\.)?Literal\[(.+)\]", kind))]
+        choices = [of[1] for kind in wanted if (of := re.fullmatch(r"(?:typing\.)?Literal\[(.+)\]", kind))]
         wanted = [*["one of " + ", ".join(choices)] * bool(choices), *(k for k in wanted if "Literal[" not in k)]
         if where[-1] == "seed_everything":  # True draws one, which nobody asks for
             wanted = [kind for kind in wanted if kind != "bool"]
