@@ -60,7 +60,7 @@ def coordinate_effects(
     >>> effects[0, :, :, 1].tolist()  # raising the second coordinate of the first sample does something
     [[0.0, 0.0], [0.0, 2.0]]
     """
-    checks.positive(shift=shift)
+    checks.not_negative(shift=shift)
     checks.each({"trim": trim}, "in [0, .5)", lambda share: 0 <= share < 0.5)
     n, length = s.shape
     rows = torch.arange(n, device=s.device)
