@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import shlex
@@ -50,9 +51,9 @@ def run(config: Path, seed: int, runs: Path, extra: list[str]) -> tuple[list[dic
 
 def summary(values: list[float]) -> str:
     """Mean and standard deviation over seeds."""
-    if len(values) == 1:
-        return f"{values[0]:.3g}"
-    return f"{statistics.mean(values):.3g} ± {statistics.stdev(values):.2g}"
+    if len(values) == 1 or not math.isfinite(sum(values)):  # of a seed that diverged
+        return f"{statistics.fmean(values):.3g}"
+    return f"{statistics.fmean(values):.3g} ± {statistics.stdev(values):.2g}"
 
 
 def table(configs: list[Path], seeds: list[int], runs: Path, extra: list[str]) -> list[str]:

@@ -73,7 +73,9 @@ def spread(values: Iterable[float]) -> str:
     known = [v for v in values if not math.isnan(v)]
     if not known:
         return "none" if values else ""
-    text = f"{statistics.fmean(known):.3g}" + (f" ± {statistics.stdev(known):.2g}" if len(known) > 1 else "")
+    text = f"{statistics.fmean(known):.3g}"
+    if len(known) > 1 and math.isfinite(sum(known)):  # `stdev` takes no infinity
+        text += f" ± {statistics.stdev(known):.2g}"
     return text if len(known) == len(values) else f"{text} ({len(known)} of {len(values)})"
 
 

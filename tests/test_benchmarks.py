@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import orphans, overhead, speed, text
+from benchmarks import orphans, overhead, recipes, speed, text
 from lightning_gans.networks import ToyDiscriminator, ToyGenerator
 
 TINY = dataclasses.replace(
@@ -47,6 +47,10 @@ def test_our_data_lie_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "MemoryLoader", lambda *a, device, **k: devices.append(device) or loader(*a, **k))
     speed.ours(TINY, 2, "cpu")
     assert devices == ["cpu"]
+
+
+def test_a_seed_that_diverged_ends_no_table() -> None:
+    assert [recipes.summary([1.0, x]) for x in (3.0, float("nan"), float("inf"))] == ["2 ± 1.4", "nan", "inf"]
 
 
 # ---------------------------------------------------------------------- whoever started them is killed

@@ -66,7 +66,7 @@ def test_numbers_of_a_run() -> None:
 def test_spread_tells_of_failures() -> None:
     assert measures.spread([1.0, 3.0]) == "2 ± 1.4"
     assert measures.spread([1.0, math.nan]) == "1 (1 of 2)"
-    assert measures.spread([math.nan]) == "none"
+    assert measures.spread([math.nan]) == "none" and measures.spread([1.0, math.inf]) == "inf"
 
 
 def test_a_game_is_played_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -314,6 +314,19 @@ def test_a_comparison_tells_last_best_and_time(tmp_path: Path, capsys: pytest.Ca
     ]
 
 
+@pytest.mark.parametrize("last", [math.nan, math.inf])
+def test_a_seed_without_a_finite_value_is_told(tmp_path: Path, last: float) -> None:
+    """One that diverged, and one that has only begun."""
+    for seed, fid in enumerate(([30.0, 9.0, 11.0], [20.0, 12.0, 7.0], [20.0, 12.0, last])):
+        written(tmp_path / "a" / f"seed-{seed}", fid, seed)
+    b = written(tmp_path / "b", [last])
+    head = (tmp_path / "a/seed-2/metrics.csv").read_text()
+    told = compare([tmp_path / "a", b], tmp_path / "c.html").tables["fid/lenet"][1]
+    assert told[0][1:3] == ["9 ± 2.8 (2 of 3)", "9.333 ± 2.5"] and told[1][1:3] == ["-", "-"]
+    (tmp_path / "a/seed-2/metrics.csv").write_text("\n".join(head.splitlines()[:2]) + "\n")
+    assert compare([tmp_path / "a", b]).tables["Runs"][1][0][-2] == "2 ± 0 (2 of 3)"
+
+
 def test_a_comparison_tells_what_differs(tmp_path: Path) -> None:
     """Options that differ, in the terminal and on the page; there also warnings and whole configurations."""
     model = {"class_path": "lightning_gans.WGANGP", "init_args": {"lr_d": 2e-3, "gp_weight": 3.0}}

@@ -242,10 +242,13 @@ def _score_table(entries: Sequence[Entry], name: str, value: float | None) -> tu
 
 
 def _mean(values: Sequence[float], form: str = ".4g") -> str:
-    if not values or all(math.isnan(value) for value in values):
-        return UNKNOWN
-    spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):{form}}{spread}"
+    """Of the finite ones; that a seed has none is told, not left out in silence."""
+    known = [value for value in values if math.isfinite(value)]
+    if not known:
+        return UNKNOWN if math.isnan(total := sum(values) or math.nan) else f"{total}"
+    spread = f" ± {statistics.stdev(known):.2g}" if len(known) > 1 else ""
+    share = f" ({len(known)} of {len(values)})" if len(known) < len(values) else ""
+    return f"{statistics.fmean(known):{form}}{spread}{share}"
 
 
 def _median(steps: Sequence[int]) -> str:
