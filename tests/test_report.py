@@ -244,6 +244,20 @@ def test_a_score_that_falls_far_has_a_logarithmic_axis() -> None:
     assert axis([0.001, 0.001]).range == (0, 0.002) and axis([0.0, 0.0]).range is None
 
 
+def test_a_band_is_whole_beside_a_gap() -> None:
+    """Its outline goes there and back for each stretch; what it holds counts for the axis."""
+    x, low = np.arange(6.0), np.array([1.0, 2.0, math.nan, 4.0, 5.0, 6.0])
+    high = low + 300
+    high[5] = math.inf
+    band = line_chart([Line("a", x, low + 150, (low, high))], logarithmic=True)
+    assert band.data[0].x == (0, 1, 1, 0, None, 3, 4, 4, 3)
+    assert band.data[0].y == (301, 302, 2, 1, None, 304, 305, 5, 4)
+    assert band.layout.yaxis.type == "log"
+    assert line_chart([Line("a", x, low + 150, (low - 1, high))], logarithmic=True).layout.yaxis.type is None
+    nothing = np.full(6, math.nan)
+    assert line_chart([Line("a", x, nothing, (nothing, nothing))]).data[0].x == ()
+
+
 class Warns(pl_callbacks.Callback):
     """Warns at each update."""
 

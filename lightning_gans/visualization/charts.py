@@ -58,10 +58,9 @@ def line_chart(
     for line in lines:
         colour, kept = COLOURS[line.colour % len(COLOURS)], thinned(len(line.x))
         if line.band is not None:
-            low, high = (part[kept] for part in line.band)
-            outline = [*high, *low[::-1]]
-            figure.add_scatter(x=[*line.x[kept], *line.x[kept][::-1]], y=outline, fill="toself", fillcolor=colour,
-                               mode="lines", opacity=0.18, line={"width": 0}, legendgroup=line.name, showlegend=False,
+            x, y = _outline(line.x[kept], *(part[kept] for part in line.band))
+            figure.add_scatter(x=x, y=y, fill="toself", fillcolor=colour, mode="lines", opacity=0.18,
+                               line={"width": 0}, legendgroup=line.name, showlegend=False,
                                hoverinfo="skip")  # fmt: skip
         mode = "lines+markers" if len(kept) <= MARKED else "lines"
         figure.add_scatter(x=line.x[kept].tolist(), y=line.y[kept].tolist(), name=line.name, legendgroup=line.name,
@@ -77,12 +76,21 @@ def line_chart(
                          legend={"orientation": "h", **below})  # fmt: skip
     figure.update_xaxes(title_text=x_title, separatethousands=True, **axis)
     figure.update_yaxes(**axis)
-    drawn = {float(y) for line in lines for y in line.y if np.isfinite(y)}
+    drawn = {float(y) for line in lines for part in (line.y, *(line.band or ())) for y in part if np.isfinite(y)}
     if len(drawn) == 1 and (level := max(drawn)):  # plotly would show it within -1 and 1
         figure.update_yaxes(range=sorted((0, 2 * level)))
     elif logarithmic and drawn and max(drawn) > _FAR * min(drawn) > 0:
         figure.update_yaxes(type="log", dtick=1 if max(drawn) > 1000 * min(drawn) else "D2")
     return figure
+
+
+def _outline(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[list[Any], list[Any]]:
+    """There and back around each stretch of finite values: plotly closes what a gap leaves of a single outline."""
+    xs, ys = list[Any](), list[Any]()
+    for part in np.ma.clump_unmasked(np.ma.masked_where(~(np.isfinite(low) & np.isfinite(high)), x)):
+        xs += [*x[part], *x[part][::-1], None]
+        ys += [*high[part], *low[part][::-1], None]
+    return xs[:-1], ys[:-1]
 
 
 def thinned(n: int, most: int = POINTS) -> np.ndarray:
