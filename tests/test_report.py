@@ -11,6 +11,7 @@ import subprocess
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from test_cli import TOY
 from lightning_gans import callbacks
 from lightning_gans.callbacks.score import ScoreCallback
 from lightning_gans.cli import main
+from lightning_gans.cli.warned import KeptWarnings
 from lightning_gans.compat.lightning import callbacks as pl_callbacks
 from lightning_gans.compat.shell import python
 from lightning_gans.runs.card import _rows, best_entry
@@ -296,6 +298,18 @@ def test_a_loss_that_is_no_number_is_on_record() -> None:
         main(["fit", "--config=a.yaml", "--name=a", "--model.lr_d=1e30", "--trainer.max_steps=50"])
     last = Path("runs/a/warnings.txt").read_text().splitlines()[-1]
     assert re.match(r"update \d+: ended by NonFiniteError: .* must be a finite number", last)
+
+
+def test_a_run_that_goes_on_has_not_ended(tmp_path: Path) -> None:
+    """Also where it is not as far yet as it was: of what is resumed from, or asked for, there may be less."""
+    run, lines = written(tmp_path / "a", [3.0, 2.0]), ["update 3: odd", "update 900: ended by OSError: full"]
+    (run / "warnings.txt").write_bytes("\n".join(lines).encode() + b" \xff\n")
+    assert read_record(run).ended == (900, "OSError: full \ufffd")
+    KeptWarnings(run).on_train_start(SimpleNamespace(is_global_zero=True, global_step=50), None)
+    record = read_record(run)
+    assert record.ended is None and record.warned == [
+        "update 3: odd", "update 900: was ended by OSError: full \ufffd; gone on with at update 50",
+    ]  # fmt: skip
 
 
 # ---------------------------------------------------------------------- several runs

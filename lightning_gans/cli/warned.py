@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -35,10 +36,13 @@ class KeptWarnings(callbacks.Callback):
         self._trainer = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """From now on there is a run to write to; a resumed one goes on with its list."""
+        """From now on there is a run to write to; a resumed one goes on with its list, and has not ended."""
         self._trainer, self._writes = trainer, trainer.is_global_zero
         if self._writes and self.path.is_file():
-            self.lines = list(dict.fromkeys([*self.path.read_text(encoding="utf-8").splitlines(), *self.lines]))
+            before = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            was = rf"\1: was ended by \2; gone on with at update {trainer.global_step}"
+            before = [re.sub(r"^(update \d+): ended by (.*)", was, line) for line in before]
+            self.lines = list(dict.fromkeys([*before, *self.lines]))
         self._write()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:

@@ -167,7 +167,7 @@ def read_record(folder: str | Path) -> Record:
     config = yaml.safe_load(known[-1].read_text()) if known else {}
     warned = folder / "warnings.txt"
     return Record(folder, curves, config if isinstance(config, dict) else {}, _protocols(folder),
-                  warned.read_text().splitlines() if warned.is_file() else [])  # fmt: skip
+                  warned.read_text("utf-8", "replace").splitlines() if warned.is_file() else [])  # fmt: skip
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
