@@ -86,7 +86,7 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         return {name.removeprefix("metrics/"): f"{float(value):.3g}" for name, value in values.items()}
 
     def total_updates(self, trainer: pl.Trainer, done: int, epochs_left: int, per_epoch: float) -> int | None:
-        """Generator updates of the whole training: ``done`` so far, then ``per_epoch`` in each epoch left."""
+        """Generator updates of the whole training: ``done`` in whole epochs, then ``per_epoch`` in each epoch left."""
         totals: list[float] = []
         if trainer.max_steps >= 0:
             totals.append(trainer.max_steps)
@@ -97,14 +97,15 @@ class GANProgressBar(callbacks.TQDMProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar, at the position of the checkpoint when training is resumed."""
-        done = self.epoch_start = pl_module.global_step
+        done = pl_module.global_step
+        self.epoch_start = done - _made_in_epoch(trainer)
         epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch
         of_generator = getattr(pl_module, "counted", "g" if hasattr(pl_module, "discriminator") else None) == "g"
         self.counts = "Generator updates" if of_generator else "Updates"
         bar = self.train_progress_bar = self.init_train_tqdm()
         bar.unit, bar.bar_format = " updates", _FORMAT
         bar.initial = bar.n = bar.last_print_n = done  # the rate counts from here
-        bar.total = self.total_updates(trainer, done, epochs_left, float(trainer.num_training_batches))
+        bar.total = self.total_updates(trainer, self.epoch_start, epochs_left, float(trainer.num_training_batches))
         self.wait = _wait(bar)
         bar.refresh()
 
@@ -153,6 +154,13 @@ class GANProgressBar(callbacks.TQDMProgressBar):
             values.popitem()
             bar.set_postfix(values, refresh=False)
         bar.refresh()
+
+
+def _made_in_epoch(trainer: Any) -> int:
+    """Updates that a resumed training has made in the epoch that it goes on with."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    made, whole = progress.current.ready, progress.is_last_batch
+    return int(made) if trainer.ckpt_path and not whole and made < trainer.num_training_batches else 0
 
 
 def _wait(bar: Any) -> float:

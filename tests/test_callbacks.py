@@ -387,6 +387,19 @@ def test_the_bar_estimates_the_total_from_epochs(d_steps: int, updates: int) -> 
     assert bar.seen[-1] == (updates, updates)
 
 
+def test_the_bar_knows_how_far_a_resumed_epoch_is(tmp_path: Path) -> None:
+    """Neither does the part of it that is made count twice, nor its rest for an epoch."""
+    saving = pl_callbacks.ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=3, save_top_k=-1)
+    first = trainer(max_steps=7, callbacks=[saving], enable_checkpointing=True)
+    first.fit(make("gan"), batches(4))
+    first.save_checkpoint(tmp_path / "end.ckpt")
+    for path in tmp_path.glob("*.ckpt"):  # of updates 3, 6 and 7: each within an epoch of four
+        bar = Bars()
+        resumed = trainer(max_steps=-1, max_epochs=4, callbacks=[bar], enable_progress_bar=True)
+        resumed.fit(make("gan"), batches(4), ckpt_path=path)
+        assert {total for _, total in bar.seen} == {resumed.global_step}
+
+
 def test_the_bar_knows_no_total_without_an_end() -> None:
     bar = Bars()
     endless = trainer(max_steps=-1, max_epochs=-1, callbacks=[bar, _Stop(after=2)], enable_progress_bar=True)
