@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import subprocess
+import time
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
@@ -28,7 +29,7 @@ from lightning_gans.cli.warned import KeptWarnings
 from lightning_gans.compat.lightning import callbacks as pl_callbacks
 from lightning_gans.compat.shell import python
 from lightning_gans.runs.card import _rows, best_entry
-from lightning_gans.runs.record import HIGHER_IS_BETTER, read_record
+from lightning_gans.runs.record import HIGHER_IS_BETTER, SECONDS, Curve, Record, read_record
 from lightning_gans.tools.compare import compare
 from lightning_gans.tools.report import report
 from lightning_gans.visualization.charts import POINTS, Line, line_chart, thinned
@@ -101,6 +102,14 @@ def test_the_pace_of_a_short_run_and_behind_its_last_row(tmp_path: Path) -> None
     (tmp_path / "metrics.csv").write_text("step,time/seconds\n50,5\n")
     record = read_record(tmp_path)
     assert record.updates_per_second == 10 and record.seconds_at(25) == 2.5 and record.seconds_at(60) == 6
+
+
+def test_times_of_a_long_run_are_looked_up(tmp_path: Path) -> None:
+    """A hundred thousand rows are gone through once, not for each score (which took 14 seconds)."""
+    clock = Curve(np.arange(1.0, 100_001), np.arange(1.0, 100_001) / 4)
+    record, begun = Record(tmp_path, {SECONDS: clock}), time.process_time()
+    assert [record.seconds_at(step) for step in range(99_900, 100_100)] == [s / 4 for s in range(99_900, 100_100)]
+    assert time.process_time() - begun < 1
 
 
 def test_runs_that_ended_early_are_told(tmp_path: Path) -> None:

@@ -122,12 +122,19 @@ class Record:
 
     def seconds_at(self, step: float) -> float:
         """Seconds of training until an update, between those on record, or behind them at the usual pace; else NaN."""
-        if (clock := self.curves.get(SECONDS)) is None:
+        if self._clock is None:
             return math.nan
-        behind = step - float(clock.steps[-1])
+        steps, seconds = self._clock.steps, self._clock.values
+        behind = step - float(steps[-1])
         if behind > 0 and (rate := self.updates_per_second) > 0:
-            return float(clock.values[-1]) + behind / rate
-        return float(np.interp(step, [0.0, *clock.steps], [0.0, *clock.values]))
+            return float(seconds[-1]) + behind / rate
+        return float(np.interp(step, steps, seconds))
+
+    @cached_property
+    def _clock(self) -> Curve | None:
+        """Seconds over updates, from 0 on."""
+        known = self.curves.get(SECONDS)
+        return None if known is None else Curve(*(np.concatenate([[0.0], x]) for x in (known.steps, known.values)))
 
     def reached(self, name: str, value: float) -> int | None:
         """The first update after 0 at which a score is as good as a value; None where none is better than another."""
@@ -140,13 +147,13 @@ class Record:
         curve = self.curves[name]
         return [(v, int(s)) for s, v in zip(curve.steps, curve.values) if s > 0 and math.isfinite(v)]
 
-    @property
+    @cached_property
     def updates_per_second(self) -> float:
         """The median between rows, which passes over the time of scores; NaN where it is not on record."""
-        if (clock := self.curves.get(SECONDS)) is None:
+        if self._clock is None:
             return math.nan
-        start = [0.0] * (len(clock.steps) == 1)  # of one row there is nothing else to go by
-        took, made = np.diff([*start, *clock.values]), np.diff([*start, *clock.steps])
+        first = 1 if len(self._clock.steps) > 2 else 0  # of one row there is nothing else to go by
+        took, made = np.diff(self._clock.values[first:]), np.diff(self._clock.steps[first:])
         return float(np.median(made[took > 0] / took[took > 0])) if (took > 0).any() else math.nan
 
 
