@@ -25,7 +25,7 @@ from lightning_gans.callbacks import ModeCoverage
 from lightning_gans.callbacks.probe import log_image
 from lightning_gans.cli import main
 from lightning_gans.cli.gan_cli import offline_without_login
-from lightning_gans.compat.lightning import callbacks, loggers
+from lightning_gans.compat.lightning import callbacks, loggers, pl
 from lightning_gans.datamodules import Ring
 from lightning_gans.runs import metrics_csv
 from lightning_gans.runs.metrics_csv import MetricsCSV
@@ -82,6 +82,7 @@ def test_a_resumed_run_goes_on_in_the_file(tmp_path: Path) -> None:
     for step in (2, 4, 6, 8):
         first.log_metrics({"a": step, "only before": 1}, step=step)
     second = MetricsCSV(tmp_path)
+    second.goes_on_from(5)
     second.log_metrics({"a": -6, "only after": 2}, step=6)
     second.log_metrics({"a": -8}, step=8)
     assert [(row["step"], row["a"], row["only before"], row["only after"]) for row in rows(tmp_path)] == [
@@ -179,6 +180,40 @@ def test_training_logs_by_generator_updates(tmp_path: Path) -> None:
     assert {"d/loss", "g/loss", "d/gradient_penalty", "d/wasserstein"} <= before[0].keys()
     after = fit(8, tmp_path / "a.ckpt")
     assert [row["step"] for row in after] == ["2", "4", "6", "8"] and after[:2] == before
+
+
+class Scores(pl.Callback):
+    """Logs one where a fit begins, as `ScoreCallback` does."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.logger.log_metrics({"metrics/a": 0.5}, step=trainer.global_step)  # type: ignore[union-attr]
+
+
+def test_rows_behind_the_resumed_update_are_dropped_however_often_it_logs(tmp_path: Path) -> None:
+    """Those of the run that died, which logged more often, would be told as of this one."""
+    options: dict[str, Any] = {"logger": MetricsCSV(tmp_path), "log_every_n_steps": 1}
+    first = trainer(max_steps=3, **options)
+    first.fit(make("gan"), plain())
+    first.save_checkpoint(tmp_path / "a.ckpt")
+    trainer(max_steps=7, **options).fit(make("gan"), plain(), ckpt_path=tmp_path / "a.ckpt")
+    before = rows(tmp_path)
+    for scores in ([], [Scores()]):
+        options = {"logger": MetricsCSV(tmp_path), "log_every_n_steps": 4, "callbacks": scores}
+        trainer(max_steps=9, **options).fit(make("gan"), plain(), ckpt_path=tmp_path / "a.ckpt")
+        found = rows(tmp_path)
+        assert [row["step"] for row in found] == ["1", "2", "3", "4", "8"]
+        assert [row["d/loss"] for row in found[:2]] == [row["d/loss"] for row in before[:2]]
+    assert found[2]["metrics/a"] == "0.5"
+
+
+def test_what_is_no_fit_drops_no_row(tmp_path: Path) -> None:
+    """A test of a checkpoint by a trainer of its own is at step 0."""
+    fitted = trainer(max_steps=4, log_every_n_steps=1, logger=MetricsCSV(tmp_path))
+    fitted.fit(model := make("gan"), plain())
+    trainer(logger=(logger := MetricsCSV(tmp_path))).test(model, Ring(batch_size=8), verbose=False)
+    logger.log_metrics({"metrics/modes": 7}, step=0)
+    assert [row["step"] for row in rows(tmp_path)] == ["1", "2", "3", "4", "0"]
+    assert rows(tmp_path)[-1]["metrics/modes"] == "7.0"
 
 
 @pytest.mark.parametrize("name", ["name", "version"])

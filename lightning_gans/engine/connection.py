@@ -13,7 +13,7 @@ from lightning_gans.compat.lightning import callbacks, datamodule_of, pl
 from lightning_gans.engine import logbook, resume
 from lightning_gans.engine.distributed import by_script
 from lightning_gans.engine.first_batch import check_loader, check_symbols, leave_symbols, take_symbols
-from lightning_gans.engine.loggers import let_fail
+from lightning_gans.engine.loggers import go_on, let_fail
 from lightning_gans.engine.monitors import follow, keep_monitors
 from lightning_gans.engine.own_code import (
     check_apart,
@@ -149,8 +149,7 @@ class Connection(callbacks.Callback):
             vars(self)["on_train_batch_start"] = _validate_at_first
         pl_module.run.fresh = Fresh(trainer)
         if cycles := trainer.fast_dev_run or (type(trainer.overfit_batches) is int and trainer.overfit_batches):
-            needed = int(cycles) * batches_of_cycle(pl_module)
-            trainer.limit_train_batches = max(trainer.limit_train_batches, needed)
+            trainer.limit_train_batches = max(trainer.limit_train_batches, int(cycles) * batches_of_cycle(pl_module))
 
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
         """Scores of text are of the same symbols."""
@@ -160,6 +159,7 @@ class Connection(callbacks.Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Have the loader number its items, if the module asks and the loader can; from here on values count."""
+        go_on(trainer.loggers, trainer.global_step)
         check_loader(trainer.train_dataloader, pl_module.columns)
         check_apart(trainer, pl_module)
         validate_by_batches(trainer, pl_module)  # of a resumed epoch, too

@@ -33,6 +33,13 @@ def let_fail(loggers: Iterable[Any]) -> None:
                 vars(logger)[name] = partial(_attempted, logger, name)
 
 
+def go_on(loggers: Iterable[Any], step: int) -> None:
+    """Tell those that go on with a file of which update the fit does: what is behind it is of a run that died."""
+    for logger in loggers:
+        if hasattr(logger, "goes_on_from"):
+            logger.goes_on_from(step)
+
+
 def _attempted(logger: Any, name: str, *args: Any, **kwargs: Any) -> Any:
     try:
         return attempt(logger, partial(getattr(type(logger), name), logger, *args, **kwargs))

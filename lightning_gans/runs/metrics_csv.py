@@ -16,7 +16,8 @@ class MetricsCSV(loggers.Logger):
     """Writes ``<save_dir>/metrics.csv``: a ``step`` column (generator updates) and one column per metric.
 
     Lightning's own ``CSVLogger`` deletes the file when a run is resumed, and writes a row per call. Here values of one
-    step share a row, rows from before the resumed step are kept, and later ones (of a run that died) are dropped.
+    step share a row, rows up to the resumed step are kept, and later ones (of a run that died) are dropped. What is no
+    fit, a test of a checkpoint say, drops none.
 
     A row is in the file as soon as its first value is logged.
 
@@ -32,6 +33,7 @@ class MetricsCSV(loggers.Logger):
         self._last = 0  # where these begin in the file
         self._end: int | None = None  # of the file; None when the last writing failed
         self._started = False
+        self._from: int | None = None  # update that the fit goes on from; None where none does
 
     @property
     def save_dir(self) -> str:
@@ -52,6 +54,11 @@ class MetricsCSV(loggers.Logger):
     def version(self) -> str:
         """Empty, as :attr:`name`."""
         return ""
+
+    def goes_on_from(self, step: int) -> None:
+        """A fit does, from this update: rows behind it are dropped with the next value, but for those it has logged."""
+        if not self._rows or self._rows[0]["step"] == step:  # else they are of another fit that had this logger
+            self._from, self._started = step, False
 
     @utilities.rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -84,8 +91,10 @@ class MetricsCSV(loggers.Logger):
         rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(whole_lines.splitlines())]
         if self._started:
             return rows
-        steps = [int(known) if (known := row.get("step", "")).isdigit() else step for row in rows]
-        return [row | {"step": known} for row, known in zip(rows, steps) if known < step]
+        known = [row | {"step": int(row["step"])} for row in rows if row.get("step", "").isdigit()]
+        if self._from is None:
+            return known
+        return list({row["step"]: row for row in known if row["step"] <= self._from and row["step"] < step}.values())
 
     @staticmethod
     def _lines(columns: list[str], rows: list[dict[str, Any]], header: bool = False) -> bytes:
