@@ -14,6 +14,7 @@ import torch
 import yaml
 from common import make, plain, trainer
 
+import lightning_gans
 from lightning_gans import TECHNIQUES, WGANGP
 from lightning_gans.cli import main
 from lightning_gans.runs.card import card
@@ -105,6 +106,20 @@ def test_the_card(trained: Path, remote: Path) -> None:
     assert "# WGANGP on Ring" in card and "arXiv:1704.00028" in card and "- generator updates: 2 (" in card
     assert "![Samples](samples/latest.png)" in card and 'load_from_hub("me/ring")' in card
     huggingface_hub.ModelCard(card)  # parsed as the Hub does
+
+
+def test_the_card_tells_who_wrote_the_checkpoint(trained: Path, remote: Path, tmp_path: Path) -> None:
+    """Not who reads it; of one that does not tell it is unknown."""
+    whole = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    assert whole["versions"] == {"lightning_gans": lightning_gans.__version__, "torch": str(torch.__version__)}
+    by = f", Lightning {whole['pytorch-lightning_version']}\n"
+    assert f"- written by: lightning_gans {lightning_gans.__version__}, torch {torch.__version__}{by}" in card(whole)
+    torch.save(whole | {"versions": {"lightning_gans": "0.0.7", "torch": "2.3.0"}}, tmp_path / "a.ckpt")
+    push_to_hub(tmp_path / "a.ckpt", "me/ring")
+    assert f"lightning_gans 0.0.7, torch 2.3.0{by}" in (remote / "me" / "ring" / "README.md").read_text()
+    assert torch.load(remote / "me/ring" / hub.CHECKPOINT, weights_only=True)["versions"]["torch"] == "2.3.0"
+    del whole["versions"]
+    assert f"lightning_gans unknown, torch unknown{by}" in card(whole)
 
 
 def test_the_newest_configuration(trained: Path, remote: Path, tmp_path: Path) -> None:

@@ -312,8 +312,7 @@ class GenerativeModule(Sampling):
 
     def save_state(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out: random numbers, the place in the data and the cycle, averaged weights."""
-        own = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "network_calls": self.network_calls}
-        checkpoint |= resume.readable(checkpoint) | self.sampling_state() | own  # for `load` and `card`
+        checkpoint |= resume.readable(checkpoint) | self.sampling_state() | resume.origin(self)  # for `load` and `card`
         resume.set_apart(self, checkpoint)
         if (data := resume.data_name(self.trainer)) is not None:
             checkpoint["data"] = data

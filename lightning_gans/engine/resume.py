@@ -18,6 +18,7 @@ from lightning_gans.engine.batch import TENSORS, Batch
 from lightning_gans.engine.progress import Progress
 from lightning_gans.engine.settings import scalar
 from lightning_gans.engine.stream import DataStream
+from lightning_gans.version import __version__
 
 
 def save(progress: Progress, stream: DataStream, noise: torch.Generator) -> dict[str, Any]:
@@ -34,6 +35,15 @@ def save(progress: Progress, stream: DataStream, noise: torch.Generator) -> dict
         "done": dict(progress.done),
         "updates": dict(progress.updates),
         "images_seen": progress.images_seen,
+    }
+
+
+def origin(module: Any) -> dict[str, Any]:
+    """What a checkpoint is of, and by which versions it was written."""
+    return {
+        "class_path": f"{type(module).__module__}.{type(module).__qualname__}",
+        "network_calls": module.network_calls,
+        "versions": {"lightning_gans": __version__, "torch": str(torch.__version__)},
     }
 
 

@@ -8,10 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import torch
 import yaml
-
-from lightning_gans.version import __version__
 
 SIGNED = {"uniformity_gap"}  # parts of names of scores that are best at 0, not below it
 # Of those of which neither more nor less is better: they are to be as of real samples, or tell how sure a score is.
@@ -33,6 +30,8 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
     engine = checkpoint.get("engine", checkpoint.get("gan", {}))
     images, counted = engine.get("images_seen"), "generator updates" if "g" in engine.get("updates", "g") else "updates"
     seen = f" ({images:,} real samples seen)" if images is not None else ""
+    written = {"lightning_gans": "unknown", "torch": "unknown"} | checkpoint.get("versions", {})
+    written["Lightning"] = checkpoint.get("pytorch-lightning_version", "unknown")
     lines = [
         f"# {short}{f' on {data}' if data else ''}",
         "",
@@ -43,8 +42,7 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
         f"- {counted}: {checkpoint.get('global_step', 0):,}{seen}",
         f"- weights: {'averaged over training (EMA), and raw' if 'ema' in checkpoint else 'raw'}",
         *([f"- network calls for a sample: {calls:,}"] if (calls := checkpoint.get("network_calls")) else []),
-        f"- written by: lightning_gans {__version__}, torch {torch.__version__}, "
-        f"Lightning {checkpoint.get('pytorch-lightning_version', 'unknown')}",
+        f"- written by: {', '.join(f'{name} {version}' for name, version in written.items())}",
     ]
     states = [s for s in checkpoint.get("callbacks", {}).values() if isinstance(s, Mapping) and "higher_is_better" in s]
     states = [s for s in states if s["history"]]  # of `ScoreCallback`; others may call anything a history

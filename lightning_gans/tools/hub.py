@@ -26,6 +26,7 @@ _PUBLISHED = (
     "hyper_parameters",
     "datamodule_hyper_parameters",
     "class_path",
+    "versions",
     "data",
     "epoch",
     "global_step",
