@@ -123,11 +123,17 @@ def test_the_card_tells_who_wrote_the_checkpoint(trained: Path, remote: Path, tm
 
 
 def test_the_newest_configuration(trained: Path, remote: Path, tmp_path: Path) -> None:
+    """By its number: a run that was copied has times of the copying. SLURM's checkpoint lies in the run itself."""
     run = shutil.copytree(trained, tmp_path / "run")
-    (run / "config-2.yaml").write_text("resumed: true\n")
+    for name in ("config-2", "config-10", "config_mine"):
+        (run / f"{name}.yaml").write_text(f"resumed: {name}\n")
     os.utime(run / "config-2.yaml", (2**31, 2**31))
-    push_to_hub(run, "me/ring")
-    assert (remote / "me" / "ring" / "config.yaml").read_text() == "resumed: true\n"
+    for checkpoint in ("checkpoints/last.ckpt", "hpc_ckpt_1.ckpt"):
+        (run / "checkpoints" / "last.ckpt").rename(run / checkpoint)
+        push_to_hub(run, "me/ring")
+        assert (remote / "me/ring/config.yaml").read_text() == "resumed: config-10\n"
+        assert (remote / "me/ring/samples/latest.png").is_file()
+        shutil.rmtree(remote / "me/ring")
 
 
 def test_a_checkpoint_of_a_script(remote: Path, tmp_path: Path) -> None:

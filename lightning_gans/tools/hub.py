@@ -14,6 +14,7 @@ from lightning_gans import checks
 from lightning_gans.engine.module import GenerativeModule
 from lightning_gans.runs.card import card
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
+from lightning_gans.runs.folder import configs, run_of
 from lightning_gans.runs.load import load
 
 CHECKPOINT = "checkpoints/last.ckpt"  # in the repository, which is laid out like a run
@@ -135,12 +136,9 @@ def _lay_out(checkpoint: dict[str, Any], path: Path, repo_id: str, folder: Path)
     published = {key: checkpoint[key] for key in _PUBLISHED if key in checkpoint}
     AtomicCheckpointIO().save_checkpoint(published, folder / CHECKPOINT)
     (folder / CHECKPOINT).with_suffix(".md").unlink()
-    run = path.resolve().parent.parent
-    configs = run.glob("config*.yaml") if (run / "config.yaml").is_file() else ()
-    config, grid = max(configs, key=lambda file: file.stat().st_mtime, default=None), run / "samples" / "latest.png"
-    if config is not None:
-        shutil.copyfile(config, folder / "config.yaml")
-        if grid.is_file():
+    if (run := run_of(path)) is not None:
+        shutil.copyfile(configs(run)[-1], folder / "config.yaml")
+        if (grid := run / "samples" / "latest.png").is_file():
             (folder / "samples").mkdir()
             shutil.copyfile(grid, folder / "samples" / grid.name)
     (folder / "README.md").write_text(_card(checkpoint, repo_id, (folder / "samples").is_dir()))
