@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import math
@@ -28,11 +29,12 @@ from lightning_gans.cli import main
 from lightning_gans.cli.warned import KeptWarnings
 from lightning_gans.compat.lightning import callbacks as pl_callbacks
 from lightning_gans.compat.shell import python
-from lightning_gans.runs.card import _rows, best_entry
+from lightning_gans.runs.card import _rows, best_entry, card
 from lightning_gans.runs.record import HIGHER_IS_BETTER, SECONDS, Curve, Record, read_record
 from lightning_gans.tools.compare import compare
 from lightning_gans.tools.report import report
 from lightning_gans.visualization.charts import POINTS, Line, line_chart, thinned
+from lightning_gans.visualization.page import markdown
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NASTY = "</script><b>name & more"
@@ -184,6 +186,16 @@ def test_a_score_that_should_be_as_of_real_samples_has_no_best(tmp_path: Path, c
 def test_a_card_of_scores_that_are_of_update_0_alone() -> None:
     history = [{"step": 0.0, "metrics/modes": 4.0, "metrics/mean": 0.5}]
     assert _rows(history, ["modes"]) == ["| modes | 4 | 4 | 0 | - | - |", "| mean | 0.5 | 0.5 | 0 | - | - |"]
+
+
+def test_no_sample_ends_its_block_of_a_card() -> None:
+    """What follows would be Markdown of ours, on the Hub too."""
+    texts = ["a = `1`", "```", "![x](http://evil)", "````python"]
+    told = card({"callbacks": {"SampleText": {"texts": texts}}, "hyper_parameters": {"lines": "a\n```\nb"}})
+    assert "\n".join(["`````text", *texts, "`````", "", "## Use", "", "```python", "from "]) in told
+    blocks = re.findall(r"<pre>(.*?)</pre>", markdown(told), re.DOTALL)
+    assert len(blocks) == 3 and blocks[0].splitlines() == texts and blocks[1].startswith("from ")
+    assert yaml.safe_load(html.unescape(blocks[2]))["model"]["lines"] == "a\n```\nb"
 
 
 @pytest.mark.parametrize("text", [None, "", "hello\nthere\n", "step,a\n", "step,a\n1,\n"])

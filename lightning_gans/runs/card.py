@@ -57,16 +57,23 @@ def card(checkpoint: Mapping[str, Any], name: str = "last.ckpt") -> str:
     for state in checkpoint.get("callbacks", {}).values():
         if isinstance(state, Mapping) and state.get("texts"):  # of `SampleText`
             shown = [str(line)[:200] for line in state["texts"][:10]]
-            lines += ["", "## Samples", "", "```text", *shown, "```"]
+            lines += ["", "## Samples", "", *_fenced("text", shown)]
             break
     ours = all(map(_known, [technique, *_class_paths(settings_of(options))]))
     trust = "" if ours else ", trust_code=True"  # it imports your code
     code = ["from lightning_gans import load", "", f'samples = load("{name}"{trust}).sample(64, seed=0)']
-    lines += ["", "## Use", "", "```python", *code, "```"]
+    lines += ["", "## Use", "", *_fenced("python", code)]
     config = {"model": options, "data": dict(checkpoint.get("datamodule_hyper_parameters", {}))}
     plain = {k: {n: v for n, v in part.items() if n != "_instantiator"} for k, part in config.items() if part}
     text = yaml.safe_dump(_plain(plain), sort_keys=False).rstrip()
-    return "\n".join([*lines, "", "## Configuration", "", "```yaml", text, "```", ""])
+    return "\n".join([*lines, "", "## Configuration", "", *_fenced("yaml", [text]), ""])
+
+
+def _fenced(kind: str, lines: list[str]) -> list[str]:
+    """A block of code, whose fences are longer than what it may hold of such."""
+    held = max(map(len, re.findall("`+", "\n".join(lines))), default=0)
+    fence = "`" * max(3, held + 1)
+    return [fence + kind, *lines, fence]
 
 
 def goodness(name: str, higher: Iterable[str]) -> Callable[[float], float]:

@@ -128,7 +128,8 @@ def notes(lines: Iterable[str]) -> str:
 def markdown(text: str) -> str:
     """The Markdown that model cards are made of: headings, lists, tables, code, `code` and paragraphs."""
     parts: list[str] = []
-    blocks = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)
+    blocks = re.split(r"(^(`{3,})(?!`).*?^\2$)", text, flags=re.MULTILINE | re.DOTALL)
+    del blocks[2::3]  # the fences, which are caught too
     for block in blocks:
         if block.startswith("```"):
             parts.append(f"<pre>{html.escape(block.partition(chr(10))[2].rpartition(chr(10))[0])}</pre>")
