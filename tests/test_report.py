@@ -30,6 +30,7 @@ from lightning_gans.cli.warned import KeptWarnings
 from lightning_gans.compat.lightning import callbacks as pl_callbacks
 from lightning_gans.compat.shell import python
 from lightning_gans.runs.card import _rows, best_entry, card
+from lightning_gans.runs.metrics_csv import MetricsCSV
 from lightning_gans.runs.record import HIGHER_IS_BETTER, SECONDS, Curve, Record, read_record
 from lightning_gans.tools.compare import compare
 from lightning_gans.tools.report import report
@@ -223,6 +224,26 @@ def test_half_a_line_of_a_run_that_goes_on(tmp_path: Path) -> None:
     with (run / "scores-fid.jsonl").open("a") as file:
         file.write('{"step": 10')
     assert read_record(run).updates == 200 and read_record(run).protocols == {}
+
+
+def test_a_damaged_file_of_a_run(tmp_path: Path) -> None:
+    """A configuration is named in one sentence; of metrics what can be read is."""
+    run = written(tmp_path / "a", [3.0, 2.0])
+    before = (run / "metrics.csv").read_bytes()
+    (run / "metrics.csv").write_bytes(before + b"200,\xff,1.0,100\n")
+    assert read_record(run).curves["metrics/fid/lenet"].values.tolist() == [3, 2, 1]
+    logger = MetricsCSV(run)
+    logger.goes_on_from(150)
+    logger.log_metrics({"d/loss": 1}, step=151)
+    assert read_record(run).updates == 151
+    for text in (b"model: {a: [1, 2\ndata: 3\n", b"model: \xff\n"):
+        (run / "config.yaml").write_bytes(text)
+        for command in (["report", str(run)], ["compare", str(run), str(tmp_path)]):
+            with pytest.raises(SystemExit) as caught:
+                main(command)
+            assert re.fullmatch(r"error: .*a/config\.yaml must be YAML, got .+\.", str(caught.value.code)), command
+    (run / "config-2.yaml").write_text("- no\n- mapping\n")
+    assert read_record(run).config == {}
 
 
 # ---------------------------------------------------------------------- one run

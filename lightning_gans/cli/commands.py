@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import Namespace
 from torch import nn
 
@@ -32,7 +31,7 @@ from lightning_gans.metrics import METRICS, TEXT_METRICS
 from lightning_gans.networks.rel_gan import Annealed
 from lightning_gans.runs.atomic import check_writable, replacing, write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint, read_checkpoint
-from lightning_gans.runs.folder import claim, configs, run_of
+from lightning_gans.runs.folder import claim, configs, newest_config, run_of
 from lightning_gans.runs.load import load_weights
 from lightning_gans.runs.metrics_csv import MetricsCSV
 from lightning_gans.stages.guidance import guided_scores
@@ -57,7 +56,7 @@ def loaded(path: str | Path, *options: Any) -> Any:
 def trusting(path: str | Path) -> Iterator[bool]:
     """Whether classes of anywhere may be built; where they may not, the error tells what to do on the command line."""
     run = run_of(Path(path) / "checkpoints" / "last.ckpt" if Path(path).is_dir() else Path(path))
-    trust_code = run is not None and "model" in (yaml.safe_load(configs(run)[-1].read_text()) or {})  # no other's file
+    trust_code = run is not None and "model" in newest_config(run)  # no other's file
     try:
         yield trust_code
     except ValueError as error:
@@ -125,7 +124,7 @@ def sweep(args: list[str]) -> None:
     own = parser.parse_args(spread(spread(args, "--metrics"), "--temperatures"))
     with told():
         folder = own.ckpt_path if own.ckpt_path.is_dir() else run_of(own.ckpt_path)
-        if folder is None or not (known := configs(folder)):
+        if folder is None or not configs(folder):
             raise SystemExit(
                 f"error: --ckpt_path must be a run or lie in one, which tells its data, got {own.ckpt_path}."
             )
@@ -138,7 +137,7 @@ def sweep(args: list[str]) -> None:
             contract.require(model, contract.Text, "sweep")
         except TypeError as error:
             raise SystemExit(f"error: {error}") from error
-        data = built(yaml.safe_load(known[-1].read_text())["data"])
+        data = built(newest_config(folder)["data"])
         found = temperature_sweep(model, data, own.temperatures, own.samples, own.metrics, own.seed)
         found["landmarks"] = landmarks(data, own.samples, own.metrics, own.seed)
     names = [*found["curve"][0]]

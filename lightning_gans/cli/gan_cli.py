@@ -36,7 +36,7 @@ from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.engine.loggers import attempt
 from lightning_gans.runs.atomic import alone, sweep, write_text
 from lightning_gans.runs.checkpoints import AtomicCheckpointIO, newest_checkpoint
-from lightning_gans.runs.folder import claim, configs, remove_empty, run_of, unused
+from lightning_gans.runs.folder import claim, configs, newest_config, remove_empty, run_of, unused
 from lightning_gans.runs.metrics_csv import MetricsCSV
 from lightning_gans.tools.write import SampleWriter
 
@@ -305,7 +305,7 @@ class GANCLI(pl_cli.LightningCLI):
         folder = from_here(known) if checkpoint and (known := run_of(Path(checkpoint))) is not None else None
         fresh = folder is None and self.subcommand == "fit"
         if folder is not None:
-            said = yaml.safe_load(configs(folder)[-1].read_text()) or {}
+            said = newest_config(folder)
             for option, unset in (("name", None), ("out", "runs")):
                 if self.options[option] not in (unset, said.get(option)):
                     raise SystemExit(

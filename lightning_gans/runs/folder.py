@@ -21,6 +21,22 @@ def configs(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.stem.partition("-")[2] or 1))
 
 
+def newest_config(run: Path) -> dict[str, Any]:
+    """What the newest configuration of a run holds; nothing where there is none, or one that is no mapping.
+
+    Raises:
+        ValueError: it is no YAML.
+    """
+    known = configs(run)
+    try:
+        found = yaml.safe_load(known[-1].read_text(encoding="utf-8")) if known else {}
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
+        place = "" if mark is None else f" in line {mark.line + 1}"
+        raise ValueError(f"{known[-1]} must be YAML, got {str(what).splitlines()[0]!r}{place}.") from None
+    return found if isinstance(found, dict) else {}
+
+
 def run_of(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in, if it lies in one."""
     folders = list(checkpoint.resolve().parents)[1::-1]  # SLURM's lie beside config.yaml, others in a folder
@@ -59,7 +75,7 @@ def newest_run(folder: Path, k: int) -> Path | None:
 
 def finished(run: Path) -> bool:
     """Whether a run has made the updates, or epochs, that its newest configuration asks for."""
-    return reached(yaml.safe_load(configs(run)[-1].read_text())["trainer"], read_checkpoint(newest_checkpoint(run)))
+    return reached(newest_config(run)["trainer"], read_checkpoint(newest_checkpoint(run)))
 
 
 def reached(trainer: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> bool:

@@ -86,7 +86,7 @@ class MetricsCSV(loggers.Logger):
         if not self.path.exists():
             return []
         written, step = self.path.read_bytes(), self._rows[0]["step"]
-        text = (written[: self._last] if self._started else written).decode()
+        text = (written[: self._last] if self._started else written).decode(errors="replace")
         whole_lines = text.rpartition("\n")[0]  # a killed process may have left half a line
         rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(whole_lines.splitlines())]
         if self._started:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from lightning_gans import checks
 from lightning_gans.runs.card import NEITHER, goodness
 from lightning_gans.runs.checkpoints import newest_checkpoint, read_checkpoint
-from lightning_gans.runs.folder import configs, reached
+from lightning_gans.runs.folder import newest_config, reached
 
 SECONDS = "time/seconds"
 # What may differ between two runs on the same data: how it is fetched and dealt out.
@@ -161,7 +160,7 @@ def read_record(folder: str | Path) -> Record:
     """Read a run's folder.
 
     Raises:
-        ValueError: there is no ``metrics.csv`` with a number in it.
+        ValueError: there is no ``metrics.csv`` with a number in it, or its configuration is no YAML.
     """
     folder = Path(folder)
     path = folder / "metrics.csv"
@@ -170,17 +169,15 @@ def read_record(folder: str | Path) -> Record:
     curves = read_curves(path)
     if not curves:
         raise ValueError(f"metrics.csv must hold steps and values, got none in {path}.")
-    known = configs(folder)
-    config = yaml.safe_load(known[-1].read_text()) if known else {}
     warned = folder / "warnings.txt"
-    return Record(folder, curves, config if isinstance(config, dict) else {}, _protocols(folder),
-                  warned.read_text("utf-8", "replace").splitlines() if warned.is_file() else [])  # fmt: skip
+    lines = warned.read_text("utf-8", "replace").splitlines() if warned.is_file() else []
+    return Record(folder, curves, newest_config(folder), _protocols(folder), lines)
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
     """The columns of a ``metrics.csv`` that have values, by rising steps; of a step that is there twice, the last."""
     columns: dict[str, dict[float, float]] = {}
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         for row in csv.DictReader(file):
             step = _number(row.get("step"))
             if step is None:
