@@ -302,6 +302,11 @@ def test_a_band_is_whole_beside_a_gap() -> None:
     assert line_chart([Line("a", x, nothing, (nothing, nothing))]).data[0].x == ()
 
 
+def test_names_in_a_legend_are_no_html() -> None:
+    chart = line_chart([Line("run<1> & <b>'y'</b>", np.arange(2), np.arange(2.0))])
+    assert chart.data[0].name == "run&lt;1&gt; &amp; &lt;b&gt;'y'&lt;/b&gt;"
+
+
 class Warns(pl_callbacks.Callback):
     """Warns at each update."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ class Line:
     """One line of a chart.
 
     Attributes:
-        name: in the legend.
+        name: in the legend, as plain text.
         x: of one length with ``y``.
         y: values; NaN leaves a gap.
         band: (low, high) around them, if there is one.
@@ -63,7 +64,8 @@ def line_chart(
                                line={"width": 0}, legendgroup=line.name, showlegend=False,
                                hoverinfo="skip")  # fmt: skip
         mode = "lines+markers" if len(kept) <= MARKED else "lines"
-        figure.add_scatter(x=line.x[kept].tolist(), y=line.y[kept].tolist(), name=line.name, legendgroup=line.name,
+        name = html.escape(line.name, quote=False)  # plotly takes names for HTML of its own
+        figure.add_scatter(x=line.x[kept].tolist(), y=line.y[kept].tolist(), name=name, legendgroup=line.name,
                            mode=mode, line={"color": colour, "width": 1.8}, marker={"size": 4},
                            hovertemplate="%{x:,}: %{y:.5g}")  # fmt: skip
     axis = {"gridcolor": "#e8eaee", "linecolor": "#b9bec7", "zerolinecolor": "#d5d8de", "ticks": "outside"}
