@@ -230,6 +230,16 @@ def test_bounds_hold_the_data_and_nearly_all_samples() -> None:
     assert low < 0.9 and high > 1.1
 
 
+@pytest.mark.parametrize("d", [1, 2])
+def test_samples_at_the_end_of_float32_are_drawn(d: int) -> None:
+    """The axis ends before its width overflows, which would end a training that is about to diverge."""
+    far = torch.tensor([[-3e38], [0.0], [3e38]]).expand(3, d)
+    for fake, real in ((far, None), (far, far), (far[2:], None)):
+        assert toy_pictures.toy_picture(fake, real, lambda x: x[:, 0])
+    low, high = toy_pictures.common_bounds(far, None)
+    assert -1e38 < low < -1e37 and 1e37 < high < 1e38
+
+
 def test_narrow_data_are_shown_from_close_up() -> None:
     pair = torch.tensor([[0.9], [1.1]], dtype=torch.double)  # mean 1, standard deviation 0.1
     assert toy_pictures._close_up(pair, (0.0, 2.1)) == pytest.approx((0.4, 1.6))

@@ -14,6 +14,7 @@ from lightning_gans.visualization.images import FAKE_COLOUR, INK, REAL_COLOUR, f
 Scores = Callable[[Tensor], Tensor]  # points (N, d) to (N,)
 Dual = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # numbers (N, 1) and samples to p_g and its target, (N,) each
 LIKE = torch.empty(0)
+_FAR = 1e37  # float32 holds no width of an axis that ends ten times as far away
 
 
 def toy_picture(
@@ -44,8 +45,8 @@ def _bounds(points: Tensor, margin: float = 0.25) -> tuple[float, float]:
     """A range around the finite points, the same in every picture of a run; around -1 and 1 if there are none."""
     points = points[points.isfinite()]
     points = points if len(points) else torch.tensor([-1.0, 1.0])
-    low, high = float(points.min()), float(points.max())
-    room = max(margin * (high - low), 0.5 if high - low < 1e-3 else 0.0)
+    low, high = (min(max(float(end), -_FAR), _FAR) for end in (points.min(), points.max()))
+    room = max(margin * (high - low), max(0.5, 1e-3 * abs(high)) if high - low < 1e-3 else 0.0)
     return low - room, high + room
 
 
