@@ -91,10 +91,10 @@ class MetricsCSV(loggers.Logger):
         rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(whole_lines.splitlines())]
         if self._started:
             return rows
-        known = [row | {"step": int(row["step"])} for row in rows if row.get("step", "").isdigit()]
-        if self._from is None:
-            return known
-        return list({row["step"]: row for row in known if row["step"] <= self._from and row["step"] < step}.values())
+        known = [(int(row["step"]), row) for row in rows if row.get("step", "").isdigit()]
+        if self._from is not None:
+            known = list({n: (n, row) for n, row in known if n <= self._from and n < step}.values())
+        return [row | {"step": n} for n, row in known]
 
     @staticmethod
     def _lines(columns: list[str], rows: list[dict[str, Any]], header: bool = False) -> bytes:
