@@ -348,9 +348,116 @@ def test_nothing_hangs_on_hooks(tmp_path: Any) -> None:
     assert equal(state(whole), state(rest)) and rest.ema is not None
 
 
+class Counted(GAN):
+    """Overrides hooks with super(), and counts; stands for a class of the library."""
+
+    __module__ = "lightning_gans.of_a_test"
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self.heard = ["fit"]
+
+    def on_train_end(self) -> None:
+        self.heard += ["end"]
+
+    def on_save_checkpoint(self, checkpoint: Any) -> None:
+        super().on_save_checkpoint(checkpoint)
+        self.heard += ["save"]
+
+
+class Without(Counted):
+    def on_fit_start(self) -> None: ...
+    def on_train_end(self) -> None:
+        self.trainer.save_checkpoint("a.ckpt")  # whose hook is not that of this one
+
+    def on_save_checkpoint(self, checkpoint: Any) -> None: ...
+
+
+class With(Counted):
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+
+    def on_train_end(self) -> None:
+        self.trainer.save_checkpoint("a.ckpt")
+        Counted.on_train_end(self)
+
+    def on_save_checkpoint(self, checkpoint: Any) -> None:
+        super().on_save_checkpoint(checkpoint)
+
+
+class Mixin:
+    def on_fit_start(self) -> None: ...
+    def on_train_end(self) -> None:
+        self.trainer.save_checkpoint("a.ckpt")  # type: ignore[attr-defined]
+
+
+class Plain(GAN):
+    """Of a class beside `Counted`, whose hooks come behind its own."""
+
+    def on_fit_start(self) -> None: ...
+    def on_train_end(self) -> None:
+        self.trainer.save_checkpoint("a.ckpt")
+
+
+class WithOverWithout(Without):
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+
+
+class WithoutOverWith(With):
+    on_fit_start = Without.on_fit_start
+    on_train_end = Without.on_train_end
+
+
+class Mixed(Mixin, Counted): ...
+
+
+class Crossed(Plain, Counted): ...
+
+
+class Inherited(Without): ...
+
+
+class Behind(pl.LightningModule):
+    """With a hook that no class of ours has."""
+
+    def on_train_start(self) -> None:
+        self.heard += ["behind"]
+
+
+class WithBehind(Counted, Behind): ...
+
+
+@pytest.mark.parametrize(
+    "cls", [Without, With, WithOverWithout, WithoutOverWith, Mixed, Crossed, Inherited], ids=lambda cls: cls.__name__
+)
+def test_a_hook_of_ours_is_called_once(tmp_path: Any, cls: Any) -> None:
+    """Whatever stands over it: super() or not, several classes, a mixin, or a class beside its own."""
+    nets = make("gan")
+    module = cls(nets.generator, nets.discriminator, 3)
+    fit(module, (2,))
+    assert module.heard == ["fit", "save", "end"]
+
+
+def test_hooks_of_a_class_behind_ours_are_called_too() -> None:
+    nets = make("gan")
+    module = WithBehind(nets.generator, nets.discriminator, 3)
+    fit(module, (2,))
+    assert module.heard == ["fit", "behind", "end"]
+
+
 @pytest.mark.parametrize("calls_super", [False, True])
 def test_averages_are_saved_and_loaded_beside_hooks_of_the_users(tmp_path: Any, calls_super: bool) -> None:
+    loads: list[int] = []
+
     class Own(GAN):
+        def load_sampling_state(self, checkpoint: Any) -> None:
+            loads.append(1)
+            super().load_sampling_state(checkpoint)
+
         def on_save_checkpoint(self, checkpoint: Any) -> None:
             if calls_super:
                 super().on_save_checkpoint(checkpoint)
@@ -368,11 +475,12 @@ def test_averages_are_saved_and_loaded_beside_hooks_of_the_users(tmp_path: Any, 
     t = trainer(max_steps=3)
     t.fit(module, plain(28, 4))
     for weights_only in (False, True):
+        loads.clear()
         t.save_checkpoint(tmp_path / "a.ckpt", weights_only=weights_only)
         saved = torch.load(tmp_path / "a.ckpt", weights_only=True)
         assert saved["mine"] == 1 and equal(saved["ema"], module.ema.state_dict())  # type: ignore[union-attr]
         again = Own.load_from_checkpoint(tmp_path / "a.ckpt", **copy.deepcopy(networks))
-        assert again.loads == 1 and (again.ema is None) == calls_super
+        assert loads == [1] and (again.ema is None) == calls_super
         assert calls_super or torch.equal(again.sample(3, seed=0), module.sample(3, seed=0))
 
 

@@ -336,7 +336,7 @@ class GenerativeModule(Sampling):
             self.load_state(checkpoint)
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """People override the two hooks above without ``super()``."""
+        """People override the two hooks above, and those of a technique, without ``super()``."""
         super().__init_subclass__(**options)
         keep_hooks(cls, GenerativeModule)
 

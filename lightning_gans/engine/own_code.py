@@ -17,6 +17,8 @@ from lightning_gans.engine.player import Player
 from lightning_gans.regularizers.regularizer import Regularizer
 
 _STEP = "on_before_optimizer_step"
+# People override these without super(), and what a technique begins, ends or saves hangs on them
+_KEPT = ("on_fit_start", "on_train_start", "on_train_end", "on_save_checkpoint", "on_load_checkpoint")
 # Lightning calls these where it optimizes by itself, and never here; what does their work
 _UNCALLED = {
     "configure_gradient_clipping": "clip_grad_<player>",
@@ -242,23 +244,35 @@ def _called(terms: Any) -> str:
 
 # ---------------------------------------------------------------------- hooks
 def keep_hooks(cls: Any, base: Any) -> None:
-    """Have a class that overrides how checkpoints are saved and loaded do what ``base`` does, by ``super()`` or not."""
-    for name in ("on_save_checkpoint", "on_load_checkpoint"):
-        own, ours = getattr(cls, name), getattr(base, name)
-        if own is not ours and not hasattr(own, "keeps"):
-            setattr(cls, name, _keeping(own, ours))
+    """Have a class that overrides hooks in which ours do their work do that too, by ``super()`` or not."""
+    for owner in (base, cls):
+        ours = _is_ours(owner)
+        for name in _KEPT:
+            hook = getattr(owner, name)
+            if hook is not getattr(pl.LightningModule, name) and not hasattr(hook, "keeps"):
+                setattr(owner, name, _keeping(hook, name, ours))
 
 
-def _keeping(own: Callable[[Any, Any], None], ours: Callable[[Any, Any], None]) -> Any:
+def _keeping(own: Callable[..., None], name: str, ours: bool) -> Any:
+    """A hook of ours that tells that it was called; of the user's that else calls the nearest one of ours behind it."""
+
     @wraps(own)
-    def hook(self: Any, checkpoint: Any) -> None:
-        before = self.loads
-        own(self, checkpoint)
-        if self.loads == before:  # else super() was called; to save twice does no harm
-            ours(self, checkpoint)
+    def hook(self: Any, *arguments: Any) -> None:
+        calls = vars(self).setdefault("hook_calls", Counter())
+        before = calls[name]
+        own(self, *arguments)
+        if ours:
+            calls[name] += 1
+        elif calls[name] == before:
+            found = (vars(cls)[name] for cls in type(self).__mro__ if _is_ours(cls) and name in vars(cls))
+            next(found, lambda *_: None)(self, *arguments)
 
     vars(hook)["keeps"] = True
     return hook
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.startswith("lightning_gans.")
 
 
 def tell_uncalled(trainer: Any, module: Any) -> None:

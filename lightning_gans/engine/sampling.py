@@ -47,7 +47,6 @@ class Sampling(pl.LightningModule):
     vocabulary: Vocabulary | None = None
     ema_by_hand = hands_back = False
     _decided: tuple[str, ...] = ()  # hyper-parameters that its class decides, and is not given
-    loads = 0  # how often `load_sampling_state` was called
 
     def __init__(self) -> None:
         super().__init__()
@@ -229,7 +228,6 @@ class Sampling(pl.LightningModule):
 
     def load_sampling_state(self, checkpoint: Mapping[str, Any]) -> None:
         """Take it back."""
-        self.loads += 1
         self._forget_ema()
         self.label_counts = checkpoint.get("label_counts")
         self.vocabulary = Vocabulary.of(checkpoint["vocabulary"]) if "vocabulary" in checkpoint else None
