@@ -22,7 +22,7 @@ FOLDERS = {"lightning_gans": ROOT / "lightning_gans", "lightning_gans.datamodule
 # Who may import whom: a name stands for itself and all below it. The longest key that fits a module holds for it.
 FLOOR = {"compat", "checks", "version", "runs.atomic"}  # nothing of ours above them, and everybody may use them
 FIRST = {f"engine.{name}" for name in ("averages", "batch", "player", "progress", "graphs", "rng", "distributed",
-                                       "frozen", "contract", "monitors", "loggers", "shortcuts", "own_code",
+                                       "frozen", "contract", "monitors", "loggers", "shortcuts", "own_code", "hooks",
                                        "validation")}  # fmt: skip
 SECOND = {
     f"engine.{name}"

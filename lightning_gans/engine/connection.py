@@ -13,6 +13,7 @@ from lightning_gans.compat.lightning import callbacks, datamodule_of, pl
 from lightning_gans.engine import logbook, resume
 from lightning_gans.engine.distributed import by_script
 from lightning_gans.engine.first_batch import check_loader, check_symbols, leave_symbols, take_symbols
+from lightning_gans.engine.hooks import tell_uncalled
 from lightning_gans.engine.loggers import go_on, let_fail
 from lightning_gans.engine.monitors import follow, keep_monitors
 from lightning_gans.engine.own_code import (
@@ -21,7 +22,6 @@ from lightning_gans.engine.own_code import (
     refuse_lightnings_own,
     tell_idle,
     tell_no_update,
-    tell_uncalled,
     tell_untrained,
     tell_untrained_step,
 )

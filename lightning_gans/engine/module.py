@@ -16,8 +16,9 @@ from lightning_gans.engine import logbook, resume, rng
 from lightning_gans.engine.batch import Batch, Terms, to_device
 from lightning_gans.engine.connection import check_connected, connect, step_optimizer
 from lightning_gans.engine.first_batch import check_data, check_not_lazy
+from lightning_gans.engine.hooks import keep_hooks
 from lightning_gans.engine.monitors import release
-from lightning_gans.engine.own_code import check_player, keep_hooks, parameters_to_train
+from lightning_gans.engine.own_code import check_player, parameters_to_train
 from lightning_gans.engine.player import Player
 from lightning_gans.engine.progress import Progress
 from lightning_gans.engine.run import LOOK_EVERY, Run
