@@ -1119,3 +1119,12 @@ def test_callbacks_find_the_values_at_the_end() -> None:
     t.fit(module := make("gan"), plain(100, 4))
     for values in (t.callback_metrics, t.logged_metrics):
         assert values["g/loss"] == module.values["g/loss"] and values["d/loss"] == module.values["d/loss"]
+
+
+def test_a_rate_is_not_found_by_lightning() -> None:
+    """Its trial has callbacks of its own alone, in place of ours."""
+    tuner = pytest.importorskip(f"{pl.__name__}.tuner").Tuner(trainer(max_steps=3))
+    module = make("vae")
+    module.lr = 1e-3
+    with pytest.raises(ValueError, match=r"^lr_find must be given a module with automatic optimization, got VAE"):
+        tuner.lr_find(module, plain(), num_training=2)

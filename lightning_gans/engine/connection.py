@@ -24,6 +24,7 @@ from lightning_gans.engine.own_code import (
     tell_no_update,
     tell_untrained,
     tell_untrained_step,
+    unconnected,
 )
 from lightning_gans.engine.settings import Fresh, compare
 from lightning_gans.engine.shortcuts import clip, hush, restore_profiles, skip_profiles, speak
@@ -52,10 +53,7 @@ def check_connected(trainer: Any, module: Any) -> None:
     if not any(
         isinstance(callback, Connection) for callback in (found if isinstance(found, (list, tuple)) else [found])
     ):
-        raise ValueError(
-            f"{name}.configure_callbacks must return what super().configure_callbacks() returns, "
-            "and its own, got a list without it."
-        )
+        raise ValueError(unconnected(trainer, name))
 
 
 def connect(module: Any) -> Connection:

@@ -113,6 +113,16 @@ def check_not_compiled(module: Any) -> None:
     )
 
 
+def unconnected(trainer: Any, name: str) -> str:
+    """Why callbacks of a trainer lack what connects a module to it: a trial has its own alone, or somebody left it."""
+    if any(type(callback).__module__.endswith("tuner.lr_finder") for callback in trainer.callbacks):
+        return f"lr_find must be given a module with automatic optimization, got {name}: compare short fits."
+    return (
+        f"{name}.configure_callbacks must return what super().configure_callbacks() returns, and its own, got a list "
+        "without it."
+    )
+
+
 def tell_untrained(trainer: Any, module: Any) -> None:
     """Warn of networks in training mode whose parameters nobody moves."""
     moved = {id(p) for optimizer in trainer.optimizers for group in optimizer.param_groups for p in group["params"]}
