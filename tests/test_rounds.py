@@ -92,6 +92,18 @@ def test_finished_rounds_are_not_played_again(tmp_path: Path) -> None:
     assert equal(before.sample(5, generator=seeded()), again.sample(5, generator=seeded()))
 
 
+def test_rounds_that_others_stand_on_stay_as_they_are(tmp_path: Path) -> None:
+    """Of more updates they would be others than those that are in the mixture; the last one goes on."""
+    before: Any = run(tmp_path, max_steps=2)
+    with pytest.warns(UserWarning, match=r"round-1/last\.ckpt is finished, .* other settings: max_steps 4 \(was 2\)"):
+        after: Any = run(tmp_path, max_steps=4)
+    saved = [torch.load(tmp_path / f"round-{k}" / "last.ckpt", weights_only=True) for k in range(3)]
+    assert [s["global_step"] for s in saved] == [2, 2, 4]
+    kept, gone_on = (module.generator.components for module in (before, after))
+    assert all(equal(kept[k].state_dict(), gone_on[k].state_dict()) for k in range(2))
+    assert not equal(kept[2].state_dict(), gone_on[2].state_dict())
+
+
 def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(1)
 

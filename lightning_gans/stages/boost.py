@@ -31,7 +31,7 @@ def boost(
 
     Each round has a folder ``round-<k>`` with one checkpoint, ``last.ckpt``. Called again after it was stopped, it
     passes over finished rounds and goes on in the middle of the one that was not, to the same end to the bit (as far as
-    ``fit`` resumes so).
+    ``fit`` resumes so). A round that a later one stands on stays as it is, with a warning if ``max_steps`` has grown.
 
     Args:
         make: the module of a round, of the last round's (``first`` before the first round): ``lambda last:
@@ -69,10 +69,10 @@ def boost(
         pl.seed_everything(seed + k, verbose=False)
         module = make(last)
         source = partial(data, last, place) if callable(data) else data
+        later = place.with_name(f"round-{k + 1}") / "last.ckpt"
         begin = (lambda: None) if prepare is None else partial(prepare, module)
-        fit(
-            module, source, max_steps, place, callbacks=callbacks(), every_n_steps=every_n_steps, begin=begin, **options
-        )
+        fit(module, source, max_steps, place, callbacks=callbacks(), every_n_steps=every_n_steps, begin=begin,
+            finished=later.is_file(), **options)  # fmt: skip
         last = module
     assert last is not None
     return last

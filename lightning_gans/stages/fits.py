@@ -37,12 +37,13 @@ def fit(
     callbacks: Sequence[Any] = (),
     every_n_steps: int = 1000,
     begin: Callable[[], Any] = lambda: None,
+    finished: bool = False,
     **options: Any,
 ) -> None:
     """Train a module up to ``max_steps`` updates; in a folder, go on from the checkpoint ``last.ckpt`` that lies there.
 
     A fit that was stopped comes to the same end to the bit, and one that has ended is only loaded, with a warning where
-    it had other hyper-parameters.
+    it had other hyper-parameters, or fewer updates.
 
     Args:
         module: what is trained.
@@ -52,6 +53,7 @@ def fit(
         callbacks: of the trainer.
         every_n_steps: updates from checkpoint to checkpoint.
         begin: called before the first update, not when a fit goes on.
+        finished: what lies in the folder is not gone on with, however many updates it is of.
         options: of the ``Trainer``.
 
     Raises:
@@ -64,8 +66,9 @@ def fit(
         raise ValueError(f"max_steps is {max_steps}, but {checkpoint} is of {saved['global_step']} updates.")
     if saved is not None:
         _check_networks(module, saved["state_dict"], checkpoint)
-    if saved is not None and saved["global_step"] == max_steps:
-        if told := "; ".join(differences(saved.get("hyper_parameters", {}), module.hparams)):
+    if saved is not None and (finished or saved["global_step"] == max_steps):
+        was = {**saved.get("hyper_parameters", {}), "max_steps": saved["global_step"]}
+        if told := "; ".join(differences(was, {**module.hparams, "max_steps": max_steps})):
             pl.utilities.rank_zero_warn(
                 f"{checkpoint} is finished, and stays as it is, without other settings: {told}."
             )
