@@ -8,14 +8,16 @@ import struct
 import warnings
 import zipfile
 import zlib
+from collections import namedtuple
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from common import make_images, trainer
 from PIL import Image
+from torch import Tensor
 
 from lightning_gans import GAN
 from lightning_gans.datamodules import HuggingFace, Images, Resampled, TextFile, tail_loader
@@ -422,6 +424,25 @@ def test_columns_are_named() -> None:
         torch.utils.data.DataLoader(Rows(lambda i: (torch.zeros(2), i, "path")), 4), index.bool()[[0, 1] * 4]
     )
     assert next(iter(weighted))[2].mean() == 1
+
+
+class Pair(NamedTuple):
+    label: int
+    image: Tensor
+    path: str = "a"
+
+
+def test_fields_of_named_tuples_are_columns() -> None:
+    row = lambda i: Pair(i, torch.tensor([1.0, 2.0]))  # noqa: E731
+    for names in (None, {"real": "image", "labels": "label"}, {"real": 1, "labels": 0}):
+        module, said = fitted(row, conditional=True, columns=names)
+        assert module.last_batch.labels.tolist() == [0, 1, 2, 3]  # type: ignore[union-attr]
+        assert len(said) == 1 and f"Of each batch {'2' if names and names['real'] == 1 else 'path'} is" in said[0]
+    with pytest.raises(ValueError, match=r"columns\['real'\] must be one of label, image, path.* got 'img'"):
+        fitted(row, columns={"real": "img"})
+    by_place = namedtuple("by_place", "data target")
+    real, labels, *_ = columns(by_place(torch.zeros(3, 2), torch.arange(3)))
+    assert real.shape == (3, 2) and labels.tolist() == [0, 1, 2]
 
 
 # ------------------------------------------------------------------------------------------------- Hugging Face

@@ -29,12 +29,15 @@ def columns(raw: Any, names: Names | None = None) -> tuple[Any, Any, Any, Any]:
 
     Without ``names``: of ``x``, ``(x, labels)``, ``(x, labels, weights)`` where the weights are floats (N,), and, from
     loaders of ours, ``(x, labels, weights, index)`` with the number of each item, int64 (N,); of a dictionary by the
-    usual keys. Whatever else there is is left out (see :func:`left_out`).
+    usual keys. A ``NamedTuple`` is a dictionary if one of its fields is such a key, or ``names`` go by fields.
+    Whatever else there is is left out (see :func:`left_out`).
 
     Raises:
         TypeError: the real samples are nothing that has a length.
         ValueError: there is no such column, or nothing tells which one is the real samples.
     """
+    if isinstance(raw, tuple) and hasattr(raw, "_fields"):
+        raw = _by_field(raw, names)
     if names is not None or isinstance(raw, Mapping):
         return (*_named(raw, names), None)
     if not isinstance(raw, (tuple, list)):
@@ -47,6 +50,12 @@ def columns(raw: Any, names: Names | None = None) -> tuple[Any, Any, Any, Any]:
     if not (isinstance(index, Tensor) and index.dtype == torch.int64 and index.shape == n):
         index = None
     return real, labels, weights, index
+
+
+def _by_field(raw: Any, names: Names | None) -> Any:
+    """A ``NamedTuple`` as a dictionary, if it is its fields that tell where the real samples are."""
+    told = bool({*raw._fields} & {*KEYS["real"]}) if names is None else isinstance(names["real"], str)
+    return raw._asdict() if told else raw
 
 
 def _named(raw: Any, names: Names | None) -> tuple[Any, Any, Any]:
@@ -85,6 +94,7 @@ def _samples(real: Any) -> Any:
 
 def left_out(raw: Any, names: Names | None = None) -> list[str]:
     """Keys or places of what :func:`columns` does not take of a batch."""
+    raw = _by_field(raw, names) if hasattr(raw, "_fields") else raw
     taken = {id(part) for part in columns(raw, names)}
     parts = raw.items() if isinstance(raw, Mapping) else enumerate(raw) if isinstance(raw, (tuple, list)) else ()
     return [str(key) for key, part in parts if part is not None and id(part) not in taken]
