@@ -860,6 +860,16 @@ def test_a_later_batch_is_looked_at_too(labels: list[int], weights: list[float],
         trainer(max_steps=3).fit(GAN(*nets, 3), DataLoader([good, bad, good], batch_size=None))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("rows, words", [(4, "The generator is conditional, but the data loader yields no labels"),
+                                         (0, "The data loader yielded an empty batch")])  # fmt: skip
+def test_a_later_batch_lacks_nothing(rows: int, words: str) -> None:
+    options: dict[str, Any] = {"shape": (2,), "width": 8, "depth": 1, "num_classes": 2 if rows else None}
+    module = GAN(ToyGenerator(latent_dim=3, **options), ToyDiscriminator(**options), 3)
+    good = (torch.rand(4, 2), torch.tensor([0, 1, 1, 0]))
+    with pytest.raises(ValueError, match=words):
+        trainer(max_steps=3).fit(module, DataLoader([good, (torch.rand(rows, 2),), good], batch_size=None))  # type: ignore[arg-type]
+
+
 # ---------------------------------------------------------------------- numbers
 def test_logistic_regression_is_not_held_back() -> None:
     """Where the likelihood is greatest its derivatives vanish; the usual penalty would make the slope too flat."""

@@ -91,8 +91,7 @@ def check_data(batch: Batch, networks: Mapping[str, nn.Module], symbols: int | N
         hint = "of text take one_hot=True" if tokens else "scale images to the data's range"
         raise TypeError(f"real samples must be a floating-point tensor, got {real.dtype}: {hint}.")
     n = len(real)
-    if n == 0:
-        raise ValueError("The data loader yielded an empty batch.")
+    check_rows(n)
     if not torch.isfinite(real).all():
         raise ValueError("The first batch of real samples holds NaN or infinite values.")
     if batch.weights is not None:
@@ -104,12 +103,9 @@ def check_data(batch: Batch, networks: Mapping[str, nn.Module], symbols: int | N
                 stacklevel=2,
             )
     conditional = {name: network for name, network in networks.items() if takes_labels(network)}
-    for name, network in conditional.items():
-        if batch.labels is None and needs_labels(network):
-            raise ValueError(
-                f"The {name} is conditional, but the data loader yields no labels: let it yield (x, labels)."
-            )
-    if batch.labels is not None:
+    if batch.labels is None:
+        check_unlabelled(conditional)
+    else:
         check_labels(batch.labels, n, conditional)
 
 
@@ -134,6 +130,21 @@ def check_weights(weights: Tensor, n: int) -> None:
             f"weights must be {n} numbers >= 0, one per real sample, got shape {tuple(weights.shape)} with minimum "
             f"{low:g}."
         )
+
+
+def check_rows(n: int) -> None:
+    """ValueError for a batch of no sample."""
+    if n == 0:
+        raise ValueError("The data loader yielded an empty batch.")
+
+
+def check_unlabelled(networks: Mapping[str, nn.Module]) -> None:
+    """ValueError if one of the networks, by name, cannot do without the labels that a batch lacks."""
+    for name, network in networks.items():
+        if needs_labels(network):
+            raise ValueError(
+                f"The {name} is conditional, but the data loader yields no labels: let it yield (x, labels)."
+            )
 
 
 def check_labels(labels: Tensor, n: int, networks: Mapping[str, nn.Module]) -> None:

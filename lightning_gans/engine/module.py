@@ -257,7 +257,7 @@ class GenerativeModule(Sampling):
                 run.look(self._named(), batch)
             if unused := left_out(raw, self.columns):
                 pl.utilities.rank_zero_warn(f"Of each batch {', '.join(unused)} is left out (see columns=).")
-        elif labels is not None or weights is not None or len(real) == 1:
+        elif self.conditional or weights is not None or len(real) < 2:
             run.check_later(columns(raw, self.columns), len(real))
         return batch
 

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from lightning_gans.compat.lightning import datamodule_of, pl
 from lightning_gans.engine import distributed, logbook
 from lightning_gans.engine.batch import Batch
-from lightning_gans.engine.first_batch import check_company, check_labels, check_weights, lonely, warn_of_same
+from lightning_gans.engine.first_batch import (
+    check_company,
+    check_labels,
+    check_rows,
+    check_unlabelled,
+    check_weights,
+    lonely,
+    warn_of_same,
+)
 from lightning_gans.engine.graphs import StepGraphs
 from lightning_gans.engine.monitors import Monitors
 from lightning_gans.engine.player import Player, needs_closure
@@ -177,12 +185,15 @@ class Run:
 
     def check_later(self, parts: Sequence[Any], n: int) -> None:
         """Labels and weights of a batch behind the first, where looking costs no wait: as they come, on the CPU."""
+        check_rows(n)
         on_cpu = [part if torch.is_tensor(part) and part.device.type == "cpu" else None for part in parts]
         if n == 1 and self.needs_two is not None:
             raise ValueError(lonely(self.needs_two, "one of 1"))
         if on_cpu[2] is not None:
             check_weights(on_cpu[2], n)
-        if on_cpu[1] is not None and self.labelled:
+        if parts[1] is None:
+            check_unlabelled(self.labelled)
+        elif on_cpu[1] is not None and self.labelled:
             check_labels(on_cpu[1], n, self.labelled)
 
     def state_dict(self) -> dict[str, Any]:
