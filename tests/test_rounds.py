@@ -224,6 +224,16 @@ def test_beginnings_of_conditional_generators_and_lines() -> None:
                 begin(generator, wrong, 2)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("begin", [match_moments, fit_vae])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_items_may_be_of_another_type_than_the_generator(begin: Callable[..., None], dtype: torch.dtype) -> None:
+    other = {torch.float32: torch.float64, torch.float64: torch.float32}[dtype]
+    generator = ToyGenerator(width=8, depth=1).to(dtype)
+    before = [p.detach().clone() for p in generator.parameters()]
+    begin(generator, torch.randn(20, 2, dtype=other), 2, steps=1, batch_size=4)
+    assert not equal(before, list(generator.parameters())) and next(generator.parameters()).dtype == dtype
+
+
 # ---------------------------------------------------------------------- one fit each, and resumable
 def stopped(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Fail before an update, as a process would that is killed there."""

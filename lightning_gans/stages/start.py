@@ -93,6 +93,7 @@ def fit_vae(
     """
     checks.at_least_one(steps=steps, batch_size=batch_size, latent_dim=latent_dim, width=width)
     checks.positive(sigma=sigma, lr=lr)
+    items = items.to(next((p.dtype for p in generator.parameters()), items.dtype))  # since codes go from them into it
     vae = _VAE(generator, items, latent_dim, sigma, width, lr)
     fit_items(vae, items, labels, batch_size, steps, folder, sigma=sigma)
 
