@@ -55,6 +55,7 @@ class Run:
         stepping: the one whose optimizer steps now.
         looked: the first batch was checked.
         labelled: networks that take labels, by name.
+        has_labels: the first batch had some.
         needs_two: a network that cannot be trained on a batch of one sample, if there is any.
         fresh: optimizers and schedules as they were configured.
         monitors: who compares which value.
@@ -99,6 +100,7 @@ class Run:
         self.looked, self.watching, self.began, self.started = False, True, -1, -1
         self.batches, self.most_steps = 0, -1
         self.labelled: dict[str, nn.Module] = {}
+        self.has_labels = False
         self.needs_two: str | None = None
         self.fresh: Fresh | None = None
         self.logs: set[str] = set()
@@ -180,6 +182,7 @@ class Run:
     def look(self, networks: Mapping[str, nn.Module], batch: Batch) -> None:
         """Remember of the first batch what later ones are looked at for."""
         self.looked, self.labelled = True, {name: net for name, net in networks.items() if takes_labels(net)}
+        self.has_labels = batch.labels is not None
         self.needs_two = check_company(networks.items(), batch, self.trainer)
         warn_of_same(batch.real)
 
@@ -191,7 +194,7 @@ class Run:
             raise ValueError(lonely(self.needs_two, "one of 1"))
         if on_cpu[2] is not None:
             check_weights(on_cpu[2], n)
-        if parts[1] is None:
+        if parts[1] is None and self.has_labels:
             check_unlabelled(self.labelled)
         elif on_cpu[1] is not None and self.labelled:
             check_labels(on_cpu[1], n, self.labelled)
