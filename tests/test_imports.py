@@ -26,7 +26,18 @@ FIRST = {f"engine.{name}" for name in ("averages", "batch", "player", "progress"
                                        "validation")}  # fmt: skip
 SECOND = {
     f"engine.{name}"
-    for name in ("step", "run", "resume", "logbook", "settings", "sampling", "stream", "first_batch", "connection")
+    for name in (
+        "step",
+        "run",
+        "resume",
+        "logbook",
+        "settings",
+        "sampling",
+        "stream",
+        "first_batch",
+        "symbols",
+        "connection",
+    )
 }
 MATHS = {"functional", "optim", "regularizers.regularizer"}
 FOR_MODELS = {"functional", "regularizers", "wrappers", "networks", "metrics.extractors", "runs.load"}

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from lightning_gans.compat.lightning import callbacks, datamodule_of, pl
 from lightning_gans.engine import logbook, resume
 from lightning_gans.engine.distributed import by_script
-from lightning_gans.engine.first_batch import check_loader, check_symbols, leave_symbols, take_symbols
+from lightning_gans.engine.first_batch import check_loader
 from lightning_gans.engine.hooks import tell_uncalled
 from lightning_gans.engine.loggers import go_on, let_fail
 from lightning_gans.engine.monitors import follow, keep_monitors
@@ -30,6 +30,7 @@ from lightning_gans.engine.settings import Fresh, compare
 from lightning_gans.engine.shortcuts import clip, hush, restore_profiles, skip_profiles, speak
 from lightning_gans.engine.step import Step
 from lightning_gans.engine.stream import NO_BATCH
+from lightning_gans.engine.symbols import check_symbols, leave_symbols, take_symbols
 from lightning_gans.engine.validation import batches_of_cycle, validate_by_batches
 
 

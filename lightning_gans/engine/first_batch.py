@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.compat.lightning import datamodule_of, utilities
+from lightning_gans.compat.lightning import utilities
 from lightning_gans.engine import distributed
 from lightning_gans.engine.batch import Batch
 from lightning_gans.engine.frozen import frozen
@@ -20,7 +20,7 @@ from lightning_gans.functional.columns import Names
 from lightning_gans.functional.conditional import NAMES, conditional_call, needs_labels, score, takes_labels
 from lightning_gans.functional.double_backward.input_gradient import no_autocast
 from lightning_gans.functional.modes import copied
-from lightning_gans.functional.text import Vocabulary, check_tokens
+from lightning_gans.functional.text import check_tokens
 
 LONELY = "more than 1 value per channel"  # what torch's BatchNorm says of a batch of one
 RESHAPE = (nn.Flatten, nn.Unflatten, nn.Identity)  # layers that only give another shape
@@ -34,36 +34,6 @@ def check_loader(loader: Any, names: Names | None) -> None:
             f"({', '.join(dict.fromkeys(type(part).__name__ for part in loader))}): join the data sets "
             "(ConcatDataset), or tell by columns= which of them the real samples come from."
         )
-
-
-def symbols_of(trainer: Any) -> Vocabulary | None:
-    """Those of the data, if a data module tells them."""
-    found = getattr(datamodule_of(trainer), "vocabulary", None)
-    return found if isinstance(found, Vocabulary) else None
-
-
-def check_symbols(trainer: Any, module: Any) -> None:
-    """ValueError for data of text whose tokens mean something else than those of the weights, or are more or fewer."""
-    known, found, size = module.vocabulary, symbols_of(trainer), module.vocabulary_size
-    if known is not None and found is not None and found is not known:
-        known.require(found, "data")
-    if size is not None and found is not None and len(found) != size:
-        raise ValueError(f"data must have as many symbols as the network, {size:,}, got {len(found):,}.")
-
-
-def take_symbols(trainer: Any, module: Any) -> None:
-    """Those of the data that a model of text is about to be trained on, if they tell them and are no others."""
-    module.run.known = module.vocabulary
-    check_symbols(trainer, module)
-    if module.vocabulary_size is not None:
-        module.vocabulary = symbols_of(trainer) or module.vocabulary
-
-
-def leave_symbols(module: Any) -> None:
-    """Those of before a fit that has made no update."""
-    run = module.run
-    if hasattr(run, "known") and sum(module.progress.updates.values()) == run.began:
-        module.vocabulary = run.known
 
 
 def check_data(batch: Batch, networks: Mapping[str, nn.Module], symbols: int | None = None) -> None:
