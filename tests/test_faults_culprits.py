@@ -138,7 +138,7 @@ def test_options_that_each_player_has(option: str, value: Any, names: str) -> No
         ("prc_gan_clip", "accumulate_grad_batches", 2, "give accumulate_d or accumulate_g to the model"),
         ("prc_gan_clip", "gradient_clip_val", 1.0, "give clip_grad_d or clip_grad_g or clip_grad_c to the model"),
         ("vae", "accumulate_grad_batches", 2, "give accumulate_vae to the model"),
-        ("ddpm", "gradient_clip_val", 1.0, "give clip_grad to the model"),
+        ("ddpm", "gradient_clip_val", 1.0, "give clip_grad_denoiser to the model"),
     ],
 )
 def test_only_arguments_that_the_class_takes_are_named(name: str, option: str, value: Any, words: str) -> None:

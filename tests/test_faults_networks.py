@@ -144,7 +144,7 @@ def tail() -> TailSampled:
     ("make", "kind", "words"),
     [
         (lambda: GAN(generator(), critic(), 3, lr_g=0.0), UserWarning, "lr_g is 0: generator will not learn"),
-        (lambda: GAN(generator(), critic(), 3, lr_d=-1.0), ValueError, "lr_d must be a finite number > 0, got -1.0"),
+        (lambda: GAN(generator(), critic(), 3, lr_d=-1.0), ValueError, "lr_d must be a finite number >= 0, got -1.0"),
         (lambda: GAN(generator(), critic(), 3, betas=(0.9, 0.5)), UserWarning, r"betas are \(0.9, 0.5\): Adam's first"),
         (lambda: GAN(generator(), critic(), 3, betas=(0.9, 1.5)), ValueError, r"betas must be .* got \(0.9, 1.5\)"),
         (

@@ -377,7 +377,7 @@ def test_truncation_in_w() -> None:
     middle = g.w_mean + 0.5 * (g.map(z) - g.w_mean)
     torch.testing.assert_close(half, g.synthesis(g.spread(middle)).detach())
     assert (Truncation(module).threshold, Truncation(make("gan")).threshold) == (0.7, 1)
-    with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\] in w, got 1.5"):
+    with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\], got 1.5"):
         Truncation(module, threshold=1.5, mode="w")
     for mode in ("redraw", "rescale"):  # the mapping takes the length of z away
         message = f"mode must be w, or None, for a generator by styles, got '{mode}' with a StyleGenerator"
