@@ -95,7 +95,7 @@ class ModeCoverage(ScoreCallback):
 
     def will_measure(self, trainer: pl.Trainer, pl_module: Samples) -> list[str]:
         """Of the data; tail_mass is of some."""
-        found, data = ["modes", "high_quality", "reverse_kl"], getattr(trainer, "datamodule", None)
+        found, data = ["modes", "high_quality", "reverse_kl"], datamodule_of(trainer)
         if _stacked(data):
             found = ["modes/lenet", "reverse_kl/lenet"]
         elif getattr(data, "shape", None) == (1,):

@@ -98,7 +98,7 @@ class GANProgressBar(callbacks.TQDMProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar, at the position of the checkpoint when training is resumed."""
         done = pl_module.global_step
-        self.epoch_start = done - _made_in_epoch(trainer)
+        self.epoch_start = done - _made_in_epoch(trainer, getattr(pl_module, "g_steps", 1))
         epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch
         of_generator = getattr(pl_module, "counted", "g" if hasattr(pl_module, "discriminator") else None) == "g"
         self.counts = "Generator updates" if of_generator else "Updates"
@@ -156,11 +156,11 @@ class GANProgressBar(callbacks.TQDMProgressBar):
         bar.refresh()
 
 
-def _made_in_epoch(trainer: Any) -> int:
+def _made_in_epoch(trainer: Any, steps: int) -> int:
     """Updates that a resumed training has made in the epoch that it goes on with."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
     made, whole = progress.current.ready, progress.is_last_batch
-    return int(made) if trainer.ckpt_path and not whole and made < trainer.num_training_batches else 0
+    return int(made) if trainer.ckpt_path and not whole and made < steps * trainer.num_training_batches else 0
 
 
 def _wait(bar: Any) -> float:

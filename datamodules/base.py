@@ -63,6 +63,10 @@ class GANDataModule(pl.LightningDataModule):
         """
         raise NotImplementedError
 
+    def __str__(self) -> str:
+        """What is known without a file; Lightning's own goes through the loaders."""
+        return f"{type(self).__name__} of shape {tuple(self.shape)}, batches of {self.batch_size}"
+
     def describe(self) -> str:
         """The data set in one line (reads the files)."""
         raise NotImplementedError

@@ -386,6 +386,9 @@ def test_a_recipes_monitor_and_scores_are_told_to_be_its_own() -> None:
     told, args[2] = "path images does not exist in /tmp: it must be a folder.", f"{RECIPES}/images/r3_gan.yaml"
     assert unasked(told, args[:3]) == " It is that of images/r3_gan: give --data.path."
     assert unasked(told, [*args[:3], "--data.path=images"]) == unasked(told.replace("images", "a"), args) == ""
+    assert (
+        unasked(told, ["fit", f"--config={(RECIPES / 'images' / 'r3_gan.yaml').read_text()}"]) == ""
+    )  # no file's name
 
 
 def test_a_class_method_makes_a_network(

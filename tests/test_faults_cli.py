@@ -201,6 +201,7 @@ def test_labels_that_the_data_do_not_tell_of_are_refused_if_typed_and_told_if_in
         main(["fit", "--config=ring.yaml", "--trainer.callbacks=null", "--dry_run"])
     assert all_shipped(["fit", "--config", "digits/gan", f"--config={RECIPES}/ring/gan.yaml", "--data=Ring"])
     assert not all_shipped(["fit", "--config=digits/gan", "--config", "ring.yaml"])  # in which they are asked for
+    assert not all_shipped(["fit", "--config=model: GAN\ndata: Ring\n"])
 
 
 # ---------------------------------------------------------------------- mistakes, in one line
@@ -338,3 +339,8 @@ def test_what_data_of_a_users_own_must_define_is_told(asked: str) -> None:
     with pytest.raises(SystemExit, match=f"^error: Mine must define {asked}, which is needed here, got none"), told():
         found = getattr(Mine(), asked)
         found(*["train"] * (asked != "describe"))
+
+
+def test_choices_are_words(capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = refused(capsys, "--config=ring/gan", "--model.loss=foo")
+    assert line.startswith("error: --model.loss must be one of minimax, non_saturating,") and line.endswith("got foo")

@@ -93,9 +93,10 @@ class GANCLI(pl_cli.LightningCLI):
         seed = self.config[self.config["subcommand"]].get("seed_everything")
         if seed not in (None, True, False):  # older Lightnings take another one in silence
             checks.at_least(0, seed_everything=seed)
-        command = self.command if isinstance(self.command, list) else []
+        typed = isinstance(self.command, list)  # else it is a call with a configuration of the caller's
+        command = self.command if typed else []
         require_annotations(self.config[self.config["subcommand"]].get("model"))
-        told, warn = given_values(command), not all_shipped(command)
+        told, warn = given_values(command), not (typed and all_shipped(command))
         fit_networks_to_data(self.config[self.config["subcommand"]], told, warn)
         self.asked = self.config.clone()
 

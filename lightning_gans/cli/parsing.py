@@ -23,7 +23,7 @@ import lightning_gans.callbacks as gan_callbacks
 import lightning_gans.datamodules as gan_datamodules
 from lightning_gans import networks, nonadversarial, regularizers, techniques, wrappers
 from lightning_gans.cli.configuration import parameters
-from lightning_gans.cli.recipes import RECIPES, shipped
+from lightning_gans.cli.recipes import RECIPES, inline, shipped
 from lightning_gans.cli.shortcuts import instead
 from lightning_gans.compat.lightning import callbacks, loggers, pl, pl_cli
 from lightning_gans.optim import adam, rmsprop  # noqa: F401  (whose bare names stand for ours)
@@ -114,7 +114,10 @@ def innermost(message: str) -> tuple[str, list[str]]:
         wanted = [(match[1] or match[2]).replace("NoneType", "null") for match in types if match]
         got = next((match[3] for match in types if match and match[3]), given)
         choices = [of[1] for kind in wanted if (of := re.fullmatch(r"(?:typing\.)?Literal\[(.+)\]", kind))]
-        wanted = [*["one of " + ", ".join(choices)] * bool(choices), *(k for k in wanted if "Literal[" not in k)]
+        wanted = [
+            *["one of " + ", ".join(choices).replace("'", "")] * bool(choices),
+            *(k for k in wanted if "Literal[" not in k),
+        ]
         if where[-1] == "seed_everything":  # True draws one, which nobody asks for
             wanted = [kind for kind in wanted if kind != "bool"]
         if "int" in wanted and "float" not in wanted and re.fullmatch(r"[+-]?\d+\.0", got):
@@ -209,7 +212,8 @@ def given_values(args: list[str]) -> dict[tuple[str, ...], Any]:
 def all_shipped(args: list[str]) -> bool:
     """Whether no configuration is the user's own: what only recipes say, nobody has asked for."""
     files = [value for option, value, _ in _options(args) if option in ("-c", "--config") and value is not None]
-    return all(RECIPES in Path(shipped(value)).parents for value in files)
+    shelf = RECIPES.resolve()
+    return all(not inline(value) and shelf in Path(shipped(value)).resolve().parents for value in files)
 
 
 def _leaves(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

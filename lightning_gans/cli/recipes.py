@@ -36,7 +36,7 @@ def shipped(given: str) -> str:
     Raises:
         SystemExit: a name like those of recipes that none has.
     """
-    if "\n" in given or given.lstrip().startswith(("{", "[")) or Path(given).is_file():
+    if inline(given) or Path(given).is_file():
         return given
     name = given.removeprefix("configs/").removesuffix(".yaml")
     if name in (known := names()):
@@ -49,11 +49,16 @@ def shipped(given: str) -> str:
     return given
 
 
+def inline(given: str) -> bool:
+    """Whether a ``--config`` is the configuration itself, and no file's name."""
+    return "\n" in given or given.lstrip().startswith(("{", "["))
+
+
 def unasked(sentence: str, args: list[str]) -> str:
     """Where parts of a configuration refuse what was asked for: whose they are, and what to type.
 
     These are parts of the recipe that ``fit`` alone begins with, and of any a monitor that nothing measures, scores by
-    a classifier of labels that the data lack, and a path of data where nothing is.
+    a classifier of labels that the data lack, and a path of images where nothing is.
 
     Args:
         sentence: of the error.
@@ -62,7 +67,7 @@ def unasked(sentence: str, args: list[str]) -> str:
     monitor = re.search(r"^ModelCheckpoint: monitor must be .*got '(.+)', which nothing measures\.$", sentence)
     options = [(arg.partition("=")[0], arg.partition("=")[2] or then) for arg, then in zip(args, [*args[1:], ""])]
     typed = {option for option, _ in options}
-    for file in [Path(value) for option, value in options if option in ("-c", "--config")]:
+    for file in [Path(value) for option, value in options if option in ("-c", "--config") and not inline(value)]:
         text = file.read_text() if file.is_file() else ""
         of = file.relative_to(RECIPES).with_suffix("").as_posix() if file.is_relative_to(RECIPES) else str(file)
         if (

@@ -124,8 +124,8 @@ class VAEBM(Walks, VAE):
         **kwargs: Any,
     ) -> None:
         checks.at_least(0, vae_steps=vae_steps)
-        checks.sizes(chain_steps=chain_steps, sampling_steps=sampling_steps, replay_after=replay_after)
-        checks.at_least_one(buffer_size=buffer_size)
+        checks.at_least_one(chain_steps=chain_steps, replay_after=replay_after, buffer_size=buffer_size)
+        checks.at_least_one(**checks.given(sampling_steps=sampling_steps))
         checks.positive(step_size=step_size)
         checks.not_negative(spectral=spectral)
         checks.share(replay=replay)

@@ -128,12 +128,12 @@ def load_weights(network: nn.Module, path: str | Path, name: str = "classifier_w
     except Exception as error:
         first, *others = str(error).strip().splitlines() or [type(error).__name__]
         if "loading state_dict" in first and others:
-            reason = others[0].strip().partition(": copying")[0].rstrip(". ")
+            reason = others[0].strip().partition(": copying")[0][:200].rstrip(". ")
             raise ValueError(
                 f"{name} must be a file with the classifier's state_dict, got {path}, of another class, other options "
                 f"or other data ({reason})."
             ) from error
-        reason = first.partition(". ")[0].rstrip(".")
+        reason = type(error).__name__ if first.isdecimal() else first.partition(". ")[0].rstrip(".")
         raise ValueError(f"{name} must be a file with the classifier's state_dict, got {path} ({reason}).") from error
 
 
