@@ -437,3 +437,10 @@ def test_two_calls_before_a_backward_pass() -> None:
     q.requires_grad_()
     (layer(q, k, v).sum() + layer(q, k, v).square().sum()).backward()
     assert q.grad.isfinite().all()
+
+
+def test_a_mask_of_each_context_of_learned_queries() -> None:
+    torch.manual_seed(0)
+    layer, q, context = Attention(8, 2, context=6), torch.randn(1, 4, 8), torch.randn(3, 5, 6)
+    mask = torch.ones(3, 1, 1, 5, dtype=torch.bool)
+    torch.testing.assert_close(layer(q, context, mask), layer(q, context))

@@ -114,6 +114,18 @@ def test_validation_intervals_count_batches(interval: Any, options: dict[str, An
     assert module.at == expected
 
 
+@pytest.mark.parametrize("options", [{}, {"g_steps": 2}, {"d_steps": 2, "g_steps": 3}, {"d_steps": 5, "g_steps": 2}])
+def test_a_trial_of_several_batches_validates(options: dict[str, int]) -> None:
+    class Validated(GAN):
+        at: ClassVar[set[int]] = set()
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.at.add(self.global_step)
+
+    trainer(fast_dev_run=3).fit(own(Validated, **options), plain(100, 2), plain(100, 2))
+    assert Validated.at == {3}
+
+
 @pytest.mark.parametrize(
     ("batches", "options", "calls", "seen"),
     [
@@ -1117,6 +1129,33 @@ def test_a_forward_of_the_users_is_not_what_is_trained() -> None:
         said = "Shifted.forward is called neither in training nor by Shifted.sample: its generator alone makes samples"
         assert any(said in line for line in told(record)) == (module is shifted)
     assert equal(state(shifted), state(ours))
+
+    class Made(Shifted):
+        def make_fake(self, batch: Any) -> torch.Tensor:
+            return self(batch.z)
+
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        trainer(max_steps=1).fit(own(Made), plain(16, 4))
+    assert "forward is called neither" not in " ".join(told(record))
+
+
+def test_a_hook_may_be_called_by_name() -> None:
+    class Named(GAN):
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            super().on_save_checkpoint(checkpoint=checkpoint)
+
+    t = trainer(max_steps=1)
+    t.fit(own(Named), plain(16, 4))
+    t.save_checkpoint("named.ckpt")
+    assert "engine" in torch.load("named.ckpt", weights_only=True)
+
+
+def test_a_score_of_a_function_of_the_users_may_be_a_monitor() -> None:
+    logging = callbacks.LambdaCallback(on_train_epoch_end=lambda trainer, module: module.log("metrics/mine", 1.0))
+    t = trainer(max_epochs=2, callbacks=[logging, callbacks.EarlyStopping("metrics/mine")])
+    t.fit(make("gan"), plain(8, 4))
+    assert t.current_epoch == 2
 
 
 def test_callbacks_find_the_values_at_the_end() -> None:

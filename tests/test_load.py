@@ -282,6 +282,22 @@ def test_hyperparameters_that_a_class_keeps_itself(tmp_path: Path) -> None:
         assert equal(again.state_dict(), module.state_dict()) and again.hparams.width == 6
 
 
+class Weighing(GAN):
+    """Keeps what is no number, and is read without running code all the same."""
+
+    def __init__(self, weights: Any = None, kind: torch.dtype = torch.float32) -> None:
+        super().__init__(ToyGenerator((2,), 3, 8, 1), ToyDiscriminator((2,), 8, 1), 3)
+        self.save_hyperparameters()
+
+
+def test_tensors_that_a_class_keeps_itself(tmp_path: Path) -> None:
+    module = Weighing([torch.ones(3)], torch.float64)
+    trainer(max_steps=1).fit(module, plain(8, 4))
+    module.trainer.save_checkpoint(path := tmp_path / "a.ckpt")
+    again = Weighing.load_from_checkpoint(path)
+    assert torch.equal(again.hparams.weights[0], torch.ones(3)) and again.hparams.kind == torch.float64
+
+
 def test_arguments_without_a_name() -> None:
     module, nets = Through(*networks(1).values(), 3, d_steps=2), networks(2)
     fitted = trainer(max_steps=1)

@@ -146,6 +146,9 @@ def test_a_sentence_is_encoded_once_for_both_texts_made_of_it(monkeypatch: pytes
     data = DataLoader(list(zip(x.real, cast(Tensor, x.labels))), 6)
     trainer(max_steps=1, limit_train_batches=1).fit(model, data)
     assert read.count(True) == 1 and not model.kept
+    fake = model.make_fake(x)
+    model.kept.clear()  # of a make_fake of one's own
+    assert model.generator_terms(x, fake)["reconstruction"].requires_grad
 
 
 def test_vectors_are_dropped_in_training_alone() -> None:

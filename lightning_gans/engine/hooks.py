@@ -40,21 +40,21 @@ def _keeping(own: Callable[..., None], name: str, ours: bool) -> Any:
     """A hook of ours that tells that it was called; of the user's that else calls the nearest one of ours behind it."""
 
     @wraps(own)
-    def hook(self: Any, *arguments: Any) -> None:
+    def hook(self: Any, *arguments: Any, **named: Any) -> None:
         calls = vars(self).setdefault("hook_calls", Counter())
         before = calls[name]
-        own(self, *arguments)
+        own(self, *arguments, **named)
         if ours:
             calls[name] += 1
         elif calls[name] == before:
             found = (vars(cls)[name] for cls in type(self).__mro__ if _is_ours(cls) and name in vars(cls))
-            next(found, lambda *_: None)(self, *arguments)
+            next(found, lambda *_, **__: None)(self, *arguments, **named)
 
     vars(hook)["keeps"] = True
     return hook
 
 
-def _is_ours(cls: type) -> bool:
+def _is_ours(cls: Any) -> bool:
     return cls.__module__.startswith("lightning_gans.")
 
 
@@ -70,7 +70,7 @@ def tell_uncalled(trainer: Any, module: Any) -> None:
         pl.utilities.rank_zero_warn(
             f"These hooks are never called, since players step by the engine: {'; '.join(found)}."
         )
-    if not _is_ours(type(module).forward):
+    if not _is_ours(type(module).forward) and _is_ours(getattr(type(module), "make_fake", tell_uncalled)):
         name = type(module).__name__
         pl.utilities.rank_zero_warn(
             f"{name}.forward is called neither in training nor by {name}.sample: its {module.made_by} alone makes "

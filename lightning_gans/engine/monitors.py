@@ -138,7 +138,8 @@ def refuse_unmeasured(listed: Sequence[Any], trainer: Any) -> None:
     found += [config.scheduler for config in trainer.lr_scheduler_configs]
     asked = [c for c in found if str(getattr(c, "monitor", None)).startswith("metrics/") and getattr(c, "strict", True)]
     parts = (*listed, *found, module := trainer.lightning_module)
-    if not asked or not all(type(part).__module__.startswith(_KNOWN) for part in parts):
+    known = (type(p).__module__.startswith(_KNOWN) and not isinstance(p, callbacks.LambdaCallback) for p in parts)
+    if not asked or not all(known):
         return
     names = [name for c in listed if hasattr(c, "will_measure") for name in c.will_measure(trainer, module)]
     for who in asked:

@@ -153,13 +153,13 @@ def arguments(module: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 def set_apart(module: Any, checkpoint: dict[str, Any]) -> None:
     """Leave to the constructor what a class of the user's decides itself: such are in the checkpoint to compare.
 
-    Live objects that it has kept by a ``save_hyperparameters`` of its own are left out, since no file with them loads.
+    What it has kept by a ``save_hyperparameters`` of its own, and torch would read by running code alone, is left out.
     """
     fixed = {name: module.hparams[name] for name in module._decided if name in module.hparams}
     checkpoint |= {"fixed": fixed} if fixed else {}
     if "hyper_parameters" in checkpoint:
         options = checkpoint["hyper_parameters"].items()
-        checkpoint["hyper_parameters"] = {k: v for k, v in options if k not in fixed and is_plain(v)}
+        checkpoint["hyper_parameters"] = {k: v for k, v in options if k not in fixed and is_read(v)}
 
 
 def options_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,6 +182,15 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(is_plain(v) for v in value)
     return isinstance(scalar(value), (int, float, str, bool, type(None)))
+
+
+def is_read(value: Any) -> bool:
+    """Whether torch reads a value of a checkpoint without running code."""
+    if isinstance(value, Mapping):
+        return all(is_read(part) for part in value.values())
+    if isinstance(value, (list, tuple, set)):
+        return all(is_read(part) for part in value)
+    return is_plain(value) or isinstance(value, (torch.Tensor, torch.dtype, torch.device, bytes, complex))
 
 
 def readable(value: Any) -> Any:

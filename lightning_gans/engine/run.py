@@ -66,7 +66,7 @@ class Run:
         known: symbols of text that the module knew before it.
         started: the first update of this fit.
         batches: in an epoch, as Lightning counts them.
-        most_steps: more than an epoch can have, where it is told to Lightning in the place of the batches.
+        counted: the loader whose they are.
         logs: whether people log values of single steps ("step"), or have logged what awaits the end of an epoch of
             training ("epoch") or of a validation ("validation").
     """
@@ -98,7 +98,8 @@ class Run:
         self.steps: dict[str, Step] = {}
         self.overridden_due = type(trainer.lightning_module).due.__module__ != "lightning_gans.engine.module"
         self.looked, self.watching, self.began, self.started = False, True, -1, -1
-        self.batches, self.most_steps = 0, -1
+        self.batches: float = 0
+        self.counted: Any = None
         self.labelled: dict[str, nn.Module] = {}
         self.has_labels = False
         self.needs_two: str | None = None

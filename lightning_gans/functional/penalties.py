@@ -164,9 +164,16 @@ def path_length(synthesis: Callable[[Tensor], Tensor], w: Tensor, noise: Tensor)
     return row_norm(slope) / (w.shape[1] if w.ndim == 3 else 1) ** 0.5
 
 
-@lru_cache(maxsize=64, typed=True)  # what has passed once is asked no more, at each step of a training
 def check_penalty(p: float = 2.0, target: float = 1.0, power: float = 2.0) -> None:
     """Raises a ValueError that names the first argument out of its range."""
+    try:
+        _check_once(p, target, power)
+    except TypeError:  # what has no hash is no number
+        _check_once.__wrapped__(p, target, power)
+
+
+@lru_cache(maxsize=64, typed=True)  # what has passed once is asked no more, at each step of a training
+def _check_once(p: float, target: float, power: float) -> None:
     checks.each({"p": p}, "the order of a norm, at least 1", lambda p: p >= 1)
     checks.not_negative(target=target)
     checks.positive(power=power)

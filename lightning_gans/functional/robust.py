@@ -54,6 +54,8 @@ def robust_weights(values: Tensor, rho: float, base: Tensor | None = None) -> Te
         raise ValueError(f"values must be finite numbers, got {int((~values.isfinite()).sum())} that are not.")
     if base is not None and base.shape != values.shape:
         raise ValueError(f"base must be one weight per value, {tuple(values.shape)}, got {tuple(base.shape)}.")
+    if base is not None and not bool((base > 0).any()):
+        raise ValueError("base must have a weight above 0, got none.")
     if base is not None and bool((base == 0).any()):
         result = torch.zeros_like(values, dtype=torch.promote_types(values.dtype, torch.float32), requires_grad=False)
         result[base != 0] = robust_weights(values[base != 0], rho, base[base != 0])

@@ -194,7 +194,7 @@ class Attention(nn.Module):
         """What is added to the logits of queries (N, heads, L, d) and keys (N, heads, S, d); None for nothing."""
         length, others, bias = q.shape[2], k.shape[2], mask
         if mask is not None:
-            whole = (len(q), self.heads, length, others)
+            whole = (max(len(q), len(k)), self.heads, length, others)
             if mask.ndim > 4 or any(m not in (1, n) for m, n in zip(mask.shape[::-1], whole[::-1])):
                 raise ValueError(f"mask must broadcast to {whole}, got {tuple(mask.shape)}.")
             if mask.dtype == torch.bool:

@@ -136,12 +136,13 @@ class StyleTransfer(GAN):
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         """What a sentence is rewritten by; those of weight 0 are left out."""
-        code, y, found = self.kept["code"], cast(Tensor, batch.labels), dict[str, Tensor]()
+        code, y, found = self.kept.pop("code", None), cast(Tensor, batch.labels), dict[str, Tensor]()
         with evaluating(self.classifier):
             told = full_precision(as_logits(self.classifier(fake), len(fake), 2))
         self.note(g_transferred=(told.argmax(1) != y).float().mean())
         each = 1.0 if batch.weights is None else batch.weights
         if self.weights["reconstruction"]:
+            code = cast(Any, self.generator).encode(batch.real) if code is None else code  # of a make_fake of one's own
             logits = cast(Any, self.generator).logits(batch.real, code, y)
             found["reconstruction"] = (each * token_nll(logits, to_tokens(batch.real)).mean(1)).mean()
         if self.weights["style"]:
@@ -172,8 +173,7 @@ class StyleTransfer(GAN):
     def latents(self, n: int, labels: Tensor | None = None, generator: Generator | None = None,
                 seed: int | None = None) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """Codes of sentences that were seen last, with noise behind them, and their other style unless told."""
-        if seed is not None and generator is None:
-            generator, seed = Generator().manual_seed(seed), None
+        generator, seed = (generator, seed) if seed is None or generator else (Generator().manual_seed(seed), None)
         which = torch.randint(_SEEN, (n,), generator=generator).to(self.seen.device)
         z, labels = super().latents(n, 1 - self.seen_styles[which] if labels is None else labels, generator, seed)
         with evaluating(network := self.network):
