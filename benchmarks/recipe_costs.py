@@ -143,6 +143,8 @@ def run() -> None:
                 )
                 write_text(COSTS, json.dumps(known, indent=1, sort_keys=True) + "\n")
                 print(name, found, flush=True)
+            else:
+                print(name, "ended without a result: it may have been killed for its memory", flush=True)
             child.kill()
             child.join()
 
@@ -150,7 +152,7 @@ def run() -> None:
 def _received(ours: Connection) -> Any:
     try:
         return ours.recv()
-    except EOFError:  # it has failed, and said why
+    except EOFError:  # it has failed
         return None
 
 
