@@ -79,6 +79,7 @@ def test_a_measure_in_other_precisions(precision: Any) -> None:
     trainer(max_steps=2, precision=precision).fit(module, plain(shape=SIDE))
     measure: Any = module.measure
     assert measure.net.weight.dtype == (torch.float64 if precision == "64-true" else torch.float32)
+    assert module.variance.dtype == measure.net.weight.dtype  # a mean over updates, which fewer bits would not tell
 
 
 # -- who shares what ---------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from lightning_gans.functional.control import (
 )
 from lightning_gans.functional.latent import from_w, in_w, to_w
 from lightning_gans.functional.modes import beside, evaluating, frozen_copy
+from lightning_gans.functional.numerics import RunningMeans
 from lightning_gans.functional.ranks import gather_rows, rank_and_world
 from lightning_gans.networks.control import AttributeEncoders
 from lightning_gans.networks.style import std_groups
@@ -32,7 +33,7 @@ OTHER = "other"  # the group of all that is not controlled
 _FROM = 100  # D updates whose real samples the deviations are of
 
 
-class GANControl(StyleGAN2):
+class GANControl(RunningMeans, StyleGAN2):
     r"""StyleGAN2 in which each group of z decides one attribute, and does nothing to the others.
 
     .. math:: L_G = L_G^{\mathrm{StyleGAN2}} + \lambda \sum_k \Big[
@@ -94,6 +95,7 @@ class GANControl(StyleGAN2):
     columns_of: Tensor
     variance: Tensor
     strength: Tensor
+    running = ("variance",)
 
     def __init__(
         self,
