@@ -113,13 +113,18 @@ def score(line: Line, name: str = "fid") -> float:
     return measures.last(line, f"metrics/{name}/{line['extractor']}")
 
 
-def check_same(lines: list[Line], arguments: Any) -> None:
-    """SystemExit for games of other data or another length, which would stand in one table with these."""
+def check_same(lines: list[Line], arguments: Any, weights: str) -> None:
+    """SystemExit for games of other data or length, or another judge, which would stand in one table with these."""
+    kept = arguments.out.with_suffix(".jsonl")
     for line in lines:
+        if line.get("extractor_weights") != weights:
+            raise SystemExit(
+                f"error: the games in {kept} were scored by another classifier than the one here ({weights}), whose "
+                "scores have another scale: take another --out."
+            )
         minutes = line["minutes"] * (3 if line["seed"] == CHOOSING else 1)
         for name, was in ({"minutes": round(minutes, 6)} | {name: line[name] for name in SAME}).items():
             if (got := getattr(arguments, name)) != was:
-                kept = arguments.out.with_suffix(".jsonl")
                 raise SystemExit(
                     f"error: --{name} must be {was}, as of the games in {kept}, got {got}: or take another --out."
                 )
@@ -130,16 +135,18 @@ def pictures(arguments: Any) -> Path:
     return Path(arguments.out.with_suffix(""))
 
 
-def floor(arguments: Any) -> dict[str, float]:
-    """The scores of as many test images as a generator makes: what it is not asked to go below."""
+def floor(arguments: Any) -> tuple[dict[str, float], str]:
+    """The scores of as many test images as a generator makes, below which it is not asked to go; the judge's hash."""
     data = getattr(datamodules, arguments.data)(**({} if arguments.data == "Digits" else {"download": False}))
     data.prepare_data()
     data.setup("test")
     images = data.reference("test")[0][: arguments.num_fake]
     extractor: Any = playing.score_of(arguments.data).rsplit("/", 1)[1]
     real = None if arguments.data == "Digits" else 10_000
-    scores: dict[str, float] = score_samples(images, data, extractor, ["fid", "kid", "prdc"], num_real=real)["scores"]
-    return scores
+    found = score_samples(images, data, extractor, ["fid", "kid", "prdc"], num_real=real)
+    return {key.partition("/")[0]: value for key, value in found["scores"].items()}, found["protocol"][
+        "extractor_weights"
+    ]
 
 
 def ranked(played: dict[str, list[Line]]) -> dict[str, str]:
@@ -158,7 +165,7 @@ def ranked(played: dict[str, list[Line]]) -> dict[str, str]:
     return ranks
 
 
-def write_page(lines: list[Line], arguments: Any) -> None:
+def write_page(lines: list[Line], arguments: Any, real: dict[str, float]) -> None:
     """The table of the lines that are there, sorted by their last FID, and how many are missing."""
     played = {t: [n for n in lines if n["technique"] == t and n["seed"] in arguments.seeds] for t in arguments.only}
     played = {t: found for t, found in played.items() if found}
@@ -180,7 +187,6 @@ def write_page(lines: list[Line], arguments: Any) -> None:
         "rate": lambda line: line["rate"],
     }
     tables = measures.table(played, columns, "technique")
-    real = {key.partition("/")[0]: value for key, value in floor(arguments).items()}
     tables += [
         "",
         f"Test images against training images: FID {real['fid']:.3g}, KID {real['kid']:.2g}, precision "
@@ -195,7 +201,10 @@ def write_page(lines: list[Line], arguments: Any) -> None:
     tables += ["", f"## Samples, seed {arguments.seeds[0]}", ""]
     for t in ranks:
         tables += [f"{t}: ![samples of {t}]({pictures(arguments).name}/{t}-{arguments.seeds[0]}.png)", ""]
-    own = {key: " and ".join(t for t in TECHNIQUES if key in TECHNIQUES[t]) for key in ("norm", "dropout", "decay")}
+    own = {
+        key: " and ".join(t for t in arguments.only if key in TECHNIQUES[t]) or "none"
+        for key in ("norm", "dropout", "decay")
+    }
     protocol = [
         f"{missing} of {len(arguments.only) * len(arguments.seeds)} games are missing",
         f"data: {arguments.data}; DCGAN networks of width {arguments.width}, batch {arguments.batch_size}, EMA 0.999; "
@@ -203,7 +212,8 @@ def write_page(lines: list[Line], arguments: Any) -> None:
         f"{own['decay']}",
         f"{arguments.minutes:g} minutes of one thread's processor time per game, in training steps; as many updates as "
         f"fit into it by the first {FIRST}",
-        f"scores of {arguments.num_fake:,} samples against 10,000 training images; ranks by the mean last FID, the "
+        f"scores of {arguments.num_fake:,} samples against 10,000 training images, by the {extractor} of weights "
+        f"{lines[0]['extractor_weights']}; ranks by the mean last FID, the "
         "same where two differ by no more than the larger of their deviations",
     ]
     curves = {arguments.data: played}
@@ -223,7 +233,8 @@ def main() -> None:
     arguments = p.parse_args()
     kept = arguments.out.with_suffix(".jsonl")
     lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    check_same(lines, arguments)
+    real, weights = floor(arguments)
+    check_same(lines, arguments, weights)
     end, updates = time.monotonic() + 3600 * arguments.hours, dict[str, int]()
     for technique, seed, rate in tqdm(queue(lines, arguments), desc="games", unit="game"):
         if time.monotonic() > end:
@@ -242,7 +253,7 @@ def main() -> None:
         lines.append({
             "technique": technique, "seed": seed, "rate": rate, "minutes": share,
             **{name: getattr(arguments, name) for name in SAME}, "updates": made["updates"],
-            "extractor": playing.score_of(arguments.data).rsplit("/", 1)[1],
+            "extractor": playing.score_of(arguments.data).rsplit("/", 1)[1], "extractor_weights": weights,
             "commit": told[1].removeprefix("- commit: "), "date": told[2].removeprefix("- date: "),
             "hardware": told[3].removeprefix("- hardware: "), "failed": result["failed"],
             "rows": [{k: float(f"{v:.5g}") for k, v in row.items() if k.startswith(("step", "seconds", "metrics/"))}
@@ -253,8 +264,8 @@ def main() -> None:
             save_image_atomic(samples, pictures(arguments) / f"{technique}-{seed}.png")
         write_text(kept, "".join(json.dumps(line) + "\n" for line in lines))
         shutil.rmtree(folder, ignore_errors=True)
-        write_page(lines, arguments)
-    write_page(lines, arguments)
+        write_page(lines, arguments, real)
+    write_page(lines, arguments, real)
 
 
 if __name__ == "__main__":

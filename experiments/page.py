@@ -62,7 +62,10 @@ def publish(
     seeds = f"- seeds: {', '.join(map(str, arguments.seeds))}; mean ± standard deviation over seeds; "
     seeds += f"{arguments.jobs} games at once"
     told = header(command)
-    told[1] = f"- commit: {', '.join(sorted({r['commit'] for found in results.values() for r in found}))}"
+    every = [result for found in results.values() for result in found]
+    told[1] = f"- commit: {', '.join(sorted({r['commit'] for r in every}))}"
+    if played_on := sorted({r["hardware"] for r in every if "hardware" in r}):
+        told[3] = f"- hardware: {'; '.join(played_on)}"
     lines = [words, MARK, "", *told, seeds, *(f"- {line}" for line in protocol), "", *tables]
     if figure is not None:
         picture = arguments.out.with_suffix(".png")

@@ -595,8 +595,8 @@ def test_convergence_plays_what_is_missing_and_ranks_it(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(playing, "play", play)
     monkeypatch.setattr(convergence, "updates_in", lambda technique, minutes, arguments: 300)
-    real = {f"{name}/lenet": 1.0 for name in ("fid", "kid", "precision", "recall")}
-    monkeypatch.setattr(convergence, "floor", lambda arguments: real)
+    real = dict.fromkeys(("fid", "kid", "precision", "recall"), 1.0)
+    monkeypatch.setattr(convergence, "floor", lambda arguments: (real, "0123"))
     monkeypatch.setattr(convergence.figures, "curves", lambda *_, **__: Image.new("RGB", (8, 8)))  # one per game
     out = tmp_path / "page.md"
     command = ["convergence", "--data", "Digits", "--only", "wgan", "dcgan", "sn_gan", "--runs", str(tmp_path / "runs")]
@@ -616,6 +616,10 @@ def test_convergence_plays_what_is_missing_and_ranks_it(tmp_path: Path, monkeypa
         monkeypatch.setattr(sys, "argv", [*command, flag, got, "--out", str(out)])
         with pytest.raises(SystemExit, match=rf"{flag} must be {was}, as of the games in .*page.jsonl, got {got}"):
             convergence.main()
+    monkeypatch.setattr(convergence, "floor", lambda arguments: (real, "4567"))  # as of another machine
+    monkeypatch.setattr(sys, "argv", [*command, "--out", str(out)])
+    with pytest.raises(SystemExit, match=r"page.jsonl were scored by another classifier than the one here \(4567\)"):
+        convergence.main()
 
 
 def test_a_technique_that_failed_once_is_ranked_last() -> None:

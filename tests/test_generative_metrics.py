@@ -327,6 +327,7 @@ def test_training_is_the_same_with_and_without(own_data: bool, tmp_path: Path, m
         train(network, images, labels, 1, title)
 
     monkeypatch.setattr(extractors, "_train_classifier", shortly)
+    monkeypatch.setattr(extractors, "SHIPPED", tmp_path)
 
     def data() -> Any:
         return Digits(batch_size=8) if own_data else noisy_digits()
