@@ -23,8 +23,8 @@ python -m benchmarks.gpu --device cpu --scale 0.01             # a rehearsal of 
 
 A folder with some of `data_batch_1` to `data_batch_5` will do; the results say which. With `test_batch` the \
 classifier's accuracy is that on other images than it was trained on.
-A classifier that lies in `OUT/classifiers` from an earlier run, on the same images, is used again, so that scores of \
-several runs can be compared.
+Scores are by the classifier of CIFAR-10 that comes with the package; \
+of some batches only it is trained, and one that lies in `OUT/classifiers` is used again.
 Sides of the speed table are those of [speed.md](speed.md), in TF32 and with `cudnn.benchmark` all of them; *skilled* \
 is the plain loop with channels_last, fused Adam, and real and fake scored in one pass."""
 SPEED = ["ms", "ratio", "ratio_min", "ratio_max", "ratio_to_skilled", "busy", "share_of_floor", "peak_mib",

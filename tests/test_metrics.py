@@ -391,6 +391,16 @@ def test_the_classifier_of_built_in_data_is_the_same_everywhere(
     assert net.describe()["extractor_weights"] == "11c8dfa0235bb27c" and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("pattern", "shape"), [("lenet-*", (1, 28, 28)), ("resnet-*", (3, 32, 32))])
+def test_classifiers_that_are_shipped_fit_their_networks(pattern: str, shape: tuple[int, ...]) -> None:
+    """Those of MNIST and CIFAR-10, whose images the tests do not have."""
+    found = [torch.load(path, weights_only=True) for path in extractors.SHIPPED.glob(pattern)]
+    net = extractors.CLASSIFIERS[pattern[:-2]](shape=shape, num_classes=10)
+    sizes = {name: value.shape for name, value in net.state_dict().items()}
+    assert [{name: value.shape for name, value in weights.items()} for weights in found].count(sizes) == 1
+    assert all(bool(value.isfinite().all()) for weights in found for value in weights.values())
+
+
 def build_slowly(images: Tensor, labels: Tensor, folder: Path) -> None:
     train = extractors._train_classifier
 

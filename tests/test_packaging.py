@@ -159,7 +159,7 @@ def test_a_wheel_from_the_sdist_works(tmp_path: Path) -> None:
         held = set(file.namelist())
         metadata = email.message_from_bytes(file.read(next(n for n in held if n.endswith("dist-info/METADATA"))))
     expected = {f"{FOLDERS[name.parts[0]]}/{Path(*name.parts[1:])}" for name in tree
-                if name.parts[0] in FOLDERS and name.suffix in (".py", ".yaml", ".json", ".typed")}  # fmt: skip
+                if name.parts[0] in FOLDERS and name.suffix in (".py", ".yaml", ".json", ".typed", ".pt")}  # fmt: skip
     assert expected <= held and not {n.split("/")[0] for n in held} - {"lightning_gans"} - {
         n.split("/")[0] for n in held if "dist-info" in n
     }
