@@ -37,15 +37,15 @@ Method = Sequence[Any]  # the sampler's class, its options, and where its log ra
 _FOUND: WeakKeyDictionary[GANModule, dict[str, Any]] = WeakKeyDictionary()
 
 
-def ratio_of(module: GANModule, name: str, real: Tensor, labels: Tensor | None, keep: int) -> Any:
+def ratio_of(module: GANModule, name: Any, real: Tensor, labels: Tensor | None, keep: int) -> Any:
     """The log ratio of a finished module by name, made once; ``keep`` are the updates at most."""
     found = _FOUND.setdefault(module, {})
     if name not in found:
         with torch.enable_grad():
             if name == "raw":
                 found[name] = module.discriminator
-            elif name == "isotonic":
-                found[name] = calibrate(module, real, labels, method="isotonic")
+            elif name in ("isotonic", "logistic"):
+                found[name] = calibrate(module, real, labels, method=name)
             else:
                 part: Any = "head" if name == "head" else "network"
                 found[name] = keep_training(module, real, labels, part=part, steps=keep, lr=1e-3, progress=False)
@@ -178,10 +178,12 @@ def methods(arguments: Any) -> dict[str, Method]:
         "rejection, D trained on": ["RejectionSampler", {}, "trained on"],
         "rejection, head on D": ["RejectionSampler", {}, "head"],
         "rejection, D calibrated": ["RejectionSampler", {}, "isotonic"],
+        "rejection, calibrated by logistic": ["RejectionSampler", {}, "logistic"],
         "rejection, l_M and gamma by batch": ["RejectionSampler", {"running": True, "gamma": None}, "trained on"],
         f"chains of {steps}, D as it is": ["MetropolisHastings", {"steps": steps}, "raw"],
         f"chains of {steps}, D trained on": ["MetropolisHastings", {"steps": steps}, "trained on"],
         f"chains of {steps}, D calibrated": ["MetropolisHastings", {"steps": steps}, "isotonic"],
+        f"chains of {steps}, calibrated by logistic": ["MetropolisHastings", {"steps": steps}, "logistic"],
         "Langevin, D trained on": ["LatentLangevin", deep, "trained on"],
         "Langevin, corrected": ["LatentLangevin", deep | {"adjusted": True}, "trained on"],
         "collaborative, D trained on": ["CollaborativeSampler", {"steps": 20, "step_size": 0.001}, "trained on"],
@@ -199,7 +201,7 @@ def methods(arguments: Any) -> dict[str, Method]:
 
 
 CRITIC = ("thresholding, best 20 %", "rejection, D trained on", "rejection, head on D", "rejection, D calibrated",
-          "Langevin, D trained on", "collaborative, D trained on")  # fmt: skip
+          "rejection, calibrated by logistic", "Langevin, D trained on", "collaborative, D trained on")  # fmt: skip
 
 
 def grid_games(updates: int, arguments: Any) -> dict[str, playing.Game]:
@@ -383,7 +385,7 @@ def main() -> None:
     tables: list[str] = []
     grids: dict[str, list[playing.Result]] = {}
     tried = list(methods(arguments))
-    main_methods, sensitivity = tried[:12], tried[12:]
+    main_methods, sensitivity = tried[:14], tried[14:]
     base = ["rejection, D trained on"]
     for updates in arguments.updates:
         grid = playing.sweep(grid_games(updates, arguments), arguments.seeds, arguments)
@@ -395,7 +397,11 @@ def main() -> None:
         tables += ["", f"## {titles['GAN']}, D trained on: gamma, l_M and the length of chains", ""]
         tables += method_table(plain, [*base, *sensitivity], (*COLUMNS[:5], "acceptance"))
         tables += ["", f"## {titles['GAN']}: calibration", ""]
-        tables += method_table(plain, ["rejection, D calibrated"], ("Z before", "Z", "ratio seconds"))
+        tables += method_table(
+            plain,
+            [n for n in main_methods if n.startswith("rejection, ") and "calibrated" in n],
+            ("Z before", "Z", "ratio seconds"),
+        )
     drawn = tails(arguments.seeds, arguments.samples)
     tables += ["", "## Tails", "", *tail_table(drawn)]
     found: dict[str, list[playing.Result]] = {}
@@ -410,7 +416,7 @@ def main() -> None:
         "rejection, percentile": [n for n in sensitivity if n.startswith("percentile")],
         "rejection, burn-in": [n for n in sensitivity if n.startswith("burn-in")],
         "rejection, D as it is": ["rejection, D as it is"],
-        "chains": [n for n in tried if n.startswith("chains") and not n.endswith(("is", "calibrated"))],
+        "chains": [n for n in tried if n.startswith("chains") and not n.endswith(("is", "calibrated", "logistic"))],
         "Langevin": ["Langevin, D trained on"],
     }
     panels = {
@@ -429,7 +435,7 @@ def main() -> None:
         "high quality: within 4 standard deviations of a mode; deviation: of these from their mode, in units of the "
         "data's",
         f"trained on, head: keep_training on {a.real} fresh real samples, a fifth of them held out, for at most "
-        f"{a.keep} updates; calibrated: isotonic regression on one half of them, Z on the other",
+        f"{a.keep} updates; calibrated: isotonic regression, or logistic, on one half of them, Z on the other",
         f"rejection with gamma 0 and a burn-in of 10,000 where nothing else is said; {a.langevin} Langevin steps of "
         "0.001; 20 collaborative steps of 0.001 on the samples themselves",
         "proposals: samples of G per accepted one, or moves per sample; seconds of processor time for all "
