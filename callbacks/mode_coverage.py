@@ -34,7 +34,7 @@ class ModeCoverage(ScoreCallback):
       samples' ``metrics/mean`` and ``metrics/std``; and, with ``datamodule.tail_threshold``, ``metrics/tail_mass``, the
       share of samples beyond it.
     * For stacked digits (three channels, 1000 classes ``100 a + 10 b + c``): ``metrics/modes/lenet`` and
-      ``metrics/reverse_kl/lenet``, by a classifier trained on the data set's digits at first use, then cached.
+      ``metrics/reverse_kl/lenet``, by `ClassifierExtractor` of the digits that are stacked.
 
     Args:
         every_n_steps: generator updates between two measurements, >= 1.
@@ -161,13 +161,15 @@ class ModeCoverage(ScoreCallback):
 def digit_classifier(
     data: Any, cache_dir: str | None = None, device: torch.device | str = "cpu"
 ) -> ClassifierExtractor:
-    """The LeNet that tells the single digits (N, 1, H, W) of stacked ones, trained at first use and then kept."""
-    images, labels = (part[:_CLASSIFIER_IMAGES] for part in data.reference("train"))
-    digits = torch.stack([labels // 100, labels // 10 % 10, labels % 10], dim=1)
+    """The LeNet that tells the single digits (N, 1, H, W) of stacked ones: of MNIST, or of the digits of the stacks."""
+    if hasattr(data, "digits"):
+        images, digits = data.digits("train")
+    else:
+        images, labels = (part[:_CLASSIFIER_IMAGES] for part in data.reference("train"))
+        images = images.flatten(0, 1)[:, None]
+        digits = torch.stack([labels // 100, labels // 10 % 10, labels % 10], dim=1).flatten()
     with torch.inference_mode(False):  # trainer.test is in inference mode, where nothing can be trained
-        return ClassifierExtractor(
-            images.flatten(0, 1)[:, None], digits.flatten(), "lenet", cache_dir=cache_dir, device=device
-        )
+        return ClassifierExtractor(images, digits, "lenet", cache_dir=cache_dir, device=device)
 
 
 def _stacked(data: Any) -> bool:

@@ -111,6 +111,10 @@ class StackedMNIST(MNIST):
         self._digits = {**getattr(self, "_digits", {}), split: digits}
         return triples, (labels[triples] * torch.tensor([100, 10, 1])).sum(1)
 
+    def digits(self, split: Split = "train") -> tuple[Tensor, Tensor]:
+        """What is stacked: the images (N, 1, 28, 28) of `MNIST` and their labels (N,)."""
+        return super().load(split)
+
     def reference(self, split: Split = "train") -> tuple[Tensor, Tensor | None]:
         """All stacks as uint8 (N, 3, 28, 28), made anew at each call, and their labels (N,)."""
         triples, labels = self.stored(split)

@@ -510,6 +510,7 @@ def test_stacked_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StackedMNIST, "num_stacks", {"train": 3000, "test": 70})
     data = StackedMNIST(root=str(tmp_path), batch_size=32, value_range=(0, 255))
     digits, digit_labels = MNIST(root=str(tmp_path)).reference()
+    assert all(torch.equal(a, b) for a, b in zip(data.digits(), (digits, digit_labels)))
     stacks, labels = data.reference()
     assert stacks.shape == (3000, 3, 28, 28) and data.num_items == 3000 and data.num_modes == 1000
     number_of = {image.numpy().tobytes(): int(label) for image, label in zip(digits, digit_labels)}

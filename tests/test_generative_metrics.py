@@ -17,7 +17,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from lightning_gans.callbacks import NonFiniteError
 from lightning_gans.callbacks.generative_metrics import GenerativeMetrics
-from lightning_gans.callbacks.mode_coverage import ModeCoverage
+from lightning_gans.callbacks.mode_coverage import ModeCoverage, digit_classifier
 from lightning_gans.compat.lightning import callbacks as pl_callbacks
 from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.datamodules.digits import Digits
@@ -627,8 +627,17 @@ def test_mode_coverage_of_stacked_digits() -> None:
         def forward(self, z: Tensor) -> Tensor:
             return self.images[(z[:, 0] * 1e4).long() % len(self.images)]
 
+    class Told(Stacked):
+        def digits(self, split: str) -> tuple[Tensor, Tensor]:
+            return images[:20], labels[:20]
+
+    with pytest.MonkeyPatch.context() as patch:  # by whom they are told apart
+        patch.setattr("lightning_gans.callbacks.mode_coverage.ClassifierExtractor", lambda *given, **_: given[:2])
+        for data, n in ((Stacked(), 1500), (Told(), 20)):
+            learned: Any = digit_classifier(data)
+            assert torch.equal(learned[0], images[:n]) and torch.equal(learned[1], labels[:n])
     for kinds in (1, 500):
-        coverage = ModeCoverage(num_samples=2000)  # by the classifier of the digits, which other tests have trained
+        coverage = ModeCoverage(num_samples=2000)
         module = WGAN(Replay(kinds), DCGANDiscriminator((3, 8, 8), width=4), 1)
         fit(module, coverage, data=Stacked(batch_size=8), max_steps=1)
         held = len(set(Stacked().reference()[1][:kinds].tolist()))
