@@ -106,6 +106,8 @@ def test_goals_by_their_sums(horizon: int) -> None:
             assert float(steps[n, t - 1]) == pytest.approx(sum(past) / len(past), abs=1e-12)
         for t in range(5):
             assert torch.allclose(sums[n, t], g[n, max(0, t - horizon + 1) : t + 1].sum(0), atol=1e-12)
+    still = f[:, :1] + 1e-16 * f  # which features are where no token changes them, read by another kernel
+    assert max(float(made(still, g, horizon).abs().max()) for made in (goal_cosines, intrinsic_rewards)) < 1e-9
 
 
 # ---------------------------------------------------------------------- the generator

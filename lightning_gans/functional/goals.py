@@ -8,6 +8,8 @@ from torch import Tensor
 
 from lightning_gans.functional.numerics import full_precision
 
+_STILL = 1e-6  # a shorter way counts as none: it may be rounding, whose direction is the processor's
+
 
 def goal_sums(goals: Tensor, horizon: int) -> Tensor:
     r"""Sums of the last goals at each place, :math:`\sum_{i=0}^{c-1} g_{t-i}`, of those that are.
@@ -41,7 +43,7 @@ def goal_cosines(features: Tensor, goals: Tensor, horizon: int) -> Tensor:
     starts = torch.arange(0, goals.shape[1], horizon, device=goals.device)
     ends = (starts + horizon).clamp(max=goals.shape[1])
     f = full_precision(features)
-    return F.cosine_similarity(f[:, ends] - f[:, starts], full_precision(goals[:, starts]), dim=-1)
+    return F.cosine_similarity(f[:, ends] - f[:, starts], full_precision(goals[:, starts]), -1, _STILL)
 
 
 def intrinsic_rewards(features: Tensor, goals: Tensor, horizon: int) -> Tensor:
@@ -66,6 +68,6 @@ def intrinsic_rewards(features: Tensor, goals: Tensor, horizon: int) -> Tensor:
     length = g.shape[1]
     total = f.new_zeros(f.shape[0], length)
     for i in range(1, min(horizon, length) + 1):
-        cosines = F.cosine_similarity(f[:, i:] - f[:, :-i], g[:, : length - i + 1], dim=-1)
+        cosines = F.cosine_similarity(f[:, i:] - f[:, :-i], g[:, : length - i + 1], -1, _STILL)
         total = total + F.pad(cosines, (i - 1, 0))
     return total / torch.arange(1, length + 1, device=f.device).clamp(max=horizon)
