@@ -137,21 +137,29 @@ def test_generators_of_the_users_around_the_end_of_an_epoch(tmp_path: Path, stop
     compare(tmp_path, "gan", "generator", stop=stop, total=8)
 
 
-@pytest.mark.parametrize("reload", [0, 1])
+@pytest.mark.parametrize(("own", "reload"), [(True, 0), (True, 1), (False, 0)])
 @pytest.mark.parametrize(
     ("d_steps", "g_steps", "updates", "stops"), [(1, 2, 29, [9, 10, 19]), (2, 2, 14, [4, 5]), (2, 3, 21, [7, 14])]
 )
 def test_resume_with_several_generator_updates(
-    tmp_path: Path, d_steps: int, g_steps: int, updates: int, stops: list[int], reload: int
+    tmp_path: Path, d_steps: int, g_steps: int, updates: int, stops: list[int], own: bool, reload: int
 ) -> None:
-    """Epochs of 5 batches, ended by the data; the last updates of a cycle are of the next one."""
+    """Epochs of 5 batches, ended by the data; the last updates of a cycle are of the next one.
+
+    A `MemoryLoader` draws its order with the first batch, which is not always asked for when the epoch is opened.
+    """
 
     def fit(ckpt: Path | None = None) -> tuple[GANModule, pl.Trainer]:
         saving = callbacks.ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=1)
         pl.seed_everything(5, verbose=False)
         t = trainer(max_epochs=3, max_steps=-1, reload_dataloaders_every_n_epochs=reload,
                     callbacks=[] if ckpt else [saving], enable_checkpointing=ckpt is None)  # fmt: skip
-        t.fit(module := make("gan", d_steps=d_steps, g_steps=g_steps), noisy_loader(20, 4, workers=0), ckpt_path=ckpt)
+        loader = (
+            noisy_loader(20, 4, workers=0)
+            if own
+            else MemoryLoader(torch.rand(20, 2, generator=torch.Generator().manual_seed(0)), None, 4)
+        )
+        t.fit(module := make("gan", d_steps=d_steps, g_steps=g_steps), loader, ckpt_path=ckpt)
         return module, t
 
     whole, t = fit()

@@ -22,7 +22,7 @@ from typing import Any
 from torch import Generator, Tensor
 
 from lightning_gans.compat.lightning import utilities
-from lightning_gans.engine import rng
+from lightning_gans.engine import distributed, rng
 
 _EPOCH_STRIDE = 1_000_003  # a prime: neighbouring base seeds do not share epochs
 NO_BATCH = (
@@ -61,6 +61,7 @@ class DataStream:
         self._generators: list[Generator] = []  # the loaders' own
         self._found: list[Tensor] = []  # their states as the open epoch, or the one that comes, has found them
         self._anew_every = 0  # epochs
+        self._uneven = False  # ranks may have different numbers of batches, and must end the epoch together
         self._seeded_once = False  # the loader draws from the global generators only when an epoch begins
 
     def enter_loader_random_state(self, loaders: Any, anew_every: int = 0) -> None:
@@ -85,13 +86,15 @@ class DataStream:
         whole step, and no Lightning step passes without a generator update.
         """
         opening, self.untouched = iterator is not self._iterator, False
-        if not opening and self._seeded_once:
+        if not opening and self._seeded_once and self.position:  # its order is drawn with the first batch
             return self._fill(iterator, n, following)
         training, self._training_state = self._training_state, None
         here = rng.swap(None if opening else self._data_state)
         try:
             if opening:
                 self._open(iterator)
+                lengths = distributed.gather_objects(iterator.length)
+                self._uneven = len(lengths) > 1 and (None in lengths or len({*lengths}) > 1)
             complete = self._fill(iterator, n, following)
             if not complete and self.position == 0:
                 raise ValueError(USED_UP if self.epoch else NO_BATCH)
@@ -101,6 +104,8 @@ class DataStream:
 
     def _fill(self, iterator: Any, n: int, following: int) -> bool:
         complete = self._take(iterator, n - len(self.pending))
+        if self._uneven and complete != all(distributed.gather_objects(complete)):
+            complete, iterator.data_fetcher.done = False, True  # another rank has no more
         if complete and iterator.length is not None and iterator.length - iterator.fetched < following:
             self._take(iterator, iterator.length - iterator.fetched)
         self._finished = iterator.done
