@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from common import OTHERS, PENALISED, VARIANTS, build, equal, make, noisy_loader, plain, state, trainer
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gans import GANModule
 from lightning_gans.compat.lightning import callbacks, pl
@@ -171,6 +171,39 @@ def resume(folder: Path, strategy: str) -> bool:
     return equal(state(whole), state(again))
 
 
+class Share(IterableDataset):
+    """A rank's part of a stream, six batches of four on one and eight on the other."""
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        yield from torch.arange(24.0 + 8 * dist.get_rank())[:, None].expand(-1, 2)
+
+
+def end_together() -> tuple[int, int, bool]:
+    """Updates, of two batches each, in three epochs of the stream, and how many batches wait behind the last."""
+    module = train(make("gan"), DataLoader(Share(), 4), -1, max_epochs=3)
+    waiting = len(module.run.stream.pending) if module.run else -1
+    return module.trainer.global_step, waiting, distributed.drifted(module) is None
+
+
+class Extra(callbacks.EarlyStopping):
+    """Watches a value that one rank alone has."""
+
+    def __init__(self) -> None:
+        super().__init__("d/extra", patience=99)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        if trainer.global_rank:
+            pl_module.values["d/extra"] = torch.tensor(1.0)
+
+
+def watch_what_one_has() -> str:
+    try:
+        train(make("gan"), loader(4, torch.float32), 2, callbacks=[Extra()])
+    except ValueError as error:
+        return str(error)
+    return "nothing was said"
+
+
 def main(rank: int, folder: Path) -> None:
     """Train in every way; called on both ranks."""
     found: dict[str, Any] = {}
@@ -202,6 +235,8 @@ def main(rank: int, folder: Path) -> None:
     rows = [torch.empty_like(seen.real) for _ in range(2)]
     dist.all_gather(rows, seen.real)
     found["orders_differ"] = not torch.equal(*rows)
+    found["ends"] = distributed.gather_objects(end_together())
+    found["watched"] = distributed.gather_objects(watch_what_one_has())
     one, two = torch.tensor(1.0), torch.tensor(100)
     own = {"g/one": one, "g/hundred": two}
     found["means"] = logbook.means(dict(sorted(own.items(), reverse=rank == 1)), one.device)

@@ -38,6 +38,7 @@ from lightning_gans.engine import distributed
 from lightning_gans.engine.connection import Connection
 from lightning_gans.engine.distributed import GANDDPStrategy, _deaf
 from lightning_gans.engine.first_batch import warn_of_same
+from lightning_gans.functional import ranks
 
 ROOT = Path(__file__).parents[1]
 
@@ -150,6 +151,16 @@ def test_values_are_averaged_by_name(found: dict[str, Any]) -> None:
     assert "got g/class0 on rank 0 alone, g/class1 on rank 1 alone: note" in found["another"]
 
 
+def test_a_value_of_one_rank_is_told_before_it_is_waited_for(found: dict[str, Any]) -> None:
+    """What is monitored is averaged in each update, where the ranks that lack it would not come."""
+    assert all("got d/extra on rank 1 alone: note" in told for told in found["watched"])
+
+
+def test_ranks_with_shares_of_different_length_end_an_epoch_together(found: dict[str, Any]) -> None:
+    """Each with the shortest; what another has fetched by then begins the next."""
+    assert found["ends"] == [(18, 0, True), (18, 1, True)]
+
+
 def test_drift_is_named(found: dict[str, Any]) -> None:
     assert found["no_drift"] is None
     assert found["drift"].startswith("discriminator.")
@@ -197,10 +208,13 @@ def test_a_rank_that_is_left_alone_with_objects_is_told(monkeypatch: pytest.Monk
         raise RuntimeError("Connection closed by peer")
 
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    monkeypatch.setattr(ranks, "rank_and_world", lambda: (1, 2))
     monkeypatch.setattr(torch.distributed, "all_gather_object", closed)
     with pytest.raises(RuntimeError, match=r"^Rank 1 of 2 lost contact"):
         distributed.gather_objects(3)
+    monkeypatch.setattr(torch.distributed, "all_reduce", closed)
+    with pytest.raises(RuntimeError, match=r"^Rank 1 of 2 lost contact"):
+        ranks.mean_over_ranks(torch.tensor(3.0))
 
 
 @pytest.mark.parametrize("started", [True, False])

@@ -69,6 +69,9 @@ def everything(rank: int, world: int) -> dict[str, Tensor]:
     net = AdaptiveAugment(torch.nn.Identity(), "color", p=0.5, target=0.1, speed=100, interval=1)
     net.see(torch.tensor((-1.0, 0.9)[rank] if world == 2 else -0.05), n, updates=1)  # 0.9 alone would be above target
     rows["mean augment"] = net.p
+    net.interval = 2
+    net.see(torch.tensor((-1.0, 0.5)[rank] if world == 2 else -0.25), n, updates=1)
+    rows["mean signs"] = net.signs  # a checkpoint has rank 0's
     return rows
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import signal
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from lightning_gans.compat.lightning import strategies
 from lightning_gans.engine import rng
-from lightning_gans.functional.ranks import max_over_ranks, rank_and_world
+from lightning_gans.functional.ranks import in_contact, max_over_ranks, rank_and_world
 
 
 def rank() -> int:
@@ -45,23 +45,12 @@ def average(tensors: Sequence[Tensor]) -> list[Tensor]:
     for dtype in dict.fromkeys(t.dtype for t in tensors):
         index = [i for i, t in enumerate(tensors) if t.dtype == dtype]
         flat = torch.cat([tensors[i].reshape(-1) for i in index])
-        with _in_contact():
+        with in_contact():
             dist.all_reduce(flat)
         flat /= world_size()
         for i, part in zip(index, flat.split([tensors[i].numel() for i in index])):
             result[i] = part.view_as(tensors[i])
     return result
-
-
-@contextmanager
-def _in_contact() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise RuntimeError(
-            f"Rank {rank()} of {world_size()} lost contact with another rank, which has probably died: see its "
-            "output for the cause. Checkpoints are whole; resume from the last one."
-        ) from error
 
 
 def where_differ(words: Iterable[str], device: torch.device) -> dict[str, list[int]]:
@@ -70,8 +59,7 @@ def where_differ(words: Iterable[str], device: torch.device) -> dict[str, list[i
     if world_size() == 1:
         return {}
     mark = zlib.crc32("\n".join(words).encode())
-    with _in_contact():
-        most, least = max_over_ranks(torch.tensor([mark, -mark], device=device)).tolist()
+    most, least = max_over_ranks(torch.tensor([mark, -mark], device=device)).tolist()
     if most == -least:
         return {}
     every: list[Any] = gather_objects(words)
@@ -84,7 +72,7 @@ def gather_objects(value: object) -> list[object]:
     if world_size() == 1:
         return [value]
     values: list[object] = [None] * world_size()
-    with _in_contact():
+    with in_contact():
         dist.all_gather_object(values, value)
     return values
 
@@ -94,22 +82,25 @@ def interleave(rows: Tensor) -> Tensor:
     if world_size() == 1:
         return rows
     parts = [torch.empty_like(rows) for _ in range(world_size())]
-    dist.all_gather(parts, rows.contiguous())
+    with in_contact():
+        dist.all_gather(parts, rows.contiguous())
     return torch.stack(parts, 1).flatten(0, 1)
 
 
 @torch.no_grad()
 def broadcast_buffers(module: nn.Module) -> None:
     """Give every rank the buffers of rank 0 (BatchNorm's averages differ unless it is synchronised)."""
-    for buffer in module.buffers() if world_size() > 1 else ():
-        dist.broadcast(buffer, src=0)
+    with in_contact():
+        for buffer in module.buffers() if world_size() > 1 else ():
+            dist.broadcast(buffer, src=0)
 
 
 @torch.no_grad()
 def broadcast_module(module: nn.Module) -> None:
     """Give every rank the parameters and buffers of rank 0."""
-    for tensor in [*module.parameters(), *module.buffers()]:
-        dist.broadcast(tensor.data, src=0)
+    with in_contact():
+        for tensor in [*module.parameters(), *module.buffers()]:
+            dist.broadcast(tensor.data, src=0)
 
 
 def drifted(module: nn.Module) -> str | None:
@@ -122,7 +113,8 @@ def drifted(module: nn.Module) -> str | None:
         weights = torch.arange(1, bits.numel() + 1, device=bits.device) % 65521
         checksum = (bits * weights).sum()
         sums = [torch.empty_like(checksum) for _ in range(world_size())]
-        dist.all_gather(sums, checksum)
+        with in_contact():
+            dist.all_gather(sums, checksum)
         if any(s != sums[0] for s in sums):
             return name
     return None

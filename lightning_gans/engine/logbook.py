@@ -132,18 +132,23 @@ def show(values: Mapping[str, float], trainer: Any) -> None:
         known.update({name: torch.tensor(value) for name, value in values.items()})
 
 
+def require_alike(names: Iterable[str], device: torch.device) -> None:
+    """Raise unless all ranks have noted the same names. A collective."""
+    if differ := distributed.where_differ(names, device):
+        told = [f"{name} on rank {' and '.join(map(str, ranks))} alone" for name, ranks in differ.items()]
+        raise ValueError(
+            f"Values must have the same names on all ranks when they are logged, got {', '.join(told)}: note each of "
+            "them on every rank, whatever is in its batch."
+        )
+
+
 def means(values: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
     """The values as numbers, averaged over ranks, with one wait for the device (on several ranks two).
 
     Raises:
         ValueError: for a value that is not one number, and for one that other ranks do not have.
     """
-    if differ := distributed.where_differ(values, device):
-        told = [f"{name} on rank {' and '.join(map(str, ranks))} alone" for name, ranks in differ.items()]
-        raise ValueError(
-            f"Values must have the same names on all ranks when they are logged, got {', '.join(told)}: note each of "
-            "them on every rank, whatever is in its batch."
-        )
+    require_alike(values, device)
     if not values:
         return {}
     for name, value in values.items():

@@ -197,16 +197,17 @@ class GenerativeModule(Sampling):
             self.begin()
         if not self.run.stream.fill(dataloader_iter, *self.batches_needed()):
             return  # the epoch ended inside the cycle; the next one goes on with it
-        if not self.run.steps:
+        if first := not self.run.steps:
             self.run.prepare(self.players, self.networks, self.optimizers(), self.progress)
-        if self.annealed and not any(self.progress.done.values()):
-            for net in self.annealed:
-                self.values.update(net.at_update(self.global_step))
+        for net in () if any(self.progress.done.values()) else self.annealed:
+            self.values.update(net.at_update(self.global_step))
         before = chosen.set(self.double_backward)
         try:
             self.cycle()
         finally:
             chosen.reset(before)
+        if first:  # a name that one rank alone has, and that is monitored, would leave it waiting for the others
+            logbook.require_alike(self.values, self.device)
         trainer: Any = self.trainer
         if trainer.lr_scheduler_configs:
             self.step_schedulers("step")

@@ -39,6 +39,19 @@ def rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
+@contextmanager
+def in_contact() -> Iterator[None]:
+    """Say in a sentence that another process is not there; around each collective."""
+    try:
+        yield
+    except RuntimeError as error:
+        rank, world = rank_and_world()
+        raise RuntimeError(
+            f"Rank {rank} of {world} lost contact with another rank, which has ended or does not come: see its output "
+            "for the cause. Checkpoints are whole; resume from the last one."
+        ) from error
+
+
 def mean_over_ranks(value: Tensor) -> Tensor:
     """Mean of a tensor over all processes, differentiable; the tensor itself where there is one process.
 
@@ -77,7 +90,8 @@ def max_over_ranks(value: Tensor) -> Tensor:
     value = value.detach()
     if rank_and_world()[1] > 1:
         value = value.clone()
-        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        with in_contact():
+            dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return value
 
 
@@ -87,7 +101,8 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
         total = value.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
+        with in_contact():
+            dist.all_reduce(total)
         return total
 
     @staticmethod
@@ -101,7 +116,8 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
         parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, value.contiguous())
+        with in_contact():
+            dist.all_gather(parts, value.contiguous())
         return torch.stack(parts, 1).flatten(0, 1)
 
     @staticmethod

@@ -161,11 +161,11 @@ class AdaptiveAugment(RunningMeans, DiffAugment):
     def see(self, sign: Tensor, images: int, updates: int) -> None:
         """Take note of the mean sign of D's scores of ``images`` real samples; move p if it is time.
 
-        A collective at that time: every rank must call it, with numbers of its own.
+        A collective: every rank must call it, with numbers of its own.
         """
-        self.signs += sign
+        self.signs += mean_over_ranks(sign)  # alike on all ranks, as a checkpoint has it
         if updates % self.interval == 0:
-            r = mean_over_ranks(self.signs) / self.interval
+            r = self.signs / self.interval
             step = images * rank_and_world()[1] * self.interval / self.speed
             self.p.add_(torch.sign(r - self.target), alpha=step).clamp_(0, 1)
             self.signs.zero_()
