@@ -12,7 +12,7 @@ from lightning_gans import checks
 from lightning_gans.compat.lightning import callbacks, pl
 
 _FORMAT = "{l_bar}{bar:20}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_fmt}{postfix}]"
-_NARROW = "{l_bar}{bar:8}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]"
+_NARROW = "{n_fmt}/{total_fmt} |{bar:6}| [{remaining} left{postfix}]"
 _WIDE = 120  # columns, from which on there is room for the first
 _BATCHES = "{desc}{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} batches [{elapsed}, {remaining} left]"
 _REDRAW_SECONDS = 0.1  # reading the metrics waits for the device, so not every step
@@ -23,10 +23,10 @@ class GANProgressBar(callbacks.TQDMProgressBar):
     """One bar over the whole training, counting the updates, of a GAN the generator's, beside loss terms and score.
 
     The total is ``max_steps``, or what ``max_epochs`` amounts to (corrected after the first epoch), or unknown. A
-    resumed training goes on where it stopped. Shown are the time left, whatever was logged with ``prog_bar=True``,
-    scores first and without the group ``metrics/``, and the terms of each loss, as many as the terminal has room for:
-    ``fid/lenet=14.2, d/loss=-3.1, g/loss=1.2, d/adversarial=-3.5, ...``. In less than 120 columns it is shorter. That
-    of ``predict`` goes when it is full; the others are Lightning's.
+    resumed training goes on where it stopped. Shown are the time left, whatever was logged with ``prog_bar=True``, a
+    score first and without the group ``metrics/``, the others behind the losses, and the terms of each loss, as many as
+    the terminal has room for: ``fid/lenet=14.2, d/loss=-3.1, g/loss=1.2, d/adversarial=-3.5, ...``. In less than 120
+    columns it is shorter. That of ``predict`` goes when it is full; the others are Lightning's.
 
     Args:
         refresh_rate: redraw after every n-th update (at most ten times a second, or into a file every ten seconds); 0
@@ -77,9 +77,9 @@ class GANProgressBar(callbacks.TQDMProgressBar):
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The logged values, three digits each, under short names."""
-        values: dict[str, Any] = dict(
-            sorted(trainer.progress_bar_metrics.items(), key=lambda pair: not pair[0].startswith("metrics/"))
-        )
+        known: dict[str, Any] = dict(trainer.progress_bar_metrics)
+        scores = [name for name in known if name.startswith("metrics/")]
+        values = {n: known[n] for n in (*scores[:1], *(n for n in known if n not in scores), *scores[1:])}
         for player, step in getattr(getattr(pl_module, "run", None), "steps", {}).items():
             names = [f"{player}/{term}" for term in step.terms] if len(step.terms) > 1 else []
             values |= {n: trainer.callback_metrics[n] for n in names if n in trainer.callback_metrics}

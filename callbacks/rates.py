@@ -12,8 +12,8 @@ class Rates(pl.Callback):
     """Logs ``lr/<player>``, ``time/seconds`` and ``time/seconds_per_update`` to all loggers, with the loss terms.
 
     ``time/seconds`` is the wall clock of the fit from its first batch on, what callbacks take included; a resumed one
-    counts on from its checkpoint. ``time/seconds_per_update`` is the mean since the value before. The command line has
-    one in each run.
+    counts on from its checkpoint. ``time/seconds_per_update`` is the mean since the value before, or since the first
+    batch. The command line has one in each run, which logs at its last update, too.
 
     >>> callback = Rates()  # for pl.Trainer(callbacks=[callback])
     >>> callback.load_state_dict({"seconds": 90.0})  # of a checkpoint
@@ -25,7 +25,7 @@ class Rates(pl.Callback):
         super().__init__()
         self.before = 0.0  # seconds of fits that this one goes on from
         self._begun: float | None = None
-        self._since: tuple[int, float] | None = None  # an update, and when it was done
+        self._since = 0, 0.0  # an update, and when it was done
 
     @property
     def seconds(self) -> float:
@@ -42,14 +42,14 @@ class Rates(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """A new fit begins at 0; a checkpoint is read after this."""
-        self.before, self._begun, self._since = 0.0, None, None
+        self.before, self._begun = 0.0, None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """The clock starts: behind the scores of update 0, for which a classifier may be trained first."""
         if self._begun is None:
-            self._begun = time.perf_counter()
+            self._begun, self._since = time.perf_counter(), (pl_module.global_step, self.before)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -59,18 +59,23 @@ class Rates(pl.Callback):
 
     def log_rates(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         """Log them if that is due; whether it was."""
-        module: Any = pl_module
-        step, every = module.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not every or step % every or not trainer.is_global_zero or (self._since and self._since[0] == step):
+        step, every = pl_module.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not every or step % every or not trainer.is_global_zero or self._since[0] == step:
             return False
-        values = {f"lr/{name}": s.optimizer.param_groups[0]["lr"] for name, s in module.run.steps.items()}
-        values["time/seconds"] = now = self.seconds
-        if self._since is not None:
-            values["time/seconds_per_update"] = (now - self._since[1]) / (step - self._since[0])
-        self._since = step, now
+        values = self.rates(pl_module)
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
         return True
+
+    def rates(self, pl_module: pl.LightningModule) -> dict[str, float]:
+        """What is logged."""
+        module: Any = pl_module
+        values = {f"lr/{name}": s.optimizer.param_groups[0]["lr"] for name, s in module.run.steps.items()}
+        (before, then), self._since = self._since, (module.global_step, self.seconds)
+        return values | {
+            "time/seconds": self._since[1],
+            "time/seconds_per_update": (self._since[1] - then) / (module.global_step - before),
+        }
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The clock stops."""

@@ -21,5 +21,5 @@ class LastValues(callbacks.Callback):
         values = logbook.means(pl_module.values, pl_module.device)
         pl_module.run.require_finite(values, trainer)
         values["time/images_seen"] = float(pl_module.images_seen)
-        values["time/seconds"] = next(c.seconds for c in trainer.callbacks if isinstance(c, Rates))
+        values |= next(c.rates(pl_module) for c in trainer.callbacks if isinstance(c, Rates))
         log_metrics(trainer, values, step)
