@@ -143,7 +143,9 @@ def test_the_report_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> N
     assert all(Path(path).is_file() for path in named.values())
     run = Path("runs/a")
     assert [row["step"] for row in rows(run)] == ["1"]  # one update, five to a log entry: what a run ends with
-    assert {"d/loss", "g/loss", "time/images_seen", "time/seconds", "lr/d", "time/seconds_per_update"} <= rows(run)[0].keys()
+    assert {"d/loss", "g/loss", "time/images_seen", "time/seconds", "lr/d", "time/seconds_per_update"} <= rows(run)[
+        0
+    ].keys()
     before = rows(run)
     cli("fit", f"--ckpt_path={run}", "--trainer.max_steps=1")
     assert rows(run) == before
