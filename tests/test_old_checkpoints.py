@@ -68,7 +68,9 @@ def test_it_is_loaded_by_lightning(name: str, path: Path) -> None:
 def test_it_is_trained_on(name: str, path: Path) -> None:
     """By ``trainer.fit(ckpt_path=...)``: the place in the cycle, data and noise are taken up."""
     found, expected = latest(resumed(path)), EXPECTED[name]["resumed"]
-    assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    # float32: weights that differ in the last bit, or another processor, change these two by 5e-5; other noise by 4e-3
+    slack = 2e-4 if name in ("prc_gan", "robust_wgan") else 1e-5
+    assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-3, abs=slack)
 
 
 newer = pytest.mark.skipif(
