@@ -178,11 +178,18 @@ class Share(IterableDataset):
         yield from torch.arange(24.0 + 8 * dist.get_rank())[:, None].expand(-1, 2)
 
 
-def end_together() -> tuple[int, int, bool]:
-    """Updates, of two batches each, in three epochs of the stream, and how many batches wait behind the last."""
-    module = train(make("gan"), DataLoader(Share(), 4), -1, max_epochs=3)
-    waiting = len(module.run.stream.pending) if module.run else -1
-    return module.trainer.global_step, waiting, distributed.drifted(module) is None
+class Told(Share):
+    """One that says how many items it has."""
+
+    def __len__(self) -> int:
+        return 24 + 8 * dist.get_rank()
+
+
+def end_together(share: Share, d_steps: int, **limits: int) -> tuple[int, int, bool]:
+    """Updates, epochs and whether ranks are equal."""
+    module = make("gan", d_steps=d_steps)
+    train(module, DataLoader(share, 4), **{"steps": -1, **limits})
+    return module.trainer.global_step, module.trainer.current_epoch, distributed.drifted(module) is None
 
 
 class Extra(callbacks.EarlyStopping):
@@ -235,7 +242,9 @@ def main(rank: int, folder: Path) -> None:
     rows = [torch.empty_like(seen.real) for _ in range(2)]
     dist.all_gather(rows, seen.real)
     found["orders_differ"] = not torch.equal(*rows)
-    found["ends"] = distributed.gather_objects(end_together())
+    games = [(share, steps, limits) for share in (Share(), Told()) for steps in (1, 4)
+             for limits in ({"max_epochs": 3}, {"steps": 8})]  # fmt: skip
+    found["ends"] = distributed.gather_objects([end_together(s, n, **limits) for s, n, limits in games])
     found["watched"] = distributed.gather_objects(watch_what_one_has())
     one, two = torch.tensor(1.0), torch.tensor(100)
     own = {"g/one": one, "g/hundred": two}

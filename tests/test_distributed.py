@@ -157,8 +157,10 @@ def test_a_value_of_one_rank_is_told_before_it_is_waited_for(found: dict[str, An
 
 
 def test_ranks_with_shares_of_different_length_end_an_epoch_together(found: dict[str, Any]) -> None:
-    """Each with the shortest; what another has fetched by then begins the next."""
-    assert found["ends"] == [(18, 0, True), (18, 1, True)]
+    """Whether their lengths are known or not; the last rounds of a cycle may be of the next epoch."""
+    one, other = found["ends"]
+    assert one == other and all(equal for _, _, equal in one)
+    assert [ends[:2] for ends in one] == 2 * [(18, 3), (8, 2), (4, 3), (8, 6)]
 
 
 def test_drift_is_named(found: dict[str, Any]) -> None:
@@ -210,7 +212,7 @@ def test_a_rank_that_is_left_alone_with_objects_is_told(monkeypatch: pytest.Monk
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(ranks, "rank_and_world", lambda: (1, 2))
     monkeypatch.setattr(torch.distributed, "all_gather_object", closed)
-    with pytest.raises(RuntimeError, match=r"^Rank 1 of 2 lost contact"):
+    with pytest.raises(RuntimeError, match=r"^Rank 1 of 2 lost contact.*\(Connection closed by peer\)$"):
         distributed.gather_objects(3)
     monkeypatch.setattr(torch.distributed, "all_reduce", closed)
     with pytest.raises(RuntimeError, match=r"^Rank 1 of 2 lost contact"):

@@ -611,7 +611,12 @@ def test_convergence_plays_what_is_missing_and_ranks_it(tmp_path: Path, monkeypa
     assert all(row in text for row in ("| 1. dcgan | 12 ± 1 |", "| 1. sn_gan | 12.5 ± 1 |", "| 3. wgan | 52 ± 1 |"))
     assert "0 of 9 games are missing" in text and (tmp_path / "page" / "dcgan-1.png").exists()
     convergence.main()
-    assert len(played) == 18
+    assert len(played) == 18 and "another" not in text
+    of_a_game = next(i for i, line in enumerate(lines) if line["seed"] == 1)
+    lines[of_a_game]["hardware"] = "another"
+    out.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    convergence.main()
+    assert "; another\n" in out.read_text() or "- hardware: another; " in out.read_text()
     for flag, was, got in (("--minutes", "15.0", "5.0"), ("--batch_size", "32", "64")):
         monkeypatch.setattr(sys, "argv", [*command, flag, got, "--out", str(out)])
         with pytest.raises(SystemExit, match=rf"{flag} must be {was}, as of the games in .*page.jsonl, got {got}"):

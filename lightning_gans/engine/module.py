@@ -207,7 +207,7 @@ class GenerativeModule(Sampling):
         finally:
             chosen.reset(before)
         if first:  # a name that one rank alone has, and that is monitored, would leave it waiting for the others
-            logbook.require_alike(self.values, self.device)
+            logbook.require_alike(self.run.monitors.names & self.values.keys(), self.device)
         trainer: Any = self.trainer
         if trainer.lr_scheduler_configs:
             self.step_schedulers("step")

@@ -61,7 +61,7 @@ class DataStream:
         self._generators: list[Generator] = []  # the loaders' own
         self._found: list[Tensor] = []  # their states as the open epoch, or the one that comes, has found them
         self._anew_every = 0  # epochs
-        self._uneven = False  # ranks may have different numbers of batches, and must end the epoch together
+        self._unknown = False  # how many batches each of several ranks has: they must end the epoch together
         self._seeded_once = False  # the loader draws from the global generators only when an epoch begins
 
     def enter_loader_random_state(self, loaders: Any, anew_every: int = 0) -> None:
@@ -93,10 +93,12 @@ class DataStream:
         try:
             if opening:
                 self._open(iterator)
-                lengths = distributed.gather_objects(iterator.length)
-                self._uneven = len(lengths) > 1 and (None in lengths or len({*lengths}) > 1)
+                lengths: list[Any] = distributed.gather_objects(iterator.length)
+                self._unknown = len(lengths) > 1 and None in lengths
+                if not self._unknown and len({*lengths}) > 1:
+                    iterator.data_fetcher.length = min(lengths)
             complete = self._fill(iterator, n, following)
-            if not complete and self.position == 0:
+            if not complete and self.position == 0 and len(self.pending) < n:
                 raise ValueError(USED_UP if self.epoch else NO_BATCH)
         finally:
             self._data_state = rng.swap(training or here, cuda=False)
@@ -104,7 +106,7 @@ class DataStream:
 
     def _fill(self, iterator: Any, n: int, following: int) -> bool:
         complete = self._take(iterator, n - len(self.pending))
-        if self._uneven and complete != all(distributed.gather_objects(complete)):
+        if self._unknown and complete != all(distributed.gather_objects(complete)):
             complete, iterator.data_fetcher.done = False, True  # another rank has no more
         if complete and iterator.length is not None and iterator.length - iterator.fetched < following:
             self._take(iterator, iterator.length - iterator.fetched)

@@ -44,11 +44,13 @@ def in_contact() -> Iterator[None]:
     """Say in a sentence that another process is not there; around each collective."""
     try:
         yield
+    except (torch.cuda.OutOfMemoryError, NotImplementedError):
+        raise
     except RuntimeError as error:
         rank, world = rank_and_world()
         raise RuntimeError(
             f"Rank {rank} of {world} lost contact with another rank, which has ended or does not come: see its output "
-            "for the cause. Checkpoints are whole; resume from the last one."
+            f"for the cause. Checkpoints are whole; resume from the last one. ({str(error).splitlines()[0][:200]})"
         ) from error
 
 
