@@ -294,7 +294,8 @@ def test_another_process_found_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     t = trainer(max_steps=2, callbacks=[NonFiniteGuard()], default_root_dir=tmp_path)
     asked = []
     monkeypatch.setattr(t.strategy, "reduce_boolean_decision", lambda bad, all=True: asked.append((bad, all)) or True)
-    monkeypatch.setattr(distributed, "gather_objects", lambda found: [found, ("d", "d/adversarial = nan")])
+    other = ("d", "d/adversarial = nan")
+    monkeypatch.setattr(distributed, "gather_objects", lambda own: [own, own if isinstance(own, int) else other])
     words = r"d/adversarial = nan, on rank 1\. Stopped .*Its batch is in .*non_finite_step_000001_rank1\.pt"
     with pytest.raises(NonFiniteError, match=words):
         t.fit(make("wgan_gp"), train_dataloaders=loader())
