@@ -14,6 +14,7 @@ import pytest
 import torch
 from common import equal, make, plain, state, trainer
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from lightning_gans import GAN, GANModule
@@ -194,6 +195,7 @@ class Unplayed(GAN):
         self.encoder, self.scale = nn.Linear(2, 3).requires_grad_(not rest), nn.Parameter(torch.ones(()), not rest)
         self.frozen, self.looks = nn.Linear(2, 3).requires_grad_(False), nn.Linear(2, 3).eval()
         self.score_of, self.own = Measure(), nn.Linear(2, 3)
+        self.mean, self.holds = AveragedModel(nn.Linear(2, 3)), nn.Sequential(nn.Linear(2, 3).eval())
 
     def generator_terms(self, batch: Batch, fake: Tensor) -> Terms:
         return {
@@ -482,10 +484,38 @@ def test_what_is_captured_holds_the_normal_numbers_that_wait() -> None:
         rng.seed(0)
         random.gauss(0, 1), np.random.standard_normal()
         kept = rng.capture()
-        draws = [(random.gauss(0, 1), np.random.standard_normal()) for _ in range(2) if rng.restore(kept) is None]
+        every = (lambda: random.gauss(0, 1)), np.random.standard_normal, random.random, np.random.random
+        draws = [[draw() for draw in every] for _ in range(2) if rng.restore(kept) is None]
         rng.seed(0)
         random.gauss(0, 1), np.random.standard_normal()
-        assert draws == [(random.gauss(0, 1), np.random.standard_normal())] * 2
+        assert draws == [[draw() for draw in every]] * 2
+
+
+@pytest.mark.parametrize("keep", [rng.capture, lambda: rng.swap(None)])
+def test_a_normal_number_that_waits_again_is_found(keep: Callable[[], Any]) -> None:
+    """The words are the same as when none was waiting."""
+    with rng.untouched():
+        rng.seed(0)
+        np.random.standard_normal()
+        kept = keep()
+        expected = np.random.standard_normal()
+        rng.swap(None)
+        rng.swap(kept)
+        left = rng.swap(None)
+        np.random.standard_normal()
+        rng.swap(left)
+        assert np.random.standard_normal() == expected
+
+
+def test_what_a_checkpoint_can_hold() -> None:
+    assert resume.is_plain({"a": [1, (2.0, None)]})
+    assert not any(map(resume.is_plain, ({"a": nn.ReLU()}, [nn.ReLU()], (nn.ReLU(),))))
+    assert resume.is_read({"a": {1, 2}, "b": [b"x", 1j, torch.float16, torch.device("cpu"), torch.zeros(1)]})
+    assert not any(map(resume.is_read, ({"a": nn.ReLU()}, {nn.ReLU()}, (nn.ReLU(),))))
+    given: Any = {"a": [np.float32(0.5), (np.int64(1),)]}
+    found = resume.readable(given)
+    assert found == {"a": [0.5, (1,)]} and [type(found["a"][0]), type(found["a"][1][0])] == [float, int]
+    assert isinstance(given["a"][0], np.float32), "it is a copy"
 
 
 def test_swapping_does_without_what_numpy_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,16 @@ def test_only_arguments_that_the_class_takes_are_named(name: str, option: str, v
         trainer(max_steps=1, **{option: value}).fit(make(name), loader())
 
 
+def test_a_class_that_takes_no_such_argument_is_told_of_its_players() -> None:
+    class Fixed(GAN):
+        def __init__(self, lr: float = 0.1) -> None:
+            super().__init__(generator(), critic(), 3, lr_g=lr)
+
+    with pytest.raises(ValueError, match=r"got 1.0: its players have clip_grad of their own\.$"):
+        trainer(max_steps=1, gradient_clip_val=1.0).fit(Fixed(), loader())
+    trainer(max_steps=1, gradient_clip_val=0).fit(Fixed(), loader())  # which is off
+
+
 # ---------------------------------------------------------------------- spectral norms of other code
 class Theirs(nn.Linear):
     """A layer as other repositories write it: a vector u, and a weight that is divided when it is used."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from common import plain, trainer
+from common import equal, plain, trainer
 from torch import nn
 
 from lightning_gans import (
@@ -147,6 +147,14 @@ def test_samples_have_the_classes_of_the_data(fitted: tuple[GAN, Path]) -> None:
         assert share[1] == 0 and abs(float(share[0]) - 0.7) < 0.04
     given = torch.tensor([1, 1])
     assert torch.equal(module.latents(2, given)[1], given)  # type: ignore[arg-type]
+    assert equal(module.latents(50, seed=1), module.latents(50, seed=1)), "drawn from the same source"
+    plain = dict(torch.load(path, weights_only=True))
+    del plain["label_counts"]
+    trained.load_sampling_state(plain)
+    assert trained.label_counts is None, "of another checkpoint"
+    module.count_labels(torch.tensor([0, 0]))
+    assert module.label_counts is not None and module.label_counts.tolist() == [2, 0, 0]
+    module.count_labels(torch.tensor([0] * 70 + [2] * 30))
 
 
 def test_they_are_uniform_where_the_data_do_not_tell() -> None:

@@ -354,6 +354,11 @@ def test_sample_by_a_seed() -> None:
     assert labels is None and torch.equal(module(z), a)
     with pytest.raises(ValueError, match="seed must be None where a generator is given, got 0"):
         module.sample(2, generator=torch.Generator(), seed=0)
+    for options, words in (({"n": 0}, "n must be"), ({"n": 2, "seed": -1}, "seed must be"),
+                           ({"n": 2, "labels": torch.zeros(2).long()}, "labels")):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            module.sample(**options)
+    assert not a.requires_grad and not module.decode(z).requires_grad, "no graph is kept"
 
 
 def test_a_generator_that_is_a_formula() -> None:
@@ -362,12 +367,27 @@ def test_a_generator_that_is_a_formula() -> None:
     assert torch.equal(module.sample(3, seed=1), module.latents(3, seed=1)[0])
 
 
+def test_noise_of_another_shape_is_told_by_ours_alone() -> None:
+    class Fails(nn.Linear):
+        def forward(self, z: Tensor) -> Tensor:
+            if len(z) > 5:
+                raise RuntimeError("of its own")
+            return super().forward(z)
+
+    module = lightning_gans.GAN(Fails(3, 2), ToyDiscriminator((2,), 8, 1), 3)
+    with pytest.raises(ValueError, match=r"^z must have shape \(4, 3\), got \(4, 2\)\.$"):
+        module.decode(torch.zeros(4, 2))
+    with pytest.raises(RuntimeError, match=r"^of its own$"):
+        module.sample(6)
+
+
 def test_latents_of_a_conditional_generator() -> None:
     generator = ToyGenerator((2,), 3, 8, 1, num_classes=4)
     module = lightning_gans.WGANGP(generator, ToyDiscriminator((2,), 8, 1, num_classes=4), 3)
     z, labels = module.latents(50, seed=1)
     assert labels is not None and labels.unique().tolist() == [0, 1, 2, 3]
     assert torch.equal(module(z, labels), module.sample(50, seed=1))
+    assert torch.equal(module.latents(50, seed=1)[1], labels), "drawn from the same source"  # type: ignore[arg-type]
     given = torch.full((5,), 2)
     assert torch.equal(module.latents(5, given)[1], given)  # type: ignore[arg-type]
 

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -235,6 +236,11 @@ def test_resnet_sides(side: int, generator_stages: int, last_map: int) -> None:
     x = generator(torch.randn(2, 128))
     assert x.shape == (2, 1, side, side)
     assert discriminator.blocks(x).shape == (2, 2, last_map, last_map)
+
+
+def test_resnet_critics_halve_a_rectangle_by_its_shorter_side() -> None:
+    critic = ResNetDiscriminator((1, 16, 32), width=2)
+    assert critic.blocks(torch.randn(2, 1, 16, 32)).shape == (2, 2, 8, 16)
 
 
 def test_resnet_bottoms_of_more_than_seven_pixels_are_refused() -> None:
@@ -613,11 +619,13 @@ def test_resnet_dropout() -> None:
         ResNetDiscriminator((3, 8, 8), width=4),
     )
     plain.load_state_dict(net.state_dict())
+    assert ResNetDiscriminator(width=4, dropout=(0.2, 0.5, 0.5)).dropout == [0.0, 0.2, 0.5, 0.5]
     x = inputs(net, 2, torch.float32)
     assert not torch.equal(net(x), net(x))
     assert torch.equal(net.eval()(x), plain(x))
-    with pytest.raises(ValueError, match=r"dropout must be three shares in \[0, 1\), got \(1.0, 0.5, 0.5\)"):
-        ResNetDiscriminator((3, 8, 8), width=4, dropout=(1.0, 0.5, 0.5))
+    for wrong in ((1.0, 0.5, 0.5), (0.5, 0.5)):
+        with pytest.raises(ValueError, match=re.escape(f"dropout must be three shares in [0, 1), got {wrong}")):
+            ResNetDiscriminator((3, 8, 8), width=4, dropout=wrong)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -674,6 +682,16 @@ def test_samples_are_coupled_by_batch_norm_only(
 )
 def test_number_of_batch_norms(net: nn.Module, expected: int) -> None:
     assert sum(isinstance(m, BATCH_NORMS) for m in net.modules()) == expected
+
+
+def test_layers_of_the_mnist_networks_come_in_the_order_of_the_card() -> None:
+    generator, critic = MNISTGenerator(width=2, batch_norm=True), MNISTCritic(width=2, batch_norm=True)
+    up, down = ["BatchNorm2d", "ReLU"], ["SameConv2d", "BatchNorm2d", "LeakyReLU"]
+    head = ["Linear", "BatchNorm1d", "ReLU", "Unflatten", "SameConvTranspose2d", *up, "_Crop", "SameConvTranspose2d"]
+    assert [type(m).__name__ for m in generator.layers] == [*head, *up, "SameConvTranspose2d", "Sigmoid"]
+    assert [type(m).__name__ for m in critic.layers] == ["SameConv2d", "LeakyReLU", *down, *down]
+    x = torch.arange(64.0).view(1, 1, 8, 8)
+    assert torch.equal(generator.layers[7](x), x[..., :7, :7])
 
 
 def test_dcgan_has_no_norm_on_the_generators_output_and_the_discriminators_input() -> None:
@@ -904,7 +922,7 @@ def test_resnet_generator_with_any_normalisation(norm: Any) -> None:
     net = ResNetGenerator(width=16, norm=norm)
     batch_norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     assert net(torch.randn(2, 128)).shape == (2, 3, 32, 32)
-    assert (len(batch_norms) == 7) is (norm == "batch")
+    assert len(batch_norms) == (7 if norm == "batch" else 0)
     if norm != "batch":
         with pytest.raises(ValueError, match="norm must be 'batch'"):
             ResNetGenerator(norm=norm, num_classes=10)

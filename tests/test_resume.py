@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ LOADERS: dict[str, Callable[[], Any]] = {
     "generator and workers": lambda: seeded_loader(sampler=False, workers=1),
     "sampler": lambda: seeded_loader(sampler=True),
     "batches": lambda: seeded_loader(sampler=True, of_batches=True),
+    "two": lambda: {"a": seeded_loader(sampler=False), "b": seeded_loader(sampler=True)},
 }
 
 
@@ -133,8 +135,9 @@ def test_resume_around_the_end_of_an_epoch(tmp_path: Path, stop: int) -> None:
 
 
 @pytest.mark.parametrize("stop", [3, 4])
-def test_generators_of_the_users_around_the_end_of_an_epoch(tmp_path: Path, stop: int) -> None:
-    compare(tmp_path, "gan", "generator", stop=stop, total=8)
+@pytest.mark.parametrize("loader", ["generator", "two"])
+def test_generators_of_the_users_around_the_end_of_an_epoch(tmp_path: Path, loader: str, stop: int) -> None:
+    compare(tmp_path, "gan", loader, stop=stop, total=8, **({"columns": {"real": "b"}} if loader == "two" else {}))
 
 
 @pytest.mark.parametrize(("own", "reload"), [(True, 0), (True, 1), (False, 0)])
@@ -204,9 +207,9 @@ class Anew(pl.LightningDataModule):
 
 
 @pytest.mark.parametrize("every", [1, 2])
-@pytest.mark.parametrize("stop", [5, 8])
+@pytest.mark.parametrize("stop", [4, 5, 6, 8])
 def test_loaders_that_are_built_anew(tmp_path: Path, stop: int, every: int) -> None:
-    """Stopped in an epoch of 4 batches, and at the end of one."""
+    """Stopped in an epoch of 4 batches, and at the end of one, before one that is built anew or not."""
 
     def run(steps: int, path: Any = None) -> list[torch.Tensor]:
         pl.seed_everything(3, verbose=False)
@@ -222,6 +225,19 @@ def test_loaders_that_are_built_anew(tmp_path: Path, stop: int, every: int) -> N
     assert len(again) == len(whole) - stop and equal(again, whole[stop:])
 
 
+def test_data_that_grow_within_a_run_are_told_by_nobody() -> None:
+    class Growing(pl.LightningDataModule):
+        items = 4
+
+        def train_dataloader(self) -> Any:
+            self.items += 4
+            return DataLoader(torch.zeros(self.items, 2), 4)  # type: ignore[arg-type]
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The data have")
+        trainer(max_epochs=3, reload_dataloaders_every_n_epochs=1).fit(make("gan"), datamodule=Growing())
+
+
 def test_persistent_workers_are_told() -> None:
     loader = DataLoader(torch.zeros(8, 2), 4, num_workers=1, persistent_workers=True)
     with pytest.warns(UserWarning, match="persistent_workers=True: what its data set draws"):
@@ -229,7 +245,7 @@ def test_persistent_workers_are_told() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("loader", [name for name in LOADERS if name != "two"])  # which needs columns
 @pytest.mark.parametrize("stop", [1, 2, 3, 4, 5, 7, 11])
 @pytest.mark.parametrize("d_steps", [1, 2, 5])
 def test_resume_matrix(tmp_path: Path, loader: str, stop: int, d_steps: int) -> None:
@@ -316,8 +332,18 @@ def test_resume_on_another_number_of_ranks_says_so(tmp_path: Path) -> None:
     _, t = run(tmp_path, "gan", LOADERS["plain"](), 3)
     t.save_checkpoint(tmp_path / "a.ckpt")
     checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
-    checkpoint["engine"]["ranks"] *= 2
-    torch.save(checkpoint, tmp_path / "b.ckpt")
-    with pytest.warns(UserWarning, match=r"written by 2 process\(es\) on cpu and is resumed by 1"):
-        _, t = run(tmp_path, "gan", LOADERS["plain"](), 5, ckpt=tmp_path / "b.ckpt")
-    assert t.global_step == 5
+    assert "batches" not in checkpoint["engine"]["ranks"][0], "between two cycles"
+    two = {**checkpoint["engine"], "ranks": checkpoint["engine"]["ranks"] * 2}
+    for steps, engine, words in (
+        (5, two, r"written by 2 process\(es\) on cpu and is resumed by 1 on cpu"),
+        (
+            6,
+            {**checkpoint["engine"], "device": "cuda"},
+            r"written by 1 process\(es\) on cuda and is resumed by 1 on cpu",
+        ),
+    ):
+        torch.save({**checkpoint, "engine": engine}, tmp_path / "b.ckpt")
+        with pytest.warns(UserWarning, match=words):
+            afresh, t = run(tmp_path, "gan", LOADERS["plain"](), steps, ckpt=tmp_path / "b.ckpt")
+        exact, _ = run(tmp_path, "gan", LOADERS["plain"](), steps, ckpt=tmp_path / "a.ckpt")
+        assert t.global_step == steps and not equal(afresh.state_dict(), exact.state_dict())
