@@ -17,7 +17,7 @@ import torch
 from common import PENALISED, equal, make, make_images, plain, state, trainer
 from torch import nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau, SequentialLR, StepLR
 from torch.utils.data import DataLoader
 
 from lightning_gans import GAN, MLE, WGANGP, GANModule, UnrolledGAN, load
@@ -163,13 +163,23 @@ class Scores(ScoreCallback):
         return {"metrics/told": self.values[min(len(self.history), len(self.values) - 1)]}
 
 
-@pytest.mark.parametrize("patience, stop", [(1, 24), (2, 36)])
-def test_early_stopping_counts_measurements(patience: int, stop: int) -> None:
+class Validated(GAN):
+    """With a validation of the user's, behind which Lightning may look."""
+
+    def validation_step(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("patience, stop, look", [
+    (1, 24, {}), (2, 36, {}), (2, 36, {"val_check_interval": 2}), (2, 40, {"check_val_every_n_epoch": 2}),
+])  # fmt: skip
+def test_early_stopping_counts_measurements(patience: int, stop: int, look: dict[str, int]) -> None:
     """Epochs of 4 updates, a score each 12: 3, 2, 2, 2 ... stops ``patience`` measurements after the second."""
-    stopping = callbacks.EarlyStopping("metrics/told", patience=patience)
-    t = trainer(max_steps=60, callbacks=[Scores(12, [3.0, 2.0]), stopping], default_root_dir=".")
-    t.fit(make("gan"), plain(16, 4))
-    assert t.global_step == stop and "on_train_epoch_end" not in vars(stopping)
+    stopping, nets = callbacks.EarlyStopping("metrics/told", patience=patience), make("gan")
+    t = trainer(max_steps=60, callbacks=[Scores(12, [3.0, 2.0]), stopping], default_root_dir=".", **look)
+    module = Validated(nets.generator, nets.discriminator, nets.latent_dim) if look else nets
+    t.fit(module, plain(16, 4), plain(8, 4) if look else None)
+    assert t.global_step == stop and not {"on_train_epoch_end", "on_validation_end"} & vars(stopping).keys()
 
 
 def test_early_stopping_goes_on_after_a_resume(tmp_path: Path) -> None:
@@ -279,7 +289,7 @@ def test_whoever_keeps_all_checkpoints_has_all(tmp_path: Path) -> None:
     best = callbacks.ModelCheckpoint(tmp_path, "{step}", "metrics/told", every_n_train_steps=2, save_top_k=-1)
     scores = Scores(4, [5.0, 4.0, 3.0], at_start=False)
     used = {"callbacks": [scores, best], "enable_checkpointing": True, "default_root_dir": tmp_path}
-    trainer(max_steps=8, **used).fit(make("gan"), plain(400, 4))
+    trainer(max_steps=9, **used).fit(make("gan"), plain(400, 4))
     assert sorted(path.stem for path in tmp_path.glob("*.ckpt")) == ["step=4", "step=6", "step=8"]
 
 
@@ -316,6 +326,43 @@ def test_a_monitor_that_nothing_measures(monitor: str, kind: Any, tmp_path: Path
     with pytest.raises(ValueError, match=words):
         t.fit(make("gan"), plain(16, 4))
     assert t.global_step == 4
+
+
+@pytest.mark.parametrize("monitor", ["g/los", "metrics/toad"])
+def test_a_schedules_monitor_that_nothing_measures(monitor: str, tmp_path: Path) -> None:
+    class Waiting(Scheduled):
+        kind = staticmethod(lambda optimizer: ReduceLROnPlateau(optimizer))
+        config = {"monitor": monitor, "interval": "epoch"}  # noqa: RUF012
+
+    t = trainer(max_steps=8, callbacks=[Scores(4, [1.0])], default_root_dir=tmp_path)
+    with pytest.raises(ValueError, match=rf"^ReduceLROnPlateau: monitor must be .*, got '{monitor}', which nothing"):
+        t.fit(own(Waiting), plain(16, 4))
+
+
+def test_a_monitor_may_be_missing_if_that_is_said() -> None:
+    missing = [callbacks.EarlyStopping(name, strict=False) for name in ("metrics/none", "g/none")]
+    t = trainer(max_steps=8, callbacks=list(missing))
+    t.fit(make("gan"), plain(16, 4))
+    assert t.global_step == 8
+
+
+def test_a_monitor_may_come_with_a_validation(tmp_path: Path) -> None:
+    class Validated(GAN):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("v", 1.0, batch_size=1)
+
+    saving = callbacks.ModelCheckpoint(tmp_path, monitor="v")
+    t = trainer(max_steps=16, callbacks=[saving], enable_checkpointing=True, check_val_every_n_epoch=2)
+    t.fit(own(Validated), plain(16, 4), plain(8, 4))
+    assert t.global_step == 16 and len(list(tmp_path.glob("*.ckpt"))) == 1
+
+
+def test_a_monitor_that_was_waited_for_in_vain_is_told_at_the_end() -> None:
+    class Later(callbacks.Callback):
+        every_n_steps = 100
+
+    with pytest.warns(UserWarning, match=r"^EarlyStopping: nothing has measured its monitor 'mine'\.$"):
+        trainer(max_steps=8, callbacks=[Later(), callbacks.EarlyStopping("mine")]).fit(make("gan"), plain(16, 4))
 
 
 def scored(kind: str) -> tuple[Any, Any, Any]:
@@ -968,6 +1015,49 @@ def test_other_rates_and_betas_are_applied_and_told(tmp_path: Path) -> None:
     known = torch.load(tmp_path / "b.ckpt", weights_only=True)["hyper_parameters"]
     assert known["lr_g"] == 0.05 and tuple(known["betas"]) == (0.1, 0.9)
     assert resumed(tmp_path / "b.ckpt", module, 9)[1] == []
+    assert text.count("of 'd'") == 1 and text.count("of 'g'") == 2  # betas, and a rate
+    counts = [{float(kept["step"]) for kept in o.state.values()} for o in t.optimizers]
+    assert counts == [{12.0}, {8.0}], "the moments of both go on"
+
+
+def fading(n: float) -> Any:
+    return lambda i: 1 - i / n
+
+
+def two_parts(o: Any) -> Any:
+    return SequentialLR(o, [LambdaLR(o, fading(100)), LambdaLR(o, fading(50))], [2])
+
+
+@pytest.mark.parametrize(
+    "schedule, factor",
+    [(lambda o: LambdaLR(o, fading(100)), 0.92), (lambda o: LambdaLR(o, lambda i: (i + 1) / 100), 0.09),
+     (two_parts, 0.88)],
+)  # fmt: skip
+def test_another_rate_is_scaled_by_its_own_schedule(schedule: Any, factor: float, tmp_path: Path) -> None:
+    """One that takes its rates from those at the beginning, too, alone or as a part; the other player's stays."""
+    path = half(tmp_path, lr_g=0.001, lr_d=0.002, scheduler_g=schedule, scheduler_d=schedule)
+    t, words = resumed(path, make("gan", lr_g=0.05, lr_d=0.002, scheduler_g=schedule, scheduler_d=schedule))
+    rates = [o.param_groups[0]["lr"] for o in t.optimizers]
+    assert rates == pytest.approx([0.002 * factor, 0.05 * factor])
+    assert len(words) == 1 and "lr of 'g'" in words[0] and "of 'd'" not in words[0] and "schedule" not in words[0]
+
+
+def test_each_group_of_an_optimizer_has_its_own_settings(tmp_path: Path) -> None:
+    """One of two groups has other ones; how a step is computed (``foreach``) is no setting."""
+
+    def grouped(rate: float, momentum: float, foreach: bool) -> Any:
+        def build(parameters: Any) -> Any:
+            first, *rest = parameters
+            return SGD([{"params": [first]}, {"params": rest, "lr": rate, "momentum": momentum}], 0.1, foreach=foreach)
+
+        return {"optimizer_g": build, "scheduler_g": lambda o: LambdaLR(o, fading(100))}
+
+    path = half(tmp_path, **grouped(0.01, 0.5, False))
+    assert resumed(path, make("gan", **grouped(0.01, 0.5, True)), 5)[1] == []
+    t, (text,) = resumed(path, make("gan", **grouped(0.02, 0.9, False)))
+    first, rest = t.optimizers[1].param_groups
+    assert first["lr"] == pytest.approx(0.1 * 0.92) and rest["lr"] == pytest.approx(0.02 * 0.92)
+    assert (first["momentum"], rest["momentum"]) == (0, 0.9) and "momentum of 'g' 0.9 (was 0.5)" in text
 
 
 def test_who_had_no_rate_begins_anew(tmp_path: Path) -> None:
@@ -983,10 +1073,25 @@ def test_who_had_no_rate_begins_anew(tmp_path: Path) -> None:
     assert counts == [{5.0}, {1.0}] and "lr of 'g' 0.05 (was 0.0)" in words[0]
 
 
+class Fading:
+    """A schedule that is an object."""
+
+    def __init__(self, n: float) -> None:
+        self.n = n
+
+    def __call__(self, i: int) -> float:
+        return 1 - i / self.n
+
+
 @pytest.mark.parametrize(
     "old, new, expected",
     [
         (None, lambda o: StepLR(o, 2, 0.5), 0.5**4),
+        (None, lambda o: LinearLR(o, 0.5, 1.0, 10), 0.9),
+        (lambda o: LambdaLR(o, fading(100)), lambda o: LambdaLR(o, fading(10)), 0.2),
+        (lambda o: LambdaLR(o, lambda i, n=100: 1 - i / n), lambda o: LambdaLR(o, lambda i, n=10: 1 - i / n), 0.2),
+        (lambda o: LambdaLR(o, Fading(100)), lambda o: LambdaLR(o, Fading(10)), 0.2),
+        (two_parts, lambda o: SequentialLR(o, [LambdaLR(o, fading(100)), LambdaLR(o, fading(10))], [2]), 0.4),
         (lambda o: StepLR(o, 2, 0.5), None, 1.0),
         (lambda o: StepLR(o, 2, 0.5), lambda o: StepLR(o, 4, 0.1), 0.01),
         (lambda o: LambdaLR(o, lambda i: 1 - i / 100), lambda o: LambdaLR(o, lambda i: 1 - i / 10), 0.2),
@@ -994,9 +1099,42 @@ def test_who_had_no_rate_begins_anew(tmp_path: Path) -> None:
     ],
 )
 def test_another_schedule_is_where_it_would_be(old: Any, new: Any, expected: float, tmp_path: Path) -> None:
-    t, words = resumed(half(tmp_path, lr_g=0.01, scheduler_g=old), make("gan", lr_g=0.01, scheduler_g=new))
-    assert t.optimizers[1].param_groups[0]["lr"] == pytest.approx(0.01 * expected)
-    assert len(words) == 1 and "schedule of 'g'" in words[0]
+    options: dict[str, Any] = {"lr_g": 0.01, "lr_d": 0.01, "scheduler_d": lambda o: StepLR(o, 2, 0.5)}
+    t, words = resumed(half(tmp_path, scheduler_g=old, **options), make("gan", scheduler_g=new, **options))
+    d, g = (o.param_groups[0] for o in t.optimizers)
+    assert (d["lr"], g["lr"], g["initial_lr"]) == pytest.approx((0.01 * 0.5**4, 0.01 * expected, 0.01))
+    one = SGD([torch.zeros(1)], 0.01)
+    now, was = ("none" if make_it is None else type(make_it(one)).__name__ for make_it in (new, old))
+    was = "one of other settings" if now == was else was
+    assert words == [f"The run goes on with other settings: schedule of 'g' {now} (was {was})."]
+
+
+@pytest.mark.parametrize(
+    "old, config, kind, expected",
+    [
+        ({"interval": "epoch"}, {"interval": "epoch"}, lambda o: StepLR(o, 1, 0.1), 0.1**3),
+        ({"interval": "step"}, {"interval": "epoch"}, lambda o: StepLR(o, 1, 0.5), 0.5**3),
+        ({"interval": "step"}, {"interval": "step", "frequency": 3}, lambda o: StepLR(o, 1, 0.5), 0.5**4),
+        ({"interval": "epoch"}, {"monitor": "g/loss", "interval": "epoch"}, ReduceLROnPlateau, 1.0),
+    ],
+)
+def test_another_schedule_in_lightnings_words(old: Any, config: Any, kind: Any, expected: Any, tmp_path: Path) -> None:
+    """After two epochs of four updates, for a third; a plateau is waited for anew."""
+
+    class Scheduled(GAN):
+        config, kind = old, staticmethod(lambda o: StepLR(o, 1, 0.5))
+
+        def configure_optimizers(self) -> Any:
+            d, g = SGD(self.discriminator.parameters(), 1.0), SGD(self.generator.parameters(), 1e-6)
+            return [d, g], [{"scheduler": self.kind(g), **self.config}]
+
+    t = trainer(max_epochs=2)
+    t.fit(own(Scheduled), plain(16, 4))
+    t.save_checkpoint(tmp_path / "a.ckpt")
+    Scheduled.config, Scheduled.kind = config, staticmethod(kind)  # type: ignore[assignment]
+    t, words = resumed(tmp_path / "a.ckpt", own(Scheduled), 12, data=Named("", 16))
+    assert t.optimizers[1].param_groups[0]["lr"] == pytest.approx(1e-6 * expected)
+    assert len(words) == 1 and "schedule of 'g'" in words[0] and "of 'd'" not in words[0]
 
 
 def test_checkpoints_without_settings_are_compared_by_hyperparameters(tmp_path: Path) -> None:
@@ -1004,8 +1142,27 @@ def test_checkpoints_without_settings_are_compared_by_hyperparameters(tmp_path: 
     checkpoint = torch.load(path, weights_only=True)
     del checkpoint["engine"]["settings"]
     torch.save(checkpoint, path)
-    t, words = resumed(path, make("gan", lr_g=0.01))
+    t, words = resumed(path, make("gan", lr_g=0.01, betas=(0.1, 0.9)))
     assert t.optimizers[1].param_groups[0]["lr"] == pytest.approx(0.01) and "(was 0.001)" in words[0]
+    assert [o.param_groups[0]["betas"] for o in t.optimizers] == [(0.1, 0.9)] * 2 and "(was (0.5, 0.999))" in words[0]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: make("gan", optimizer_g=lambda p: torch.optim.Adam(p, 0.03, (0.8, 0.9))),
+        lambda: own(Scheduled, lr_g=0.3),
+    ],
+)
+def test_checkpoints_without_settings_tell_nothing_of_own_optimizers(build: Any, tmp_path: Path) -> None:
+    Scheduled.config = {}
+    t = trainer(max_steps=4)
+    t.fit(build(), plain(400, 4))
+    t.save_checkpoint(tmp_path / "a.ckpt")
+    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    del checkpoint["engine"]["settings"]
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    assert resumed(tmp_path / "a.ckpt", build())[1] == []
 
 
 def test_what_cannot_go_on_is_refused_by_name(tmp_path: Path) -> None:
@@ -1052,6 +1209,7 @@ def test_averages_that_begin_or_end_are_told(tmp_path: Path) -> None:
     _, words = resumed(half(tmp_path), module, used=[EMA()])
     assert "averaged weights, from update 4 on (the checkpoint has none)" in words[0] and module.ema is not None
     module.trainer.save_checkpoint(tmp_path / "ema.ckpt")
+    assert resumed(tmp_path / "ema.ckpt", make("gan"), 9, used=[EMA()])[1] == []
     module = make("gan")
     _, words = resumed(tmp_path / "ema.ckpt", module, 12)
     assert "no averaged weights" in words[0] and module.ema is None

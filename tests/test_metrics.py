@@ -346,6 +346,39 @@ def test_content_hash_tells_values_shapes_and_dtypes_apart() -> None:
     assert content_hash(zeros) not in {content_hash(other) for other in others}
 
 
+def test_where_classifiers_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LIGHTNING_GANS_CACHE", str(tmp_path))
+    assert extractors.cache_folder() == tmp_path
+    monkeypatch.delenv("LIGHTNING_GANS_CACHE")
+    assert extractors.cache_folder() == Path.home() / ".cache" / "lightning_gans"
+
+
+@pytest.mark.parametrize(("items", "epochs"), [(7500, 3), (4000, 4), (1, 15_000)])
+def test_the_classifiers_recipe(items: int, epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """About 15,000 images, but three epochs at least: the files that come with the package are found by it."""
+    seen: list[int] = []
+    monkeypatch.setattr(extractors, "_train_classifier", lambda *a: seen.append(a[3]))
+    images = torch.zeros(items, 1, 8, 8, dtype=torch.uint8)
+    ClassifierExtractor(images, torch.zeros(items, dtype=torch.int64), cache_dir=tmp_path)
+    assert seen == [epochs]
+
+
+def test_the_classifiers_rate_goes_once_up_and_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of it per batch, in whatever mode it is trained."""
+    rates: list[float] = []
+
+    class Noted(torch.optim.Adam):
+        def step(self, closure: Any = None) -> Any:
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "Adam", Noted)
+    images, labels = torch.zeros(128, 1, 8, 8, dtype=torch.uint8), torch.arange(128) % 2
+    with torch.no_grad():
+        ClassifierExtractor(images, labels, cache_dir=tmp_path, epochs=5)
+    assert len(rates) == 10 and max(rates) == pytest.approx(3e-3) and rates[0] < 2e-4 and rates[-1] < 1e-6
+
+
 @pytest.fixture(scope="module")
 def digits() -> tuple[Tensor, Tensor]:
     images, labels = Digits().reference("train")
@@ -401,6 +434,14 @@ def test_classifiers_that_are_shipped_fit_their_networks(pattern: str, shape: tu
     assert all(bool(value.isfinite().all()) for weights in found for value in weights.values())
 
 
+def test_a_cache_below_home(digits: tuple[Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(extractors, "_train_classifier", lambda *_: None)
+    assert ClassifierExtractor(*digits, cache_dir="~/own", epochs=1).path.parents[1] == tmp_path / "own"
+    monkeypatch.setenv("LIGHTNING_GANS_CACHE", "~/other")
+    assert extractors.cache_folder() == tmp_path / "other"
+
+
 def build_slowly(images: Tensor, labels: Tensor, folder: Path) -> None:
     train = extractors._train_classifier
 
@@ -432,8 +473,10 @@ def test_classifier_cache_is_keyed_by_content_and_survives_damage(
     first = ClassifierExtractor(images, labels, cache_dir=tmp_path, epochs=1)
     other = ClassifierExtractor(255 - images, labels, cache_dir=tmp_path, epochs=1)
     longer = ClassifierExtractor(images, labels, cache_dir=tmp_path, epochs=2)
-    assert len({first.path, other.path, longer.path}) == 3
+    swapped = ClassifierExtractor(images, labels.flip(0), cache_dir=tmp_path, epochs=1)
+    assert len({first.path, other.path, longer.path, swapped.path}) == 4
     first.path.write_bytes(first.path.read_bytes()[:1000])
+    torch.rand(1)  # it is seeded by itself
     with pytest.warns(UserWarning, match="cannot be read"):
         again = ClassifierExtractor(images, labels, cache_dir=tmp_path, epochs=1)
     assert weights_hash(again) == weights_hash(first) == weights_hash(ClassifierExtractor(
@@ -457,6 +500,12 @@ def test_extractors_refuse_bad_input(digits: tuple[Tensor, Tensor], tmp_path: Pa
     images, labels = digits
     with pytest.raises(ValueError, match=r"uint8 of shape \(N, C, H, W\), got torch.float32"):
         ClassifierExtractor(images.float(), labels)
+    with pytest.raises(ValueError, match=r"uint8 of shape \(N, C, H, W\), got torch.uint8 of shape \(1, 8, 8\)"):
+        ClassifierExtractor(images[0], labels)
+    with pytest.raises(ValueError, match=r"labels must be int64 of shape \(1500,\), got torch.int32"):
+        ClassifierExtractor(images, labels.int())
+    with pytest.raises(ValueError, match=r"uint8 of shape \(N, C, H, W\), got torch.float32"):
+        ClassifierExtractor(images, labels, cache_dir=tmp_path)(images[:2].float())
     with pytest.raises(ValueError, match="architecture must be one of lenet, resnet, got 'vgg'"):
         ClassifierExtractor(images, labels, "vgg")
     with pytest.raises(ValueError, match=r"labels must be int64 of shape \(1500,\)"):
@@ -466,8 +515,21 @@ def test_extractors_refuse_bad_input(digits: tuple[Tensor, Tensor], tmp_path: Pa
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="holds no InceptionV3 weights"):
         InceptionExtractor(tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"extractor 'flatten' must return features of shape \(N, F\)"):
-        ModuleExtractor(nn.Flatten(0))(images[:3])
+    for wrong in (nn.Flatten(0), nn.Identity(), nn.Flatten(0, 2)):  # another number of dimensions, or of rows
+        with pytest.raises(ValueError, match=r"extractor '\w+' must return features of shape \(N, F\)"):
+            ModuleExtractor(wrong)(images[:3])
+
+
+def test_code_in_a_weights_file_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Code:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save({"a": Code()}, tmp_path / "code.pth")
+    with pytest.raises(ValueError, match=r"code\.pth' holds no InceptionV3 weights"):
+        InceptionExtractor("~/code.pth")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_inception_without_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -481,7 +543,7 @@ def test_inception_without_network_says_what_to_do(monkeypatch: pytest.MonkeyPat
 
 def test_module_extractor_takes_features_with_and_without_logits() -> None:
     class Pair(nn.Module):
-        name = "pair"
+        name = "both"
 
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return x.flatten(1).float(), x.flatten(1)[:, :2].float()
@@ -490,4 +552,8 @@ def test_module_extractor_takes_features_with_and_without_logits() -> None:
     features, logits = ModuleExtractor(nn.Flatten())(images)
     assert features.shape == (2, 12) and logits is None and ModuleExtractor(nn.Flatten()).name == "flatten"
     features, logits = ModuleExtractor(Pair())(images)
-    assert logits is not None and logits.shape == (2, 2) and ModuleExtractor(Pair()).name == "pair"
+    assert logits is not None and logits.shape == (2, 2) and ModuleExtractor(Pair()).name == "both"
+    assert ModuleExtractor(Pair(), "mine").name == "mine" and ModuleExtractor(Pair(), "lenet").name == "own-lenet"
+    unsaid = Pair()
+    unsaid.name = 3  # type: ignore[assignment]
+    assert ModuleExtractor(unsaid).name == "pair" and not ModuleExtractor(unsaid).module.training

@@ -39,8 +39,8 @@ class Monitors:
         refuse_unmeasured(trainer.callbacks, trainer)
         for callback in found:
             if isinstance(callback, callbacks.EarlyStopping):
-                hook = type(callback).on_train_epoch_end
-                vars(callback)["on_train_epoch_end"] = partial(self._once, callback, hook, values)
+                at = "on_train_epoch_end" if callback._check_on_train_epoch_end else "on_validation_end"
+                vars(callback)[at] = partial(self._once, callback, getattr(type(callback), at), values)
             elif isinstance(callback, callbacks.ModelCheckpoint):
                 vars(callback)["check_monitor_top_k"] = partial(self._is_among_best, callback, values)
         known = callbacks.ModelCheckpoint.on_train_batch_end  # a method of the user's needs the module itself
@@ -53,9 +53,8 @@ class Monitors:
         release(vars(trainer.lightning_module))
         for callback in trainer.callbacks:
             if isinstance(callback, (callbacks.EarlyStopping, callbacks.ModelCheckpoint)):
-                vars(callback).pop("on_train_epoch_end", None)
-                vars(callback).pop("check_monitor_top_k", None)
-                vars(callback).pop("on_train_batch_end", None)
+                for name in ("on_train_epoch_end", "on_validation_end", "check_monitor_top_k", "on_train_batch_end"):
+                    vars(callback).pop(name, None)
 
     def save_last(self, trainer: Any, measured: Collection[str]) -> None:
         """Have scores of a fit's last weights, which no batch follows, compared with the best that are saved."""

@@ -16,7 +16,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lightning_gans.compat.lightning import utilities
 
 _HOW = {"params", "foreach", "fused", "capturable", "differentiable", "lr", "initial_lr"}  # changes no step, or is told
-_WHERE = {"base_lrs", "_last_lr", "last_epoch", "_step_count", "_get_lr_called_within_step", "verbose", "monitor"}
+_WHERE = {"base_lrs", "_last_lr", "last_epoch", "_step_count", "_get_lr_called_within_step", "_is_initial", "verbose"}
+_WHERE |= {"monitor"}
 
 
 def settings(optimizers: Iterable[Any], configs: Iterable[Any]) -> list[dict[str, Any]]:
@@ -77,8 +78,8 @@ class Fresh:
             )
         for i, (name, optimizer, old, new) in enumerate(zip(names, optimizers, was, self.settings)):
             for j, (group, a, b) in enumerate(zip(optimizer.param_groups, old["groups"], new["groups"])):
-                for key in (key for key in b if not same(a.get(key), b[key])):
-                    yield f"{key} of {name!r} {b[key]} (was {a.get(key)})"
+                for key in (key for key in b if key in a and not same(a[key], b[key])):  # another torch has others
+                    yield f"{key} of {name!r} {b[key]} (was {a[key]})"
                     if key == "lr":
                         self._scale(optimizer, group, j, b["lr"] / a["lr"] if a["lr"] else None, b["lr"])
                     else:

@@ -208,7 +208,7 @@ def _count(loaders: Any) -> int | None:
     """Items of the data behind the loaders."""
     try:
         return sum(len(getattr(loader, "dataset", loader)) for loader in loaders)
-    except TypeError:  # a stream
+    except (TypeError, NotImplementedError):  # a stream
         return None
 
 

@@ -59,7 +59,7 @@ def weights_hash(module: nn.Module) -> str:
 
 def cache_folder() -> Path:
     """Where trained classifiers are kept: ``$LIGHTNING_GANS_CACHE``, else ``~/.cache/lightning_gans``."""
-    return Path(os.environ.get("LIGHTNING_GANS_CACHE") or Path.home() / ".cache" / "lightning_gans")
+    return Path(os.environ.get("LIGHTNING_GANS_CACHE") or "~/.cache/lightning_gans").expanduser()
 
 
 def check_images(images: Tensor) -> None:
@@ -274,7 +274,7 @@ class ClassifierExtractor(FeatureExtractor):
         epochs = epochs or max(3, -(-15_000 // len(images)))
         recipe = f"v1 {architecture} classes={num_classes} epochs={epochs} batch=64 adam one-cycle 3e-3"
         key = hashlib.sha256(f"{recipe} {content_hash(images, labels)}".encode()).hexdigest()[:16]
-        self.path = Path(cache_dir or cache_folder()) / "classifiers" / f"{architecture}-{key}.pt"
+        self.path = Path(cache_dir or cache_folder()).expanduser() / "classifiers" / f"{architecture}-{key}.pt"
         device = torch.device(device)
         with _own_random_state(0):
             network = CLASSIFIERS[architecture](shape=tuple(images.shape[1:]), num_classes=num_classes)
