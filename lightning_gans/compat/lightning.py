@@ -65,10 +65,16 @@ def save_if_best(saving: Any, trainer: Any) -> None:
         saving._save_last_checkpoint(trainer, candidates)
 
 
+def looks_at(stopping: Any) -> str:
+    """The hook in which an ``EarlyStopping`` looks at its monitor; there is no public way to know."""
+    return "on_train_epoch_end" if getattr(stopping, "_check_on_train_epoch_end", True) else "on_validation_end"
+
+
 __all__ = [
     "callbacks",
     "datamodule_of",
     "loggers",
+    "looks_at",
     "pl",
     "pl_cli",
     "plugins_io",

@@ -7,7 +7,7 @@ from functools import partial, wraps
 from types import FunctionType
 from typing import Any
 
-from lightning_gans.compat.lightning import callbacks, save_if_best, utilities
+from lightning_gans.compat.lightning import callbacks, looks_at, save_if_best, utilities
 from lightning_gans.engine.own_code import arguments_of
 
 # Classes of which it is known what they log.
@@ -39,7 +39,7 @@ class Monitors:
         refuse_unmeasured(trainer.callbacks, trainer)
         for callback in found:
             if isinstance(callback, callbacks.EarlyStopping):
-                at = "on_train_epoch_end" if callback._check_on_train_epoch_end else "on_validation_end"
+                at = looks_at(callback)
                 vars(callback)[at] = partial(self._once, callback, getattr(type(callback), at), values)
             elif isinstance(callback, callbacks.ModelCheckpoint):
                 vars(callback)["check_monitor_top_k"] = partial(self._is_among_best, callback, values)
