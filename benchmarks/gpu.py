@@ -9,9 +9,9 @@ Run from the repository's root::
 Stages: environment, extractor (the classifier that scores), exactness (CUDA graphs, resuming, bf16-mixed, the compiled
 double backward pass), speed (beside plain loops), transformer (TransGAN), training (four techniques against the clock),
 results (generators and samples), styles (StyleGAN2) and text (character WGAN-GP, RelGAN), if there is time left. Each
-runs in a process of its own, within its own seconds and before the end of all, and leaves ``OUT/<stage>.json`` as soon
-as there is anything to say, so that one that fails, hangs or is cut off loses nothing of the others. A classifier that
-lies in ``OUT/classifiers`` is used again, so that scores of several runs can be compared.
+runs in a process of its own, within its own seconds and before the end of all, and is in ``OUT/stages.json`` as soon as
+there is anything to say, so that one that fails, hangs or is cut off loses nothing of the others, nor of earlier runs.
+A classifier that lies in ``OUT/classifiers`` is used again, so that scores of several runs can be compared.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import gpu_report, gpu_stages, gpu_text, gpu_training, gpu_transformer
-from benchmarks.gpu_games import Setting
+from benchmarks.gpu_games import RESULTS, Setting, kept
 from benchmarks.parts import Job, Row, Send, together, write_json
 
 
@@ -70,9 +70,9 @@ STAGES = {
 
 
 def run(stages: Mapping[str, Stage], setting: Setting, deadline: float) -> dict[str, Row]:
-    """Run stages one after the other, each to its own file; those that do not fit any more are left out."""
+    """Run stages one after the other; those that do not fit any more are left out."""
     head = {"card": setting.card, "device": setting.device, "scale": setting.scale, "source": setting.source}
-    rows: dict[str, Row] = {}
+    before, rows = kept(setting.out), dict[str, Row]()
     names = list(stages)
     for i, (name, stage) in enumerate(stages.items()):
         start = time.monotonic()
@@ -83,7 +83,7 @@ def run(stages: Mapping[str, Stage], setting: Setting, deadline: float) -> dict[
             rows[name] = {"stage": name, **head, "seconds": time.monotonic() - start, **found[name]}
             for part in rows[name].get("rows", {}).values():
                 part["card"] = setting.card
-            write_json(setting.out / f"{name}.json", rows[name])
+            write_json(setting.out / RESULTS, before | rows)
 
         if end - start < stage.least:
             keep({name: {"error": f"not started: it needs {stage.least:g} s, {max(0.0, end - start):.0f} s were left"}})

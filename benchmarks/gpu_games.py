@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import speed
+from benchmarks.parts import Row
 from lightning_gans import PRCGAN, SNGAN, WGANGP, GANModule, RobustWGAN, StyleGAN2
 from lightning_gans.compat.lightning import pl
 from lightning_gans.datamodules.base import ImageDataModule, Split
@@ -20,6 +22,7 @@ from lightning_gans.metrics import ClassifierExtractor
 from lightning_gans.networks import ResNetDiscriminator, ResNetGenerator, StyleDiscriminator, StyleGenerator
 
 LATENT = 128
+RESULTS = "stages.json"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,11 @@ class Setting:
     def left(self) -> float:
         """Seconds until the end."""
         return self.end - time.monotonic()
+
+
+def kept(folder: Path) -> dict[str, Row]:
+    """What the stages found so far, of all runs into this folder."""
+    return json.loads(path.read_text()) if (path := folder / RESULTS).exists() else {}
 
 
 class Given(ImageDataModule):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.gpu_games import kept
 from benchmarks.parts import Row
 from lightning_gans.runs.atomic import write_text
 
@@ -93,7 +93,8 @@ def part(name: str, found: Row) -> str:
 
 def write(folder: Path, report: Path = REPORT) -> Path:
     """Write the page, and a picture of the samples beside it if there are any; the page's path."""
-    found = {name: json.loads(path.read_text()) for name in STAGES if (path := folder / f"{name}.json").exists()}
+    rows = kept(folder)
+    found = {name: rows[name] for name in STAGES if name in rows}
     if not found:
         raise SystemExit(f"error: --report must be a folder with results of benchmarks.gpu, got {str(folder)!r}.")
     first = next(iter(found.values()))
@@ -105,8 +106,8 @@ def write(folder: Path, report: Path = REPORT) -> Path:
     if (path := folder / "generators.pt").exists():
         from lightning_gans.visualization.images import contact_sheet, grid_image
 
-        kept = torch.load(path, weights_only=True)
-        grids = {name: grid_image(one["samples"], 8, cell=32, gap=2) for name, one in kept.items()}
+        samples = torch.load(path, weights_only=True)
+        grids = {name: grid_image(one["samples"], 8, cell=32, gap=2) for name, one in samples.items()}
         contact_sheet(grids, columns=2).save(report.with_suffix(".png"))
         lines.append(f"![samples]({report.stem}.png)")
     write_text(report, "\n\n".join(lines) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from functools import partial
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 
 from benchmarks import speed
 from benchmarks.common import quiet
-from benchmarks.gpu_games import Setting, fit, given, make, scorer, tf32
+from benchmarks.gpu_games import Setting, fit, given, kept, make, scorer, tf32
 from benchmarks.parts import Row, Send, together
 from lightning_gans import GANModule
 from lightning_gans.callbacks import EMA, GenerativeMetrics
@@ -80,8 +79,7 @@ TRAINED = ("sn_gan", "wgan_gp", "prc_off", "prc")
 
 def training(setting: Setting, send: Send) -> Row:
     """75 seconds of each technique; two at once where one leaves the card idle for more than half of the time."""
-    speeds = setting.out / "speed.json"
-    rows = json.loads(speeds.read_text()).get("rows", {}) if speeds.exists() else {}
+    rows = kept(setting.out).get("speed", {}).get("rows", {})
     at_once = 2 if (rows.get("graphs, bf16", {}).get("busy") or 1.0) < 0.5 else 1
     seconds = min(max(75 * setting.scale, 3.0), setting.left * at_once / len(TRAINED) - 3)
     jobs = {name: partial(train, setting, name, seconds) for name in TRAINED}
