@@ -53,6 +53,7 @@ RULES: dict[str, set[str]] = {
     "networks.random_features": {"functional.numerics"},  # where Python may ask a tensor
     "networks.rel_gan": {"functional.text", "functional.numerics"},  # what stays in full precision
     "networks.leak_gan": {f"functional.{name}" for name in ("text", "goals", "modes")},  # what it reads, and aims at
+    "networks.recomputed": {"functional.modes"},  # whether a layer's call is more than its forward
     "networks.language": {"functional.text"},  # one draw of tokens for all that make them
     "networks.style_transfer": {"functional.text"},
     "wrappers": {"functional"},

@@ -32,7 +32,22 @@ CRITICS = {
                                      nn.Dropout(0.2), nn.Linear(8, 1)),
     "silent dropout": lambda: nn.Sequential(nn.Linear(6, 5), nn.LeakyReLU(), nn.Dropout(), nn.Linear(5, 1)).eval(),
     "toy": lambda: ToyDiscriminator((6,), width=5),
+    "a layer twice": lambda: nn.Sequential(*[nn.Linear(6, 6), nn.ReLU()] * 2, nn.Linear(6, 1)),
+    "tied weights": lambda: tied(),
+    "a hook of a weight": lambda: halved(),
 }  # fmt: skip
+
+
+def tied() -> nn.Module:
+    critic = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 1))
+    critic[2].weight = critic[0].weight
+    return critic
+
+
+def halved() -> nn.Module:
+    critic = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1)).double()
+    critic[0].weight.register_hook(lambda g: g / 2)
+    return critic
 
 
 def samples() -> Tensor:
@@ -165,6 +180,14 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_others_are_left_to_the_general_way(name: str) -> None:
     assert perceptron_layers(OTHERS[name]()) is None
+
+
+def test_hooks_of_all_modules_are_called() -> None:
+    hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        assert perceptron_layers(CRITICS["ReLU"]()) is None
+    finally:
+        hook.remove()
 
 
 def test_other_functions_of_a_network_are_left_to_the_general_way() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans.functional.conditional import check_scores, score
+from lightning_gans.functional.modes import hooked
 from lightning_gans.functional.numerics import full_precision
 from lightning_gans.functional.ranks import gather_rows
 
@@ -140,8 +141,7 @@ def _twice(
 
 def _in_a_row(network: nn.Module) -> list[nn.Module] | None:
     """Its layers, if they are called one after the other and hold no others: hooks on all of them would cost more."""
-    hooks = network._forward_hooks or network._forward_pre_hooks or network._backward_hooks
-    if type(network) is not nn.Sequential or hooks or network._backward_pre_hooks or "forward" in vars(network):
+    if type(network) is not nn.Sequential or hooked(network):
         return None
     layers = [*network]
     for layer in layers:

@@ -86,3 +86,13 @@ def _tensors(network: nn.Module) -> Iterator[Tensor]:
     for module in network.modules():
         yield from module.parameters(recurse=False)
         yield from module.buffers(recurse=False)
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether calling it does more than the ``forward`` of its class.
+
+    >>> hooked(nn.ReLU())
+    False
+    """
+    own = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return any(own) or nn.modules.module._has_any_global_hook() or "forward" in vars(module)

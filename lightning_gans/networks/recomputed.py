@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
+from lightning_gans.functional.modes import hooked
 from lightning_gans.networks.fold import DownConv2d, UpConv2d
 
 _aten = torch.ops.aten
@@ -35,7 +36,7 @@ def norm_relu_conv(norm: nn.Module, conv: nn.Module, x: Tensor, *given: Tensor) 
     >>> torch.allclose(norm_relu_conv(norm, conv, x), conv(norm(x).relu()))
     True
     """
-    operation = _operation(conv) if _recomputes(norm, x) and not _hooked(norm) and not _hooked(conv) else None
+    operation = _operation(conv) if _recomputes(norm, x) and not hooked(norm) and not hooked(conv) else None
     if operation is None:
         return conv(F.relu(norm(x, *given)))
     norm.num_batches_tracked.add_(1)  # type: ignore[operator, union-attr]
@@ -61,11 +62,6 @@ def _recomputes(norm: Any, x: Tensor) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and forward_ad.unpack_dual(x).tangent is None
     )
-
-
-def _hooked(module: nn.Module) -> bool:
-    own = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
-    return any(own) or nn.modules.module._has_any_global_hook() or "forward" in vars(module)
 
 
 def _operation(conv: Any) -> tuple[Tensor, Tensor | None, Geometry] | None:

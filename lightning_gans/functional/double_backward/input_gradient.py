@@ -40,7 +40,7 @@ def double_backward(method: DoubleBackward) -> Iterator[None]:
     "sparse"   the default: a double backward pass without the part that is zero in piecewise linear layers; of a
                perceptron (see `perceptron_layers`) one operation whose gradient is written out
     "linear"   no double backward: a backward and a tangent pass with frozen masks, of piecewise linear critics only
-               (others are left to "sparse")
+               (others are left to "sparse"); what it gives can be differentiated once
     "compiled" the whole of it by torch.compile as one graph, anew for each network and shape; torch's limit of
                recompilations (8) is also that of the number of networks and shapes; critics that count their calls
                (``Attention(kernel="favor")``) are left to "sparse"
@@ -103,7 +103,7 @@ def _differentiate(
     told = type(network) is nn.Sequential or hasattr(type(network), "perceptron")
     if told and plainly and method == "sparse" and not through and (layers := perceptron_layers(network)) is not None:
         with no_autocast(x.device.type):
-            x = _as_taken(x.detach(), network)
+            x = _as_taken(x.detach(), layers[0][0])  # without a walk through all
             if not scored:
                 return None, full_precision(perceptron_input_gradient(layers, x))
             scores, slope = perceptron_scores_and_gradient(layers, x)

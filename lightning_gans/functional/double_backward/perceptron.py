@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_gans.functional.modes import hooked
+
 _aten = torch.ops.aten
 Layers = tuple[list[nn.Linear], list[float], list[float]]
 
@@ -22,7 +24,7 @@ def perceptron_layers(network: nn.Module | None) -> Layers | None:
     in the class); no hooks, no parametrizations, one score.
     """
     told = network if type(network) is nn.Sequential else getattr(network, "perceptron", None)
-    if network is None or type(told) is not nn.Sequential or _hooked(network) or _hooked(told):
+    if network is None or type(told) is not nn.Sequential or hooked(network) or hooked(told):
         return None
     modules = [*told]
     for place, start in ((0, 1), (-1, 0)):
@@ -33,7 +35,7 @@ def perceptron_layers(network: nn.Module | None) -> Layers | None:
     rates: list[float] = []
     for module in modules:
         kind = type(module)
-        if _hooked(module):
+        if hooked(module):
             return None
         if kind is nn.Linear and len(linear) == len(slopes):
             linear.append(module)
@@ -80,12 +82,7 @@ def perceptron_scores_and_gradient(layers: Layers, x: Tensor) -> tuple[Tensor, T
 
 
 def _flattens(module: nn.Module, start: int) -> bool:
-    return type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (start, -1) and not _hooked(module)
-
-
-def _hooked(module: nn.Module) -> bool:
-    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return bool(hooks) or "forward" in vars(module)
+    return type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (start, -1) and not hooked(module)
 
 
 def _activate(h: Tensor, slope: float) -> Tensor:
@@ -152,6 +149,7 @@ def _by_torch(
     s: Tensor | None,
     u: Tensor | None,
 ) -> list[Tensor | None]:
+    parameters = [None if p is None else p.view_as(p) for p in parameters]  # one that stands twice has two gradients
     h = at = x.detach().requires_grad_()
     for w, b, after, slope, rate in zip(parameters[0:-2:2], parameters[1:-2:2], hidden, slopes, rates):
         h = F.linear(h, w, b)
