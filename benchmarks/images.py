@@ -399,6 +399,8 @@ def texts() -> tuple[nn.Module, ...]:
 PLAY = partial(Apart, with_penalty, wasserstein_g)
 PRC_OPTIONS = {**WGAN, "lr_g": 2e-5, "lr_d": 1e-4, "g_steps": 5}
 R3_OPTIONS = {"betas": (0.0, 0.9), "lr_g": 2e-4, "lr_d": 2e-4, "gamma": GAMMA}
+HINGE = (partial(Apart, hinge, wasserstein_g, normalised), {**FACTOR, "order": "g_first"})
+PAIRS = (partial(Apart, pairs, pairs_g), R3_OPTIONS)
 TRANS = {"d_steps": 2, "g_batch_factor": 1, "betas": (0.0, 0.9), "lr_g": 1e-3, "lr_d": 1e-3}
 STYLE = {"r1_gamma": R1_GAMMA, "betas": (0.0, 0.99), "lr_g": 2e-3, "lr_d": 2e-3}
 GROUPS = {"hue": 12, "size": 12, "position": 12, "other": 12}
@@ -408,23 +410,25 @@ TEXT = {"d_steps": 5, "betas": (0.5, 0.9), "lr_g": 1e-3, "lr_d": 1e-3}
 ROWS = {
     "wgan_gp": Row("WGAN-GP, ResNet, width 32", "wgan_gp", resnets, PLAY, FACTOR, 3, 0.55),
     "sn_gan": Row(
-        "SN-GAN, ResNet, width 32", "sn_gan", partial(resnets, pool="sum"),
-        partial(Apart, hinge, wasserstein_g, normalised), {**FACTOR, "order": "g_first"}, 4, 0.75,
+        "SN-GAN, ResNet, width 32", "sn_gan", partial(resnets, pool="sum"), *HINGE, 4, 0.75,
     ),
     "prc_gan": Row("PRC-GAN, ResNet, width 32, 5 D + 5 G", "prc_gan", three, ImagePRC, PRC_OPTIONS, 10),
     "ct_gan": Row(
         "CT-GAN, ResNet, width 32", "ct_gan", partial(resnets, dropout=DROPOUT),
         partial(Apart, consistent, wasserstein_g), FACTOR, 3,
     ),
-    "r3_gan": Row(
-        "R3GAN, ResNet, width 32, 1 D + 1 G", "r3_gan", resnets, partial(Apart, pairs, pairs_g), R3_OPTIONS, 8, 0.75
-    ),
+    "r3_gan": Row("R3GAN, ResNet, width 32, 1 D + 1 G", "r3_gan", resnets, *PAIRS, 8, 0.75),
     "r3_own": Row(
-        "R3GAN, its own networks, width 32, 1 D + 1 G", "r3_gan", r3_networks, partial(Apart, pairs, pairs_g),
-        R3_OPTIONS, 5, 0.75,
+        "R3GAN, its own networks, width 32, 1 D + 1 G", "r3_gan", r3_networks, *PAIRS, 5, 0.75,
     ),
     "wgan_gp_128": Row(
         "WGAN-GP, ResNet, width 128", "wgan_gp", partial(resnets, 128), PLAY, FACTOR, 2, 0.55
+    ),
+    "sn_gan_128": Row(
+        "SN-GAN, ResNet, width 128", "sn_gan", partial(resnets, 128, pool="sum"), *HINGE, 2, 0.75,
+    ),
+    "r3_gan_128": Row(
+        "R3GAN, ResNet, width 128, 1 D + 1 G", "r3_gan", partial(resnets, 128), *PAIRS, 2, 0.75,
     ),
     "trans_gan": Row(
         "TransGAN, digits' networks, batch 64, 2 D + 1 G", "trans_gan", transformers,

@@ -21,7 +21,7 @@ from lightning_gans.networks import language
 
 N = 4
 SIZES = {"gan_control": 32}  # which has twelve pairs
-ROWS = {name: row for name, row in images.ROWS.items() if name != "wgan_gp_128"}  # the same as wgan_gp
+ROWS = {name: row for name, row in images.ROWS.items() if not name.endswith("_128")}  # the same as those of width 32
 BY_STYLES = ("style_gan2", "gan_control", "stylex")
 
 
