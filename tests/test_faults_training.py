@@ -27,6 +27,7 @@ from lightning_gans.compat.lightning import callbacks, pl
 from lightning_gans.datamodules import Digits, MarkovText, RareTail1D, Ring, StyledText
 from lightning_gans.diagnostics import commentary_weights
 from lightning_gans.engine.player import Player
+from lightning_gans.engine.settings import plain as plain_values
 from lightning_gans.functional.double_backward.input_gradient import double_backward
 from lightning_gans.functional.lipschitz import adversarial_lipschitz_penalty
 from lightning_gans.functional.penalties import finite_difference_penalty, gradient_norm
@@ -1020,6 +1021,10 @@ def test_other_rates_and_betas_are_applied_and_told(tmp_path: Path) -> None:
     assert counts == [{12.0}, {8.0}], "the moments of both go on"
 
 
+def fade(i: int, n: float) -> float:
+    return 1 - i / n
+
+
 def fading(n: float) -> Any:
     return lambda i: 1 - i / n
 
@@ -1083,6 +1088,17 @@ class Fading:
         return 1 - i / self.n
 
 
+def milestones(*at: int) -> Any:
+    """A schedule of a list, and of a name that has no value."""
+    steps = [*at]
+
+    def factor(i: int) -> float:
+        return 0.5 ** sum(i >= step for step in steps) if i >= 0 else float(later)
+
+    return factor
+    later = 1.0
+
+
 @pytest.mark.parametrize(
     "old, new, expected",
     [
@@ -1091,6 +1107,8 @@ class Fading:
         (lambda o: LambdaLR(o, fading(100)), lambda o: LambdaLR(o, fading(10)), 0.2),
         (lambda o: LambdaLR(o, lambda i, n=100: 1 - i / n), lambda o: LambdaLR(o, lambda i, n=10: 1 - i / n), 0.2),
         (lambda o: LambdaLR(o, Fading(100)), lambda o: LambdaLR(o, Fading(10)), 0.2),
+        (lambda o: LambdaLR(o, partial(fade, n=100)), lambda o: LambdaLR(o, partial(fade, n=10)), 0.2),
+        (lambda o: LambdaLR(o, milestones(90)), lambda o: LambdaLR(o, milestones(3, 5)), 0.25),
         (two_parts, lambda o: SequentialLR(o, [LambdaLR(o, fading(100)), LambdaLR(o, fading(10))], [2]), 0.4),
         (lambda o: StepLR(o, 2, 0.5), None, 1.0),
         (lambda o: StepLR(o, 2, 0.5), lambda o: StepLR(o, 4, 0.1), 0.01),
@@ -1135,6 +1153,13 @@ def test_another_schedule_in_lightnings_words(old: Any, config: Any, kind: Any, 
     t, words = resumed(tmp_path / "a.ckpt", own(Scheduled), 12, data=Named("", 16))
     assert t.optimizers[1].param_groups[0]["lr"] == pytest.approx(1e-6 * expected)
     assert len(words) == 1 and "schedule of 'g'" in words[0] and "of 'd'" not in words[0]
+
+
+def test_a_schedule_that_holds_itself(tmp_path: Path) -> None:
+    itself = Fading(10)
+    itself.held = [itself]  # type: ignore[attr-defined]
+    assert plain_values(itself) == ["Fading", {"n": 10, "held": [["Fading", None]]}]
+    trainer(max_steps=1).fit(make("gan", scheduler_g=lambda o: LambdaLR(o, itself)), plain(16, 4))
 
 
 def test_checkpoints_without_settings_are_compared_by_hyperparameters(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
+from functools import partial
 from pathlib import PurePath
+from types import CellType
 from typing import Any
 
 import numpy as np
@@ -135,23 +137,37 @@ def scalar(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def plain(value: Any) -> Any:
-    """Numbers, words and lists of them, as a checkpoint can hold and two runs can compare."""
+def plain(value: Any, within: tuple[Any, ...] = ()) -> Any:
+    """Numbers, words and lists of them, as a checkpoint can hold and two runs can compare.
+
+    Args:
+        value: of a function what it is made of, as far as that are numbers, words and collections of them.
+        within: what holds it; where that is itself, only its class is told.
+    """
     value = scalar(value)
+    if any(value is holder for holder in within):
+        return [type(value).__name__, None]
+    inner = partial(plain, within=(*within, value))
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): inner(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+        return [inner(v) for v in value]
     if isinstance(value, torch.Tensor):
         return value.tolist()
     if isinstance(value, (int, float, str, bool, type(None))):
         return value
+    if isinstance(value, partial):
+        return inner([value.func, value.args, value.keywords])
     if callable(value) and hasattr(value, "__code__"):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        inside = [*value.__code__.co_consts, *(value.__defaults__ or ()), *cells]
-        return [v for v in inside if isinstance(v, (int, float, str, bool))]
+        cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]  # some are still empty
+        return [inner(v) for v in (*value.__code__.co_consts, *(value.__defaults__ or ()), *cells) if _is_told(v)]
     own = getattr(value, "__dict__", None)
-    return [type(value).__name__, plain(own) if isinstance(own, dict) and callable(value) else None]
+    return [type(value).__name__, inner(own) if isinstance(own, dict) and callable(value) else None]
+
+
+def _is_told(value: Any) -> bool:
+    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else None
+    return isinstance(value, (int, float, str)) if values is None else bool(values) and all(map(_is_told, values))
 
 
 def same(a: Any, b: Any) -> bool:
