@@ -496,13 +496,22 @@ def test_classifier_where_the_cache_is_a_file(digits: tuple[Tensor, Tensor], tmp
         ClassifierExtractor(digits[0][:64], digits[1][:64], cache_dir=tmp_path / "file", epochs=1)
 
 
+class Returns(nn.Module):
+    def __init__(self, what: Any) -> None:
+        super().__init__()
+        self.what = what
+
+    def forward(self, images: Tensor) -> Any:
+        return self.what
+
+
 def test_extractors_refuse_bad_input(digits: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     images, labels = digits
     with pytest.raises(ValueError, match=r"uint8 of shape \(N, C, H, W\), got torch.float32"):
         ClassifierExtractor(images.float(), labels)
     with pytest.raises(ValueError, match=r"uint8 of shape \(N, C, H, W\), got torch.uint8 of shape \(1, 8, 8\)"):
         ClassifierExtractor(images[0], labels)
-    with pytest.raises(ValueError, match=r"labels must be int64 of shape \(1500,\), got torch.int32"):
+    with pytest.raises(ValueError, match=r"labels must be int64 of shape \(1500,\), .* got torch.int32"):
         ClassifierExtractor(images, labels.int())
     with pytest.raises(ValueError, match=r"uint8 of shape \(N, C, H, W\), got torch.float32"):
         ClassifierExtractor(images, labels, cache_dir=tmp_path)(images[:2].float())
@@ -510,6 +519,10 @@ def test_extractors_refuse_bad_input(digits: tuple[Tensor, Tensor], tmp_path: Pa
         ClassifierExtractor(images, labels, "vgg")
     with pytest.raises(ValueError, match=r"labels must be int64 of shape \(1500,\)"):
         ClassifierExtractor(images, labels[:7])
+    with pytest.raises(ValueError, match=r"0 or above, got torch.int64 of shape \(1500,\), the least -1"):
+        ClassifierExtractor(images, labels - 1)
+    with pytest.raises(ValueError, match=r"for one image or more.*of shape \(0,\)\."):
+        ClassifierExtractor(images[:0], labels[:0])
     with pytest.raises(ValueError, match="which is not there"):
         InceptionExtractor(tmp_path / "none.pth")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
@@ -518,6 +531,9 @@ def test_extractors_refuse_bad_input(digits: tuple[Tensor, Tensor], tmp_path: Pa
     for wrong in (nn.Flatten(0), nn.Identity(), nn.Flatten(0, 2)):  # another number of dimensions, or of rows
         with pytest.raises(ValueError, match=r"extractor '\w+' must return features of shape \(N, F\)"):
             ModuleExtractor(wrong)(images[:3])
+    for kind in (list, dict):
+        with pytest.raises(ValueError, match=rf"of them and logits, got a {kind.__name__} for 3 images"):
+            ModuleExtractor(Returns(kind()))(images[:3])
 
 
 def test_code_in_a_weights_file_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,10 +195,11 @@ class ModuleExtractor(FeatureExtractor):
         """What the module returns, with None for logits that it does not have."""
         output = self.module(images)
         features, logits = output if isinstance(output, tuple) else (output, None)
-        if features.dim() != 2 or len(features) != len(images):
+        got = tuple(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
+        if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != len(images):
             raise ValueError(
-                f"extractor {self.name!r} must return features of shape (N, F), got {tuple(features.shape)} "
-                f"for {len(images)} images."
+                f"extractor {self.name!r} must return features of shape (N, F), or a tuple of them and logits, got "
+                f"{got} for {len(images)} images."
             )
         return features, logits
 
@@ -265,9 +266,11 @@ class ClassifierExtractor(FeatureExtractor):
         super().__init__()
         check_images(images)
         checks.one_of("architecture", architecture, CLASSIFIERS)
-        if len(labels) != len(images) or labels.dtype != torch.int64:
+        if not len(images) or labels.shape != (len(images),) or labels.dtype != torch.int64 or labels.min() < 0:
+            least = f", the least {int(labels.min())}" if labels.numel() else ""
             raise ValueError(
-                f"labels must be int64 of shape ({len(images)},), got {labels.dtype} of shape {tuple(labels.shape)}."
+                f"labels must be int64 of shape ({len(images)},), for one image or more, and 0 or above, got "
+                f"{labels.dtype} of shape {tuple(labels.shape)}{least}."
             )
         self.name = name or architecture
         num_classes = int(labels.max()) + 1
