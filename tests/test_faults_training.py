@@ -183,6 +183,18 @@ def test_early_stopping_counts_measurements(patience: int, stop: int, look: dict
     assert t.global_step == stop and not {"on_train_epoch_end", "on_validation_end"} & vars(stopping).keys()
 
 
+def test_early_stopping_behind_validations_that_are_not_made() -> None:
+    """Lightning never asks it; told when it has to."""
+    for choice in (None, True):
+        stopping = callbacks.EarlyStopping("metrics/told", patience=1, check_on_train_epoch_end=choice)
+        t = trainer(max_steps=40, callbacks=[Scores(4, [2.0]), stopping], check_val_every_n_epoch=2)
+        with warnings.catch_warnings(record=True) as record:
+            warnings.simplefilter("always")
+            t.fit(make("gan"), plain(16, 4))
+        words = [str(one.message) for one in record if "it will not stop training" in str(one.message)]
+        assert (t.global_step, len(words)) == ((8, 0) if choice else (40, 1))
+
+
 def test_early_stopping_goes_on_after_a_resume(tmp_path: Path) -> None:
     """What it has seen before it was stopped is not counted again."""
 
