@@ -283,7 +283,7 @@ def updates(t: Technique) -> str:
 
 
 def cost(t: Technique, seen: dict[str, Any]) -> str:
-    """Of an update: of the picture's game, and beside a plain loop where that was measured."""
+    """Of an update: of the picture's game, and beside a skilled loop where that was measured."""
     nets = "perceptrons of 3 x 64 units, batches of 256" if "modes" in seen["scores"] else "small networks of texts"
     told = (
         f"{seen['ms']:.1f} ms of one core for each {updates(t)} with all that belongs to it, in the game of the "
@@ -291,7 +291,7 @@ def cost(t: Technique, seen: dict[str, Any]) -> str:
         f"{seen['commit']})."
     )
     speed = content(DOCS / "results" / "speed.md")
-    if row := re.search(rf"^\| {label(t)} \| [\d.]+ \| \*\*([\d.]+)\*\*", speed, re.MULTILINE):
+    if row := re.search(rf"^\| {label(t)} \| \*\*([\d.]+)\*\*", speed, re.MULTILINE):
         told += f" Beside a skilled engineer's loop for it: {row[1]} of its time ([Speed](../results/speed.md))."
     return told
 
