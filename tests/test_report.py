@@ -336,7 +336,7 @@ def test_a_run_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
         assert "report needs one run: report runs/a, or --ckpt_path, got " in str(caught.value.code)
     with pytest.raises(SystemExit) as caught:
         main(["report", "--ckpt_path=a.yaml"])
-    assert "must be a run or a checkpoint that lies in one, got a.yaml" in str(caught.value.code)
+    assert "of a run, or of a checkpoint that lies in one, got a.yaml" in str(caught.value.code)
 
 
 def test_a_loss_that_is_no_number_is_on_record() -> None:

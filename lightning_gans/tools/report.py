@@ -37,7 +37,7 @@ def report(path: str | Path, out: str | Path | None = None) -> Path:
     path = Path(path)
     folder = path if path.is_dir() else run_of(path)
     if folder is None or not path.exists():
-        raise ValueError(f"--ckpt_path must be a run or a checkpoint that lies in one, got {path}{checks.near(path)}")
+        raise ValueError(f"A report is of a run, or of a checkpoint that lies in one, got {path}{checks.near(path)}")
     record = read_record(folder)
     out = Path(out or folder / "report.html")
     check_writable("--out", out)
