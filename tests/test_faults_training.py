@@ -1168,6 +1168,10 @@ def test_another_schedule_in_lightnings_words(old: Any, config: Any, kind: Any, 
 
 
 def test_a_schedule_that_holds_itself(tmp_path: Path) -> None:
+    held: dict[str, Any] = {"n": 100}
+    held["itself"] = held
+    assert plain_values(partial(fade, n=nn.Linear(1, 1)))[2] == {"n": ["Linear", None]}
+    assert plain_values(lambda i: held["n"] - i)[-1] == {"n": 100, "itself": ["dict", None]}
     itself = Fading(10)
     itself.held = [itself]  # type: ignore[attr-defined]
     assert plain_values(itself) == ["Fading", {"n": 10, "held": [["Fading", None]]}]

@@ -531,7 +531,7 @@ def test_extractors_refuse_bad_input(digits: tuple[Tensor, Tensor], tmp_path: Pa
     for wrong in (nn.Flatten(0), nn.Identity(), nn.Flatten(0, 2)):  # another number of dimensions, or of rows
         with pytest.raises(ValueError, match=r"extractor '\w+' must return features of shape \(N, F\)"):
             ModuleExtractor(wrong)(images[:3])
-    for kind in (list, dict):
+    for kind in (list, dict, tuple):  # a tuple of two alone has logits
         with pytest.raises(ValueError, match=rf"of them and logits, got a {kind.__name__} for 3 images"):
             ModuleExtractor(Returns(kind()))(images[:3])
 

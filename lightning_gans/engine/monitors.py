@@ -41,11 +41,11 @@ class Monitors:
             if isinstance(callback, callbacks.EarlyStopping):
                 at = looks_at(callback)
                 vars(callback)[at] = partial(self._once, callback, getattr(type(callback), at), values)
-                if at == "on_validation_end" and not trainer.enable_validation:
+                plain = type(callback) is callbacks.EarlyStopping  # others may look elsewhere
+                if plain and at == "on_validation_end" and not trainer.enable_validation:
                     utilities.rank_zero_warn(
-                        "EarlyStopping looks at its monitor behind validations where val_check_interval or "
-                        "check_val_every_n_epoch is not 1, and none is made: it will not stop training. Give it "
-                        "check_on_train_epoch_end=True."
+                        f"EarlyStopping looks at {callback.monitor} behind validations, and none is made: it will not "
+                        "stop training. Give it check_on_train_epoch_end=True."
                     )
             elif isinstance(callback, callbacks.ModelCheckpoint):
                 vars(callback)["check_monitor_top_k"] = partial(self._is_among_best, callback, values)

@@ -142,10 +142,10 @@ def plain(value: Any, within: tuple[Any, ...] = ()) -> Any:
 
     Args:
         value: of a function what it is made of, as far as that are numbers, words and collections of them.
-        within: what holds it; where that is itself, only its class is told.
+        within: what holds it; where that is itself, only its class is told, as of a network, whose weights change.
     """
     value = scalar(value)
-    if any(value is holder for holder in within):
+    if isinstance(value, torch.nn.Module) or any(value is holder for holder in within):
         return [type(value).__name__, None]
     inner = partial(plain, within=(*within, value))
     if isinstance(value, Mapping):
@@ -165,9 +165,12 @@ def plain(value: Any, within: tuple[Any, ...] = ()) -> Any:
     return [type(value).__name__, inner(own) if isinstance(own, dict) and callable(value) else None]
 
 
-def _is_told(value: Any) -> bool:
+def _is_told(value: Any, within: tuple[Any, ...] = ()) -> bool:
     values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else None
-    return isinstance(value, (int, float, str)) if values is None else bool(values) and all(map(_is_told, values))
+    if values is None:
+        return isinstance(value, (int, float, str))
+    inside = (*within, value)
+    return len(values) > 0 and all(any(v is holder for holder in inside) or _is_told(v, inside) for v in values)
 
 
 def same(a: Any, b: Any) -> bool:

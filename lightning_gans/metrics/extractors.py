@@ -194,7 +194,7 @@ class ModuleExtractor(FeatureExtractor):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the module returns, with None for logits that it does not have."""
         output = self.module(images)
-        features, logits = output if isinstance(output, tuple) else (output, None)
+        features, logits = output if isinstance(output, tuple) and len(output) == 2 else (output, None)
         got = tuple(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
         if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != len(images):
             raise ValueError(
@@ -267,7 +267,7 @@ class ClassifierExtractor(FeatureExtractor):
         check_images(images)
         checks.one_of("architecture", architecture, CLASSIFIERS)
         if not len(images) or labels.shape != (len(images),) or labels.dtype != torch.int64 or labels.min() < 0:
-            least = f", the least {int(labels.min())}" if labels.numel() else ""
+            least = f", the least {labels.min():g}" if labels.numel() else ""
             raise ValueError(
                 f"labels must be int64 of shape ({len(images)},), for one image or more, and 0 or above, got "
                 f"{labels.dtype} of shape {tuple(labels.shape)}{least}."
