@@ -170,7 +170,7 @@ def _is_told(value: Any, within: tuple[Any, ...] = ()) -> bool:
     if values is None:
         return isinstance(value, (int, float, str))
     inside = (*within, value)
-    return len(values) > 0 and all(any(v is holder for holder in inside) or _is_told(v, inside) for v in values)
+    return all(any(v is holder for holder in inside) or _is_told(v, inside) for v in values)
 
 
 def same(a: Any, b: Any) -> bool:
