@@ -1,11 +1,11 @@
 """Convergence: every technique that plays images, at equal time, long enough to choose one by it.
 
-    python -m experiments.convergence --minutes 15 --hours 8
+    python -m experiments.convergence --hours 8
 
 The unit is one game of a technique and a seed on narrow DCGAN networks: a third of the time for each of three learning
 rates on a seed that is not reported, then the whole of it by the best one. Time is that of one thread's processor in
 training steps, scores left out; a technique gets as many updates as fit into it by its first ones. Games are taken from
-a queue, seed by seed; each that ends adds a line to ``docs/results/mnist.jsonl``, of which the page is written anew,
+a queue, seed by seed; each that ends adds a line to the ``.jsonl`` beside ``--out``, of which the page is written anew,
 and one that is broken off goes on from its last checkpoint. The data are looked for in ``$LIGHTNING_GANS_DATA``.
 """
 
@@ -213,8 +213,8 @@ def write_page(lines: list[Line], arguments: Any, real: dict[str, float]) -> Non
         f"{arguments.minutes:g} minutes of one thread's processor time per game, in training steps; as many updates as "
         f"fit into it by the first {FIRST}",
         f"scores of {arguments.num_fake:,} samples against 10,000 training images, by the {extractor} of weights "
-        f"{lines[0]['extractor_weights']}; ranks by the mean last FID, the "
-        "same where two differ by no more than the larger of their deviations",
+        f"{lines[0]['extractor_weights']}; ranks by the mean last FID, that "
+        "of the row above where the two differ by no more than the larger of their deviations",
     ]
     curves = {arguments.data: played}
     figure = figures.stack(
@@ -229,7 +229,7 @@ def main() -> None:
         __doc__, playing.IMAGES, data="MNIST", minutes=15.0, hours=8.0, width=16, batch_size=32, num_fake=5000
     )
     p.add_argument("--only", nargs="+", default=list(TECHNIQUES), choices=list(TECHNIQUES))
-    p.set_defaults(out=Path("docs/results/mnist.md"), jobs=1)
+    p.set_defaults(out=Path("runs/mnist.md"), jobs=1)
     arguments = p.parse_args()
     kept = arguments.out.with_suffix(".jsonl")
     lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []

@@ -1,9 +1,9 @@
 """Which recipes are for a laptop, and what do ten minutes of one core make?
 
-    python -m experiments.laptop --hours 2
+    python -m experiments.laptop --hours 2 --out docs/results/laptop.md
 
 Plays each recipe whose name ends in ``_cpu`` by the command that a user types, seed by seed, and writes
-``docs/results/laptop.md`` anew after each. What is played is kept. The data are looked for in ``$LIGHTNING_GANS_DATA``;
+``--out`` anew after each. What is played is kept. The data are looked for in ``$LIGHTNING_GANS_DATA``;
 those of ``images/``, which are a user's own, are drawn: shapes of 64 pixels.
 """
 
@@ -118,7 +118,7 @@ def main() -> None:
     """Play what is missing until the hours are over."""
     p = page.parser(__doc__, hours=8.0)
     p.add_argument("--only", nargs="+", default=[name for name in names() if name.endswith("_cpu")])
-    p.set_defaults(out=Path("docs/results/laptop.md"), jobs=1, runs="runs/experiments")
+    p.set_defaults(out=Path("runs/laptop.md"), jobs=1, runs="runs/experiments")
     arguments = p.parse_args()
     arguments.jobs = 1  # whose minutes are told
     runs, end = Path(arguments.runs), time.monotonic() + 3600 * arguments.hours
