@@ -13,7 +13,8 @@ from benchmarks.parts import Row
 from lightning_gans.runs.atomic import write_text
 
 REPORT = Path(__file__).parents[1] / "docs" / "results" / "gpu.md"
-HEAD = """# Nine minutes on a GPU
+TITLE = "# Nine minutes on a GPU"
+HEAD = """## Commands
 
 ```bash
 make gpu DATA=<folder with cifar-10-batches-py> OUT=runs/gpu   # at most 540 s; no network is needed
@@ -99,10 +100,11 @@ def write(folder: Path, report: Path = REPORT) -> Path:
         raise SystemExit(f"error: --report must be a folder with results of benchmarks.gpu, got {str(folder)!r}.")
     first = next(iter(found.values()))
     commit = found.get("environment", {}).get("commit") or "not known"
-    lines = [HEAD, f"On one {first['card']}, scale {first['scale']:g}; {first['source']}; commit {commit}; one seed."]
-    lines += [part(name, rows) for name, rows in found.items()]
+    lines = [TITLE]
     if report.exists() and WORDS in (page := report.read_text()):  # somebody's, on an earlier run
-        lines.append(WORDS + "\n" + page.split(WORDS, 1)[1].strip())
+        lines.append(WORDS + "\n" + page.split(WORDS, 1)[1].split("\n## ", 1)[0].strip())
+    lines += [HEAD, f"On one {first['card']}, scale {first['scale']:g}; {first['source']}; commit {commit}; one seed."]
+    lines += [part(name, rows) for name, rows in found.items()]
     if (path := folder / "generators.pt").exists():
         from lightning_gans.visualization.images import contact_sheet, grid_image
 

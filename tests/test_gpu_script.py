@@ -180,9 +180,21 @@ def test_every_stage_is_in_the_report(tmp_path: Path) -> None:
     found = {name: {**one, "told": f"of {name}"} for name in STAGES}
     (tmp_path / RESULTS).write_text(json.dumps(found))
     page = gpu_report.write(tmp_path, tmp_path / "gpu.md").read_text()
-    assert re.findall(r"^## (\w+)", page, re.M) == [name.capitalize() for name in gpu_report.STAGES]
+    sections = ["Commands", *(name.capitalize() for name in gpu_report.STAGES)]
+    assert re.findall(r"^## (\w+)", page, re.M) == sections
     styles = page.split("## Styles")[1].split("## ")[0]
     assert "of styles (1 s)" in styles and "| a, after 75 s | - | 7 | 75 | 41.5 | - |" in styles
+
+
+def test_somebodys_words_open_the_report_written_anew(tmp_path: Path) -> None:
+    one = {"card": "a card", "scale": 1, "source": "nothing", "seconds": 1.0, "told": "it"}
+    (tmp_path / RESULTS).write_text(json.dumps({"environment": one}))
+    words = "## What it showed\n\n**Take it.**\n\n- More.\n\n## Commands\n"
+    (tmp_path / "gpu.md").write_text(f"# Nine\n\n{words}\nformer\n")
+    for _ in range(2):
+        page = gpu_report.write(tmp_path, tmp_path / "gpu.md").read_text()
+        assert re.findall(r"^## ([\w ]+)", page, re.M) == ["What it showed", "Commands", "Environment"]
+        assert words in page and "former" not in page
 
 
 @pytest.mark.slow
