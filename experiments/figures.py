@@ -20,11 +20,17 @@ Panels = Mapping[str, Mapping[str, Sequence[Result]]]
 
 
 def tidy(axes: Any, title: str, x: str, y: str) -> None:
-    """Labels in ink, no box, a faint grid."""
+    """Labels in ink, no box, a faint grid; plain numbers (60) on logarithmic axes, also between powers of ten."""
+    from matplotlib.ticker import LogFormatter
+
     axes.set_title(title, color=INK, fontsize=10)
     axes.set_xlabel(x, color=INK, fontsize=9)
     axes.set_ylabel(y, color=INK, fontsize=9)
-    axes.tick_params(colors=INK, labelsize=8)
+    axes.tick_params(which="both", colors=INK, labelsize=8)
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log" and axis.get_transform().base == 10:
+            axis.set_major_formatter(LogFormatter())
+            axis.set_minor_formatter(LogFormatter())
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e4e6ea", linewidth=0.7)
 

@@ -639,6 +639,20 @@ def test_a_technique_that_failed_once_is_ranked_last() -> None:
     assert convergence.ranked(played) == {"b": "1", "a": "2", "c": "3"}
 
 
+def test_logarithmic_axes_have_plain_numbers_of_one_size() -> None:
+    from experiments.figures import tidy
+    from lightning_gans.visualization.images import figure_image, new_figure
+
+    figure = new_figure(4, 3)
+    axes = figure.subplots()
+    axes.plot([1, 2], [4, 80])
+    axes.set_yscale("log")
+    tidy(axes, "a title", "x", "y")
+    figure_image(figure)
+    labels = [t for t in axes.get_yticklabels(which="both") if t.get_text()]
+    assert {"6", "10", "60"} <= {t.get_text() for t in labels} and {t.get_fontsize() for t in labels} == {8}
+
+
 def test_sharpness_of_digits_is_told_beside_their_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharpness, "Judge", lambda data: lambda images: {"quality": float(len(images))})
     told = sharpness.play(Digits(batch_size=8), {"sam_d": 0.05}, 1, 2, 16, 5)
