@@ -1,4 +1,4 @@
-"""Convergence: every technique that plays images, at equal time, long enough to choose one by it.
+"""Convergence: techniques of one game of images, at equal time, long enough to choose one by it.
 
     python -m experiments.convergence --hours 8
 
@@ -77,12 +77,29 @@ def game(technique: str, rate: float, updates: int, seed: int, arguments: Any) -
 
 
 def updates_in(technique: str, minutes: float, arguments: Any) -> int:
-    """Updates that fit into the time, by a few first ones, of which those before the third are left out."""
+    """Updates that fit into the time, by a few first ones, of which those before the third are left out.
+
+    A multiple of 30, so that a third of them, a tenth of these and the way back from a line are whole numbers: a game
+    that goes on is scored at the updates at which it was to be.
+    """
     tried = game(technique, RATES[0], FIRST, CHOOSING, arguments)
     tried |= {"every": FIRST + 1, "log_every": 2, "save_every": 0, "folder": str(Path(arguments.runs) / "first")}
     rows = playing.play(tried)["rows"]
     seconds, updates = rows[-1]["seconds"] - rows[0]["seconds"], rows[-1]["step"] - rows[0]["step"]
-    return max(20, int(60 * minutes / (seconds / updates)))
+    found = int(60 * minutes / (seconds / updates))
+    return max(30, found - found % 30)
+
+
+def length(technique: str, lines: list[Line], arguments: Any) -> int:
+    """Updates of a whole game: as those of the lines that are there, else measured, once, also for games broken off."""
+    for line in lines:
+        if line["technique"] == technique:
+            return round(line["updates"] / line["minutes"] * arguments.minutes)
+    name = f"convergence-{arguments.data}-{arguments.minutes:g}-{technique}-updates.json"
+    measured = playing.once(
+        Path(arguments.runs) / name, lambda: {"updates": updates_in(technique, arguments.minutes, arguments)}
+    )
+    return int(measured["updates"])
 
 
 def queue(lines: list[Line], arguments: Any) -> Iterator[tuple[str, int, float]]:
@@ -213,8 +230,8 @@ def write_page(lines: list[Line], arguments: Any, real: dict[str, float]) -> Non
         f"{arguments.minutes:g} minutes of one thread's processor time per game, in training steps; as many updates as "
         f"fit into it by the first {FIRST}",
         f"scores of {arguments.num_fake:,} samples against 10,000 training images, by the {extractor} of weights "
-        f"{lines[0]['extractor_weights']}; ranks by the mean last FID, that "
-        "of the row above where the two differ by no more than the larger of their deviations",
+        f"{lines[0]['extractor_weights']}; ranked by the mean last "
+        "FID; a row that differs from the one above by no more than the larger of the two deviations shares its rank",
     ]
     curves = {arguments.data: played}
     figure = figures.stack(
@@ -235,17 +252,13 @@ def main() -> None:
     lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     real, weights = floor(arguments)
     check_same(lines, arguments, weights)
-    end, updates = time.monotonic() + 3600 * arguments.hours, dict[str, int]()
+    end = time.monotonic() + 3600 * arguments.hours
     for technique, seed, rate in tqdm(queue(lines, arguments), desc="games", unit="game"):
         if time.monotonic() > end:
             break
         share = arguments.minutes / (3 if seed == CHOOSING else 1)
-        if technique not in updates:
-            known = [line for line in lines if line["technique"] == technique]
-            per_minute = known[0]["updates"] / known[0]["minutes"] if known else None
-            updates[technique] = int(per_minute * arguments.minutes) if per_minute else updates_in(
-                technique, arguments.minutes, arguments)  # fmt: skip
-        made = game(technique, rate, int(updates[technique] * share / arguments.minutes), seed, arguments)
+        updates = length(technique, lines, arguments) // (3 if seed == CHOOSING else 1)
+        made = game(technique, rate, updates, seed, arguments)
         name = f"convergence-{arguments.data}-{arguments.minutes:g}-{technique}-{rate:g}-{seed}"
         folder = Path(arguments.runs) / name
         result = playing.play(made | {"folder": str(folder)})

@@ -7,7 +7,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.ticker import LogFormatter
 from PIL import Image
 
 from experiments.measures import series
@@ -19,18 +21,24 @@ COLOURS = ("#1f6fa8", "#d1601f", "#3b8f4e", "#8a4fa3", "#b0912b", "#4bb0b5", "#a
 Panels = Mapping[str, Mapping[str, Sequence[Result]]]
 
 
-def tidy(axes: Any, title: str, x: str, y: str) -> None:
-    """Labels in ink, no box, a faint grid; plain numbers (60) on logarithmic axes, also between powers of ten."""
-    from matplotlib.ticker import LogFormatter
+class Plain(LogFormatter):
+    """60 and 0.1, where matplotlib finds room for a label."""
 
+    def __call__(self, value: float, place: int | None = None) -> str:
+        """The label of a value."""
+        return f"{value:g}" if super().__call__(value, place) else ""
+
+
+def tidy(axes: Any, title: str, x: str, y: str) -> None:
+    """Labels in ink, no box, a faint grid; plain numbers (60, 0.1) on axes that are logarithmic by now."""
     axes.set_title(title, color=INK, fontsize=10)
     axes.set_xlabel(x, color=INK, fontsize=9)
     axes.set_ylabel(y, color=INK, fontsize=9)
     axes.tick_params(which="both", colors=INK, labelsize=8)
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "log" and axis.get_transform().base == 10:
-            axis.set_major_formatter(LogFormatter())
-            axis.set_minor_formatter(LogFormatter())
+            axis.set_major_formatter(Plain())
+            axis.set_minor_formatter(Plain())
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e4e6ea", linewidth=0.7)
 
@@ -39,6 +47,8 @@ def curves(
     panels: Panels, name: str | Mapping[str, str], label: str, log: bool = False, x: str = "step"
 ) -> Image.Image:
     """One panel per data set: the mean over seeds of a logged value, and the range from the lowest to the highest seed.
+
+    Where seeds were measured at other updates than the first one, they are interpolated.
 
     Args:
         panels: results by panel and by line.
@@ -53,14 +63,16 @@ def curves(
     for i, (axes, (title, lines)) in enumerate(zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items())):
         wanted = name if isinstance(name, str) else name[title]
         for (colour, dashes), (line, results) in zip(styles, lines.items()):
-            seen = [[(row[x], row[wanted]) for row in r["rows"] if wanted in row] for r in results if not r["failed"]]
-            if not (seen := [s for s in seen if s]):
+            rows = [[row for row in r["rows"] if wanted in row] for r in results if not r["failed"]]
+            seen = [np.array([(row["step"], row[x], row[wanted]) for row in some]).T for some in rows if some]
+            if not seen:
                 continue
-            length = min(map(len, seen))
-            at = [statistics.fmean(s[k][0] for s in seen) for k in range(length)]
-            values = [[s[k][1] for s in seen] for k in range(length)]
-            axes.plot(at, [*map(statistics.fmean, values)], color=colour, linestyle=dashes, linewidth=1.5, label=line)
-            axes.fill_between(at, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.15, lw=0)
+            first, last = max(s[0][0] for s in seen), min(s[0][-1] for s in seen)
+            steps = [step for step in seen[0][0] if first <= step <= last]
+            at = np.mean([np.interp(steps, s[0], s[1]) for s in seen], 0)
+            values = [np.interp(steps, s[0], s[2]) for s in seen]
+            axes.plot(at, np.mean(values, 0), color=colour, linestyle=dashes, linewidth=1.5, label=line)
+            axes.fill_between(at, np.min(values, 0), np.max(values, 0), color=colour, alpha=0.15, lw=0)
         if log:
             axes.set_yscale("log")
         tidy(axes, title, "generator updates" if x == "step" else "seconds of training", label if i == 0 else "")

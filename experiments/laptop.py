@@ -1,6 +1,6 @@
 """Which recipes are for a laptop, and what do ten minutes of one core make?
 
-    python -m experiments.laptop --hours 2 --out docs/results/laptop.md
+    python -m experiments.laptop --hours 2
 
 Plays each recipe whose name ends in ``_cpu`` by the command that a user types, seed by seed, and writes
 ``--out`` anew after each. What is played is kept. The data are looked for in ``$LIGHTNING_GANS_DATA``;

@@ -66,9 +66,9 @@ def panel(found: dict[str, dict[str, list[float]]], optimizers: list[str]) -> Im
                           label=technique if j == 0 else None)  # fmt: skip
         axes.set_xticks(range(len(optimizers)), optimizers)
         line = data == "Gaussian1D"
-        figures.tidy(axes, data, "", "W1 / tau" if line else "share of high quality")
         if line:
             axes.set_yscale("log")
+        figures.tidy(axes, data, "", "W1 / tau" if line else "share of high quality")
         axes.legend(frameon=False, fontsize=8, ncols=4)
     return figure_image(figure)
 

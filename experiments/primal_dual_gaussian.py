@@ -253,14 +253,15 @@ def picture(found: dict[str, dict[str, list[playing.Result]]], arguments: Any) -
     for colour, alpha in zip(figures.COLOURS, arguments.alphas):
         runs = [found["sigma and alpha"][f"sigma {s:g}, alpha {alpha:g}"] for s in arguments.sigmas]
         band(second, [s / arguments.std for s in arguments.sigmas], runs, colour, f"alpha {alpha:g}")
-    figures.tidy(second, f"learned deviation, tau = {arguments.std:g}", "sigma / tau", "std of samples / tau")
     wide = [d for d in arguments.deviations if d > 0]
     for colour, name in zip(figures.COLOURS[3:], METHODS):
         band(third, wide, [found["data's deviation"][f"{d:g}: {name}"] for d in wide], colour, name)
-    figures.tidy(third, "learned deviation", "tau, the data's deviation", "std of samples / tau")
     for axes in (second, third):
         axes.set_yscale("log")
         axes.set_xscale("log")
+    figures.tidy(second, f"learned deviation, tau = {arguments.std:g}", "sigma / tau", "std of samples / tau")
+    figures.tidy(third, "learned deviation", "tau, the data's deviation", "std of samples / tau")
+    for axes in (second, third):
         axes.axhline(1, color="#9aa0a8", linewidth=0.8, linestyle=(0, (4, 2)))
         axes.legend(frameon=False, fontsize=8)
     near = min(wide, key=lambda d: abs(math.log(d / arguments.std)))

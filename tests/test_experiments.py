@@ -651,6 +651,40 @@ def test_logarithmic_axes_have_plain_numbers_of_one_size() -> None:
     figure_image(figure)
     labels = [t for t in axes.get_yticklabels(which="both") if t.get_text()]
     assert {"6", "10", "60"} <= {t.get_text() for t in labels} and {t.get_fontsize() for t in labels} == {8}
+    axes.set_ylim(0.05, 200_000)
+    figure_image(figure)
+    assert {"0.1", "10", "1000", "100000"} <= {t.get_text() for t in axes.get_yticklabels(which="both")}
+
+
+def test_curves_pair_seeds_by_their_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score that one of them lacks is that between its neighbours."""
+    from experiments import figures
+
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "figure_image", lambda figure: drawn.append(figure.axes[0].lines[0].get_xydata()))
+    one = [{"step": s, "seconds": 2.0 * s, "fid": v} for s, v in ((11, 79.0), (40, 20.0), (50, 10.0), (51, 11.0))]
+    two = [{"step": s, "seconds": 4.0 * s, "fid": v} for s, v in ((10, 80.0), (30, 30.0), (40, 22.0), (50, 12.0))]
+    results = [{"rows": rows, "failed": None} for rows in (one, two, two)]
+    figures.curves({"panel": {"line": results[:2]}}, "fid", "FID", x="seconds")
+    assert drawn[0].tolist() == [[33.0, (79 + 77.5) / 2], [120.0, 21.0], [150.0, 11.0]]
+    figures.curves({"panel": {"line": results[1:]}}, "fid", "FID")
+    assert drawn[1].tolist() == [[10.0, 80.0], [30.0, 30.0], [40.0, 22.0], [50.0, 12.0]]
+
+
+def test_a_game_has_the_same_length_where_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured once, and the same by the line of its third: each score would be at other updates otherwise."""
+    row = {"seconds": 1.0, "step": 3}
+    monkeypatch.setattr(playing, "play", lambda game: {"rows": [row, {"seconds": 11.0, "step": 1000}]})
+    monkeypatch.setattr(convergence, "game", lambda *_: {})
+    arguments = SimpleNamespace(data="Digits", minutes=40.0, runs=tmp_path)
+    updates = convergence.length("gan", [], arguments)
+    assert updates == 239_280 - 239_280 % 30 and updates % 30 == 0
+    monkeypatch.setattr(playing, "play", lambda game: {"rows": [row, {"seconds": 99.0, "step": 1000}]})
+    assert convergence.length("gan", [], arguments) == updates
+    for minutes in (40.0, 15.0, 7.0):
+        arguments.minutes = minutes
+        line = {"technique": "gan", "updates": updates // 3, "minutes": minutes / 3}
+        assert convergence.length("gan", [line], arguments) == updates
 
 
 def test_sharpness_of_digits_is_told_beside_their_distance(monkeypatch: pytest.MonkeyPatch) -> None:
