@@ -524,6 +524,21 @@ def test_a_data_set_that_it_does_not_know_is_one_sentence(
     assert f"argument --data: invalid choice: '{data}'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", [*EXPERIMENTS, "convergence", "laptop"])
+def test_a_page_of_ours_is_written_by_those_who_ask_for_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever types a command without ``--out`` keeps the results that came with the package."""
+    outs: list[Path | None] = []
+
+    def parse(parser: argparse.ArgumentParser) -> None:
+        outs.append(parser.get_default("out"))
+        raise SystemExit
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"experiments.{name}").main()
+    assert len(outs) == 1 and (outs[0] is None or outs[0].parts[0] == "runs")
+
+
 @pytest.mark.slow
 def test_style_transfer_between_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No answer is known to be right: no column of such."""
