@@ -5,7 +5,7 @@ Run from the repository's root, on an otherwise idle machine::
     python -m benchmarks.overhead                                     # every case, printed
     python -m benchmarks.overhead --case a --case d                   # some cases
     python -m benchmarks.overhead --long                              # memory over 100,000 toy updates as well
-    python -m benchmarks.overhead --long --out docs/results/overhead.md
+    python -m benchmarks.overhead --long --out runs/overhead.md
 
 Cases: (a) toy MLPs, (b) the MNIST nets, (c) the CIFAR ResNet, (d) the in-memory loader, (e) peak memory.
 

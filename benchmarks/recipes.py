@@ -92,6 +92,15 @@ def given(arguments: Sequence[str]) -> str:
     return shlex.join(Path(part).name if os.path.isabs(part) else part for part in rest)
 
 
+MARK = "<!-- Below this line everything is written by the command. -->"
+
+
+def words(out: Path | None, title: str) -> str:
+    """What a person wrote on a page, above `MARK`, and what a page written anew keeps; of a new page its title."""
+    kept = out.read_text().split(MARK)[0].rstrip() if out and out.exists() else f"# {title}"
+    return f"{kept}\n\n{MARK}\n"
+
+
 def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
@@ -109,7 +118,7 @@ def main() -> None:
     rows = table(arguments.configs, arguments.seeds, arguments.runs, extra)
     seeds = f"- seeds: {', '.join(map(str, arguments.seeds))}; mean ± standard deviation over seeds"
     told = header(f"python -m benchmarks.recipes {given(sys.argv[1:])}")
-    text = "\n".join([f"# {arguments.title}", "", *told, seeds, "", *rows, ""])
+    text = "\n".join([words(arguments.out, arguments.title), *told, seeds, "", *rows, ""])
     print(text)
     if arguments.out:
         write_text(arguments.out, text)

@@ -4,7 +4,7 @@ Run from the repository's root, on an otherwise idle machine::
 
     python -m benchmarks.speed                               # every case, printed
     python -m benchmarks.speed --case toy512 --case mnist    # some cases
-    python -m benchmarks.speed --out docs/results/speed.md
+    python -m benchmarks.speed --out runs/speed.md
     python -m benchmarks.speed --device cuda --case cifar128 # on a GPU, with TF32 on both sides
 
 Sides, which take turns in one process with one thread, each in turn the first:

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.recipes import given, header
+from benchmarks.recipes import given, header, words
 from experiments.playing import Result
 from lightning_gans.runs.atomic import write_text
 from lightning_gans.visualization.images import save_image_atomic
@@ -39,9 +39,6 @@ def parser(doc: str | None, known: Collection[str] | None = None, **defaults: An
     return made
 
 
-MARK = "<!-- Below this line everything is written by the command. -->"
-
-
 def publish(
     arguments: argparse.Namespace,
     title: str,
@@ -50,15 +47,12 @@ def publish(
     tables: Sequence[str],
     figure: Image.Image | None = None,
 ) -> None:
-    """Print the tables; write them, their protocol and the figure, and leave the words above `MARK` as they are."""
+    """Print the tables; write them, their protocol and the figure, and leave the words above the mark as they are."""
     print("\n".join(tables))
     if arguments.out is None:
         return
     script = Path(sys.argv[0]).stem
     command = f"python -m experiments.{script} {given(sys.argv[1:])}"
-    words = f"# {title}\n"
-    if arguments.out.exists():
-        words = arguments.out.read_text().split(MARK)[0].rstrip() + "\n"
     seeds = f"- seeds: {', '.join(map(str, arguments.seeds))}; mean ± standard deviation over seeds; "
     seeds += f"{arguments.jobs} games at once"
     told = header(command)
@@ -66,7 +60,7 @@ def publish(
     told[1] = f"- commit: {', '.join(sorted({r['commit'] for r in every}))}"
     if played_on := sorted({r["hardware"] for r in every if "hardware" in r}):
         told[3] = f"- hardware: {'; '.join(played_on)}"
-    lines = [words, MARK, "", *told, seeds, *(f"- {line}" for line in protocol), "", *tables]
+    lines = [words(arguments.out, title), *told, seeds, *(f"- {line}" for line in protocol), "", *tables]
     if figure is not None:
         picture = arguments.out.with_suffix(".png")
         save_image_atomic(figure, picture)

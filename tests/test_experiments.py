@@ -19,6 +19,7 @@ import yaml
 from common import trainer
 from PIL import Image
 
+from benchmarks.recipes import MARK
 from experiments import (
     convergence,
     exemplars,
@@ -503,7 +504,7 @@ def test_from_beginning_to_end(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", *rest])
     importlib.import_module(f"experiments.{name}").main()
     text = out.read_text()
-    assert page.MARK in text and "- commit:" in text and "| " in text and "--runs" not in text
+    assert MARK in text and "- commit:" in text and "| " in text and "--runs" not in text
     assert out.with_suffix(".png").stat().st_size > 5000
     games = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*.json")]
     assert games and all(game["failed"] is None for game in games)
