@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import re
 import shlex
 import statistics
 import subprocess
@@ -96,9 +97,13 @@ MARK = "<!-- Below this line everything is written by the command. -->"
 
 
 def words(out: Path | None, title: str) -> str:
-    """What a person wrote on a page, above `MARK`, and what a page written anew keeps; of a new page its title."""
-    kept = out.read_text().split(MARK)[0].rstrip() if out and out.exists() else f"# {title}"
-    return f"{kept}\n\n{MARK}\n"
+    """What a person wrote on a page, above `MARK`, and what a page written anew keeps; of a new page its title.
+
+    A page that was written before there was a mark has its words above the command's own lines.
+    """
+    text = out.read_text() if out and out.exists() else ""
+    kept = re.split(rf"{re.escape(MARK)}|^- command: `python -m ", text, maxsplit=1, flags=re.MULTILINE)[0].rstrip()
+    return f"{kept or f'# {title}'}\n\n{MARK}\n"
 
 
 def _lines(path: str) -> list[str]:
@@ -112,7 +117,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--runs", type=Path, default=Path("runs/recipes"))
     parser.add_argument("--out", type=Path, help="Markdown file to write.")
-    parser.add_argument("--title", default="Results")
+    parser.add_argument("--title", default="Results", help="Title of a new page.")
     arguments, extra = parser.parse_known_args()
     arguments.runs.mkdir(parents=True, exist_ok=True)
     rows = table(arguments.configs, arguments.seeds, arguments.runs, extra)

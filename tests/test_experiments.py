@@ -19,7 +19,7 @@ import yaml
 from common import trainer
 from PIL import Image
 
-from benchmarks.recipes import MARK
+from benchmarks.recipes import MARK, words
 from experiments import (
     convergence,
     exemplars,
@@ -260,6 +260,23 @@ def test_words_stay_when_a_table_is_written_anew(tmp_path: Path, monkeypatch: py
     assert (
         "- command: `python -m experiments.a --jobs 1 --out a.md --file b.txt`\n" in text
     )  # no folder of this machine
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (None, "# New"),
+        ("", "# New"),
+        (f"# Old\n\nSeen.\n\n{MARK}\n\n- command: `python -m a`\n\n| a |\n", "# Old\n\nSeen."),
+        ("# Old\n\n- of note\n\n- command: `python -m a`\n- commit: b\n\n| a |\n", "# Old\n\n- of note"),
+    ],
+)
+def test_words_of_a_page(tmp_path: Path, text: str | None, kept: str) -> None:
+    """New, empty, marked, and written before there was a mark: no table is kept twice."""
+    out = tmp_path / "a.md"
+    if text is not None:
+        out.write_text(text)
+    assert words(out, "New") == f"{kept}\n\n{MARK}\n"
 
 
 def test_what_the_robust_games_differ_in() -> None:
