@@ -764,7 +764,7 @@ def test_norms_of_a_cycle_of_several_generator_updates(tmp_path: Path) -> None:
 
 
 def test_norms_of_another_training_are_forgotten(tmp_path: Path) -> None:
-    norms = GradientNorms(every_n_steps=2, inputs=False, dirpath=str(tmp_path))
+    norms = GradientNorms(every_n_steps=2, inputs=False, picture_every=1000, dirpath=str(tmp_path))
     for steps in (200, 6):
         trainer(max_steps=steps, callbacks=[norms]).fit(make("gan"), batches(400))
     assert [step for step, _ in norms.history] == [2, 4, 6] and (norms.logs, norms.apart) == (3, 0)

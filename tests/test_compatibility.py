@@ -223,6 +223,7 @@ def test_the_page_says_what_happens(chosen: Callable[[], list[Combination]]) -> 
         assert (kind(sentence) if sentence else "all") == expected, (technique, regularizer, wrapper)
 
 
+@pytest.mark.slow
 def test_the_page_says_what_happens_to_batch_norm() -> None:
     batch_norm = table(with_batch_norm(), "yes")
     assert "\n".join(batch_norm) in PAGE.read_text()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ import pytest
 import torch
 from ranks import two_ranks
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gans.datamodules import FreshLoader, MemoryLoader, Ring, memory, tail, tail_loader
 from lightning_gans.datamodules.base import ToRange
@@ -212,31 +209,6 @@ def test_a_batch_that_is_too_large_for_all_processes_together_says_so(monkeypatc
         ValueError, match=r"batch_size 11 on 2 processes \(together 22\) is larger than the data set of 20"
     ):
         MemoryLoader(images(), None, 11)
-
-
-def test_ten_times_faster_than_a_data_loader_with_transforms() -> None:
-    from torchvision import transforms  # only now: ours must come first
-
-    pixels = torch.randint(0, 256, (64 * 40, 28, 28), dtype=torch.uint8)
-    labels = torch.randint(0, 10, (len(pixels),))
-    steps = transforms.Compose([transforms.ToPILImage(), transforms.ToTensor(), transforms.Normalize(0.5, 0.5)])
-
-    class Items(TensorDataset):
-        def __getitem__(self, i: int) -> tuple[Tensor, ...]:
-            image, label = super().__getitem__(i)
-            return steps(image), label
-
-    def seconds(loader: Any) -> float:
-        def one() -> float:
-            start = time.process_time()  # whatever else the machine does
-            for _ in islice(loader, 40):
-                pass
-            return time.process_time() - start
-
-        return min(one() for _ in range(3))
-
-    ours = seconds(MemoryLoader(pixels[:, None], labels, 64, transform=ToRange(-1, 1)))
-    assert seconds(DataLoader(Items(pixels, labels), 64, shuffle=True)) > 10 * ours
 
 
 # -- FreshLoader -------------------------------------------------------------------------------------------------------

@@ -408,9 +408,7 @@ def test_the_autoencoder_learns_by_the_loss_of_the_game_without_its_other_terms(
 TINY = ["--seeds", "1", "--jobs", "1", "--updates", "8"]
 QUICK = {
     "clipping_band",
-    "control",
     "finite_difference",
-    "learned_width",
     "planted_collapse",
     "preference",
     "sampling_cost",

@@ -391,7 +391,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.parametrize("architecture", ["lenet", "resnet"])
+@pytest.mark.parametrize("architecture", ["lenet", pytest.param("resnet", marks=pytest.mark.slow)])
 def test_classifier_learns_the_digits_and_is_cached(
     architecture: str, digits: tuple[Tensor, Tensor], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,7 +198,7 @@ def test_adagan_in_rounds(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------- before a round
-@pytest.mark.parametrize("begin", [match_moments, fit_vae])
+@pytest.mark.parametrize("begin", [match_moments, pytest.param(fit_vae, marks=pytest.mark.slow)])
 def test_a_generator_begins_in_the_tail(begin: Callable[..., None]) -> None:
     torch.manual_seed(0)
     items = torch.randn(400, 2) @ torch.tensor([[0.5, 0.3], [0.0, 0.4]]) + torch.tensor([3.0, -2.0])
@@ -224,7 +224,7 @@ def test_beginnings_of_conditional_generators_and_lines() -> None:
                 begin(generator, wrong, 2)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("begin", [match_moments, fit_vae])
+@pytest.mark.parametrize("begin", [match_moments, pytest.param(fit_vae, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_items_may_be_of_another_type_than_the_generator(begin: Callable[..., None], dtype: torch.dtype) -> None:
     other = {torch.float32: torch.float64, torch.float64: torch.float32}[dtype]
@@ -247,7 +247,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(fits.GenerativeModule, "cycle", cycle)
 
 
-@pytest.mark.parametrize("begin", [match_moments, fit_vae])
+@pytest.mark.parametrize("begin", [match_moments, pytest.param(fit_vae, marks=pytest.mark.slow)])
 def test_a_beginning_that_was_stopped_goes_on(
     begin: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,7 +217,7 @@ def test_the_mask_moves_with_the_updates_and_is_kept(tmp_path: Path) -> None:
     assert seen[3:] == [float("inf")]
 
 
-@pytest.mark.parametrize("kernel", ["auto", "favor"])
+@pytest.mark.parametrize("kernel", ["auto", pytest.param("favor", marks=pytest.mark.slow)])
 def test_what_a_cuda_graph_would_record(kernel: Any) -> None:
     """All that is special, at once: mask, super-resolution, noise, features that are drawn anew, augmentation."""
     local: dict[str, Any] = {"locality": "raster"} if kernel == "auto" else {}
