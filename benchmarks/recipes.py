@@ -102,7 +102,8 @@ def words(out: Path | None, title: str) -> str:
     A page that was written before there was a mark has its words above the command's own lines.
     """
     text = out.read_text() if out and out.exists() else ""
-    kept = re.split(rf"{re.escape(MARK)}|^- command: `python -m ", text, maxsplit=1, flags=re.MULTILINE)[0].rstrip()
+    below = re.escape(MARK) if MARK in text else "^- command: `python -m "
+    kept = re.split(below, text, maxsplit=1, flags=re.MULTILINE)[0].rstrip()
     return f"{kept or f'# {title}'}\n\n{MARK}\n"
 
 

@@ -268,11 +268,15 @@ def test_words_stay_when_a_table_is_written_anew(tmp_path: Path, monkeypatch: py
         (None, "# New"),
         ("", "# New"),
         (f"# Old\n\nSeen.\n\n{MARK}\n\n- command: `python -m a`\n\n| a |\n", "# Old\n\nSeen."),
+        (
+            f"# Old\n\n- command: `python -m a`, twice\n\nSeen.\n\n{MARK}\n",
+            "# Old\n\n- command: `python -m a`, twice\n\nSeen.",
+        ),
         ("# Old\n\n- of note\n\n- command: `python -m a`\n- commit: b\n\n| a |\n", "# Old\n\n- of note"),
     ],
 )
 def test_words_of_a_page(tmp_path: Path, text: str | None, kept: str) -> None:
-    """New, empty, marked, and written before there was a mark: no table is kept twice."""
+    """New, empty, marked, with a command of its own above the mark, from before the mark: nothing is lost or doubled."""
     out = tmp_path / "a.md"
     if text is not None:
         out.write_text(text)
