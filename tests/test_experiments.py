@@ -276,7 +276,7 @@ def test_words_stay_when_a_table_is_written_anew(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_words_of_a_page(tmp_path: Path, text: str | None, kept: str) -> None:
-    """New, empty, marked, with a command of its own above the mark, from before the mark: nothing is lost or doubled."""
+    """New, empty, marked, with a command of its own above the mark, from before the mark: nothing is lost or twice."""
     out = tmp_path / "a.md"
     if text is not None:
         out.write_text(text)
