@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,3 +159,17 @@ def test_a_stage_shows_our_bar_unless_there_is_another_or_none(given: list[Any],
     fits.fit(module, RING, 1, callbacks=[kinds, *(make() for make in given)], enable_progress_bar=on,
              enable_model_summary=False)  # fmt: skip
     assert kinds.bars == ([] if expected is None else [expected])
+
+
+class Terminated(pl.Callback):
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_behind_the_last_update_ends_the_process(tmp_path: Path) -> None:
+    """Lightning heeds it before an update alone, so that the next round, or stage, would begin."""
+    options: dict[str, Any] = {"callbacks": lambda: [Terminated()], **QUIET, "enable_checkpointing": True}
+    with pytest.raises(SystemExit) as ended:
+        boost(lambda last: mixture(0), plain(batch_size=8), 2, tmp_path, max_steps=2, **options)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert [path.parent.name for path in tmp_path.rglob("last.ckpt")] == ["round-0"]

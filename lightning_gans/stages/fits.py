@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def fit(
     """Train a module up to ``max_steps`` updates; in a folder, go on from the checkpoint ``last.ckpt`` that lies there.
 
     A fit that was stopped comes to the same end to the bit, and one that has ended is only loaded, with a warning where
-    it had other hyper-parameters, or fewer updates.
+    it had other hyper-parameters, or fewer updates. SIGTERM ends the process, at the latest when the fit is over.
 
     Args:
         module: what is trained.
@@ -97,6 +98,13 @@ def fit(
     trainer.fit(module, ckpt_path=None if saved is None else str(checkpoint), **where)
     if checkpoint is not None:
         trainer.save_checkpoint(checkpoint)
+    heed_sigterm(trainer)
+
+
+def heed_sigterm(trainer: pl.Trainer) -> None:
+    """End the process if SIGTERM came behind the last update, where Lightning would let the next fit begin."""
+    if trainer.received_sigterm:
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 class _Again(MemoryLoader):
