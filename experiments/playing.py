@@ -34,7 +34,6 @@ from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.gan import GANModule
 from lightning_gans.runs.atomic import replacing, write_text
-from lightning_gans.stages.fits import heed_sigterm
 
 Game = dict[str, Any]
 Result = dict[str, Any]
@@ -285,7 +284,6 @@ def play(game: Game) -> Result:
         failed = "not finite"
     except (ValueError, RuntimeError) as error:
         failed = str(error)
-    heed_sigterm(trainer)
     looked_at = getattr(module, "discriminator", module.trained_network)  # a model without an adversary has none
     weights = torch.cat([p.detach().flatten() for p in looked_at.parameters()]).double().cpu()
     spread = weights[torch.linspace(0, len(weights) - 1, 100_000).long()] if len(weights) > 100_000 else weights

@@ -30,7 +30,6 @@ from lightning_gans.datamodules import MNIST, Digits, Ring
 from lightning_gans.metrics import ClassifierExtractor, GenerativeScores, mode_coverage, to_uint8
 from lightning_gans.samplers import Guided
 from lightning_gans.stages import fit_noisy_classifier
-from lightning_gans.stages.fits import heed_sigterm
 from lightning_gans.visualization.images import figure_image, new_figure
 
 TOTAL = 200  # times of the diffusion
@@ -59,7 +58,6 @@ def fit(module: pl.LightningModule, data: Any, seconds: float, updates: int, *wa
                          accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
                          callbacks=[Budget(seconds), EMA(0.99), *watching])  # fmt: skip
     trainer.fit(module, datamodule=data)
-    heed_sigterm(trainer)
     return int(trainer.global_step)
 
 

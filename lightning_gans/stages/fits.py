@@ -98,12 +98,7 @@ def fit(
     trainer.fit(module, ckpt_path=None if saved is None else str(checkpoint), **where)
     if checkpoint is not None:
         trainer.save_checkpoint(checkpoint)
-    heed_sigterm(trainer)
-
-
-def heed_sigterm(trainer: pl.Trainer) -> None:
-    """End the process if SIGTERM came behind the last update, where Lightning would let the next fit begin."""
-    if trainer.received_sigterm:
+    if trainer.received_sigterm:  # behind the last update, where Lightning would let the next fit begin
         raise SystemExit(128 + signal.SIGTERM)
 
 
