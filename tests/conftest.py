@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -47,6 +48,8 @@ def stack_of_names(context: int = 1) -> list[inspect.FrameInfo]:
     return [inspect.FrameInfo(f, f.f_code.co_filename, n, f.f_code.co_name, None, None) for f, n in frames]
 
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a script's background job; tests send it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Lightning reads what all installed packages say of themselves for every Trainer.
 importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 # It looks through the stack for the name of a file whenever a checkpoint is loaded, and torch keeps the stack of each
