@@ -65,7 +65,7 @@ def game(technique: str, rate: float, updates: int, seed: int, arguments: Any) -
     made = playing.image_game(
         arguments.data, updates, arguments.width, own.get("norm", "none"), arguments.batch_size, seed=seed,
         technique=own.get("technique", technique), options=own.get("options", {}) | rates,
-        decay=own.get("decay", False), save_every=max(1, updates // 20),
+        decay=own.get("decay", False), save_every=updates // 20 + 1,  # not at the end, which is still to be scored
     )  # fmt: skip
     made |= {"every": max(1, updates // 10), "log_every": max(1, updates // 50), "ema": 0.999}
     made["score"] |= {"metrics": ["fid", "kid", "prdc"], "num_fake": arguments.num_fake, "at_start": False}

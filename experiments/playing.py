@@ -34,6 +34,7 @@ from lightning_gans.compat.lightning import loggers, pl
 from lightning_gans.engine.logbook import NonFiniteError
 from lightning_gans.gan import GANModule
 from lightning_gans.runs.atomic import replacing, write_text
+from lightning_gans.runs.checkpoints import read_checkpoint
 
 Game = dict[str, Any]
 Result = dict[str, Any]
@@ -274,10 +275,11 @@ def play(game: Game) -> Result:
         callbacks=[clock, memory, *averaging, *watching, *score, *saving], enable_checkpointing=bool(saving),
         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, default_root_dir=str(folder),
     )  # fmt: skip
-    failed = None
+    failed, last = None, folder / "last.ckpt"
+    # one that was broken off at its very end would make no update any more, and so no last score
+    goes_on = saving and last.exists() and read_checkpoint(last)["global_step"] < game["updates"]
     try:
-        last = folder / "last.ckpt"
-        trainer.fit(module, datamodule=data, ckpt_path=str(last) if saving and last.exists() else None)
+        trainer.fit(module, datamodule=data, ckpt_path=str(last) if goes_on else None)
         if not all(bool(p.isfinite().all()) for p in module.parameters()):
             failed = "not finite"
     except NonFiniteError:

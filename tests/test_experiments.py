@@ -607,13 +607,15 @@ def test_recipes_for_a_laptop_are_played_by_their_command(tmp_path: Path, monkey
 
 # ---------------------------------------------------------------------- games in a queue
 def test_a_broken_off_game_goes_on(tmp_path: Path) -> None:
-    game = playing.toy_game("Ring", 4, width=4, technique="gan", seed=1, save_every=2) | {"every": 2, "log_every": 1}
+    game = playing.toy_game("Ring", 4, width=4, technique="gan", seed=1, save_every=2) | {"every": 4, "log_every": 1}
     whole = playing.play(game | {"updates": 6, "folder": str(tmp_path / "whole")})
     playing.play(game | {"folder": str(tmp_path / "broken")})
     rest = playing.play(game | {"updates": 6, "folder": str(tmp_path / "broken")})
     assert [row["step"] for row in rest["rows"]] == [row["step"] for row in whole["rows"]]
     assert rest["sample"] == whole["sample"]
     assert measures.series(rest, "metrics/high_quality") == measures.series(whole, "metrics/high_quality")
+    again = playing.play(game | {"updates": 6, "folder": str(tmp_path / "broken")})  # at its end, before what is kept
+    assert measures.series(again, "metrics/high_quality") == measures.series(whole, "metrics/high_quality")
 
 
 def test_convergence_plays_what_is_missing_and_ranks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
